@@ -1,0 +1,209 @@
+"""The contract of every store: a synchronous transaction and plain verbs. A store decides nothing.
+
+`Store.apply(fns)` runs every `fn(tx)` of a batch inside *one* transaction, in order, and returns when it is durable: this is
+the group commit, and the engine's journal is its only caller. An `fn` that raises is as if it had never run: the store rolls
+the batch back and runs it again without that one (so an `fn` may run more than once, touches nothing but `tx` and its own
+arguments, and cannot await). A COMMIT that fails is an *unknown* outcome: `apply` raises `JournalUnavailable`, having
+reopened the journal, and the caller reads what became of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from taskrun.words.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
+
+
+class Tx(Protocol):
+    """The verbs inside one transaction. Reads see what the transaction wrote before."""
+
+    # ---- runs
+    def add_run(self, run: Run) -> Run:
+        """Inserts a run; returns it with its `seq`."""
+        ...
+
+    def run(self, run_id: str) -> Run | None:
+        """Returns a run by its whole id."""
+        ...
+
+    def save_run(self, run: Run) -> None:
+        """Writes the changing fields of a run: those from `status` on, but for `output`, which is written only when it is set."""
+        ...
+
+    def runs(self, want: RunFilter) -> list[Run]:
+        """Returns the runs that fit, newest first (by `seq`)."""
+        ...
+
+    def count_runs(self) -> dict[tuple[str, str], int]:
+        """Returns the number of runs for each (job, status)."""
+        ...
+
+    def run_by_key(self, job: str, key: str) -> Run | None:
+        """Returns the newest run of a job with this idempotency key."""
+        ...
+
+    def run_by_debounce(self, debounce: str) -> Run | None:
+        """Returns the scheduled run that holds this debounce id."""
+        ...
+
+    def ready(self, engine: str, jobs: Sequence[str], limit: int) -> list[Run]:
+        """Returns queued, unblocked runs of `jobs`, owned by nobody or by `engine`: highest priority first, then lowest seq.
+
+        Those with `cancel` set come before all others.
+        """
+        ...
+
+    def owned(self, engine: str) -> list[Run]:
+        """Returns the unfinished runs of an engine."""
+        ...
+
+    def due_runs(self, engine: str, now: float, limit: int) -> list[Run]:
+        """Returns unfinished runs of nobody or of `engine` with `wake_at` (while scheduled) or `deadline` at or before `now`, earliest first."""
+        ...
+
+    def placed(self, lane: str) -> int:
+        """Returns how many runs hold a place of a lane."""
+        ...
+
+    def holders(self, lane: str) -> list[Run]:
+        """Returns the runs that hold a place of a lane."""
+        ...
+
+    def blocked(self, lane: str, limit: int) -> list[Run]:
+        """Returns queued, blocked runs of a lane: highest priority first, then lowest seq."""
+        ...
+
+    def drop_runs(self, run_ids: Sequence[str]) -> None:
+        """Deletes runs with their steps and logs."""
+        ...
+
+    # ---- steps
+    def put_step(self, step: Step) -> None:
+        """Inserts or replaces a step."""
+        ...
+
+    def step(self, run_id: str, key: str) -> Step | None:
+        """Returns one step."""
+        ...
+
+    def steps(self, run_id: str) -> list[Step]:
+        """Returns the steps of a run in the order they were first put."""
+        ...
+
+    def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
+        """Deletes steps of a run."""
+        ...
+
+    def due_steps(self, engine: str, now: float, limit: int) -> list[Step]:
+        """Returns running steps of kind sleep, wait or in backoff whose `wake_at` is at or before `now`, earliest first.
+
+        Only of runs that nobody or `engine` owns.
+        """
+        ...
+
+    def waiting_steps(self, topic: str) -> list[Step]:
+        """Returns the running wait steps of a topic in the order they were put."""
+        ...
+
+    def next_due(self, engine: str) -> float | None:
+        """Returns the earliest `wake_at` or `deadline` that `due_runs` or `due_steps` would return at its time."""
+        ...
+
+    # ---- events
+    def add_event(self, event: PipeEvent) -> PipeEvent:
+        """Inserts an event; returns it with its `seq`."""
+        ...
+
+    def events(self, topic: str, since: float, after: int, limit: int) -> list[PipeEvent]:
+        """Returns events of a topic sent at or after `since` with a seq above `after`, oldest first."""
+        ...
+
+    def drop_events(self, before: float) -> None:
+        """Deletes events sent before a moment."""
+        ...
+
+    # ---- logs
+    def add_logs(self, lines: Iterable[LogLine]) -> None:
+        """Inserts log lines; a (run, seq) that is there already is left as it is."""
+        ...
+
+    def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
+        """Returns log lines with a seq above `after`, in order. A negative `limit` means the last `-limit` lines."""
+        ...
+
+    def last_log(self, run_id: str) -> int:
+        """Returns the highest log seq of a run, 0 when there is none."""
+        ...
+
+    # ---- engines and small facts
+    def put_engine(self, engine: Engine) -> None:
+        """Inserts or replaces an engine."""
+        ...
+
+    def engine(self, engine_id: str) -> Engine | None:
+        """Returns one engine."""
+        ...
+
+    def engines(self) -> list[Engine]:
+        """Returns the engines."""
+        ...
+
+    def drop_engine(self, engine_id: str) -> None:
+        """Deletes an engine."""
+        ...
+
+    def get(self, key: str) -> str | None:
+        """Returns a small fact as JSON text."""
+        ...
+
+    def put(self, key: str, value: str | None) -> None:
+        """Writes a small fact; None deletes it."""
+        ...
+
+    def facts(self, prefix: str) -> dict[str, str]:
+        """Returns the small facts whose key begins with `prefix`."""
+        ...
+
+
+class Store(Protocol):
+    """A journal's storage. Synchronous and safe to use from several threads; one object may serve several engines."""
+
+    def open(self) -> None:
+        """Opens it, migrating an older journal. Counted: the n-th `open` only adds a user.
+
+        Raises:
+            JournalNewer, JournalDamaged, JournalLocked, JournalError: each says what helps.
+        """
+        ...
+
+    def close(self) -> None:
+        """Closes it when its last user closes."""
+        ...
+
+    def apply(self, fns: Sequence[Callable[[Tx], Any]]) -> list[tuple[Any, Exception | None]]:
+        """Runs `fns` in one durable transaction; returns for each its value, or the exception that it raised.
+
+        Raises:
+            JournalUnavailable: nothing is known of the outcome (a failed COMMIT), or nothing could be written (disk full).
+        """
+        ...
+
+    def outside(self) -> object:
+        """Returns a token that differs once another connection has written. Cheap, made to be polled."""
+        ...
+
+    @property
+    def instant(self) -> bool:
+        """Whether `apply` never blocks, so that it needs no thread."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether another process may write to it at the same time, so that leases and polling are needed."""
+        ...
+
+    @property
+    def place(self) -> str | None:
+        """The path of the journal, where it has one; leash files stand beside it."""
+        ...

@@ -1,0 +1,199 @@
+"""The records that the journal keeps, and the closed sets of their states.
+
+Frozen: a change is a new record made by `msgspec.structs.replace`. Field order is column order in every store. JSON values
+are kept as JSON *text* (`str`): `None` means absent, `"null"` is the value null. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Status(StrEnum):
+    """The states of a run."""
+
+    SCHEDULED = "scheduled"  # waits for a moment: delay, debounce, backoff
+    QUEUED = "queued"  # may start as soon as there is a place
+    RUNNING = "running"
+    WAITING = "waiting"  # all it does is wait: sleep, event, child; holds no place
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DISCARDED = "discarded"
+
+
+ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.DISCARDED})
+UNFINISHED = frozenset(Status) - ENDED
+
+
+class StepKind(StrEnum):
+    """What a step is."""
+
+    RUN = "run"
+    THREAD = "thread"
+    SHELL = "shell"
+    SLEEP = "sleep"
+    WAIT = "wait"
+    CHILD = "child"
+    SEND = "send"
+    VALUE = "value"
+
+
+class StepStatus(StrEnum):
+    """The states of a step."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An exception as the journal keeps it.
+
+    `args` is the JSON text of the exception's `args` where they can be encoded. `where` is `file:line in function` of the
+    innermost frame in user code. `retry` says whether the error allowed another attempt (`Fatal` does not).
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    args: str | None = None
+    where: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One failed attempt in the history of a run or of a step."""
+
+    attempt: int
+    at: float
+    error: ErrorRecord
+    started_at: float | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One trigger of a job. The fields down to `input` never change after the trigger."""
+
+    id: str
+    job: str
+    created_at: float
+    parent: str | None = None
+    parent_step: str | None = None  # key of the child step in the parent, where the parent waits for it
+    key: str | None = None  # idempotency key
+    source: str = ""  # what triggered it: `cli`, `pipe uploads`, `job other`, `schedule 0 * * * *` …
+    slot: float | None = None  # the cron slot
+    retried_from: str | None = None
+    retry: int = 3  # further attempts after the first failed one
+    priority: int = 0
+    timeout: float | None = None  # seconds from first start to end
+    lane: str | None = None  # concurrency id
+    lane_limit: int | None = None
+    lane_period: float | None = None  # seconds: None is mode "window", else "rolling"
+    throttle: str | None = None  # id of a throttle in mode "queue"
+    throttle_period: float | None = None
+    debounce: str | None = None  # id of the burst it is the newest trigger of
+    input: str = "{}"
+
+    seq: int = 0  # order of triggering, given by the store
+    status: Status = Status.QUEUED
+    reason: str | None = None
+    attempt: int = 1  # the attempt under way, or the next one to start
+    engine: str | None = None  # the engine that executes it, or holds its coroutine while it waits
+    started_at: float | None = None  # first start
+    ended_at: float | None = None
+    wake_at: float | None = None  # while scheduled or waiting: when the clock itself makes it ready
+    deadline: float | None = None  # when its timeout is over
+    blocked: bool = False  # queued, but its lane is full: not offered until a place is free
+    placed: bool = False  # holds a place of its lane and of its engine
+    cancel: str | None = None  # a cancel was asked for, with this reason, and its end is under way
+    pause: str | None = None  # a pause was asked for, by this
+    crashes: int = 0  # deaths of its worker in a row without a newly recorded step
+    progress: str | None = None  # JSON {done,total,note}
+    failures: str | None = None  # JSON list of Failure
+    error: str | None = None  # JSON ErrorRecord
+    output: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has its one end."""
+        return self.status in ENDED
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A recorded piece of a run. Its identity is (`run`, `key`)."""
+
+    run: str
+    key: str  # branch path, name and nth use: `fetch`, `fetch#2`, `2/fetch`
+    name: str
+    kind: StepKind
+    status: StepStatus = StepStatus.RUNNING
+    attempt: int = 1
+    started_at: float = 0.0
+    ended_at: float | None = None
+    wake_at: float | None = None  # sleep: when it is over; wait: its timeout; others: end of a backoff
+    order: int | None = None  # position among the run's finished steps, in the order the handler was given them
+    topic: str | None = None  # wait: `pipe:NAME` or `job:NAME`; send: the pipe
+    match: str | None = None  # wait: JSON of the mapping to match; absent with `topic` set: a predicate or any
+    cursor: int | None = None  # wait: seq of the event that it consumed
+    child: str | None = None  # child: run id
+    retry_of: str | None = None
+    failures: str | None = None  # JSON list of Failure: the tries before this one
+    error: str | None = None  # JSON ErrorRecord
+    output: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its end is recorded."""
+        return self.status is not StepStatus.RUNNING
+
+
+class PipeEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event sent into a pipe, or one success of a job (`topic` is `pipe:NAME` or `job:NAME`)."""
+
+    id: str
+    topic: str
+    at: float
+    data: str  # JSON of the event; for a job its output
+    input: str | None = None  # for a job: its input
+    run: str | None = None  # for a job: the run that succeeded
+    seq: int = 0
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a run's log. `seq` counts within the run, without gaps, from 1."""
+
+    run: str
+    seq: int
+    at: float
+    text: str
+    stream: str = "stdout"  # stdout, stderr, log, system
+    step: str | None = None
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An engine that executes runs of a journal. `epoch` fences: a lost engine's writes are refused."""
+
+    id: str
+    name: str
+    epoch: int
+    lease_until: float
+    host: str = ""
+    pid: int = 0
+    leash: str | None = None  # path of the file that the engine and all its children keep locked
+
+
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs a listing wants. Newest first; `before` is a seq to page on from."""
+
+    job: str | None = None
+    statuses: tuple[Status, ...] | None = None
+    since: float | None = None
+    until: float | None = None  # ended before this moment
+    parent: str | None = None
+    before: int | None = None
+    id_prefix: str | None = None
+    id_suffix: str | None = None
+    limit: int | None = None
