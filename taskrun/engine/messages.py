@@ -1,0 +1,279 @@
+"""What the two halves of an engine say to each other: the closed set of messages, and the `Peer` that carries them.
+
+The *core* owns the journal and the clock; the *executor* owns user code. Each holds a `Peer` of the other: in a `Queue` it is
+a direct call, in the daemon a pipe to a worker process. `ask` waits for an answer, `tell` does not; messages told and asked
+over one peer arrive in order. Every message is a tagged struct, so that the pipe needs no tables of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from taskrun.rules.policies import Prepared
+from taskrun.words.records import ErrorRecord, LogLine, Run, Step
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Base of all messages."""
+
+
+# ---- core to executor: asked
+
+
+class Describe(Message):
+    """Which jobs and pipes do you have? → `Description`."""
+
+
+class Prepare(Message):
+    """Validate an input (JSON text) and evaluate the job's options for it → `Prepared`; raises InputInvalid, JobNotFound."""
+
+    job: str
+    input: str
+
+
+class PrepareEvent(Message):
+    """Validate an event's data (JSON text) → JSON text; raises InputInvalid, PipeNotFound."""
+
+    pipe: str
+    data: str
+
+
+class Route(Message):
+    """What does an event of `topic` (`pipe:NAME` or `job:NAME`) trigger? → list of `Prepared`."""
+
+    topic: str
+    data: str
+
+
+class Drain(Message):
+    """Unwind everything: runs get `grace` seconds to end by themselves, the rest is taken down → None."""
+
+    grace: float
+
+
+# ---- core to executor: told
+
+
+class Execute(Message):
+    """Begin or replay an attempt of `run`, given its recorded steps. `log_seq` is the last line of its log."""
+
+    run: Run
+    steps: list[Step]
+    log_seq: int = 0
+    fresh: bool = False  # the very first start: `on_trigger` is awaited first
+
+
+class Resume(Message):
+    """These waits are over; if the run was parked, it has its place again."""
+
+    run: str
+    steps: list[Step]
+
+
+class Cancel(Message):
+    """Cancel the attempt: CancelledError at its current wait, then at most `grace` seconds."""
+
+    run: str
+    reason: str
+    grace: float
+
+
+class Evict(Message):
+    """Unwind the coroutine of a parked run; it answers `Finished` with `Unwound`."""
+
+    run: str
+
+
+class Pause(Message):
+    """Hold before the next step; when none is in flight answer `Finished` with `Unwound(paused=True)`."""
+
+    run: str
+
+
+class Unpause(Message):
+    """Go on: the pause was taken back before it had happened."""
+
+    run: str
+
+
+class Notify(Message):
+    """Call the hooks and listeners of `kind` (`trigger start success failure error cancel settled`) for a run."""
+
+    kind: str
+    run: Run
+    error: ErrorRecord | None = None
+
+
+# ---- executor to core: asked
+
+
+class Record(Message):
+    """A step ended (or a failed try of it is to be kept) → None, once it is durable."""
+
+    step: Step
+
+
+class Wait(Message):
+    """A sleep, a wait for an event, or a long backoff begins → the `Step`, finished already or not, once it is durable.
+
+    `since` is the moment from which events count.
+    """
+
+    step: Step
+    since: float = 0.0
+
+
+class StartChild(Message):
+    """Trigger a child run for a step of kind child → the `Step`, with `child` set, once it is durable.
+
+    With `wait` the step stays running until the child ends and is then resumed; without, it succeeds at once.
+    """
+
+    step: Step
+    prepared: Prepared
+    wait: bool
+
+
+class Send(Message):
+    """Send an event from a handler; the step and the event are one transaction → the finished `Step`."""
+
+    step: Step
+    data: str
+
+
+class Activate(Message):
+    """A parked run wants to go on by itself → None, once it has its place again."""
+
+    run: str
+
+
+# ---- executor to core: told
+
+
+class Started(Message):
+    """A step has begun: a record that rides along with the next commit, dropped if the step ends first."""
+
+    step: Step
+
+
+class Parked(Message):
+    """All that the run does is wait. `backoff`: one of the waits is a backoff of a step."""
+
+    run: str
+    backoff: bool = False
+
+
+class Logged(Message):
+    """New lines of a run's log."""
+
+    lines: list[LogLine]
+
+
+class Progressed(Message):
+    """The progress of a run, JSON {done,total,note}."""
+
+    run: str
+    progress: str
+
+
+class Blocked(Message):
+    """The executor's event loop is blocked by user code: where it stands. Empty `where`: no longer."""
+
+    run: str
+    where: str
+
+
+# ---- how an attempt ended
+
+
+class Succeeded(msgspec.Struct, frozen=True, tag=True):
+    """The handler returned; `output` is JSON text."""
+
+    output: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The attempt failed; the next one starts in `retry_in` seconds, or never."""
+
+    error: ErrorRecord
+    retry_in: float | None
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag=True):
+    """The handler ended after it had been told to cancel."""
+
+
+class Unwound(msgspec.Struct, frozen=True, tag=True):
+    """The coroutine was taken down (eviction, pause, close); the run goes on by replay."""
+
+    paused: bool = False
+
+
+Outcome = Succeeded | Failed | Cancelled | Unwound
+
+
+class Finished(Message):
+    """An attempt is over."""
+
+    run: str
+    outcome: Outcome
+
+
+# ---- answers
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What an executor has. `jobs` are the objects that `taskrun jobs --json` shows."""
+
+    jobs: list[dict[str, Any]]
+    pipes: list[dict[str, Any]]
+    problems: list[dict[str, Any]]
+    hooked: list[str] = []  # jobs with hooks or listeners: only these need `Notify`
+    topics: list[str] = []  # topics that trigger a job: only these need `Route`
+    crons: list[dict[str, Any]] = []
+
+
+Asked = Describe | Prepare | PrepareEvent | Route | Drain | Record | Wait | StartChild | Send | Activate
+Told = Execute | Resume | Cancel | Evict | Pause | Unpause | Notify | Started | Parked | Logged | Progressed | Blocked | Finished
+
+
+class Peer(Protocol):
+    """The other half."""
+
+    async def ask(self, message: Asked) -> Any:
+        """Sends a message and returns its answer; raises what the other half raised."""
+        ...
+
+    def tell(self, message: Told) -> None:
+        """Sends a message without an answer."""
+        ...
+
+
+class Answerer(Protocol):
+    """What a half offers to its peers: the receiving end."""
+
+    async def answer(self, peer: Peer, message: Asked) -> Any:
+        """Answers a message that was asked."""
+        ...
+
+    def hear(self, peer: Peer, message: Told) -> None:
+        """Takes a message that was told."""
+        ...
+
+
+class LocalPeer:
+    """The other half in the same process: a direct call."""
+
+    def __init__(self, other: Answerer) -> None:
+        self._other = other
+        self.back: Peer = self  # how the other half reaches this one; set by whoever joins the two
+
+    async def ask(self, message: Asked) -> Any:
+        """Sends a message and returns its answer."""
+        return await self._other.answer(self.back, message)
+
+    def tell(self, message: Told) -> None:
+        """Sends a message without an answer."""
+        self._other.hear(self.back, message)
