@@ -55,6 +55,25 @@ class RunNotFound(NotFound):
     """No run of this id."""
 
 
+class AmbiguousRun(NotFound):
+    """A short run id fits several runs.
+
+    Parameters:
+        ref: what was given.
+        candidates: triples of run id, job and time of the trigger (Unix seconds), newest first.
+    """
+
+    def __init__(self, ref: str, candidates: list[tuple[str, str, float]]) -> None:
+        super().__init__(ref, candidates)
+        self.ref = ref
+        self.candidates = [(str(run), str(job), float(at)) for run, job, at in candidates]
+
+    def __str__(self) -> str:
+        return f'"{self.ref}" matches {len(self.candidates)} runs: ' + ", ".join(
+            f"{run} {job}" for run, job, _ in self.candidates
+        )
+
+
 # ---- values
 
 
