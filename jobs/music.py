@@ -89,13 +89,13 @@ async def ask(service: str, **question: str) -> dict[str, Any]:
         raise
 
 
-async def answer(service: Job, notes: list[str], **question: str) -> dict[str, Any]:
+async def answer(service: Job, notes: list[str], **question: str) -> dict[str, Any] | None:
     """Runs a lookup. One that fails for good becomes a note, for a song is a song without it."""
     try:
         found: dict[str, Any] = await service.run(**question)
     except RunFailed as failed:
         notes.append(f"{service.name}: {failed.message}")
-        return {}
+        return None
     return found
 
 
@@ -105,17 +105,19 @@ async def look_up(fingerprint: str, notes: list[str]) -> list[dict[str, Any]]:
         notes.append("no lookups: TASKRUN_MUSIC_API is not set")
         return []
     match = await answer(music_brainz, notes, fingerprint=fingerprint)
+    if match is None:
+        return []
     if not match.get("id"):
-        notes.append("no match: the services were not asked for more")
+        notes.append("musicBrainz: does not know this song")
         return []
     others = (answer(service, notes, id=str(match["id"])) for service in (spotify, last_fm, audio_db))
-    return [match, *await asyncio.gather(*others)]
+    return [match, *filter(None, await asyncio.gather(*others))]
 
 
 # ---- the song
 
 
-@job(concurrency=10)
+@job(concurrency=10, retry=2, backoff="1s")
 async def metadata(path: str) -> Metadata:
     """Finds out all there is to know of a song."""
     song, notes = audio.locate(path), list[str]()

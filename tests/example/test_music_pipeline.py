@@ -171,20 +171,21 @@ async def test_a_question_that_is_refused_is_not_asked_again(queue: Queue, servi
     assert len(services.asked("musicbrainz")) == 1
     assert services.asked("spotify") == []
     assert (song["title"], song["source"]) == ("First Light", "tags")
-    assert "musicBrainz: musicbrainz answered 404 Not Found" in song["notes"]
+    assert song["notes"] == ["musicBrainz: musicbrainz answered 404 Not Found"]
 
 
 async def test_a_song_that_nobody_knows_keeps_its_own_tags(queue: Queue, services: Services) -> None:
     services.answers["musicbrainz"] = {}
     song = await process(queue, SHIPPED)
     assert (song["title"], song["source"]) == ("First Light", "tags")
-    assert len(song["notes"]) == 1
+    assert song["notes"] == ["musicBrainz: does not know this song"]
 
 
 async def test_when_nobody_listens_the_songs_own_tags_stand(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKRUN_MUSIC_API", "http://127.0.0.1:1")
     song = await process(queue, SHIPPED)
     assert (song["title"], song["source"]) == ("First Light", "tags")
+    assert len(song["notes"]) == 1
     assert song["notes"][0].startswith("musicBrainz: ")
 
 
