@@ -1,0 +1,97 @@
+"""Who is the daemon: a lock held for life on a file of its own.
+
+What is written in the file is information, the lock is the truth. The daemon takes it first of all; launchers and
+`daemon status` ask `holder`. Import-light, because the client is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+PATIENCE = 10  # tries: somebody who only asks holds the lock for an instant
+PAUSE = 0.02
+
+
+class Holder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the daemon says of itself; all of it empty while it is only just starting."""
+
+    pid: int = 0
+    version: str = ""
+    socket: str = ""
+    started_at: float = 0.0
+
+
+class Lock:
+    """A lock that ends with this process at the latest; children do not get it."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+
+    @classmethod
+    def take(cls, path: Path, tries: int = PATIENCE) -> Lock | None:
+        """Returns the lock on `path`, or None when another process has it."""
+        for attempt in range(tries):
+            if attempt:
+                time.sleep(PAUSE)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            if _locked(fd, fcntl.LOCK_EX) and _is_at(fd, path):
+                return cls(path, fd)
+            os.close(fd)
+        return None
+
+    def tell(self, holder: Holder) -> None:
+        """Writes who holds it."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, msgspec.json.encode(holder), 0)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is still there, so that others see the lock."""
+        return _is_at(self._fd, self.path)
+
+    def release(self) -> None:
+        """Lets go. The file stays: removing it would let two hold a lock of this name."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def holder(path: Path) -> Holder | None:
+    """Returns who holds the lock on `path`, or None when nobody does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        if _locked(fd, fcntl.LOCK_SH):  # shared, so that two who ask do not disturb each other
+            return None
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(os.pread(fd, 65536, 0), type=Holder)
+        return Holder()
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    ours = os.fstat(fd)
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)

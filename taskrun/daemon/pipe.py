@@ -1,0 +1,204 @@
+"""The pipe between core and executor: `messages.Peer` over a stream socket, the same code at both ends.
+
+The daemon joins it to an asyncio transport (`PipeProtocol`), the worker feeds it from its control thread. What is sent in
+one turn of the loop goes out in one write. Frames are msgpack here, not JSON: the records are full of JSON text already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
+from taskrun.engine import messages as m
+from taskrun.rules.policies import Prepared
+from taskrun.words.codec import encode_error, rebuild
+from taskrun.words.errors import DaemonError
+from taskrun.words.records import ErrorRecord, Step
+
+
+class WorkerGone(DaemonError):
+    """The other end of a pipe is gone, so that what was asked has no answer."""
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
+    """A message that wants an answer."""
+
+    id: int
+    message: m.Asked
+
+
+class Tell(msgspec.Struct, frozen=True, array_like=True, tag="tell"):
+    """A message that wants none."""
+
+    message: m.Told
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
+    """What became of an ask."""
+
+    id: int
+    value: msgspec.Raw
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
+    """The error that became of an ask."""
+
+    id: int
+    error: ErrorRecord
+
+
+Envelope = Ask | Tell | Answer | Refusal
+
+ENCODE = msgspec.msgpack.Encoder().encode
+DECODE = msgspec.msgpack.Decoder(Envelope).decode
+NOTHING = msgspec.Raw(ENCODE(None))
+RESULTS: dict[type[m.Asked], msgspec.msgpack.Decoder[Any]] = {
+    m.Describe: msgspec.msgpack.Decoder(m.Description),
+    m.Prepare: msgspec.msgpack.Decoder(Prepared),
+    m.PrepareEvent: msgspec.msgpack.Decoder(str),
+    m.Route: msgspec.msgpack.Decoder(list[Prepared]),
+    m.Wait: msgspec.msgpack.Decoder(Step),
+    m.StartChild: msgspec.msgpack.Decoder(Step),
+    m.Send: msgspec.msgpack.Decoder(Step),
+}
+
+
+class PipePeer:
+    """The other half at the far end of a pipe. Belongs to one event loop.
+
+    Parameters:
+        answerer: this half, which gets what the other one asks and tells.
+        write: takes the bytes of one loop turn.
+    """
+
+    def __init__(self, answerer: m.Answerer, write: Callable[[bytes], None]) -> None:
+        self.gone = False
+        self._answerer = answerer
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self._outgoing: list[bytes] = []
+        self._asked: dict[int, tuple[type[m.Asked], asyncio.Future[Any]]] = {}
+        self._last = 0
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def ask(self, message: m.Asked) -> Any:
+        """Sends a message and returns its answer.
+
+        Raises:
+            WorkerGone: the other half is gone, or goes before it answers.
+            Exception: what the other half raised.
+        """
+        if self.gone:
+            raise WorkerGone("the other end of the pipe is gone")
+        self._last = ask_id = self._last + 1
+        self._send(Ask(ask_id, message))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._asked[ask_id] = (type(message), future)
+        return await future
+
+    def tell(self, message: m.Told) -> None:
+        """Sends a message without an answer; one that cannot arrive any more is dropped."""
+        if not self.gone:
+            self._send(Tell(message))
+
+    def receive(self, envelopes: Iterable[Envelope]) -> None:
+        """Takes what came in, in order."""
+        began = False
+        for envelope in envelopes:
+            if isinstance(envelope, Answer | Refusal):
+                self._settle(envelope)
+            elif isinstance(envelope, Ask):
+                self._begin(envelope)
+                began = True
+            elif began:  # the task begins in the next turn, and order is promised
+                self._loop.call_soon(self._answerer.hear, self, envelope.message)
+            else:
+                self._answerer.hear(self, envelope.message)
+
+    def lose(self) -> None:
+        """Fails everything that waits for an answer: the other half is gone."""
+        self.gone = True
+        self._outgoing.clear()
+        asked, self._asked = self._asked, {}
+        for _, future in asked.values():
+            if not future.done():
+                future.set_exception(WorkerGone("the other end of the pipe went before it answered"))
+
+    def _begin(self, ask: Ask) -> None:
+        task = self._loop.create_task(self._reply(ask))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _reply(self, ask: Ask) -> None:
+        reply = await answer(self._answerer, self, ask)
+        if not self.gone:
+            self._send(reply)
+
+    def _settle(self, envelope: Answer | Refusal) -> None:
+        kind, future = self._asked.pop(envelope.id)
+        if future.done():  # whoever asked was cancelled
+            return
+        if isinstance(envelope, Refusal):
+            future.set_exception(rebuild(envelope.error))
+        else:
+            decoder = RESULTS.get(kind)
+            future.set_result(None if decoder is None else decoder.decode(envelope.value))
+
+    def _send(self, envelope: Envelope) -> None:
+        data = frame(ENCODE(envelope), PIPE_CAP)
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(data)
+
+    def _flush(self) -> None:
+        if self._outgoing:
+            data = b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._write(data)
+
+
+async def answer(answerer: m.Answerer, peer: m.Peer, ask: Ask) -> Answer | Refusal:
+    """Answers one ask; an error becomes a refusal."""
+    try:
+        value = await answerer.answer(peer, ask.message)
+        return Answer(ask.id, NOTHING if value is None else msgspec.Raw(ENCODE(value)))
+    except Exception as error:
+        return Refusal(ask.id, encode_error(error))
+
+
+class PipeProtocol(asyncio.Protocol):
+    """The daemon's end: an asyncio transport under a `PipePeer`."""
+
+    def __init__(self, answerer: m.Answerer) -> None:
+        self._answerer = answerer
+        self._unframer = Unframer(PIPE_CAP)
+        self.ended = asyncio.get_running_loop().create_future()
+        self.peer: PipePeer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Makes the peer."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.peer = PipePeer(self._answerer, transport.write)
+
+    def data_received(self, data: bytes) -> None:
+        """Hands on what is complete; a stream that makes no sense ends the pipe."""
+        try:
+            self.peer.receive([DECODE(payload) for payload in self._unframer.feed(data)])
+        except (msgspec.DecodeError, DaemonError) as error:
+            asyncio.get_running_loop().call_exception_handler({"message": "on a worker's pipe", "exception": error})
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fails what waits for an answer."""
+        self.peer.lose()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def close(self) -> None:
+        """Closes the pipe, by which the worker ends."""
+        self._transport.close()
