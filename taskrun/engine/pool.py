@@ -182,12 +182,11 @@ class Worker:
         for output in self._outputs:
             output.on_line = on_line
         try:
-            return await self._exchange(request)
+            reply = await self._exchange(request)
         except (OSError, EOFError):
             raise Died(await self._process.wait()) from None
-        finally:
-            for output in self._outputs:
-                output.finish()
+        self._finish_output()
+        return reply
 
     async def kill(self, grace: float) -> None:
         """Kill it and whatever it started."""
@@ -195,6 +194,7 @@ class Worker:
 
     def close(self) -> None:
         """Close what is open here, once it is dead and nobody asks it."""
+        self._finish_output()
         self._open.close()
 
     async def _exchange(self, request: bytes) -> bytearray:
@@ -212,6 +212,10 @@ class Worker:
                 raise EOFError
             data += chunk
         return data
+
+    def _finish_output(self) -> None:
+        for output in self._outputs:
+            output.finish()
 
     def _hang_up(self) -> None:
         """Wake who waits for an answer, even if a process that escaped still holds the other end."""

@@ -1,0 +1,98 @@
+"""A census of the processes that a test started, and a count of its descriptors: at its end both are what they were."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TAG = "TASKRUN_CENSUS"
+
+
+class Census:
+    """Finds the living processes that carry this test's tag in their environment."""
+
+    def __init__(self, tag: str) -> None:
+        self._mark = f"{TAG}={tag}"
+
+    def alive(self) -> dict[int, str]:
+        """The command line of each, by process id."""
+        return dict(self._by_proc() if sys.platform == "linux" else self._by_ps())
+
+    def commands(self) -> dict[int, str]:
+        """The same without the shims and the engine that a test may have started."""
+        return {pid: line for pid, line in self.alive().items() if "shim.py" not in line and "engine.py" not in line}
+
+    def shims(self) -> list[int]:
+        """The shims."""
+        return [pid for pid, line in self.alive().items() if "shim.py" in line]
+
+    async def until(self, count: int, containing: str) -> None:
+        """Wait until `count` processes have `containing` in their command line."""
+        while sum(containing in line for line in self.commands().values()) < count:
+            await asyncio.sleep(0.01)
+
+    def gone(self, seconds: float = 5.0) -> bool:
+        """Whether all are gone within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return not self.alive()
+
+    def _by_proc(self) -> Iterator[tuple[int, str]]:
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and self._mark.encode() in (folder / "environ").read_bytes():
+                    yield (
+                        int(folder.name),
+                        cmdline(folder),
+                    )
+            except OSError:
+                continue
+
+    def _by_ps(self) -> Iterator[tuple[int, str]]:
+        listing = subprocess.run(["ps", "-Eww", "-axo", "pid=,command="], capture_output=True, text=True).stdout
+        for line in listing.splitlines():
+            if self._mark in line:
+                pid, command = line.split(maxsplit=1)
+                yield int(pid), command
+
+
+@pytest.fixture
+def census(monkeypatch: pytest.MonkeyPatch) -> Iterator[Census]:
+    """What this test started; fails the test if anything of it is left."""
+    tag = uuid.uuid4().hex
+    monkeypatch.setenv(TAG, tag)
+    census = Census(tag)
+    yield census
+    left = {} if census.gone() else census.alive()
+    for pid in left:
+        os.kill(pid, 9)
+    assert not left
+
+
+@pytest.fixture
+async def no_leak(census: Census) -> Iterator[None]:  # type: ignore[misc]
+    """Fails the test if it leaves descriptors open or children, living or zombies."""
+    before = open_fds()
+    yield
+    assert open_fds() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def cmdline(folder: Path) -> str:
+    """The command line of the process whose folder in /proc this is."""
+    return (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
+def open_fds() -> int:
+    """How many descriptors this process has open."""
+    return len(list(Path("/dev/fd").iterdir()))

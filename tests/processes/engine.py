@@ -1,0 +1,46 @@
+"""A small engine for `test_orphans.py`: holds a leash, runs what may become an orphan, and waits to be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+from taskrun.engine.command import run_command
+from taskrun.engine.leash import Leash
+from taskrun.engine.pool import ProcessPool
+
+
+def spin() -> None:
+    """Hold the GIL in C code for hours."""
+    print("spinning", flush=True)
+    sum(range(10**14))
+
+
+def say(_stream: str, text: str) -> None:
+    print(text, flush=True)
+
+
+def leave_fork() -> None:
+    """A fork that does nothing but hold a copy of every descriptor, also of the shims' sockets."""
+    if os.fork() == 0:
+        time.sleep(600)
+
+
+async def main() -> None:
+    leash = Leash(Path(sys.argv[1]))
+    commands = ["echo up; sleep 600 | cat", "trap '' TERM; sleep 601 & echo up; setsid sleep 602"]
+    async with asyncio.TaskGroup() as group:
+        for command in commands:
+            group.create_task(run_command(command, on_line=say, grace=5, leash_fd=leash.fd))
+        pool = ProcessPool(leash.fd)
+        group.create_task(pool.call(spin, grace=5, on_line=say))
+        if sys.argv[2] == "fork":
+            await asyncio.sleep(0.5)
+            leave_fork()
+            print("forked", flush=True)
+
+
+asyncio.run(main())

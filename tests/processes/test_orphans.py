@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from taskrun.engine import shim
+from taskrun.engine.leash import Leash
+
+from .conftest import Census
+
+ENGINE = Path(__file__).with_name("engine.py")
+ROOT = Path(__file__).parents[2]
+
+
+def start_engine(leash: Path, *more: str) -> subprocess.Popen[str]:
+    """An engine whose commands and functions are all under way."""
+    command = [sys.executable, str(ENGINE), str(leash), *more]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    engine = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    assert engine.stdout
+    waited_for = {"up": 2, "spinning": 1, "forked": more.count("fork")}
+    while any(waited_for.values()):
+        waited_for[engine.stdout.readline().strip()] -= 1
+    return engine
+
+
+def kill(engine: subprocess.Popen[str]) -> None:
+    engine.kill()
+    assert engine.stdout
+    engine.stdout.close()
+    engine.wait()
+
+
+def test_when_the_engine_is_killed_everything_is_gone_and_only_then_its_leash_is_free(
+    census: Census, tmp_path: Path
+) -> None:
+    leash = tmp_path / "leash"
+    engine = start_engine(leash, "")
+    while sum("sleep 60" in line for line in census.commands().values()) < 3:
+        time.sleep(0.01)
+    assert not Leash.free(leash)
+    kill(engine)
+    deadline = time.monotonic() + 5
+    while not Leash.free(leash) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert census.commands() == {}
+    assert Leash.free(leash)
+
+
+def test_a_fork_of_the_engine_that_lives_on_does_not_keep_the_commands_alive(census: Census, tmp_path: Path) -> None:
+    engine = start_engine(tmp_path / "leash", "fork")
+    kill(engine)
+    deadline = time.monotonic() + 5
+    while census.commands() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert census.commands() == {}
+    assert not Leash.free(tmp_path / "leash")  # the fork is part of the engine
+    for pid in census.alive():
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_both_tables_of_processes_agree() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True) as child:
+        me = (child.pid, os.getpid(), child.pid)
+        assert me in set(shim.processes())
+        assert me in set(shim.processes_by_ps())
+        assert shim.descendants(os.getpid()) == {child.pid: child.pid}
