@@ -1,0 +1,286 @@
+"""The journal in memory: plain dicts and sorted indexes under one lock. A product: it runs the suite of all stores.
+
+Each change leaves its inverse in a log, so that an `fn` that raises is undone alone and to the last trace.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from heapq import merge
+from itertools import islice, takewhile
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from taskrun.stores.base import Tx
+from taskrun.stores.indexes import Item, SortedItems
+from taskrun.stores.memory_tables import Logs, Runs, Steps, Topics
+from taskrun.stores.rows import RUN_CHANGING
+from taskrun.words.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
+
+Fn = Callable[[Tx], Any]
+Guard = Callable[[Tx], None]
+Answer = tuple[Any, Exception | None]
+
+_changing = attrgetter(*RUN_CHANGING)
+
+
+class MemoryStorage:
+    """Keeps the journal in this process: what it holds ends with it."""
+
+    instant = True
+    shared = False
+    place = None
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tx = MemoryTx()
+
+    def open(self) -> None:
+        """Has nothing to do: the journal lives as long as the object."""
+
+    def close(self) -> None:
+        """Keeps everything, so that another queue can go on with it."""
+
+    def apply(self, fns: Sequence[Fn], guard: Guard | None = None) -> list[Answer]:
+        """Runs `fns` in one transaction; returns for each its value, or the exception that it raised.
+
+        `guard` runs first; if it raises, nothing of the batch is run and `apply` raises the same.
+        """
+        with self._lock:
+            try:
+                if guard is not None:
+                    guard(self._tx)
+                return [self._answer(fn) for fn in fns]
+            except BaseException:
+                self._tx.undo(0)
+                raise
+            finally:
+                self._tx.forget()
+
+    def outside(self) -> object:
+        """Returns always the same: nobody else can write."""
+        return None
+
+    def _answer(self, fn: Fn) -> Answer:
+        before = self._tx.changes
+        try:
+            return fn(self._tx), None
+        except Exception as error:
+            self._tx.undo(before)
+            return None, error
+
+
+class MemoryTx:
+    """Implements `Tx` on dicts. One for the life of the store; `undo` and `forget` are the store's."""
+
+    def __init__(self) -> None:
+        self._log: list[Callable[[], None]] = []
+        self._runs = Runs()
+        self._steps = Steps()
+        self._topics = Topics()
+        self._logs = Logs()
+        self._engines: dict[str, Engine] = {}
+        self._facts: dict[str, str] = {}
+        self._fact_keys = SortedItems()
+
+    @property
+    def changes(self) -> int:
+        """How many changes may still be undone."""
+        return len(self._log)
+
+    def undo(self, down_to: int) -> None:
+        """Takes changes back, the newest first, until `down_to` are left."""
+        while len(self._log) > down_to:
+            self._log.pop()()
+
+    def forget(self) -> None:
+        """Makes all changes final."""
+        self._log.clear()
+
+    # ---- runs
+    def add_run(self, run: Run) -> Run:
+        if run.id in self._runs.by_id:
+            raise ValueError(f"a run {run.id} is there already")
+        run = msgspec.structs.replace(run, seq=self._runs.next_seq())
+        self._change_run(None, run)
+        return run
+
+    def run(self, run_id: str) -> Run | None:
+        return self._runs.by_id.get(run_id)
+
+    def save_run(self, run: Run) -> None:
+        if (old := self._runs.by_id.get(run.id)) is not None:
+            changed = dict(zip(RUN_CHANGING, _changing(run), strict=True))
+            if run.output is None:
+                del changed["output"]
+            self._change_run(old, msgspec.structs.replace(old, **changed))
+
+    def runs(self, want: RunFilter) -> list[Run]:
+        found = (run for run in self._runs.newest_first(want) if fits(run, want))
+        return list(islice(found, want.limit))
+
+    def count_runs(self) -> dict[tuple[str, str], int]:
+        return {group: count for group, count in self._runs.counts.items() if count}
+
+    def run_by_key(self, job: str, key: str) -> Run | None:
+        return self._runs.newest(self._runs.keyed.group((job, key)))
+
+    def run_by_debounce(self, debounce: str) -> Run | None:
+        return self._runs.newest(self._runs.debounced.group(debounce))
+
+    def ready(self, engine: str, jobs: Sequence[str], limit: int) -> list[Run]:
+        queues = (self._runs.ready.group(job) for job in set(jobs))
+        runs = self._runs.at(merge(*queues))
+        return list(islice((run for run in runs if run.engine in (None, engine)), limit))
+
+    def owned(self, engine: str) -> list[Run]:
+        return list(self._runs.at(self._runs.owned.group(engine)))
+
+    def due_runs(self, engine: str, now: float, limit: int) -> list[Run]:
+        due = takewhile(lambda item: item[0] <= now, merge(*self._runs.timers(engine)))
+        once = dict.fromkeys(item[-1] for item in due)
+        return [self._runs.by_id[run_id] for run_id in islice(once, limit)]
+
+    def placed(self, lane: str) -> int:
+        return len(self._runs.placed.group(lane))
+
+    def holders(self, lane: str) -> list[Run]:
+        return list(self._runs.at(self._runs.placed.group(lane)))
+
+    def blocked(self, lane: str, limit: int) -> list[Run]:
+        return list(islice(self._runs.at(self._runs.blocked.group(lane)), limit))
+
+    def drop_runs(self, run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            self.drop_steps(run_id, [step.key for step in self.steps(run_id)])
+            self._log.append(partial(self._logs.put_back, run_id, self._logs.take(run_id)))
+            if (run := self._runs.by_id.get(run_id)) is not None:
+                self._change_run(run, None)
+
+    def _change_run(self, old: Run | None, new: Run | None) -> None:
+        self._runs.change(old, new)
+        self._log.append(partial(self._runs.change, new, old))
+
+    # ---- steps
+    def put_step(self, step: Step) -> None:
+        self._change_step(step.run, step.key, step)
+
+    def step(self, run_id: str, key: str) -> Step | None:
+        return self._steps.get(run_id, key)[1]
+
+    def steps(self, run_id: str) -> list[Step]:
+        return self._steps.of(run_id)
+
+    def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._change_step(run_id, key, None)
+
+    def due_steps(self, engine: str, now: float, limit: int) -> list[Step]:
+        due = takewhile(lambda item: item[0] <= now, self._steps.timed.group(None))
+        return list(islice(self._concerning(engine, due), limit))
+
+    def waiting_steps(self, topic: str) -> list[Step]:
+        return list(self._steps.at(self._steps.waiting.group(topic)))
+
+    def next_due(self, engine: str) -> float | None:
+        runs = (next(iter(timer), (None,))[0] for timer in self._runs.timers(engine))
+        steps = self._concerning(engine, self._steps.timed.group(None))
+        step = next((step.wake_at for step in steps), None)
+        return min((due for due in (*runs, step) if due is not None), default=None)
+
+    def _concerning(self, engine: str, items: Iterable[Item]) -> Iterator[Step]:
+        for step in self._steps.at(items):
+            run = self._runs.by_id.get(step.run)
+            if run is not None and not run.ended and run.engine in (None, engine):
+                yield step
+
+    def _change_step(self, run_id: str, key: str, step: Step | None) -> None:
+        was = self._steps.get(run_id, key)
+        n = was[0] or self._steps.next_n()
+        self._steps.change(run_id, key, was, (n, step))
+        self._log.append(partial(self._steps.change, run_id, key, (n, step), was))
+
+    # ---- events
+    def add_event(self, event: PipeEvent) -> PipeEvent:
+        event = self._topics.add(event)
+        self._log.append(partial(self._topics.pop, event.topic))
+        return event
+
+    def events(self, topic: str, since: float, after: int, limit: int) -> list[PipeEvent]:
+        return list(islice(self._topics.read(topic, since, after), limit))
+
+    def drop_events(self, before: float) -> None:
+        self._log.append(partial(self._topics.put_back, self._topics.drop(before)))
+
+    # ---- logs
+    def add_logs(self, lines: Iterable[LogLine]) -> None:
+        for line in lines:
+            if self._logs.add(line):
+                self._log.append(partial(self._logs.remove, line))
+
+    def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
+        return self._logs.page(run_id, after, limit)
+
+    def last_log(self, run_id: str) -> int:
+        return self._logs.last(run_id)
+
+    # ---- engines and small facts
+    def put_engine(self, engine: Engine) -> None:
+        self._set(self._engines, engine.id, engine)
+
+    def engine(self, engine_id: str) -> Engine | None:
+        return self._engines.get(engine_id)
+
+    def engines(self) -> list[Engine]:
+        return sorted(self._engines.values(), key=lambda engine: engine.id)
+
+    def drop_engine(self, engine_id: str) -> None:
+        self._set(self._engines, engine_id, None)
+
+    def get(self, key: str) -> str | None:
+        return self._facts.get(key)
+
+    def put(self, key: str, value: str | None) -> None:
+        was = self._facts.get(key)
+        self._set_fact(key, was, value)
+        self._log.append(partial(self._set_fact, key, value, was))
+
+    def facts(self, prefix: str) -> dict[str, str]:
+        keys = (key for (key,) in self._fact_keys.since((prefix,)))
+        return {key: self._facts[key] for key in takewhile(lambda key: key.startswith(prefix), keys)}
+
+    def _set_fact(self, key: str, was: str | None, value: str | None) -> None:
+        if was is None and value is not None:
+            self._fact_keys.add((key,))
+        elif was is not None and value is None:
+            self._fact_keys.remove((key,))
+        _put(self._facts, key, value)
+
+    def _set(self, table: dict[str, Any], key: str, value: Any) -> None:
+        self._log.append(partial(_put, table, key, table.get(key)))
+        _put(table, key, value)
+
+
+def fits(run: Run, want: RunFilter) -> bool:
+    """Tells whether a listing wants a run."""
+    return (
+        (want.job is None or run.job == want.job)
+        and (want.statuses is None or run.status in want.statuses)
+        and (want.since is None or run.created_at >= want.since)
+        and (want.until is None or (run.ended_at is not None and run.ended_at < want.until))
+        and (want.parent is None or run.parent == want.parent)
+        and (want.before is None or run.seq < want.before)
+        and run.id.startswith(want.id_prefix or "")
+        and run.id.endswith(want.id_suffix or "")
+    )
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value

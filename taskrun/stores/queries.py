@@ -1,0 +1,41 @@
+"""Named queries and numbered migrations out of the `.sql` files beside the stores. Read once, by each SQL store."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from importlib.resources import files
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_HERE = files("taskrun.stores")
+
+
+def named_queries(file: str) -> dict[str, str]:
+    """Returns the statements of a `.sql` file by the name in the comment line above each."""
+    parts = _NAME.split((_HERE / file).read_text("utf-8"))[1:]
+    return {name: _bare(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _bare(text: str) -> str:
+    lines = [line for line in text.splitlines() if not line.startswith("--")]
+    return "\n".join(lines).strip()
+
+
+def migrations(folder: str) -> dict[int, list[str]]:
+    """Returns the statements of each migration in a folder by its number, in order."""
+    found = [file for file in (_HERE / folder).iterdir() if file.name.endswith(".sql")]
+    return {
+        int(file.name[:4]): statements(file.read_text("utf-8")) for file in sorted(found, key=lambda file: file.name)
+    }
+
+
+def statements(script: str) -> list[str]:
+    """Splits a script into statements, each of which ends with its line (`executescript` would commit)."""
+    found: list[str] = []
+    begun = ""
+    for line in script.splitlines():
+        begun += line + "\n"
+        if sqlite3.complete_statement(begun):
+            found.append(begun)
+            begun = ""
+    return found

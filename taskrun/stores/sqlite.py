@@ -1,0 +1,241 @@
+"""The journal in a SQLite file: one connection, one lock, every batch one `BEGIN IMMEDIATE` … `COMMIT`.
+
+A batch runs whole in the thread that calls. Verbs are in `sqlite_tx`, opening is in `sqlite_open`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from taskrun.stores.base import Tx
+from taskrun.stores.highwater import HighWater
+from taskrun.stores.sqlite_open import Journal, name, value
+from taskrun.stores.sqlite_tx import SQL, SqliteTx
+from taskrun.words.errors import JournalError, JournalUnavailable
+
+Fn = Callable[[Tx], Any]
+Guard = Callable[[Tx], None]
+Answer = tuple[Any, Exception | None]
+
+# What SQLite says about a statement or its values, not about the disk: the fault of the fn alone.
+_FAULTS_OF_FN: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.NotSupportedError,
+)
+
+
+class SqliteStorage:
+    """Keeps the journal in a SQLite file.
+
+    Parameters:
+        path: the file; it and missing folders are made, for the owner alone.
+        synchronous: `"full"`: what was acknowledged survives power loss; `"normal"`: it survives the process, and
+            power loss may take the newest part.
+        exclusive: no other process may open it while this one has it open.
+    """
+
+    instant = False
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        synchronous: Literal["full", "normal"] = "full",
+        exclusive: bool = False,
+    ) -> None:
+        if synchronous not in ("full", "normal"):
+            raise ValueError(f'synchronous must be "full" or "normal", not {synchronous!r}')
+        file = Path(path).absolute()
+        self._high = HighWater(str(file))
+        self._journal = Journal(file, synchronous, exclusive, self._high)
+        self._lock = threading.Lock()
+        self._users = 0
+        self._connections = 0
+        self._connection: sqlite3.Connection | None = None
+        self._tx: SqliteTx
+        self._changes = 0  # of the connection, when the transaction began
+        self._token: tuple[int, int] = (0, 0)
+
+    @property
+    def shared(self) -> bool:
+        """Whether another process may write to it at the same time."""
+        return not self._journal.exclusive
+
+    @property
+    def place(self) -> str:
+        """The path of the journal."""
+        return str(self._journal.path)
+
+    def open(self) -> None:
+        """Opens it, migrating an older journal. Counted: the n-th `open` only adds a user.
+
+        Raises:
+            JournalNewer: a newer taskrun wrote it.
+            JournalDamaged: it is no journal, damaged, or shorter than it was.
+            JournalLocked: another process has it open.
+            JournalError: it cannot be made or opened.
+        """
+        with self._lock:
+            if not self._users:
+                self._use(self._journal.open())
+            self._users += 1
+
+    def close(self) -> None:
+        """Closes it when its last user closes."""
+        with self._lock:
+            self._users = max(0, self._users - 1)
+            if not self._users and self._connection is not None:
+                self._last_mark(self._connection)
+                self._drop_connection()
+
+    def apply(self, fns: Sequence[Fn], guard: Guard | None = None) -> list[Answer]:
+        """Runs `fns` in one durable transaction; returns for each its value, or the exception that it raised.
+
+        `guard` runs first; if it raises, nothing of the batch is run and `apply` raises the same.
+
+        Raises:
+            JournalUnavailable: nothing is known of the outcome (a failed COMMIT), or nothing could be written.
+        """
+        with self._lock:
+            connection = self._connected()
+            try:
+                answers = self._batch(connection, fns, guard)
+                mark = self._bump(connection)
+            except sqlite3.Error as error:
+                self._roll_back(connection)
+                raise self._unavailable(error, "nothing of this was written") from error
+            except BaseException:
+                self._roll_back(connection)
+                raise
+            self._commit(connection)
+            if mark and (self._journal.synchronous == "full" or self._synced(connection)):
+                self._high.write(mark)
+            return answers
+
+    def outside(self) -> object:
+        """Returns a token that differs once another connection has written; the last one while a batch is under way."""
+        if self.shared and self._lock.acquire(blocking=False):
+            try:
+                self._look_outside()
+            finally:
+                self._lock.release()
+        return self._token
+
+    # ---- a batch
+    def _batch(self, connection: sqlite3.Connection, fns: Sequence[Fn], guard: Guard | None) -> list[Answer]:
+        """Runs a batch straight through; once one raises, all the others again, each behind a savepoint."""
+        self._begin(connection, guard)
+        answers: list[Answer] = []
+        for fn in fns:
+            answer = self._answer(connection, fn)
+            if answer[1] is not None:
+                connection.execute("ROLLBACK")
+                self._begin(connection, guard)
+                bad = len(answers)
+                return [answer if at == bad else self._alone(connection, fn) for at, fn in enumerate(fns)]
+            answers.append(answer)
+        return answers
+
+    def _alone(self, connection: sqlite3.Connection, fn: Fn) -> Answer:
+        connection.execute("SAVEPOINT one")
+        answer = self._answer(connection, fn)
+        if answer[1] is not None:
+            connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+        return answer
+
+    def _answer(self, connection: sqlite3.Connection, fn: Fn) -> Answer:
+        try:
+            answer: Answer = fn(self._tx), None
+        except _FAULTS_OF_FN as error:
+            answer = None, error
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            answer = None, error
+        if not connection.in_transaction:  # an fn swallowed an error that ended it: what follows would commit by itself
+            raise sqlite3.OperationalError("the transaction is over")
+        return answer
+
+    def _begin(self, connection: sqlite3.Connection, guard: Guard | None) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        self._changes = connection.total_changes
+        if guard is not None:
+            guard(self._tx)
+
+    def _bump(self, connection: sqlite3.Connection) -> int:
+        """Counts a batch that wrote; returns its number when it is time to mark it, else 0."""
+        if connection.total_changes == self._changes:
+            return 0
+        connection.execute(SQL["bump_commits"])
+        return int(value(connection, SQL["commits"])) if self._high.due() else 0
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._drop_connection()
+            with suppress(JournalError):
+                self._use(self._journal.reopen())
+            raise self._unavailable(error, "whether this was written is not known") from error
+
+    # ---- the mark
+    def _synced(self, connection: sqlite3.Connection) -> bool:
+        """Syncs what others, or commits at NORMAL, left unsynced; False when another process is at it."""
+        try:
+            return not value(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error:
+            return False
+
+    def _last_mark(self, connection: sqlite3.Connection) -> None:
+        with suppress(sqlite3.Error):
+            commits = int(value(connection, SQL["commits"]))
+            if self._synced(connection):
+                self._high.write(commits)
+
+    # ---- the connection
+    def _connected(self) -> sqlite3.Connection:
+        if not self._users:
+            raise JournalError(f"journal {self.place} is not open")
+        if self._connection is None:
+            try:
+                self._use(self._journal.reopen())
+            except JournalError as error:
+                raise JournalUnavailable(str(error)) from error
+        assert self._connection is not None
+        return self._connection
+
+    def _use(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._connections += 1
+        self._tx = SqliteTx(connection)
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        """Ends the transaction; a connection that cannot even do that is given up."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._drop_connection()
+
+    def _look_outside(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._token = (self._connections, value(self._connection, "PRAGMA data_version"))
+
+    def _unavailable(self, error: sqlite3.Error, outcome: str) -> JournalUnavailable:
+        return JournalUnavailable(f"journal {self.place}: {outcome} ({name(error)}: {error})")

@@ -1,0 +1,214 @@
+"""The verbs of a transaction in SQLite: each is a named query of `sqlite.sql` and a conversion. It decides nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from taskrun.stores.queries import named_queries
+from taskrun.stores.rows import (
+    ENGINE_FIELDS,
+    EVENT_FIELDS,
+    LOG_FIELDS,
+    RUN_CHANGING,
+    RUN_FIXED,
+    STEP_FIELDS,
+    Row,
+    engine_of,
+    event_of,
+    log_of,
+    run_of,
+    step_of,
+    values_of,
+)
+from taskrun.words.records import Engine, LogLine, PipeEvent, Run, RunFilter, Status, Step
+
+SQL: Final = named_queries("sqlite.sql")
+
+_new_run = values_of(RUN_FIXED + RUN_CHANGING)
+_saved_run = values_of((*RUN_CHANGING, "id"))
+_step = values_of(STEP_FIELDS)
+_event = values_of(EVENT_FIELDS[:-1])
+_log = values_of(LOG_FIELDS)
+_engine = values_of(ENGINE_FIELDS)
+
+# Python's sqlite3 sends every None through its adapters, at six times the cost of any value; SQLite takes NaN for NULL.
+_NULL: Final = float("nan")
+
+T = TypeVar("T")
+
+
+class SqliteTx:
+    """Implements `Tx` on a connection that is inside a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._cursor = connection.cursor()
+        self._execute = self._cursor.execute
+
+    # ---- runs
+    def add_run(self, run: Run) -> Run:
+        self._write("add_run", _new_run(run))
+        return msgspec.structs.replace(run, seq=self._cursor.lastrowid)
+
+    def run(self, run_id: str) -> Run | None:
+        return self._one(run_of, "run", run_id)
+
+    def save_run(self, run: Run) -> None:
+        self._write("save_run", _saved_run(run))
+
+    def runs(self, want: RunFilter) -> list[Run]:
+        names, values = listing(want)
+        query = " ".join((SQL["runs"], " AND ".join(SQL[name] for name in names), SQL["runs_newest_first"]))
+        return [run_of(row) for row in self._execute(query, values)]
+
+    def count_runs(self) -> dict[tuple[str, str], int]:
+        succeeded = dict(self._execute(SQL["count_by_job"]))
+        counts: dict[tuple[str, str], int] = {}
+        for job, status, count in self._execute(SQL["count_by_status"]):
+            counts[job, status] = count
+            succeeded[job] -= count
+        return counts | {(job, str(Status.SUCCEEDED)): count for job, count in succeeded.items() if count}
+
+    def run_by_key(self, job: str, key: str) -> Run | None:
+        return self._one(run_of, "run_by_key", job, key)
+
+    def run_by_debounce(self, debounce: str) -> Run | None:
+        return self._one(run_of, "run_by_debounce", debounce)
+
+    def ready(self, engine: str, jobs: Sequence[str], limit: int) -> list[Run]:
+        return self._all(run_of, "ready", _json(set(jobs)), engine, limit)
+
+    def owned(self, engine: str) -> list[Run]:
+        return self._all(run_of, "owned", engine)
+
+    def due_runs(self, engine: str, now: float, limit: int) -> list[Run]:
+        return self._all(run_of, "due_runs", now, engine, limit)
+
+    def placed(self, lane: str) -> int:
+        return int(self._value("placed", lane))
+
+    def holders(self, lane: str) -> list[Run]:
+        return self._all(run_of, "holders", lane)
+
+    def blocked(self, lane: str, limit: int) -> list[Run]:
+        return self._all(run_of, "blocked", lane, limit)
+
+    def drop_runs(self, run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            for query in ("drop_run", "drop_steps_of_run", "drop_logs_of_run"):
+                self._execute(SQL[query], (run_id,))
+
+    # ---- steps
+    def put_step(self, step: Step) -> None:
+        self._write("put_step", _step(step))
+
+    def step(self, run_id: str, key: str) -> Step | None:
+        return self._one(step_of, "step", run_id, key)
+
+    def steps(self, run_id: str) -> list[Step]:
+        return self._all(step_of, "steps", run_id)
+
+    def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._execute(SQL["drop_step"], (run_id, key))
+
+    def due_steps(self, engine: str, now: float, limit: int) -> list[Step]:
+        return self._all(step_of, "due_steps", now, engine, limit)
+
+    def waiting_steps(self, topic: str) -> list[Step]:
+        return self._all(step_of, "waiting_steps", topic)
+
+    def next_due(self, engine: str) -> float | None:
+        due: float | None = self._value("next_due", engine)
+        return due
+
+    # ---- events
+    def add_event(self, event: PipeEvent) -> PipeEvent:
+        self._write("add_event", _event(event))
+        return msgspec.structs.replace(event, seq=self._cursor.lastrowid)
+
+    def events(self, topic: str, since: float, after: int, limit: int) -> list[PipeEvent]:
+        return self._all(event_of, "events_after" if after > 0 else "events_since", topic, since, after, limit)
+
+    def drop_events(self, before: float) -> None:
+        self._execute(SQL["drop_events"], (before,))
+
+    # ---- logs
+    def add_logs(self, lines: Iterable[LogLine]) -> None:
+        self._cursor.executemany(SQL["add_logs"], map(_log, lines))
+
+    def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
+        return self._all(log_of, "logs" if limit >= 0 else "last_logs", run_id, after, abs(limit))
+
+    def last_log(self, run_id: str) -> int:
+        return self._value("last_log", run_id) or 0
+
+    # ---- engines and small facts
+    def put_engine(self, engine: Engine) -> None:
+        self._write("put_engine", _engine(engine))
+
+    def engine(self, engine_id: str) -> Engine | None:
+        return self._one(engine_of, "engine", engine_id)
+
+    def engines(self) -> list[Engine]:
+        return self._all(engine_of, "engines")
+
+    def drop_engine(self, engine_id: str) -> None:
+        self._execute(SQL["drop_engine"], (engine_id,))
+
+    def get(self, key: str) -> str | None:
+        return self._one(_first, "get", key)
+
+    def put(self, key: str, value: str | None) -> None:
+        if value is None:
+            self._execute(SQL["unput"], (key,))
+        else:
+            self._execute(SQL["put"], (key, value))
+
+    def facts(self, prefix: str) -> dict[str, str]:
+        return dict(self._execute(SQL["facts"], (prefix,)))
+
+    # ---- a query
+    def _write(self, query: str, values: Row) -> None:
+        self._execute(SQL[query], [_NULL if value is None else value for value in values])
+
+    def _all(self, record: Callable[[Row], T], query: str, *values: Any) -> list[T]:
+        return [record(row) for row in self._execute(SQL[query], values).fetchall()]
+
+    def _one(self, record: Callable[[Row], T], query: str, *values: Any) -> T | None:
+        row = self._execute(SQL[query], values).fetchone()
+        return None if row is None else record(row)
+
+    def _value(self, query: str, *values: Any) -> Any:
+        return self._execute(SQL[query], values).fetchone()[0]
+
+
+def listing(want: RunFilter) -> tuple[list[str], list[Any]]:
+    """Returns the names of the clauses of a listing, and the values for them and for its limit."""
+    clauses = dict(_clauses(want))
+    values = [value for values in clauses.values() for value in values]
+    return [*clauses] or ["runs_all"], [*values, -1 if want.limit is None else want.limit]
+
+
+def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    for field in ("job", "parent", "before", "since", "until"):
+        if (value := getattr(want, field)) is not None:
+            yield f"runs_{field}", (value,)
+    if want.statuses is not None:
+        bulk = Status.SUCCEEDED in want.statuses
+        yield "runs_status_any" if bulk else "runs_status_rare", (_json(want.statuses),)
+    if want.id_prefix:
+        yield "runs_id_prefix", (want.id_prefix, want.id_prefix)
+    if want.id_suffix:
+        yield "runs_id_suffix", (want.id_suffix, want.id_suffix)
+
+
+def _json(texts: Iterable[str]) -> str:
+    return msgspec.json.encode(list(texts)).decode()
+
+
+def _first(row: Row) -> Any:
+    return row[0]
