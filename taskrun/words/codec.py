@@ -73,7 +73,7 @@ def decode(text: str, kind: Any = Any) -> Any:
     try:
         return typed.read(text, kind)
     except typed.Misfit as misfit:
-        raise OutputInvalid(f"not a {typed.named(kind)}: {misfit}") from None
+        raise OutputInvalid(f"does not fit {typed.named(kind)}: {misfit}") from None
 
 
 def _to_plain(value: Any) -> Any:

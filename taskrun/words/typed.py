@@ -28,7 +28,7 @@ class Misfit(ValueError):
 
     def __init__(self, problems: Problems) -> None:
         super().__init__("; ".join(f"{path}: {text}" if path else text for path, text in problems))
-        self.problems = problems
+        self.problems = problems[:MOST_PROBLEMS]
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -76,6 +76,8 @@ def build(data: Any, kind: Any, path: str, problems: Problems) -> Any:
 
 def fields(kind: Any) -> tuple[Field, ...] | None:
     """Returns the fields of a model: dataclass, `TypedDict`, `msgspec.Struct`, attrs or pydantic. Else None."""
+    if get_origin(kind) is Annotated:
+        return fields(get_args(kind)[0])
     model = get_origin(kind) or kind
     if not isinstance(model, type):
         return None
@@ -85,11 +87,36 @@ def fields(kind: Any) -> tuple[Field, ...] | None:
     return None
 
 
+def closed_keys(kind: Any) -> tuple[str, ...] | None:
+    """Returns the only keys that a model knows; None where others may stand too."""
+    known, model = fields(kind), get_origin(kind) or kind
+    if known is None or _open(model):
+        return None
+    tag = getattr(getattr(model, "__struct_config__", None), "tag_field", None)
+    return tuple(dict.fromkeys([key for field in known for key in (field.key, field.name)] + ([tag] if tag else [])))
+
+
+def _open(model: Any) -> bool:
+    """Says whether a pydantic model decides itself about other keys."""
+    config = getattr(model, "model_config", None) or getattr(model, "__pydantic_config__", None) or {}
+    described = getattr(model, "__pydantic_fields__", {}).values()
+    aliased = any(not isinstance(one.validation_alias, (str, types.NoneType)) for one in described)
+    return aliased or config.get("extra") in ("allow", "ignore") or getattr(model, "__pydantic_root_model__", False)
+
+
+def usable(kind: Any) -> bool:
+    """Says whether something is a type that data can be read into."""
+    return isinstance(kind, type) or get_origin(kind) is not None or _decoder(kind) is not None
+
+
 def pydantic_adapter(kind: Any) -> Any:
     """Returns the `TypeAdapter` of a pydantic model or dataclass, None for any other type. Imports nothing."""
-    if "__pydantic_validator__" in getattr(get_origin(kind) or kind, "__dict__", {}):
-        return sys.modules["pydantic"].TypeAdapter(kind)
-    return None
+    return _cached_adapter(kind) if "__pydantic_validator__" in getattr(kind, "__dict__", {}) else None
+
+
+@lru_cache(maxsize=2048)
+def _cached_adapter(kind: Any) -> Any:
+    return sys.modules["pydantic"].TypeAdapter(kind)
 
 
 def said_by(error: Exception) -> Problems:
@@ -146,7 +173,7 @@ def _apart(data: Any, kind: Any, path: str, problems: Problems) -> Any:
     if isinstance(data, list) and arguments and _is(origin, Collection):
         return _items(data, origin, arguments, path, problems)
     if isinstance(data, dict) and len(arguments) == 2 and _is(origin, Mapping):
-        return {key: build(value, arguments[1], _at(path, key), problems) for key, value in data.items()}
+        return {key: build(value, arguments[1], at(path, key), problems) for key, value in data.items()}
     if _is(kind, Enum):
         return _checked(lambda: kind(data), path, problems)
     if _decoder(kind) is None:
@@ -174,9 +201,9 @@ def _model(data: dict[str, Any], kind: Any, known: Iterable[Field], path: str, p
     before, values = len(problems), {}
     for field in known:
         if field.key in data:
-            values[field.name] = build(data[field.key], field.kind, _at(path, field.key), problems)
+            values[field.name] = build(data[field.key], field.kind, at(path, field.key), problems)
         elif field.required:
-            problems.append((_at(path, field.key), "is required"))
+            problems.append((at(path, field.key), "is required"))
     if len(problems) > before:
         return None
     return _checked(lambda: kind(**values), path, problems)
@@ -204,7 +231,7 @@ def _checked(make: Callable[[], Any], path: str, problems: Problems) -> Any:
     try:
         return make()
     except Exception as error:
-        problems.extend((_at(path, inner), text) for inner, text in said_by(error))
+        problems.extend((at(path, inner), text) for inner, text in said_by(error))
         return None
 
 
@@ -229,7 +256,12 @@ def _of_struct(model: Any) -> Iterable[Field]:
 def _of_pydantic(model: Any) -> Iterable[Field]:
     described = getattr(model, "model_fields", None) or model.__pydantic_fields__
     for name, one in described.items():
-        yield Field(name, one.alias or name, one.annotation, one.is_required())
+        yield Field(
+            name,
+            one.validation_alias if isinstance(one.validation_alias, str) else name,
+            one.annotation,
+            one.is_required(),
+        )
 
 
 def _of_dataclass(model: Any) -> Iterable[Field]:
@@ -275,7 +307,7 @@ def _json_name(data: Any) -> str:
 
 def _said(error: Exception, path: str) -> tuple[str, str]:
     text, _, inner = _text(error).partition(" - at `$")
-    return _at(path, inner.rstrip("`")), text
+    return at(path, inner.rstrip("`")), text
 
 
 def _text(error: Exception) -> str:
@@ -288,10 +320,11 @@ def _text(error: Exception) -> str:
 def _dotted(location: Iterable[str | int]) -> str:
     path = ""
     for part in location:
-        path = f"{path}[{part}]" if isinstance(part, int) else _at(path, str(part))
+        path = f"{path}[{part}]" if isinstance(part, int) else at(path, str(part))
     return path
 
 
-def _at(path: str, inner: str) -> str:
+def at(path: str, inner: str) -> str:
+    """Returns the path of a part within a part: `a` and `b` are `a.b`."""
     inner = inner.removeprefix(".")
     return f"{path}.{inner}" if path and inner and not inner.startswith("[") else path + inner
