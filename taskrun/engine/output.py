@@ -81,6 +81,8 @@ class Lines:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes and emit what is complete."""
+        if not data:
+            return
         if self._after_return and data.startswith(b"\n"):
             data = data[1:]
         self._after_return = data.endswith(b"\r")

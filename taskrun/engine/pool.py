@@ -171,7 +171,7 @@ class Worker:
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
-        return not self._process.ended.done()
+        return self._process.poll()
 
     async def ask(self, request: bytes, on_line: OnLine) -> bytearray:
         """Send a request, hand on what is printed until the answer, and return that.

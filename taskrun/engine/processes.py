@@ -92,6 +92,12 @@ class Process:
         if cancelled:
             raise cancelled
 
+    def poll(self) -> bool:
+        """Whether it is alive as far as can be seen now, without a wait."""
+        if not self.ended.done():
+            self._read()
+        return not self.ended.done()
+
     async def wait(self) -> int:
         """Return its exit code, negative for a signal; nothing of it is left then.
 
@@ -104,15 +110,16 @@ class Process:
         return outcome
 
     def _read(self) -> None:
-        try:
-            data = self._control.recv(4096)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            data = b""
-        self._report += data
-        if not data:
+        with contextlib.suppress(BlockingIOError):
+            while data := self._receive():
+                self._report += data
             self._finish()
+
+    def _receive(self) -> bytes:
+        try:
+            return self._control.recv(4096)
+        except ConnectionError:
+            return b""
 
     def _finish(self) -> None:
         asyncio.get_running_loop().remove_reader(self._control)

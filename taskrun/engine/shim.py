@@ -181,8 +181,9 @@ class Group:
 
     def signal(self, number: int) -> None:
         """Signal the group, and each descendant that left it, once."""
+        family = descendants(os.getpid())  # before the signal: without a subreaper it cuts them off
         attempt(os.killpg, self.leader, number)
-        for pid, group in descendants(os.getpid()).items():
+        for pid, group in family.items():
             if group != self.leader:
                 attempt(os.kill, pid, number)
 

@@ -29,13 +29,14 @@ async def command(
 
 
 async def start(words: str, grace: float = 5) -> tuple[asyncio.Task[CommandResult], list[str]]:
-    """Start a command and wait for its first line, which says that it is ready."""
+    """Start a command and wait for its first line, which says that it is ready; gives the lines of its stdout."""
     lines: list[str] = []
     ready = asyncio.Event()
 
-    def on_line(_stream: str, text: str) -> None:
-        lines.append(text)
-        ready.set()
+    def on_line(stream: str, text: str) -> None:
+        if stream == "stdout":  # on stderr, shells tell of signals
+            lines.append(text)
+            ready.set()
 
     task = asyncio.create_task(command(words, on_line, grace))
     await ready.wait()
@@ -190,6 +191,14 @@ async def test_a_cancel_asks_before_it_kills() -> None:
     task, lines = await start("trap 'echo bye; exit' TERM; echo ready; while :; do sleep 0.01; done", grace=60)
     await cancel(task)
     assert lines == ["ready", "bye"]
+
+
+async def test_a_stopped_process_is_asked_too() -> None:
+    task, lines = await start(
+        "trap 'echo bye; exit' TERM; echo ready; kill -STOP $$; echo went on; sleep 600", grace=60
+    )
+    await cancel(task)
+    assert "bye" in lines
 
 
 async def test_the_whole_group_has_the_grace_period(tmp_path: Path) -> None:
