@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,7 @@ def census(monkeypatch: pytest.MonkeyPatch) -> Iterator[Census]:
 
 
 @pytest.fixture
-async def no_leak(census: Census) -> Iterator[None]:  # type: ignore[misc]
+async def no_leak(census: Census) -> AsyncIterator[None]:
     """Fails the test if it leaves descriptors open or children, living or zombies."""
     before = open_fds()
     yield
