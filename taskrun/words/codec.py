@@ -81,7 +81,7 @@ def _to_plain(value: Any) -> Any:
         if isinstance(value, kinds):
             return convert(value)
     if hasattr(value, "model_dump"):  # pydantic
-        return value.model_dump(mode="json", by_alias=True, round_trip=True)
+        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
     raise TypeError
 
 

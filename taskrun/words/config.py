@@ -61,7 +61,7 @@ def find(start: Path, explicit: str | None, environ: Environ) -> Path:
     """
     named = explicit or environ.get(PREFIX + "CONFIG")
     if named:
-        return _named(start / Path(named).expanduser())
+        return _named(start / _at_home(named))
     start = start.absolute()
     for folder in (start, *start.parents):
         if _is_file(folder / FILE):
@@ -102,9 +102,15 @@ class _Key(msgspec.Struct, frozen=True):
     needed: bool = False
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str) and value.strip():
+def _any_text(value: Any) -> str:
+    if isinstance(value, str):
         return value
+    raise ValueError
+
+
+def _text(value: Any) -> str:
+    if _any_text(value).strip():
+        return str(value)
     raise ValueError
 
 
@@ -148,7 +154,7 @@ _SCHEDULE = {
     "timezone": _Key('a time zone such as "Europe/Berlin"', _text),
     "input": _Key("a table", _mapping, {}),
 }
-_VARIABLE = _Key("text", _text)
+_VARIABLE = _Key("text", _any_text)
 
 
 # ---- the file
@@ -170,10 +176,13 @@ def _is_file(path: Path) -> bool:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        text = path.read_bytes().decode()
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: broken TOML: {error}") from None
+        said = str(error).replace("at end of document", f"at line {text.count(chr(10)) + 1}, the end")
+        raise ConfigError(f"{path}: broken TOML: {said}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8") from None
     except OSError as error:
@@ -228,7 +237,14 @@ def _shown(value: Any) -> str:
 def _located(journal: str, root: Path) -> str:
     if journal.startswith(("postgresql://", "postgres://")):
         return journal
-    return str(root / Path(journal).expanduser())
+    return str(root / _at_home(journal))
+
+
+def _at_home(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # `~nobody`
+        return Path(path)
 
 
 # ---- the environment

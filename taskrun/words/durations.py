@@ -105,7 +105,7 @@ def human(amount: float) -> str:
     if round(amount, 3) < 1:
         return f"{round(amount * 1000)}ms"
     if round(amount, 1) < 60:
-        return f"{round(amount, 1):g}s"
+        return f"{_short(amount)}s"
     minutes, second = divmod(round(amount), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
@@ -119,9 +119,13 @@ def human_size(count: int) -> str:
     amount = float(count)
     for unit in ("B", "KB", "MB", "GB"):
         if round(amount, 1) < 1024:
-            return f"{round(amount, 1):g} {unit}"
+            return f"{_short(amount)} {unit}"
         amount /= 1024
-    return f"{round(amount, 1):g} TB"
+    return f"{_short(amount)} TB"
+
+
+def _short(amount: float) -> str:
+    return f"{amount:.1f}".removesuffix(".0")
 
 
 def _amount(value: object, what: str) -> float:

@@ -62,7 +62,7 @@ def read(text: str | msgspec.Raw, kind: Any) -> Any:
 def build(data: Any, kind: Any, path: str, problems: Problems) -> Any:
     """Returns plain data as a value of type `kind`; adds whatever is wrong to `problems`."""
     fault: Exception | None = None
-    if _decoder(kind) is not None:
+    if isinstance(_decoder(kind), msgspec.json.Decoder):
         try:
             return msgspec.convert(data, kind, dec_hook=_from_plain, str_keys=True)
         except Exception as error:
@@ -127,15 +127,31 @@ def said_by(error: Exception) -> Problems:
     return [(_dotted(one.get("loc", ())), str(one.get("msg", "invalid"))) for one in listed()]
 
 
+class _PydanticDecoder:
+    """msgspec would fill a pydantic dataclass past its checks."""
+
+    def __init__(self, adapter: Any) -> None:
+        self._adapter = adapter
+
+    def decode(self, text: str | msgspec.Raw) -> Any:
+        return self._adapter.validate_json(bytes(text) if isinstance(text, msgspec.Raw) else text)
+
+
+Decoder = msgspec.json.Decoder[Any] | _PydanticDecoder
+
+
 @lru_cache(maxsize=2048)
-def _cached_decoder(kind: Any) -> msgspec.json.Decoder[Any] | None:
+def _cached_decoder(kind: Any) -> Decoder | None:
+    adapter = pydantic_adapter(kind)
+    if adapter is not None:
+        return _PydanticDecoder(adapter)
     try:
         return msgspec.json.Decoder(kind, dec_hook=_from_plain)
     except (TypeError, NameError):  # a type that msgspec does not take, or a forward reference into nowhere
         return None
 
 
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any] | None:
+def _decoder(kind: Any) -> Decoder | None:
     try:
         return _cached_decoder(kind)
     except TypeError:  # not hashable
