@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from taskrun.stores.base import Tx
 from taskrun.stores.highwater import HighWater
-from taskrun.stores.sqlite_open import Journal, name, value
+from taskrun.stores.sqlite_open import Journal, Synchronous, name, value
 from taskrun.stores.sqlite_tx import SQL, SqliteTx
 from taskrun.words.errors import JournalError, JournalUnavailable
 
@@ -48,7 +48,7 @@ class SqliteStorage:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        synchronous: Literal["full", "normal"] = "full",
+        synchronous: Synchronous = "full",
         exclusive: bool = False,
     ) -> None:
         if synchronous not in ("full", "normal"):

@@ -76,7 +76,7 @@ SELECT * FROM runs WHERE lane = ? AND status = 'queued' AND blocked = 1 ORDER BY
 SELECT job, count(*) FROM runs GROUP BY job
 
 -- name: count_by_status
-SELECT job, status, count(*) FROM runs WHERE status <> 'succeeded' GROUP BY job, status
+SELECT +job, status, count(*) FROM runs INDEXED BY runs_active WHERE status <> 'succeeded' GROUP BY +job, status
 
 -- name: drop_run
 DELETE FROM runs WHERE id = ?

@@ -10,15 +10,17 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from taskrun.stores.highwater import HighWater
 from taskrun.stores.queries import migrations
 from taskrun.stores.sqlite_tx import SQL
 from taskrun.words.errors import JournalDamaged, JournalError, JournalLocked, JournalNewer, JournalUnavailable
+
+Synchronous = Literal["full", "normal"]
 
 APPLICATION_ID: Final = 0x7461736B  # "task"
 MIGRATIONS: Final = migrations("migrations")
@@ -36,7 +38,7 @@ class Journal:
     """Where a journal is, and how it is to be opened."""
 
     path: Path
-    synchronous: str
+    synchronous: Synchronous
     exclusive: bool
     high: HighWater
 
@@ -74,7 +76,8 @@ class Journal:
             if mark:
                 raise self._shorter(mark, 0)
             _make_folder(self.path.parent)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            with suppress(FileExistsError):  # another process was faster
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             _sync_folder(self.path.parent)
 
     # ---- looking
@@ -158,7 +161,10 @@ class Journal:
         Path(f"{self.path}-shm").unlink(missing_ok=True)
 
 
-_SYNCHRONOUS: Final = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}
+_SYNCHRONOUS: Final[dict[Synchronous, str]] = {
+    "full": "PRAGMA synchronous = FULL",
+    "normal": "PRAGMA synchronous = NORMAL",
+}
 
 _SETTINGS: Final = (
     "PRAGMA fullfsync = ON",  # these two matter on macOS alone

@@ -1,0 +1,145 @@
+"""What a disk does to a SQLite journal: nothing acknowledged is lost, and work goes on when the fault is over."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskrun.stores import sqlite_open
+from taskrun.stores.base import Tx
+from taskrun.stores.sqlite import SqliteStorage
+from taskrun.words.errors import JournalUnavailable
+from taskrun.words.records import RunFilter
+
+from . import children
+from .files import add_runs, write
+from .records import ids, run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStorage]:
+    made = SqliteStorage(tmp_path / "journal.db")
+    made.open()
+    yield made
+    made.close()
+
+
+def runs_in(store: SqliteStorage) -> list[str]:
+    [(runs, _)] = store.apply([lambda tx: tx.runs(RunFilter())])
+    return ids(runs)
+
+
+class Faulty:
+    """A connection whose next COMMIT fails, `written` or not."""
+
+    def __init__(self, connection: sqlite3.Connection, written: bool) -> None:
+        self._connection = connection
+        self._written = written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+        if query == "COMMIT":
+            if self._written:
+                self._connection.execute("COMMIT")
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(query, *values)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_failed_commit_has_an_unknown_outcome_that_can_be_read_afterwards(
+    store: SqliteStorage, written: bool
+) -> None:
+    assert store._connection is not None
+    store._connection = Faulty(store._connection, written)  # type: ignore[assignment]
+    with pytest.raises(JournalUnavailable, match="not known"):
+        store.apply([lambda tx: tx.add_run(run("a"))])
+    assert runs_in(store) == (["a"] if written else [])
+    add_runs(store, 1)
+    assert len(runs_in(store)) == 1 + written
+
+
+def test_a_journal_that_cannot_be_reopened_yet_is_unavailable_until_it_can(store: SqliteStorage) -> None:
+    add_runs(store, 2)
+    path = Path(store.place)
+    away = path.rename(path.with_name("away"))
+    store._connection = Faulty(store._connection, written=False)  # type: ignore[arg-type, assignment]
+    for says in ("not known", "cannot be opened"):
+        with pytest.raises(JournalUnavailable, match=says):
+            store.apply([lambda tx: tx.add_run(run("a"))])
+    away.rename(path)
+    assert len(runs_in(store)) == 2
+
+
+def test_the_error_names_what_sqlite_said_and_the_journal(store: SqliteStorage) -> None:
+    other = sqlite3.connect(store.place, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert store._connection is not None
+    store._connection.execute("PRAGMA busy_timeout = 20")
+    with pytest.raises(JournalUnavailable, match=r"journal\.db: nothing of this was written \(SQLITE_BUSY") as caught:
+        store.apply([lambda tx: tx.add_run(run("a"))])
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+    other.execute("ROLLBACK")
+    other.close()
+    add_runs(store, 1)
+    assert len(runs_in(store)) == 1
+
+
+def test_an_fn_that_swallowed_the_end_of_its_transaction_is_found_out(store: SqliteStorage) -> None:
+    def ended(tx: Tx) -> None:
+        tx._cursor.execute("ROLLBACK")  # type: ignore[attr-defined]
+
+    with pytest.raises(JournalUnavailable, match="the transaction is over"):
+        store.apply([lambda tx: tx.put("a", "1"), ended, lambda tx: tx.put("b", "1")])
+    write(store, lambda tx: tx.put("c", "1"))
+    assert store.apply([lambda tx: tx.facts("")])[0][0] == {"c": "1"}
+
+
+FULL_DISK = """
+    import resource
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store = SqliteStorage(path, exclusive=sys.argv[2] == "True")
+    store.open()
+    kept = []
+    def add(n):
+        name = f"run-{n}"
+        [(_, error)] = store.apply([lambda tx: tx.add_run(Run(id=name, job="job", created_at=1.0, input='"' + "x" * 3000 + '"'))])
+        assert error is None, error
+        kept.append(name)
+    add(0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
+    refused = 0
+    for n in range(1, 200):
+        try:
+            add(n)
+        except JournalUnavailable as error:
+            refused += 1
+            assert "SQLITE_" in str(error), error
+    assert refused > 50, refused
+    assert len(kept) > 10, kept
+    [(there, _)] = store.apply([lambda tx: [tx.run(name) is not None for name in kept]])
+    assert all(there)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    add(1000)
+    store.close()
+    store.open()
+    [(there, _)] = store.apply([lambda tx: [tx.run(name) is not None for name in kept]])
+    assert all(there) and kept[-1] == "run-1000"
+    store.close()
+    """
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_full_disk_loses_nothing_acknowledged_and_work_goes_on_when_there_is_space(
+    tmp_path: Path, exclusive: bool
+) -> None:
+    children.run(FULL_DISK, tmp_path / "journal.db", exclusive)
+
+
+def test_a_transaction_waits_for_others_for_ten_seconds() -> None:
+    assert sqlite_open.BUSY == 10.0
