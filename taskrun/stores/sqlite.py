@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from taskrun.stores.base import Tx
 from taskrun.stores.highwater import HighWater
-from taskrun.stores.sqlite_open import Journal, Synchronous, name, value
+from taskrun.stores.sqlite_open import JournalFile, Synchronous, name, value
 from taskrun.stores.sqlite_tx import SQL, SqliteTx
 from taskrun.words.errors import JournalError, JournalUnavailable
 
@@ -53,9 +53,9 @@ class SqliteStorage:
     ) -> None:
         if synchronous not in ("full", "normal"):
             raise ValueError(f'synchronous must be "full" or "normal", not {synchronous!r}')
-        file = Path(path).absolute()
+        file = Path(path).resolve()  # SQLite too puts its files beside the target of a link
         self._high = HighWater(str(file))
-        self._journal = Journal(file, synchronous, exclusive, self._high)
+        self._journal = JournalFile(file, synchronous, exclusive, self._high)
         self._lock = threading.Lock()
         self._users = 0
         self._connections = 0

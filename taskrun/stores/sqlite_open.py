@@ -34,7 +34,7 @@ _making = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Journal:
+class JournalFile:
     """Where a journal is, and how it is to be opened."""
 
     path: Path
@@ -86,21 +86,27 @@ class Journal:
         deadline = time.monotonic() + _OPENING[self.exclusive]
         while True:
             try:
-                self._look(mark)
-                return self._connect()
+                looked = self._look(mark)
+                return self._connect(None if looked else mark)
             except sqlite3.Error as error:
                 if primary(error) not in _LOCKED or time.monotonic() >= deadline:
                     raise self.explained(error) from error
             time.sleep(_NAP)
 
-    def _look(self, mark: int) -> None:
+    def _look(self, mark: int) -> bool:
+        """Inspects the journal and touches nothing; False where only the connection that writes can look.
+
+        That is a journal whose making was cut off, and, where the disk is full, any that is to be opened exclusively.
+        """
         try:
             with closing(_connection(self.path, "ro")) as connection:
                 self._inspect(connection, mark)
         except sqlite3.OperationalError as error:
-            # A journal whose making was cut off has to be rolled back first, which needs the writing connection.
-            if primary(error) != sqlite3.SQLITE_READONLY:
-                raise
+            code = primary(error)
+            if code == sqlite3.SQLITE_READONLY or (self.exclusive and code in _NO_SPACE):
+                return False
+            raise
+        return True
 
     def _inspect(self, connection: sqlite3.Connection, mark: int) -> None:
         self._check_kind(connection)
@@ -128,10 +134,11 @@ class Journal:
         )
 
     # ---- connecting
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, mark: int | None = None) -> sqlite3.Connection:
+        """Connects for good; inspects the journal where it comes with the mark to hold it against."""
         connection = _connection(self.path, "rw")
         try:
-            self._set_up(connection)
+            self._set_up(connection, mark)
             migrate(connection)
         except BaseException:
             connection.close()
@@ -139,10 +146,13 @@ class Journal:
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
         return connection
 
-    def _set_up(self, connection: sqlite3.Connection) -> None:
+    def _set_up(self, connection: sqlite3.Connection, mark: int | None) -> None:
         if self.exclusive:  # before the first read, so that there never is a -shm file
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._check_kind(connection)
+        if mark is None:
+            self._check_kind(connection)
+        else:
+            self._inspect(connection, mark)
         if (mode := value(connection, "PRAGMA journal_mode = WAL")) != "wal":
             raise JournalError(
                 f"journal {self.path}: its file system allows no write-ahead log (SQLite answers {mode!r}). "
@@ -179,6 +189,7 @@ _SETTINGS: Final = (
 _KEPT = "Nothing was changed."
 _DAMAGED = f"it is damaged; restore it from a backup, or move it away to begin anew. {_KEPT}"
 _HELP_FOLDER = "Its folder must exist or be makeable, belong to you and be writable."
+_NO_SPACE: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
 _LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 _REASONS: Final[dict[int, tuple[type[JournalError], str]]] = {

@@ -11,12 +11,13 @@ import pytest
 
 from taskrun.stores import sqlite_open
 from taskrun.stores.base import Tx
+from taskrun.stores.highwater import HighWater
 from taskrun.stores.sqlite import SqliteStorage
 from taskrun.words.errors import JournalUnavailable
 from taskrun.words.records import RunFilter
 
 from . import children
-from .files import add_runs, write
+from .files import add_runs, closed_journal, killed_journal, write
 from .records import ids, run
 
 
@@ -139,6 +140,34 @@ def test_a_full_disk_loses_nothing_acknowledged_and_work_goes_on_when_there_is_s
     tmp_path: Path, exclusive: bool
 ) -> None:
     children.run(FULL_DISK, tmp_path / "journal.db", exclusive)
+
+
+NO_SPACE = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    store = SqliteStorage(path, exclusive=True)
+    store.open()
+    [(run, _)] = store.apply([lambda tx: tx.run("run-000001")])
+    try:
+        store.apply([lambda tx: tx.save_run(run)])
+    except JournalUnavailable:
+        print(run.id, "can be read")
+    store.close()
+    """
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_journal_on_a_full_disk_can_be_opened_exclusively_and_read(tmp_path: Path, killed: bool) -> None:
+    path = (killed_journal if killed else closed_journal)(tmp_path / "journal.db")
+    assert children.run(NO_SPACE, path) == "run-000001 can be read\n"
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_shorter_journal_is_found_also_on_a_full_disk(tmp_path: Path, killed: bool) -> None:
+    path = (killed_journal if killed else closed_journal)(tmp_path / "journal.db")
+    HighWater(str(path)).write(99)
+    code = NO_SPACE.replace("store.open()", "try: store.open()\n    except JournalDamaged: sys.exit()")
+    assert children.run(code, path) == ""
 
 
 def test_a_transaction_waits_for_others_for_ten_seconds() -> None:

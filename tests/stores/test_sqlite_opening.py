@@ -81,6 +81,14 @@ def test_a_name_full_of_signs_is_a_file_like_any_other(tmp_path: Path) -> None:
     assert count(path) == 2
 
 
+def test_a_link_leads_to_the_journal_and_to_its_mark(tmp_path: Path) -> None:
+    path = closed_journal(tmp_path / "there" / "journal.db", runs=2)
+    (tmp_path / "link.db").symlink_to(path)
+    path.write_bytes(b"")
+    with pytest.raises(JournalDamaged, match="2 commits are missing"):
+        SqliteStorage(tmp_path / "link.db").open()
+
+
 @pytest.mark.parametrize(("synchronous", "level"), [("full", 2), ("normal", 1)])
 def test_settings_are_in_force(tmp_path: Path, synchronous: sqlite_open.Synchronous, level: int) -> None:
     store = SqliteStorage(tmp_path / "journal.db", synchronous)
