@@ -1,7 +1,7 @@
 """What a screen, a script or `info()` sees of the journal: records as plain JSON objects, as the contract names them.
 
-Pure functions of records, or of a transaction that they only read. Called by the daemon's server, by `Run.info()`, and by
-the command itself when no daemon runs.
+Pure functions of records, or of a transaction that they only read. Called by the daemon's server, `Run.info()`, and the
+command itself when no daemon runs.
 """
 
 from __future__ import annotations

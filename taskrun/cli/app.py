@@ -1,0 +1,145 @@
+"""The command line: argv becomes an `Action`, and an `Action` with a `Session` becomes an exit code.
+
+Parsing is pure and needs no daemon. `__main__` runs it in this process; the daemon may run the same for a thin client,
+with another `Terminal`. Commands live in `commands/`, one module each, and are imported when they are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from difflib import get_close_matches
+from io import StringIO
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from taskrun.cli.exits import Code, Explained, Stop, explain
+from taskrun.cli.inputs import Action
+from taskrun.cli.late import COMMANDS, load
+from taskrun.cli.session import Gate, Session
+from taskrun.cli.terminal import Terminal
+from taskrun.daemon.protocol import VERSION
+
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # has no public name of its own
+
+
+class Commands(TyperGroup):
+    """The commands of the table above."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Returns the names, in the order of the table."""
+        return [name for name in COMMANDS if name != "ps"]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a command, importing it; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: Any = get_command(load(COMMANDS[cmd_name]).app)
+        return getattr(found, "commands", {}).get(cmd_name, found)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Finds the command that was typed, or says which one was meant."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = get_close_matches(args[0], COMMANDS, 2, 0.6)
+            hint = f"did you mean  taskrun {'  taskrun '.join(close)}" if close else "see what there is: taskrun --help"
+            raise Stop(Code.USAGE, f'no command "{args[0]}"', hint=hint)
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=Commands, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=False
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    config: str = typer.Option("", metavar="FILE", help="The taskrun.toml to use; may stand anywhere."),
+    version: bool = typer.Option(False, "--version", help="Print the version."),
+) -> Any:
+    """Run durable jobs from the command line.
+
+    Start with: taskrun init
+    """
+    if version:
+        typer.echo(f"taskrun {VERSION}")
+        raise typer.Exit(Code.DONE)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(Code.DONE)
+
+
+def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Takes `--config FILE` out of a command line, wherever it stands before a `--`."""
+    kept: list[str] = []
+    found: str | None = None
+    rest = iter(argv)
+    for token in rest:
+        if token == "--":
+            return [*kept, token, *rest], found
+        if token == "--config":
+            found = next(rest, None)
+            if found is None:
+                raise Stop(Code.USAGE, "--config needs a file")
+        elif token.startswith("--config="):
+            found = token.partition("=")[2]
+        else:
+            kept.append(token)
+    return kept, found
+
+
+def parse(argv: Sequence[str], terminal: Terminal) -> Action | int:
+    """Returns what a command line asks for, or the exit code when it asked for help.
+
+    Raises:
+        Stop: it cannot be understood.
+    """
+    said = StringIO()
+    try:
+        with redirect_stdout(said):
+            result = app(list(argv), prog_name="taskrun", standalone_mode=False, terminal_width=terminal.size()[0])
+    except USAGE_ERROR as error:
+        raise _usage(error) from None
+    terminal.out(said.getvalue())
+    return result if callable(result) else int(result or 0)
+
+
+def _usage(error: Any) -> Stop:
+    ctx = getattr(error, "ctx", None)
+    message = str(error.format_message())
+    path = ctx.command_path if ctx is not None else "taskrun"
+    return Stop(Code.USAGE, message[:1].lower() + message[1:], hint=f"see how it goes: {path} --help")
+
+
+async def execute(argv: Sequence[str], terminal: Terminal, gate: Gate) -> int:
+    """Runs a command line to its end and returns the exit code; every error is explained on the terminal."""
+    try:
+        rest, config = take_config(argv)
+        action = parse(rest, terminal)
+        return action if isinstance(action, int) else await _perform(action, Session(terminal, gate, config))
+    except BrokenPipeError:
+        return Code.PIPE
+    except Exception as error:
+        return _tell(terminal, explain(error))
+
+
+async def _perform(action: Action, session: Session) -> int:
+    """Runs an action as a task of its own, which Ctrl-C cancels unless the action gives it another meaning."""
+    task = asyncio.ensure_future(action(session))
+    session.on_interrupt = task.cancel
+    session.terminal.on_interrupt(session.interrupted)
+    try:
+        return int(await task)
+    except asyncio.CancelledError:
+        return Code.INTERRUPTED
+    finally:
+        await session.close()
+
+
+def _tell(terminal: Terminal, explained: Explained) -> int:
+    terminal.err(explained.text())
+    return int(explained.code)

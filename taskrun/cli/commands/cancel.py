@@ -1,0 +1,143 @@
+"""`taskrun cancel`: cancels runs, named one by one or picked by a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli import inputs
+from taskrun.cli.commands.list import statuses
+from taskrun.cli.exits import Code, Stop
+from taskrun.cli.inputs import ASK, InputCommand
+from taskrun.cli.options import Given, build
+from taskrun.cli.screens.phrases import ENDED, given, short
+from taskrun.cli.session import Caller, Session
+from taskrun.cli.visible import cell
+from taskrun.words.records import UNFINISHED
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """What was typed."""
+
+    refs: tuple[str, ...]
+    job: str
+    statuses: tuple[str, ...]
+    given: Sequence[Given]
+    reason: str
+    yes: bool
+    json: bool
+
+    @property
+    def filters(self) -> bool:
+        """Whether runs are picked instead of named."""
+        return bool(self.job or self.statuses)
+
+
+@app.command(cls=InputCommand)
+def cancel(
+    ctx: typer.Context,
+    runs: list[str] = typer.Argument(None, metavar="[RUN]...", help="An id, a part of one, @last or JOB@last."),  # noqa: B008
+    job: str = typer.Option("", "--job", metavar="JOB", help="Unfinished runs of this job; fields narrow them down."),
+    status: list[str] = typer.Option(None, "--status", metavar="STATUS", help="Runs in this state."),  # noqa: B008
+    reason: str = typer.Option("explicit", "--reason", metavar="TEXT", help="Kept as the run's reason."),
+    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask."),
+    json: bool = ASK.json,
+) -> Any:
+    """Cancel runs: those that are named, or those that a filter picks.
+
+    A filter that hits more than one run asks first.
+
+    Example: taskrun cancel --job hello --name Ada
+    """
+    options = Cancel(tuple(runs or ()), job, statuses(status or []), inputs.given(ctx), reason, yes, json)
+    problem = _misuse(options)
+    if problem:
+        raise Stop(Code.USAGE, problem, hint="see how it goes: taskrun cancel --help")
+    return partial(perform, options)
+
+
+def _misuse(options: Cancel) -> str:
+    if not options.refs and not options.filters:
+        return "name a run, or pick runs with --job or --status"
+    if options.refs and options.filters:
+        return "name runs or pick them with --job and --status, not both"
+    if options.given and not options.job:
+        return f"there is no option --{options.given[0].name}; fields of an input go with --job"
+    return ""
+
+
+async def perform(options: Cancel, session: Session) -> int:
+    """Cancels and says what."""
+    caller = await session.daemon()
+    if options.filters:
+        runs = await _picked(caller, options)
+        await _confirm(session, options, runs)
+        named = [run["id"] for run in runs]
+    else:
+        named = list(dict.fromkeys([await caller.call("find", ref=ref) for ref in options.refs]))
+    changed = [await _cancelled(caller, run, options.reason) for run in named]
+    _tell(session, options, changed)
+    return Code.DONE
+
+
+async def _cancelled(caller: Caller, run: str, reason: str) -> tuple[dict[str, Any], bool]:
+    """Cancels one run; returns it, and whether that changed anything."""
+    changed = await caller.call("cancel", run=run, reason=reason)
+    return (changed[0], True) if changed else (await caller.call("show", run=run), False)
+
+
+async def _picked(caller: Caller, options: Cancel) -> list[dict[str, Any]]:
+    """Returns the unfinished runs that fit; of the input only the fields that were typed have to."""
+    wanted = [one for one in options.statuses if one in UNFINISHED] or sorted(UNFINISHED)
+    fields: dict[str, Any] = {}
+    if options.job:
+        target = await inputs.find_target(caller, options.job)
+        made = build(target.schema, options.given, complete=False)
+        if made.problems:
+            raise Stop(Code.USAGE, *made.problems, hint=f"see its options: taskrun jobs {options.job}")
+        fields = made.value
+    runs = await caller.call("runs", job=options.job or None, status=wanted)
+    return [run for run in runs if contains(run["input"], fields)]
+
+
+def contains(value: Any, part: Any) -> bool:
+    """Whether a mapping has at least the fields of another, however deep."""
+    if isinstance(part, dict):
+        return isinstance(value, dict) and all(key in value and contains(value[key], part[key]) for key in part)
+    return bool(value == part)
+
+
+async def _confirm(session: Session, options: Cancel, runs: list[dict[str, Any]]) -> None:
+    """Asks before more than one run is hit; without a terminal `-y` has to say it."""
+    if len(runs) < 2 or options.yes:
+        return
+    session.say(f"this hits {len(runs)} runs:")
+    for run in runs[:10]:
+        session.say(f"  {short(run['id'])} {cell(run['job'])} {run['status']}  {given(run)}")
+    if not session.facts.in_tty:
+        raise Stop(Code.USAGE, f"that would cancel {len(runs)} runs; nothing was cancelled", hint="say so with -y")
+    answer = await session.terminal.ask(f"cancel {len(runs)} runs? [y/N] ")
+    if answer.lower() not in ("y", "yes"):
+        raise Stop(Code.USAGE, "nothing was cancelled")
+
+
+def _tell(session: Session, options: Cancel, changed: list[tuple[dict[str, Any], bool]]) -> None:
+    if options.json:
+        session.json([run for run, new in changed if new])
+        return
+    for run, new in changed:
+        state = "cancelled" if run["status"] in ENDED else "cancelling"
+        session.say(f"{short(run['id'])} {cell(run['job'])}: {state if new else 'has ended already: ' + run['status']}")
+        if new and not session.facts.out_tty:
+            session.data(run["id"] + "\n")
+    if not changed:
+        session.say("no run fits; nothing was cancelled: taskrun list")
+    elif any(new for _, new in changed):
+        session.say(f"  see: taskrun show {short(changed[0][0]['id'])}")

@@ -1,0 +1,163 @@
+"""`taskrun daemon …`: the process that runs a project's jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from taskrun.cli import times
+from taskrun.cli.exits import Code
+from taskrun.cli.gate import in_thread
+from taskrun.cli.inputs import ASK
+from taskrun.cli.session import Session
+from taskrun.cli.visible import cell, lines
+from taskrun.daemon.home import home_of
+from taskrun.daemon.launch import environment, find_holder, python, stop_daemon
+
+app = typer.Typer(rich_markup_mode=None, help="The process that runs a project's jobs.")
+POLL = 0.2  # seconds between looks at the daemon's log
+BLOCK = 65536
+
+
+@app.command()
+def start(json: bool = ASK.json) -> Any:
+    """Start the daemon, if none runs.
+
+    Example: taskrun daemon start
+    """
+    return partial(begin, json)
+
+
+@app.command()
+def stop() -> Any:
+    """Stop the daemon; unfinished runs go on when it is back.
+
+    Example: taskrun daemon stop
+    """
+    return end
+
+
+@app.command()
+def restart(json: bool = ASK.json) -> Any:
+    """Stop the daemon and start it again.
+
+    Example: taskrun daemon restart
+    """
+    return partial(again, json)
+
+
+@app.command()
+def status(json: bool = ASK.json) -> Any:
+    """Say whether the daemon runs; exit code 3 when it does not.
+
+    Example: taskrun daemon status --json
+    """
+    return partial(tell, json)
+
+
+@app.command()
+def run() -> Any:
+    """Run the daemon in the foreground, as a service manager does.
+
+    Example: taskrun daemon run
+    """
+    return foreground
+
+
+@app.command()
+def logs(
+    limit: int = typer.Option(100, "-n", "--lines", min=0, help="How many lines that are there already."),
+    follow: bool = typer.Option(False, "-f", "--follow", help="Go on with what comes."),
+) -> Any:
+    """Print what the daemon itself has to say.
+
+    Example: taskrun daemon logs -f
+    """
+    return partial(show_logs, limit, follow)
+
+
+async def begin(as_json: bool, session: Session) -> int:
+    """Starts it and says so."""
+    await session.gate.daemon(session.config, True)
+    return await tell(as_json, session)
+
+
+async def end(session: Session) -> int:
+    """Stops it and says so."""
+    stopped = await in_thread(lambda: stop_daemon(session.config))
+    session.say("stopped; unfinished runs wait in the journal" if stopped else "no daemon runs")
+    session.say("  start it: taskrun daemon start")
+    return Code.DONE
+
+
+async def again(as_json: bool, session: Session) -> int:
+    """Stops it and starts it."""
+    await in_thread(lambda: stop_daemon(session.config))
+    return await begin(as_json, session)
+
+
+async def tell(as_json: bool, session: Session) -> int:
+    """Says how it is."""
+    found = await _status(session)
+    if as_json:
+        session.json(found)
+    else:
+        session.data(_sentences(found) + "\n")
+    return Code.DONE if found["running"] else Code.NOT_FOUND
+
+
+async def _status(session: Session) -> dict[str, Any]:
+    stopped = {"running": False, "pid": None, "version": None, "socket": None, "journal": session.config.journal}
+    if find_holder(session.config) is None:
+        return stopped
+    found: dict[str, Any] = await (await session.gate.daemon(session.config, False)).call("status")
+    return found
+
+
+def _sentences(found: dict[str, Any]) -> str:
+    if not found["running"]:
+        return "stopped   start it: taskrun daemon start"
+    parts = ["running", f"pid {found['pid']}", f"up {times.span(found['uptime'])}", found["version"]]
+    parts += [f"socket {found['socket']}", f"journal {found['journal']}"]
+    states = [f"{count} {state}" for state, count in sorted(found["runs"].items())]
+    return cell("  ".join(parts)) + "\n" + cell("  " + " · ".join([f"{found['jobs']} jobs", *states]))
+
+
+async def foreground(session: Session) -> int:
+    """Becomes the daemon: this very process, so that a service manager sees it start and stop."""
+    command = [*python("taskrun.daemon.server"), "--config", str(session.config.path)]
+    os.execve(command[0], command, environment({}))
+
+
+async def show_logs(limit: int, follow: bool, session: Session) -> int:
+    """Prints the daemon's log, which is a file."""
+    path = home_of(session.config).log
+    at = 0
+    if path.exists():
+        last = path.read_text("utf-8", "replace").splitlines()[-limit:] if limit else []
+        at = path.stat().st_size
+        session.data("".join(lines(line) + "\n" for line in last))
+    try:
+        while follow:
+            for text in _added(path, at):
+                at += len(os.fsencode(text))
+                session.data(lines(text))
+            await asyncio.sleep(POLL)
+    except asyncio.CancelledError:
+        return Code.DONE
+    return Code.DONE
+
+
+def _added(path: Path, at: int) -> Iterator[str]:
+    """Yields what was written to a file since it had `at` bytes."""
+    if path.exists() and path.stat().st_size > at:
+        with path.open("rb") as file:
+            file.seek(at)
+            while block := file.read(BLOCK):
+                yield os.fsdecode(block)

@@ -1,0 +1,86 @@
+"""`taskrun init`: a project that runs."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from taskrun.cli.exits import Code, Stop
+from taskrun.cli.session import Session
+from taskrun.cli.visible import cell
+
+app = typer.Typer(rich_markup_mode=None)
+
+CONFIG = """\
+[taskrun]
+jobs = ["jobs"]                  # modules, packages, folders or globs
+# journal = ".taskrun/journal.db"
+# concurrency = 100              # runs at once, per worker
+# grace = "10s"                  # for handlers and processes to end after cancel or stop
+
+# [retention]
+# keep = "30d"                   # finished runs older than this are pruned
+
+# [[schedule]]                   # start a job by the clock, without touching its code
+# job = "hello"
+# cron = "0 9 * * *"
+# input = { name = "Ada" }
+"""
+HELLO = '''\
+"""A first job: `taskrun run hello --name Ada`."""
+
+from taskrun import job, log, run, sleep
+
+
+@job
+async def hello(name: str = "world", excited: bool = False) -> str:
+    """Greets somebody, in durable steps: each runs once, whatever happens to the process."""
+    greeting = await run("compose", compose, name)
+    log.info("composed %r", greeting)
+    await sleep("1s")
+    return greeting + ("!" if excited else ".")
+
+
+async def compose(name: str) -> str:
+    return f"Hello, {name}"
+'''
+IGNORE = "*\n"
+FILES = {"taskrun.toml": CONFIG, "jobs/hello.py": HELLO, ".taskrun/.gitignore": IGNORE}
+
+
+@app.command()
+def init(folder: str = typer.Argument(".", metavar="[DIR]")) -> Any:
+    """Write taskrun.toml and a first job that runs; overwrites nothing.
+
+    Example: taskrun init my-project
+    """
+    return partial(perform, folder)
+
+
+async def perform(folder: str, session: Session) -> int:
+    """Writes what is not there yet and says the next command."""
+    root = session.facts.cwd / folder
+    try:
+        written = [name for name, text in FILES.items() if _write(root / name, text)]
+    except OSError as error:
+        raise Stop(Code.USAGE, f"cannot write {error.filename}: {error.strerror}") from None
+    for name in FILES:
+        if not name.startswith("."):
+            session.say(f"  {name}  {'written' if name in written else 'was there already, left as it is'}")
+    there = "" if folder == "." else f"cd {cell(folder)} && "
+    session.say(f"next: {there}taskrun run hello --name Ada")
+    return Code.DONE
+
+
+def _write(path: Path, text: str) -> bool:
+    """Writes a file unless something is there; returns whether it did."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,53 @@
+"""`taskrun jobs`: the jobs that were found, or one of them with its options."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli import inputs
+from taskrun.cli.exits import Code
+from taskrun.cli.inputs import ASK
+from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
+from taskrun.cli.session import Session
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def jobs(name: str = typer.Argument("", metavar="[NAME]"), json: bool = ASK.json) -> Any:
+    """List the jobs, with what starts them; with a name, that job's options.
+
+    Example: taskrun jobs hello
+    """
+    return partial(one if name else every, name, json)
+
+
+async def every(_: str, as_json: bool, session: Session) -> int:
+    """Lists the jobs; a broken file is said, and the others are listed all the same."""
+    answer = await (await session.reader()).call("jobs")
+    found = answer["jobs"]
+    if as_json:
+        session.json(found)
+    elif not session.facts.out_tty:
+        session.data(jobs_tsv(found))
+    elif found:
+        session.show(jobs_table(found, session.look()))
+    for problem in answer.get("problems") or ():
+        session.say(f"error: {problem_line(problem)}")
+    if not as_json:
+        first = found[0]["name"] if found else ""
+        session.say(f"start one: taskrun start {first} --help" if first else "no jobs; write one: taskrun init")
+    return Code.DONE
+
+
+async def one(name: str, as_json: bool, session: Session) -> int:
+    """Shows one job."""
+    target = await inputs.find_target(await session.reader(), name)
+    if as_json:
+        session.json([target.described])
+    else:
+        session.show(job_screen(target.described))
+    return Code.DONE

@@ -1,0 +1,161 @@
+"""`taskrun list`, also `ps`: the runs, once or live."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli.exits import Code, Stop
+from taskrun.cli.feeds import watch_feed
+from taskrun.cli.inputs import ASK
+from taskrun.cli.live import FRAME, Snapshot, Sticky
+from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
+from taskrun.cli.session import Session
+from taskrun.cli.visible import to_json
+from taskrun.words import durations
+from taskrun.words.records import Status
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was typed."""
+
+    job: str = ""
+    statuses: tuple[str, ...] = ()
+    since: float | None = None
+    limit: int | None = 20
+    json: bool = False
+
+    def wanted(self, now: float) -> dict[str, Any]:
+        """Returns it as the parameters of a request."""
+        since = None if self.since is None else now - self.since
+        return {"job": self.job or None, "status": list(self.statuses) or None, "since": since, "limit": self.limit}
+
+    def takes(self, run: dict[str, Any]) -> bool:
+        """Whether a run that changed belongs into a live listing."""
+        return (not self.job or run["job"] == self.job) and (not self.statuses or run["status"] in self.statuses)
+
+
+def _list(
+    job: str = typer.Option("", "--job", metavar="JOB", help="Only runs of this job."),
+    status: list[str] = typer.Option(None, "--status", metavar="STATUS", help="Only in this state; repeatable."),  # noqa: B008
+    since: str = typer.Option("", "--since", metavar="DURATION", help="Only those triggered since, as in 1h."),
+    limit: int = typer.Option(20, "-n", "--limit", min=1, help="How many."),
+    every: bool = typer.Option(False, "--all", help="All of them."),
+    watch: bool = typer.Option(False, "-w", "--watch", help="Live, until Ctrl-C."),
+    json: bool = ASK.json,
+) -> Any:
+    """List runs, newest first, with input, current step and progress.
+
+    Example: taskrun list --status failed --since 1h
+    """
+    ago = durations.seconds(since, "--since") if since else None
+    options = Listing(job, statuses(status or []), ago, None if every else limit, json)
+    return partial(live if watch else once, options)
+
+
+app.command("list")(_list)
+app.command("ps", hidden=True)(_list)
+
+
+def statuses(given: list[str]) -> tuple[str, ...]:
+    """Returns the states that were typed, apart by commas or given one by one."""
+    wanted = [part.strip().lower() for one in given for part in one.split(",") if part.strip()]
+    wrong = [f'--status "{one}" is not one of {", ".join(Status)}' for one in wanted if one not in set(Status)]
+    if wrong:
+        raise Stop(Code.USAGE, *wrong)
+    return tuple(dict.fromkeys(wanted))
+
+
+async def once(options: Listing, session: Session) -> int:
+    """Shows the runs as they are."""
+    caller = await session.reader()
+    runs = await caller.call("runs", **options.wanted(session.now))
+    if options.json:
+        session.json(runs)
+    elif not session.facts.out_tty:
+        session.data(runs_tsv(runs, session.now))
+    elif runs:
+        session.show(runs_table(runs, session.now, session.look()))
+        session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
+    else:
+        session.say("no runs; start one: taskrun start JOB   see the jobs: taskrun jobs")
+    return Code.DONE
+
+
+async def live(options: Listing, session: Session) -> int:
+    """Shows the runs as they change; Ctrl-C ends it well."""
+    shown = _pick(session)(session, options)
+    ticking = asyncio.ensure_future(shown.tick())
+    try:
+        async for message in watch_feed(session, **options.wanted(session.now)):
+            shown.change(message)
+    except asyncio.CancelledError:
+        return Code.DONE
+    finally:
+        ticking.cancel()
+        shown.close()
+    return Code.DONE
+
+
+def _pick(session: Session) -> type[Lines]:
+    return Table if session.facts.out_tty and session.facts.cursor else Lines
+
+
+class Lines:
+    """A live listing for a pipe: one line for each change, tab-separated or JSON."""
+
+    def __init__(self, session: Session, options: Listing) -> None:
+        self.session = session
+        self.options = options
+
+    def change(self, message: dict[str, Any]) -> None:
+        """Prints a run that has changed."""
+        if message["kind"] != "run" or not self.options.takes(message["run"]):
+            return
+        run = message["run"]
+        self.session.data(to_json(run) + "\n" if self.options.json else runs_tsv([run], self.session.now))
+
+    async def tick(self) -> None:
+        """Nothing is drawn again."""
+
+    def close(self) -> None:
+        """Nothing is left to draw."""
+
+
+class Table(Lines):
+    """A live listing for a terminal."""
+
+    def __init__(self, session: Session, options: Listing) -> None:
+        super().__init__(session, options)
+        self._snapshot = Snapshot()
+        self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look())
+        self._tick = 0
+
+    def change(self, message: dict[str, Any]) -> None:
+        """Takes a change; the next frame shows it."""
+        if self.options.json:
+            super().change(message)
+        else:
+            self._snapshot.fold(message)
+
+    async def tick(self) -> None:
+        """Draws a frame ten times a second."""
+        while not self.options.json:
+            self._paint()
+            self._tick += 1
+            await asyncio.sleep(FRAME)
+
+    def close(self) -> None:
+        """Leaves the last frame where it is."""
+        self._sticky.close()
+
+    def _paint(self) -> None:
+        runs = [run for run in self._snapshot.newest() if self.options.takes(run)][: self.options.limit]
+        self._sticky.paint(runs_table(runs, self.session.now, self._sticky.look(self._tick)))

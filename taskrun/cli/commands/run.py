@@ -1,0 +1,119 @@
+"""`taskrun run`: starts a job in the foreground, shows it to its end, and prints its output."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli import inputs
+from taskrun.cli.commands.start import Start, help_of, trigger
+from taskrun.cli.exits import Code, code_of
+from taskrun.cli.follow import screen, watch_to_end
+from taskrun.cli.inputs import ASK, InputCommand
+from taskrun.cli.late import LOCAL, load
+from taskrun.cli.screens.phrases import ENDED, short
+from taskrun.cli.session import Caller, Session
+from taskrun.cli.visible import lines
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(cls=InputCommand, add_help_option=False)
+def run(
+    ctx: typer.Context,
+    job: str = typer.Argument("", metavar="JOB"),
+    input: str = ASK.input,
+    delay: str = typer.Option("", "--in", metavar="DURATION", help="Start it this much later, as in 5m."),
+    at: str = typer.Option("", "--at", metavar="TIME", help="Start it at a time: 18:30, or RFC 3339."),
+    key: str = typer.Option("", "--key", metavar="KEY", help="While a run with this key stands, follow that one."),
+    local: bool = typer.Option(False, "--local", help="Execute in this process, without daemon and journal."),
+    json: bool = ASK.json,
+    quiet: bool = typer.Option(False, "-q", "--quiet", help="Print the output alone."),
+    help: bool = ASK.help,
+) -> Any:
+    """Run a job in the foreground: follow its steps and log, then print its output.
+
+    Ctrl-C cancels the run, a second one kills it.
+
+    Example: taskrun run hello --name Ada
+    """
+    if not job or help:
+        return help_of(ctx, job)
+    options = Start(job, inputs.given(ctx), input, delay, at, key, True, json, quiet)
+    if local:
+        performed: Any = load(LOCAL).perform  # the engine is loaded for nobody else
+        return partial(performed, options)
+    return partial(perform, options)
+
+
+async def perform(options: Start, session: Session) -> int:
+    """Triggers, follows, prints."""
+    caller = await session.daemon()
+    answer = await trigger(caller, session, options, "run")
+    view = screen(session, options.quiet)
+    work = asyncio.ensure_future(watch_to_end(session, answer["run"], view))
+    stopper = Stopper(session, answer["run"]["id"], work)
+    session.on_interrupt = stopper.interrupted
+    try:
+        ended = await work
+    except asyncio.CancelledError:
+        return Code.INTERRUPTED
+    finally:
+        view.close()
+        await stopper.settled()
+    print_output(session, ended, options.json)
+    return code_of(ended)
+
+
+def print_output(session: Session, ended: dict[str, Any], as_json: bool) -> None:
+    """Prints what a run gave: a string as it is, all else as JSON; nothing when it gave nothing to print."""
+    if as_json:
+        session.json(ended)
+    elif ended["status"] == "succeeded" and isinstance(ended["output"], str):
+        text = ended["output"]
+        session.data((lines(text) if session.facts.out_tty else text) + "\n")
+    elif ended["status"] == "succeeded":
+        session.json(ended["output"])
+    elif ended["status"] in ENDED:
+        session.say(f"  see why: taskrun show {short(ended['id'])}   try again: taskrun retry {short(ended['id'])}")
+
+
+class Stopper:
+    """What Ctrl-C does to a run in the foreground: the first one cancels it, the second kills it and leaves at once."""
+
+    def __init__(self, session: Session, run_id: str, work: asyncio.Future[dict[str, Any]]) -> None:
+        self._session = session
+        self._run = run_id
+        self._work = work
+        self._asked: list[asyncio.Task[None]] = []
+
+    def interrupted(self) -> None:
+        """Takes one Ctrl-C."""
+        if len(self._asked) == 0:
+            self._session.say(f"cancelling {short(self._run)}; Ctrl-C again kills it")
+            self._ask(self._cancel({"reason": "explicit"}))
+        elif len(self._asked) == 1:
+            self._session.say(f"killing {short(self._run)}")
+            self._ask(self._kill())
+
+    def _ask(self, request: Coroutine[Any, Any, None]) -> None:
+        self._asked.append(asyncio.ensure_future(request))
+
+    async def _cancel(self, how: dict[str, Any]) -> None:
+        caller: Caller = await self._session.daemon()
+        await caller.call("cancel", run=self._run, **how)
+
+    async def _kill(self) -> None:
+        try:
+            async with asyncio.timeout(2):
+                await self._cancel({"reason": "explicit", "grace": 0})
+        finally:
+            self._work.cancel()
+
+    async def settled(self) -> None:
+        """Waits for the requests that are under way."""
+        await asyncio.gather(*self._asked, return_exceptions=True)

@@ -1,0 +1,69 @@
+"""`taskrun send`: sends an event into a pipe."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli import inputs
+from taskrun.cli.exits import Code
+from taskrun.cli.inputs import ASK, InputCommand
+from taskrun.cli.options import Given, Own
+from taskrun.cli.screens.jobs import job_screen
+from taskrun.cli.session import Session
+from taskrun.cli.visible import cell, to_json
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(cls=InputCommand, add_help_option=False)
+def send(
+    ctx: typer.Context,
+    pipe: str = typer.Argument("", metavar="PIPE"),
+    input: str = ASK.input,
+    json: bool = ASK.json,
+    quiet: bool = ASK.quiet,
+    help: bool = ASK.help,
+) -> Any:
+    """Send an event into a pipe; returns once it is durable.
+
+    The pipe's input gives its options: taskrun send PIPE --help lists them.
+
+    Example: taskrun send uploads --path song.mp3
+    """
+    if pipe and help:
+        return partial(show_help, pipe, inputs.own_options(ctx.command))
+    if not pipe and not help:
+        raise typer.BadParameter("name a pipe; taskrun jobs lists them", ctx=ctx, param_hint="PIPE")
+    if not pipe:
+        typer.echo(ctx.get_help())
+        return None
+    return partial(perform, pipe, inputs.given(ctx), input, json, quiet)
+
+
+async def show_help(pipe: str, own: Own, session: Session) -> int:
+    """Lists the options that a pipe's input gives."""
+    target = await inputs.find_target(await session.daemon(), pipe, "pipe")
+    session.show(job_screen(target.described, own, "send"))
+    return Code.DONE
+
+
+async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool, quiet: bool, session: Session) -> int:
+    """Sends and says the event's id."""
+    caller = await session.daemon()
+    base = await inputs.read_input(session, text)
+    target = await inputs.find_target(caller, pipe, "pipe")
+    event = await caller.call("send", pipe=pipe, data=to_json(inputs.built(target, given, base, "send")))
+    if as_json:
+        session.json(event)
+    elif quiet or not session.facts.out_tty:
+        session.data(f"{_id(event)}\n")
+    else:
+        session.say(f"sent to {cell(pipe)}: {_id(event)}\n  see what it starts: taskrun list")
+    return Code.DONE
+
+
+def _id(event: Any) -> str:
+    return cell(str(event["id"] if isinstance(event, dict) else event))

@@ -1,0 +1,127 @@
+"""`taskrun start`: triggers a job and returns once that is durable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli import inputs
+from taskrun.cli.exits import Code, code_of
+from taskrun.cli.follow import follow
+from taskrun.cli.inputs import ASK, Action, InputCommand
+from taskrun.cli.options import Given, Own
+from taskrun.cli.screens.jobs import job_screen
+from taskrun.cli.screens.phrases import short
+from taskrun.cli.screens.run import next_commands, run_head
+from taskrun.cli.session import Caller, Session
+from taskrun.cli.visible import to_json
+from taskrun.daemon.client import new_intent
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was typed."""
+
+    job: str
+    given: Sequence[Given]
+    input: str = ""
+    delay: str = ""
+    at: str = ""
+    key: str = ""
+    follow: bool = False
+    json: bool = False
+    quiet: bool = False
+
+
+@app.command(cls=InputCommand, add_help_option=False)
+def start(
+    ctx: typer.Context,
+    job: str = typer.Argument("", metavar="JOB"),
+    input: str = ASK.input,
+    delay: str = typer.Option("", "--in", metavar="DURATION", help="Start it this much later, as in 5m."),
+    at: str = typer.Option("", "--at", metavar="TIME", help="Start it at a time: 18:30, or RFC 3339."),
+    key: str = typer.Option("", "--key", metavar="KEY", help="While a run with this key stands, return that one."),
+    follow: bool = typer.Option(False, "-f", "--follow", help="Follow it; Ctrl-C only stops following."),
+    json: bool = ASK.json,
+    quiet: bool = ASK.quiet,
+    help: bool = ASK.help,
+) -> Any:
+    """Trigger a job and return once the trigger is durable.
+
+    The job's input gives its options: taskrun start JOB --help lists them.
+
+    Example: taskrun start hello --name Ada
+    """
+    if not job or help:
+        return help_of(ctx, job)
+    return partial(perform, Start(job, inputs.given(ctx), input, delay, at, key, follow, json, quiet))
+
+
+def help_of(ctx: typer.Context, job: str) -> Action | None:
+    """Shows the help of a command, or that of the job with which it was typed."""
+    if job:
+        return partial(show_help, job, inputs.own_options(ctx.command), str(ctx.info_name))
+    if not ctx.params.get("help"):
+        raise typer.BadParameter("name a job; taskrun jobs lists them", ctx=ctx, param_hint="JOB")
+    typer.echo(ctx.get_help())
+    return None
+
+
+async def show_help(job: str, own: Own, command: str, session: Session) -> int:
+    """Lists the options that a job's input gives, and the command's own."""
+    target = await inputs.find_target(await session.daemon(), job)
+    session.show(job_screen(target.described, own, command))
+    session.say(f"the options of the command itself: taskrun {command} --help")
+    return Code.DONE
+
+
+async def trigger(caller: Caller, session: Session, options: Start, command: str) -> dict[str, Any]:
+    """Sends the one request that records a run; returns `run` and `created`."""
+    base = await inputs.read_input(session, options.input)
+    when = {"delay": inputs.delay(options.delay), "at": inputs.at(options.at)}
+    target = await inputs.find_target(caller, options.job)
+    value = inputs.built(target, options.given, base, command)
+    named = {"key": options.key or None, "source": "cli", "intent": new_intent()}
+    answer: dict[str, Any] = await caller.call("start", job=options.job, input=to_json(value), **when, **named)
+    return answer
+
+
+async def perform(options: Start, session: Session) -> int:
+    """Triggers, says what came of it, and follows when asked to."""
+    answer = await trigger(await session.daemon(), session, options, "start")
+    run = answer["run"]
+    if options.follow:
+        return await _followed(options, session, run)
+    tell(options, session, run, answer["created"])
+    return code_of(run) if run["status"] == "discarded" else Code.DONE
+
+
+def tell(options: Start, session: Session, run: dict[str, Any], created: bool) -> None:
+    """Says which run it is: the id alone for a script, a line and what to type next for a person."""
+    if options.json:
+        session.json(run)
+    elif options.quiet or not session.facts.out_tty:
+        session.data(run["id"] + "\n")
+    else:
+        look = session.look(err=True)
+        session.say(run_head(run, session.now, look))
+        session.say("  " + "   ".join(([] if created else ["was there already"]) + next_commands(run)))
+    if run["status"] == "discarded" and not options.quiet:
+        session.say(f"discarded: {run['reason']}; see it: taskrun show {short(run['id'])}")
+
+
+async def _followed(options: Start, session: Session, run: dict[str, Any]) -> int:
+    if options.quiet and not options.json:
+        session.data(run["id"] + "\n")
+    ended = await follow(session, run, quiet=options.quiet)
+    if ended is None:
+        return Code.INTERRUPTED
+    if options.json:
+        session.json(ended)
+    return code_of(ended)

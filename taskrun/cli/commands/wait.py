@@ -1,0 +1,68 @@
+"""`taskrun wait`: waits until runs have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli.exits import Code, code_of
+from taskrun.cli.feeds import resumed
+from taskrun.cli.inputs import ASK
+from taskrun.cli.screens.phrases import short
+from taskrun.cli.screens.run import end_line
+from taskrun.cli.session import Session
+from taskrun.words import durations
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def wait(
+    runs: list[str] = typer.Argument(..., metavar="RUN...", help="An id, a part of one, @last or JOB@last."),  # noqa: B008
+    timeout: str = typer.Option("", "--timeout", metavar="DURATION", help="Give up then, with code 124."),
+    json: bool = ASK.json,
+) -> Any:
+    """Wait until runs have ended; of a single one the exit code is its own.
+
+    Ctrl-C only stops waiting: the run goes on.
+
+    Example: taskrun wait @last --timeout 5m && deploy
+    """
+    return partial(perform, tuple(runs), durations.seconds(timeout, "--timeout") if timeout else None, json)
+
+
+async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, session: Session) -> int:
+    """Waits, says how each ended, and answers for them."""
+    caller = await session.daemon()
+    runs = [await caller.call("find", ref=ref) for ref in refs]
+    ended: dict[str, dict[str, Any]] = {}
+    try:
+        async with asyncio.timeout(timeout):
+            await _collect(session, list(dict.fromkeys(runs)), ended, as_json)
+    except TimeoutError:
+        left = " ".join(short(run) for run in runs if run not in ended)
+        session.say(f"still not ended: {left}; look: taskrun show {left.split()[0]}")
+        return Code.TIMED_OUT
+    except asyncio.CancelledError:
+        left = " ".join(short(run) for run in runs if run not in ended)
+        session.say(f"no longer waiting; {left} goes on: taskrun wait {left}")
+        return Code.INTERRUPTED
+    found = [ended[run] for run in runs]
+    if as_json:
+        session.json(found[0] if len(found) == 1 else found)
+    return max(map(code_of, found)) if len(found) > 1 else code_of(found[0])
+
+
+async def _collect(session: Session, runs: list[str], ended: dict[str, dict[str, Any]], as_json: bool) -> None:
+    def left() -> dict[str, Any]:
+        return {"runs": [run for run in runs if run not in ended]}
+
+    async for run in resumed(session, "wait", left, lambda: None):
+        ended[run["id"]] = run
+        if not as_json:
+            session.say(end_line(run, session.now, session.look(err=True)))
+        if len(ended) == len(runs):
+            return

@@ -1,0 +1,163 @@
+"""Commands that take an input: how their options are told apart, read, and applied to the schema of a job or pipe."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand
+
+from taskrun.cli.exits import Code, Stop
+from taskrun.cli.options import Given, Own, build, partition, usage
+from taskrun.cli.schemas import InputSchema
+from taskrun.cli.screens.jobs import problem_line
+from taskrun.cli.session import Caller, Session
+from taskrun.words import durations
+
+Action = Callable[[Session], Awaitable[int]]
+GIVEN = "taskrun.given"
+
+
+class InputCommand(TyperCommand):
+    """A command that leaves the options it does not know to a job's input."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Keeps the fields of the input aside and parses the rest."""
+        mine, given = partition(args, own_options(self))
+        ctx.meta[GIVEN] = given
+        return super().parse_args(ctx, mine)
+
+
+def own_options(command: Any) -> Own:
+    """Returns the options that a command takes itself."""
+    options = [one for one in command.params if one.param_type_name == "option"]
+    flags = {name for one in options if one.is_flag for name in (*one.opts, *one.secondary_opts)}
+    valued = {name for one in options if not one.is_flag for name in one.opts}
+    return Own(frozenset(flags | {"--help"}), frozenset(valued | {"--config"}))
+
+
+def given(ctx: typer.Context) -> tuple[Given, ...]:
+    """Returns the fields that were typed."""
+    return tuple(ctx.meta.get(GIVEN, ()))
+
+
+# ---- options that several commands have
+
+
+class Ask(NamedTuple):
+    """Declarations of options, said once."""
+
+    json: Any = typer.Option(False, "--json", help="Print one JSON document and nothing else.")
+    quiet: Any = typer.Option(False, "-q", "--quiet", help="Print the id alone.")
+    input: Any = typer.Option("", "--input", metavar="JSON|@FILE|-", help="The input as JSON; options win over it.")
+    help: Any = typer.Option(False, "--help", help="Show this, and with a name its options.", show_default=False)
+
+
+ASK = Ask()
+
+
+# ---- finding what the input is for
+
+
+@dataclass(frozen=True)
+class Target:
+    """The job or pipe that was named."""
+
+    name: str
+    schema: InputSchema
+    described: dict[str, Any]
+
+
+async def find_target(caller: Caller, name: str, kind: str = "job") -> Target:
+    """Returns the job or pipe of a name, or says which one was meant.
+
+    Raises:
+        Stop: there is none.
+    """
+    answer = await caller.call("jobs")
+    found = {one["name"]: one for one in answer["jobs" if kind == "job" else "pipes"]}
+    if name in found:
+        return Target(name, InputSchema(found[name].get("input_schema")), found[name])
+    broken = [f"there is a broken file: {problem_line(one)}" for one in answer.get("problems") or ()]
+    raise Stop(Code.NOT_FOUND, f'no {kind} "{name}"', *broken, hint=did_you_mean(name, found))
+
+
+def did_you_mean(name: str, known: Any) -> str:
+    """Returns the names that are close, or where to find them all."""
+    close = get_close_matches(name, known, 2, 0.6)
+    return f"did you mean  {'  '.join(close)}" if close else "see what there is: taskrun jobs"
+
+
+# ---- reading it
+
+
+async def read_input(session: Session, text: str) -> Any:
+    """Returns what `--input JSON|@file|-` holds, None when it was not given.
+
+    Raises:
+        Stop: no such file, or no JSON.
+    """
+    if not text:
+        return None
+    try:
+        return json.loads(await _input_text(session, text), parse_constant=_refuse)
+    except OSError as error:
+        raise Stop(Code.USAGE, f"--input {text}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise Stop(Code.USAGE, f"--input is no JSON: {error}") from None
+
+
+async def _input_text(session: Session, text: str) -> str:
+    if text == "-":
+        return await session.terminal.read()
+    return (session.facts.cwd / text[1:]).read_text("utf-8") if text.startswith("@") else text
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+def built(target: Target, given: Sequence[Given], base: Any, command: str) -> Any:
+    """Returns the input that was typed.
+
+    Raises:
+        Stop: with all that is wrong with it.
+    """
+    made = build(target.schema, given, base)
+    if made.problems:
+        raise Stop(Code.USAGE, *made.problems, hint=f"usage: taskrun {command} {target.name} {usage(target.schema)}")
+    return made.value
+
+
+def delay(text: str) -> float | None:
+    """Returns the seconds of `--in 5m`."""
+    return durations.seconds(text, "--in") if text else None
+
+
+def at(text: str, now: float | None = None) -> float | None:
+    """Returns the moment of `--at`: RFC 3339, a local date and time, or a local time of day that is still to come.
+
+    Raises:
+        Stop: it is none of these.
+    """
+    if not text:
+        return None
+    local = datetime.fromtimestamp(time.time() if now is None else now).astimezone()
+    try:
+        return _moment(text, local).timestamp()
+    except (ValueError, OverflowError, OSError):
+        example = "18:30, 2030-01-31T18:30 or 2030-01-31T18:30:00Z"
+        raise Stop(Code.USAGE, f'--at "{text}" is not a time, as in {example}') from None
+
+
+def _moment(text: str, local: datetime) -> datetime:
+    if "-" in text:
+        return datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(f"{local:%Y-%m-%d} {text}").astimezone()
+    return moment if moment > local else moment + timedelta(days=1)

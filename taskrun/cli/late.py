@@ -1,0 +1,31 @@
+"""The one place where modules are imported late, so that a command pays only for what it needs itself."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+COMMANDS = {  # the command line's words, in the order of the help, and the modules behind them
+    "init": "commands.init",
+    "jobs": "commands.jobs",
+    "start": "commands.start",
+    "run": "commands.run",
+    "send": "commands.send",
+    "list": "commands.list",
+    "ps": "commands.list",
+    "show": "commands.show",
+    "tail": "commands.tail",
+    "wait": "commands.wait",
+    "cancel": "commands.cancel",
+    "retry": "commands.change",
+    "pause": "commands.change",
+    "resume": "commands.change",
+    "daemon": "commands.daemon",
+    "prune": "commands.prune",
+}
+LOCAL = "local"  # the engine in this process, for `run --local` alone
+
+
+def load(module: str) -> ModuleType:
+    """Returns a module of the command by its name below `taskrun.cli`."""
+    return import_module(f"taskrun.cli.{module}")

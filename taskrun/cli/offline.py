@@ -1,0 +1,122 @@
+"""Answers from the journal itself, for commands that only look while no daemon runs.
+
+The journal is opened exclusively and for a moment, so that a daemon that starts meanwhile need not wait for long. The jobs
+are asked of a short-lived process, because describing them means importing the user's code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from taskrun.engine import views
+from taskrun.stores.base import Tx
+from taskrun.stores.sqlite import SqliteStorage
+from taskrun.words.config import Config
+from taskrun.words.errors import DaemonError, RunNotFound
+from taskrun.words.records import Status
+
+PATIENCE = 60  # seconds for the job files to be imported
+
+
+class Offline:
+    """The journal as a `Caller`; knows the requests that need no daemon."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._answers: dict[str, Callable[..., Any]] = {
+            "runs": self._runs,
+            "find": self._find,
+            "show": self._show,
+            "logs": self._logs,
+        }
+
+    async def call(self, op: str, **params: Any) -> Any:
+        """Returns the answer to one request."""
+        if op == "jobs":
+            return self._with_pauses(await describe(self._config))
+        return self._answers[op](**params)
+
+    async def stream(self, op: str, **params: Any) -> AsyncIterator[Any]:
+        """Raises DaemonError: only a daemon streams."""
+        raise DaemonError("no daemon runs; start it: taskrun daemon start")
+        yield
+
+    async def close(self) -> None:
+        """Has nothing open."""
+
+    def _runs(
+        self,
+        job: str | None = None,
+        status: list[str] | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> Any:
+        statuses = [Status(one) for one in status or ()]
+        return self._read(lambda tx: views.list_runs(tx, job, statuses, since, limit), [])
+
+    def _find(self, ref: str) -> Any:
+        return self._found(self._read(lambda tx: views.resolve(tx, ref), None), ref)
+
+    def _show(self, run: str) -> Any:
+        return self._found(self._read(lambda tx: views.show(tx, run), None), run)
+
+    def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
+        return self._read(lambda tx: [views.log_view(line) for line in tx.logs(run, after, limit)], [])
+
+    def _with_pauses(self, described: Any) -> Any:
+        paused = self._read(lambda tx: tx.facts("paused:"), {})
+        return {
+            **described,
+            "jobs": [{**job, "paused": f"paused:{job['name']}" in paused} for job in described["jobs"]],
+        }
+
+    def _found(self, value: Any, ref: str) -> Any:
+        if value is None:
+            raise RunNotFound(f'no run "{ref}": nothing has run here yet')
+        return value
+
+    def _read(self, fn: Callable[[Tx], Any], empty: Any) -> Any:
+        """Reads in one transaction; a journal that does not exist is not made."""
+        path = Path(self._config.journal)
+        if not path.exists():
+            return empty
+        store = SqliteStorage(path, exclusive=True)
+        store.open()
+        try:
+            ((value, error),) = store.apply([fn])
+        finally:
+            store.close()
+        if error is not None:
+            raise error
+        return value
+
+
+async def describe(config: Config) -> Any:
+    """Returns what the `jobs` request returns, from a process that imports the job files and ends.
+
+    Raises:
+        DaemonError: it said nothing that can be read.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "taskrun.cli.describe", str(config.root), *config.jobs),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **config.env},
+        cwd=config.root,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            answer, _ = await process.communicate()
+        return json.loads(answer)
+    except (ValueError, TimeoutError):
+        raise DaemonError("the job files could not be described; import them to see why") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

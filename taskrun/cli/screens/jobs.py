@@ -1,0 +1,80 @@
+"""The jobs and pipes that there are, and one job's options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.text import Text
+
+from taskrun.cli.options import Own, listing, usage
+from taskrun.cli.schemas import InputSchema
+from taskrun.cli.screens.look import Look, clipped, columns, stacked, widest
+from taskrun.cli.visible import cell, cut, to_json, value
+
+FIELDS = ("name", "triggers", "schedules", "file", "line")
+NO_OWN = Own(frozenset(), frozenset())
+
+
+def jobs_table(jobs: Sequence[dict[str, Any]], look: Look) -> Text:
+    """Returns the jobs as a table."""
+    rows = [[Text(head, "dim") for head in ("JOB", "OPTIONS", "STARTED BY", "FILE")]]
+    rows += [_row(job) for job in jobs]
+    widths = widest(rows)
+    widths[1] = min(widths[1], max(12, look.width - sum(widths) + widths[1] - 6))
+    return stacked([clipped(line, look.width) for line in columns(rows, widths, (False,) * 4)])
+
+
+def _row(job: dict[str, Any]) -> list[Text]:
+    name = Text(cell(job["name"]), "bold").append(" (paused)" if job.get("paused") else "", "yellow")
+    options = usage(InputSchema(job.get("input_schema")))
+    return [name, Text(cell(options)), Text(", ".join(started_by(job))), Text(_place(job), "dim")]
+
+
+def started_by(job: dict[str, Any]) -> list[str]:
+    """Returns the triggers and schedules of a job in words."""
+    return [_word(source) for source in [*(job.get("triggers") or []), *(job.get("schedules") or [])]]
+
+
+def _word(source: Any) -> str:
+    if not isinstance(source, dict):
+        return value(source)
+    named = source.get("cron") or source.get("topic") or source.get("pipe") or source.get("job")
+    return value(named if named is not None else source)
+
+
+def _place(job: dict[str, Any]) -> str:
+    return cell(f"{job.get('file') or ''}:{job.get('line') or ''}".strip(":"))
+
+
+def jobs_tsv(jobs: Sequence[dict[str, Any]]) -> str:
+    """Returns the jobs as tab-separated lines."""
+    rows = [[cell(job["name"]), usage(InputSchema(job.get("input_schema"))), *_tails(job)] for job in jobs]
+    return "".join("\t".join(cut(part) for part in row) + "\n" for row in rows)
+
+
+def _tails(job: dict[str, Any]) -> list[str]:
+    return [", ".join(started_by(job)), _place(job)]
+
+
+def job_screen(job: dict[str, Any], own: Own = NO_OWN, command: str = "start") -> Text:
+    """Returns one job or pipe: how to type it, its options, its schema's name and where it stands."""
+    schema = InputSchema(job.get("input_schema"))
+    parts = [Text(f"usage: taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip())]
+    if job.get("description"):
+        parts += [Text(f"  {cell(job['description'])}")]
+    rows = [[Text(f"  {cell(name)}"), Text(cell(remark), "dim")] for name, remark in listing(schema, own)]
+    parts += [Text(), *columns(rows, widest(rows), (False, False))] if rows else []
+    parts += [Text(f"started by  {', '.join(started_by(job))}")] if started_by(job) else []
+    parts += [Text(f"options     {cell(to_json(job['options']))}", "dim")] if job.get("options") else []
+    parts += [Text(f"defined at  {_place(job)}", "dim")] if _place(job) else []
+    return stacked(parts)
+
+
+def problem_line(problem: Any) -> str:
+    """Returns what is wrong with a job file as a line."""
+    if not isinstance(problem, dict):
+        return value(problem)
+    place = f"{problem.get('file') or ''}:{problem.get('line') or ''}".strip(":")
+    text = problem.get("message") or problem.get("text") or to_json(problem)
+    return cell(f"{place}: {text}" if place else text)

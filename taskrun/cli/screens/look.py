@@ -1,0 +1,131 @@
+"""How things look: marks, colours, bars and columns, and the one place where a renderable becomes text.
+
+A screen is a pure function of a snapshot, a moment and a `Look`. Without UTF-8 marks become words; neither colour nor a
+mark carries a state alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+GAP = 2
+BLOCKS = " ▏▎▍▌▋▊▉█"
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_PLAIN = str.maketrans(
+    {"…": "~", "·": "-", "–": "-", "—": "-", "→": ">", "▸": ">", "❱": ">", "▏": "|", "│": "|", "█": "#"}
+)
+
+
+class Look(NamedTuple):
+    """What a screen may use."""
+
+    width: int = 80
+    colour: bool = False
+    utf8: bool = True
+    tick: int = 2  # frame of a spinner; live screens count it on
+
+
+class Mark(NamedTuple):
+    """How a state is shown: a sign, the word that a person says, and a style."""
+
+    sign: str
+    word: str
+    style: str
+
+
+MARKS = {
+    "scheduled": Mark("◷", "scheduled", "cyan"),
+    "queued": Mark("◌", "queued", "cyan"),
+    "running": Mark("", "running", "blue"),
+    "waiting": Mark("◔", "waiting", "cyan"),
+    "paused": Mark("‖", "paused", "yellow"),
+    "succeeded": Mark("✓", "done", "green"),
+    "failed": Mark("✗", "failed", "red"),
+    "cancelled": Mark("⊘", "cancelled", "magenta"),
+    "discarded": Mark("⊝", "discarded", "magenta"),
+    "retry": Mark("↻", "retry", "yellow"),
+}
+
+
+def mark(state: str, look: Look) -> Text:
+    """Returns the sign of a state, or its word where there are no signs."""
+    found = MARKS.get(state, Mark("?", state, ""))
+    sign = found.sign or SPINNER[look.tick % len(SPINNER)]
+    return Text(sign if look.utf8 else found.word, found.style)
+
+
+def labelled(state: str, look: Look, more: str = "") -> Text:
+    """Returns a state with its sign and its word."""
+    found = MARKS.get(state, Mark("?", state, ""))
+    word = f"{found.word} {more}".rstrip()
+    return mark(state, look).append(f" {word}", found.style) if look.utf8 else Text(word, found.style)
+
+
+def bar(fraction: float, width: int, look: Look) -> str:
+    """Returns a bar that is filled so far."""
+    filled = min(max(fraction, 0.0), 1.0) * width
+    if not look.utf8:
+        return ("#" * round(filled)).ljust(width, "-")
+    whole, part = divmod(round(filled * 8), 8)
+    return ("█" * whole + (BLOCKS[part] if part else "")).ljust(width)
+
+
+def fitted(text: Text, width: int, right: bool = False) -> Text:
+    """Returns a cell of exactly `width` columns; `…` where something is missing."""
+    cut = text.copy()
+    cut.truncate(width, overflow="ellipsis")
+    padding = " " * (width - cell_len(cut.plain))
+    return Text(padding).append_text(cut) if right else cut.append(padding)
+
+
+def clipped(text: Text, width: int) -> Text:
+    """Returns a line of at most `width` columns."""
+    return text if cell_len(text.plain) <= width else fitted(text, width)
+
+
+def columns(rows: Sequence[Sequence[Text]], widths: Sequence[int], right: Sequence[bool]) -> list[Text]:
+    """Returns rows of cells as lines."""
+    gap = Text(" " * GAP)
+    made = []
+    for row in rows:
+        line = gap.join(fitted(cell, width, side) for cell, width, side in zip(row, widths, right, strict=True))
+        line.rstrip()
+        made.append(line)
+    return made
+
+
+def widest(rows: Sequence[Sequence[Text]]) -> list[int]:
+    """Returns the natural width of each column."""
+    return [max(cell_len(cell.plain) for cell in column) for column in zip(*rows, strict=True)]
+
+
+def printed(renderable: RenderableType, look: Look) -> str:
+    """Returns what a terminal of that look is sent."""
+    file = StringIO()
+    console = Console(
+        file=file,
+        width=max(look.width, 20),
+        height=1000,
+        color_system="standard" if look.colour else None,
+        force_terminal=look.colour,
+        legacy_windows=False,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        soft_wrap=True,
+        _environ={},
+    )
+    console.print(renderable)
+    text = file.getvalue()
+    return text if look.utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
+
+
+def stacked(lines: Sequence[Text]) -> Text:
+    """Returns lines as one renderable."""
+    return Text("\n").join(lines)

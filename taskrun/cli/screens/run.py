@@ -1,0 +1,193 @@
+"""One run: what it was given, what it did and when, how it ended, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from rich.text import Text
+
+from taskrun.cli import times
+from taskrun.cli.screens.look import Look, clipped, columns, labelled, mark, stacked, widest
+from taskrun.cli.screens.phrases import ENDED, fault, given, progress, short, state
+from taskrun.cli.visible import cell, coloured, cut, lines, value
+
+TRACK = 20  # columns of the timeline
+LONGEST_VALUE = 2000
+WAITING_KINDS = frozenset({"sleep", "wait", "child"})
+
+
+class Source(NamedTuple):
+    """Lines of code around an error: where it is, and numbered lines."""
+
+    line: int
+    lines: list[tuple[int, str]]
+
+
+def run_screen(shown: dict[str, Any], now: float, look: Look, source: Source | None = None) -> Text:
+    """Returns everything about one run as a screen."""
+    parts = [*_head(shown, now, look), *_steps(shown, now, look), *_children(shown, now, look)]
+    parts += [*_error(shown, source), *_log(shown, now), *_next(shown)]
+    return stacked([clipped(line, look.width) if no_wrap else line for no_wrap, line in parts])
+
+
+Line = tuple[bool, Text]  # whether it is cut at the screen's edge instead of wrapped
+
+
+def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
+    title = Text.assemble((cell(run["job"]), "bold"), f" {run['id']} · ").append_text(state(run, now, look))
+    seconds = times.took(run, now)
+    if run["ended_at"]:
+        title.append(f" {times.age(max(0.0, now - (times.moment(run['ended_at']) or now)))} ago")
+    if seconds is not None:
+        title.append(f" {'after' if run['ended_at'] else 'for'} {times.span(seconds)}")
+    title.append(f" · attempt {run['attempt']} of {run['attempts']}" if run["attempt"] > 1 else "")
+    title.append(f" · {cell(run['source'])}" if run["source"] else "")
+    yield True, title
+    yield True, Text.assemble(("input   ", "dim"), given(run) or "{}")
+    for name in ("parent", "retried_from", "key"):
+        if run[name]:
+            yield True, Text.assemble((f"{name.replace('_', ' '):<8}", "dim"), cell(run[name]))
+    if run["progress"]:
+        yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK))
+    if run["status"] == "succeeded":
+        yield False, Text.assemble(("output  ", "dim"), cut(value(run["output"]), LONGEST_VALUE))
+
+
+def _steps(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
+    if not run["steps"]:
+        return
+    begin = min(times.moment(step["started_at"]) or now for step in run["steps"])
+    end = max(times.moment(step["ended_at"]) or now for step in run["steps"])
+    rows = [_step_row(step, begin, max(end - begin, 1e-9), now, look) for step in run["steps"]]
+    heads = [Text(head, "dim") for head in ("", "STEP", "START", "TOOK", "", "")]
+    table = [heads, *rows]
+    for line in columns(table, widest(table), (False, False, False, True, False, False)):
+        yield True, line
+
+
+def _step_row(step: dict[str, Any], begin: float, whole: float, now: float, look: Look) -> list[Text]:
+    seconds = times.took(step, now)
+    name = Text(cell(step["key"]), "" if step["kind"] not in WAITING_KINDS else "dim")
+    if step["attempt"] > 1:
+        name.append(f" (try {step['attempt']})", "yellow")
+    return [
+        mark(step["status"], look),
+        name,
+        Text(times.clock(step["started_at"], now), "dim"),
+        Text("" if seconds is None else times.span(seconds)),
+        _track(step, begin, whole, now, look),
+        _step_end(step),
+    ]
+
+
+def _track(step: dict[str, Any], begin: float, whole: float, now: float, look: Look) -> Text:
+    start = times.moment(step["started_at"]) or now
+    end = times.moment(step["ended_at"]) or now
+    left = min(int((start - begin) / whole * TRACK), TRACK - 1)
+    width = max(1, round((end - start) / whole * TRACK))
+    block = "█" if step["kind"] not in WAITING_KINDS else "·"
+    return Text("▏").append((" " * left + block * min(width, TRACK - left)).ljust(TRACK), "blue")
+
+
+def _step_end(step: dict[str, Any]) -> Text:
+    if step["error"]:
+        return Text(fault(step["error"]), "red")
+    if step["child"]:
+        return Text(f"→ {short(step['child'])}", "dim")
+    if step["topic"]:
+        return Text(cell(step["topic"]), "dim")
+    return Text(f"→ {value(step['output'])}" if step["output"] is not None else "", "dim")
+
+
+def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
+    if run["children"]:
+        yield True, Text("CHILDREN", "dim")
+    for child in run["children"]:
+        line = state(child, now, look).append(f"  {short(child['id'])} {cell(child['job'])}  ")
+        yield True, line.append(given(child), "dim")
+
+
+def _error(run: dict[str, Any], source: Source | None) -> Iterator[Line]:
+    error = run["error"]
+    if error is None:
+        return
+    yield False, Text.assemble(("ERROR  ", "bold red"), lines(f"{error['type']}: {error['message']}"))
+    for failure in run["failures"]:
+        yield True, Text(f"  attempt {failure['attempt']}: {fault(failure['error'])}", "dim")
+    if error.get("where"):
+        yield True, Text(f"  {cell(error['where'])}", "dim")
+    for number, text in source.lines if source else ():
+        here = source is not None and number == source.line
+        yield True, Text(f"{'❱' if here else ' '} {number:>4} │ {cell(text)}", "bold" if here else "dim")
+
+
+def _log(run: dict[str, Any], now: float) -> Iterator[Line]:
+    if not run["log"]:
+        return
+    more = f" (of {run['log_lines']})" if run["log_lines"] > len(run["log"]) else ""
+    yield True, Text(f"last log lines{more}", "dim")
+    for line in run["log"]:
+        yield True, Text(f"  {times.clock(line['at'], now)} ", "dim").append(cell(line["text"]), "default")
+
+
+def _next(run: dict[str, Any]) -> Iterator[Line]:
+    yield True, Text.assemble(("next    ", "dim"), "   ".join(next_commands(run)))
+
+
+def next_commands(run: dict[str, Any]) -> list[str]:
+    """Returns what one would type next, the likeliest first."""
+    ref = short(run["id"])
+    if run["status"] in ("failed", "cancelled"):
+        return [f"retry: taskrun retry {ref}", f"all logs: taskrun tail {ref}"]
+    if run["status"] in ENDED:
+        return [f"all logs: taskrun tail {ref}", "all runs: taskrun list"]
+    if run["status"] == "paused":
+        return [f"go on: taskrun resume {ref}", f"give up: taskrun cancel {ref}"]
+    return [f"follow: taskrun tail {ref}", f"cancel: taskrun cancel {ref}"]
+
+
+# ---- while it runs
+
+
+def run_head(run: dict[str, Any], now: float, look: Look) -> Text:
+    """Returns the line that announces a run."""
+    line = Text.assemble("▸ ", (short(run["id"]), "bold"), " ")
+    if run["status"] not in ("running", "queued", "succeeded"):
+        line.append_text(state(run, now, look)).append(" ")
+    return line.append(cell(run["job"])).append(f"  {given(run)}", "dim")
+
+
+def live_steps(run: dict[str, Any], steps: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
+    """Returns the sticky lines of a run: its steps, the one under way with the run's progress."""
+    rows = [_live_row(run, step, now, look) for step in steps]
+    made = columns(rows, widest(rows), (False, False, True, False)) if rows else []
+    ending = [] if run["status"] in ENDED or (run["status"] == "running" and made) else [state(run, now, look)]
+    return stacked([clipped(Text("  ").append_text(line), look.width - 1) for line in [*made, *ending]])
+
+
+def _live_row(run: dict[str, Any], step: dict[str, Any], now: float, look: Look) -> list[Text]:
+    seconds = times.took(step, now)
+    running = step["status"] == "running"
+    tail = progress(run, look, TRACK) if running and run["status"] not in ENDED else Text()
+    if step["status"] == "failed" or (running and step["attempt"] > 1):
+        latest = step["error"] or (step["failures"] or [{"error": None}])[-1]["error"]
+        tail = Text(f"try {step['attempt']}  " if step["attempt"] > 1 else "", "yellow").append(fault(latest), "red")
+    took = Text("" if seconds is None else times.span(seconds))
+    return [mark(step["status"], look), Text(cell(step["key"])), took, tail]
+
+
+def end_line(run: dict[str, Any], now: float, look: Look) -> Text:
+    """Returns the line that says how a run ended."""
+    line = labelled(run["status"], look).append(f"  {short(run['id'])} {cell(run['job'])}")
+    seconds = times.took(run, now)
+    line.append(f"  {times.span(seconds)}" if seconds is not None else "", "dim")
+    if run["error"]:
+        return line.append(f"  {fault(run['error'])}", "red")
+    return line.append(f"  ({cell(run['reason'])})" if run["reason"] and run["status"] != "succeeded" else "", "dim")
+
+
+def log_line(record: dict[str, Any], prefix: str, sgr: bool) -> str:
+    """Returns a line of a log as text; with `sgr` its own colours are kept."""
+    text = record["text"].rstrip("\r\n")
+    return prefix + (coloured(text) if sgr else lines(text))

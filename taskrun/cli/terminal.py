@@ -1,0 +1,204 @@
+"""The caller's terminal: what is known of it, and the only way by which a command reads, writes and hears Ctrl-C.
+
+`Local` is the terminal of this process. A thin client's will be another class with the same face, so commands never
+touch `sys.stdout`, signals or the environment themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TextIO
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a command may know of its caller. `cursor`, `colour`, `utf8`: what the terminal and its user allow."""
+
+    in_tty: bool = False
+    out_tty: bool = False
+    err_tty: bool = False
+    cursor: bool = False  # whether what was drawn can be drawn over
+    colour: bool = False
+    utf8: bool = True
+    cwd: Path = field(default_factory=Path.cwd)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Terminal(Protocol):
+    """What a command does with its caller."""
+
+    @property
+    def facts(self) -> Facts:
+        """What does not change while the command runs."""
+        ...
+
+    def size(self) -> tuple[int, int]:
+        """Returns columns and rows as they are now."""
+        ...
+
+    def out(self, text: str) -> None:
+        """Writes data; raises BrokenPipeError when nobody reads it any more."""
+        ...
+
+    def err(self, text: str) -> None:
+        """Writes chatter; never raises."""
+        ...
+
+    async def read(self) -> str:
+        """Returns all of standard input."""
+        ...
+
+    async def ask(self, question: str) -> str:
+        """Asks a person and returns one line."""
+        ...
+
+    def on_interrupt(self, heard: Callable[[], None]) -> None:
+        """Calls `heard` on the event loop at every Ctrl-C from now on, and on nothing else."""
+        ...
+
+
+class Local:
+    """The terminal of this very process."""
+
+    def __init__(self) -> None:
+        self._facts = facts_of(os.environ)
+
+    @property
+    def facts(self) -> Facts:
+        """What does not change while the command runs."""
+        return self._facts
+
+    def size(self) -> tuple[int, int]:
+        """Returns columns and rows of the screen, or 80 × 24."""
+        for stream in (sys.stdout, sys.stderr, sys.stdin):
+            try:
+                columns, rows = os.get_terminal_size(stream.fileno())
+            except (OSError, ValueError, AttributeError):
+                continue
+            if columns and rows:
+                return columns, rows
+        return _number(self._facts.env.get("COLUMNS"), 80), _number(self._facts.env.get("LINES"), 24)
+
+    def out(self, text: str) -> None:
+        """Writes to standard output at once."""
+        try:
+            _write(sys.stdout, text)
+        except BrokenPipeError:
+            _silence(sys.stdout)
+            raise
+
+    def err(self, text: str) -> None:
+        """Writes to standard error at once, if anybody still reads it."""
+        try:
+            _write(sys.stderr, text)
+        except OSError:
+            _silence(sys.stderr)
+
+    async def read(self) -> str:
+        """Returns all of standard input."""
+        return await _in_thread(_read_all)
+
+    async def ask(self, question: str) -> str:
+        """Asks on standard error."""
+        self.err(question)
+        return (await _in_thread(_read_line)).strip()
+
+    def on_interrupt(self, heard: Callable[[], None]) -> None:
+        """Routes SIGINT, and SIGTERM with it, to `heard`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, heard)
+
+
+def facts_of(env: Mapping[str, str]) -> Facts:
+    """Returns the facts of this process's own terminal."""
+    return Facts(
+        in_tty=_is_tty(sys.stdin),
+        out_tty=_is_tty(sys.stdout),
+        err_tty=_is_tty(sys.stderr),
+        cursor=env.get("TERM", "dumb") != "dumb",
+        colour=allows_colour(env),
+        utf8=allows_utf8(env, getattr(sys.stdout, "encoding", None) or "utf-8"),
+        cwd=Path.cwd(),
+        env=dict(env),
+    )
+
+
+def allows_colour(env: Mapping[str, str]) -> bool:
+    """Whether the environment leaves colour on."""
+    return not env.get("NO_COLOR") and env.get("TERM", "dumb") != "dumb"
+
+
+def allows_utf8(env: Mapping[str, str], encoding: str) -> bool:
+    """Whether the locale is a UTF-8 one. Python turns a plain C locale into UTF-8 by itself, so it is asked first."""
+    if not encoding.lower().replace("-", "").startswith("utf8"):
+        return False
+    locale = env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "C.UTF-8"
+    coerced = not env.get("LC_ALL") and env.get("LANG") in ("C", "POSIX")
+    return ("utf" in locale.lower()) and not coerced
+
+
+def _is_tty(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()
+
+
+def _silence(stream: TextIO) -> None:
+    """Points a stream that nobody reads at the null device, so that Python's own flush at exit stays quiet."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, stream.fileno())
+    except (OSError, ValueError):
+        pass
+    finally:
+        os.close(null)
+
+
+async def _in_thread(read: Callable[[], bytes]) -> str:
+    """Reads without blocking the loop, on a thread that nobody waits for: Ctrl-C ends the command all the same."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[bytes] = loop.create_future()
+
+    def give(data: bytes) -> None:
+        if not answer.done():
+            answer.set_result(data)
+
+    def work() -> None:
+        data = read()
+        with suppress(RuntimeError):  # the command is over
+            loop.call_soon_threadsafe(give, data)
+
+    threading.Thread(target=work, daemon=True).start()
+    return (await answer).decode("utf-8", "replace")
+
+
+def _read_all() -> bytes:
+    """Reads the descriptor itself: `sys.stdin` would hold a lock that the interpreter wants at its end."""
+    return b"".join(iter(_read_line, b""))
+
+
+def _read_line() -> bytes:
+    try:
+        return os.read(0, 65536)
+    except OSError:
+        return b""
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text and text.isdigit() and int(text) > 0 else default

@@ -1,0 +1,49 @@
+"""Moments and spans as a person reads them; pure functions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+_STEPS = ((86400 * 365, "y"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def moment(text: str | None) -> float | None:
+    """Returns an RFC 3339 text as Unix seconds."""
+    return None if text is None else datetime.fromisoformat(text).timestamp()
+
+
+def age(seconds: float) -> str:
+    """Returns how long ago something was, in its largest unit: `12s`, `3m`, `4d`."""
+    for size, unit in _STEPS:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return "0s"
+
+
+def span(seconds: float) -> str:
+    """Returns how long something took: `0.4s`, `41.3s`, `1m 12s`, `3d 4h`."""
+    if seconds < 59.95:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = round(seconds)
+    for (size, unit), (smaller, small_unit) in pairwise(_STEPS):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size}{unit}" + (f" {rest}{small_unit}" if rest else "")
+    return f"{whole}s"
+
+
+def clock(text: str | None, now: float) -> str:
+    """Returns a moment as local time, with its date when that is not today's."""
+    at = moment(text)
+    if at is None:
+        return ""
+    local, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
+    return f"{local:%H:%M:%S}" if local.date() == today.date() else f"{local:%Y-%m-%d %H:%M:%S}"
+
+
+def took(thing: dict[str, Any], now: float) -> float | None:
+    """Returns the seconds that a run or a step took, or has taken so far."""
+    started, ended = moment(thing["started_at"]), moment(thing["ended_at"])
+    return None if started is None else (now if ended is None else ended) - started

@@ -1,0 +1,406 @@
+"""What commands ask for, print and end with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskrun.cli.exits import Code
+from taskrun.cli.visible import to_json
+from taskrun.words.errors import AmbiguousRun, DaemonError, InputInvalid, JournalDamaged, RunEnded, RunNotFound
+from taskrun.words.records import Status
+from tests.cli.fakes import FOREVER, NOW, FakeDaemon, FakeTerminal, a_run, a_step, shown, typed
+
+RUN = a_run()
+DONE = a_run(status=Status.SUCCEEDED, started_at=NOW - 10, ended_at=NOW - 2, output='{"a":1}')
+LOG = {
+    "seq": 1,
+    "at": "2027-01-15T08:00:00.000+00:00",
+    "run": RUN["id"],
+    "step": None,
+    "stream": "stdout",
+    "text": "hi",
+}
+WATCH = [{"kind": "run", "run": RUN}, {"kind": "ready"}]
+
+
+def starting(run: dict[str, Any] = RUN, created: bool = True, **more: Any) -> FakeDaemon:
+    return FakeDaemon(start={"run": run, "created": created}, watch=WATCH, find=run["id"], **more)
+
+
+def ending(run: dict[str, Any]) -> list[dict[str, Any]]:
+    return [LOG | {"kind": "log"}, {"kind": "end", "run": run}]
+
+
+# ---- start
+
+
+async def test_start_prints_the_id_alone_into_a_pipe(pipe: FakeTerminal) -> None:
+    daemon = starting()
+    assert await typed("start processFile --path song.mp3 --dry", pipe, daemon) == 0
+    assert pipe.written == RUN["id"] + "\n"
+    asked = daemon.params("start")
+    assert asked["job"] == "processFile"
+    assert json.loads(asked["input"]) == {"path": "song.mp3", "dry": True}
+    assert asked["source"] == "cli"
+    assert len(asked["intent"]) == 24
+
+
+async def test_start_tells_a_person_what_to_type_next(screen: FakeTerminal) -> None:
+    assert await typed("start processFile --path song.mp3", screen, starting()) == 0
+    assert screen.written == ""
+    assert "processFile  path=song.mp3" in screen.chatter
+    assert "follow: taskrun tail 7k3fq2   cancel: taskrun cancel 7k3fq2" in screen.chatter
+
+
+async def test_start_says_when_a_key_led_to_a_run_that_was_there(screen: FakeTerminal) -> None:
+    daemon = starting(created=False)
+    assert await typed("start processFile --path a --key K", screen, daemon) == 0
+    assert daemon.params("start")["key"] == "K"
+    assert "was there already" in screen.chatter
+
+
+async def test_start_reports_all_input_errors_and_records_nothing(pipe: FakeTerminal) -> None:
+    daemon = starting()
+    assert await typed("start processFile --bitrate hi --pth x", pipe, daemon) == Code.USAGE
+    assert pipe.chatter.splitlines() == [
+        'error: --bitrate "hi" is not an integer',
+        "error: there is no option --pth",
+        "  did you mean  --path",
+        "error: --path is required",
+        "  usage: taskrun start processFile --path TEXT [--bitrate INTEGER] [--dry] [--tags TEXT …] [--key TEXT]",
+    ]
+    assert "start" not in [op for op, _ in daemon.asked]
+
+
+async def test_start_of_an_unknown_job_says_which_was_meant(pipe: FakeTerminal) -> None:
+    assert await typed("start procesFile", pipe, starting()) == Code.NOT_FOUND
+    assert pipe.chatter == 'error: no job "procesFile"\n  did you mean  processFile\n'
+
+
+async def test_a_discarded_trigger_prints_its_run_and_exits_5(pipe: FakeTerminal) -> None:
+    run = a_run(status=Status.DISCARDED, reason="throttle")
+    assert await typed("start processFile --path a", pipe, starting(run)) == Code.REFUSED
+    assert pipe.written == run["id"] + "\n"
+
+
+@pytest.mark.parametrize("source", ['{"path": "a", "bitrate": 1}', "@in.json", "-"])
+async def test_input_comes_as_json_from_a_file_or_from_standard_input(source: str, project: Path) -> None:
+    (project / "in.json").write_text('{"path": "a", "bitrate": 1}')
+    terminal = FakeTerminal(project, stdin='{"path": "a", "bitrate": 1}')
+    daemon = starting()
+    assert await typed(["start", "processFile", "--input", source, "--bitrate", "2"], terminal, daemon) == 0
+    assert json.loads(daemon.params("start")["input"]) == {"path": "a", "bitrate": 2}
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["start", "processFile", "--input", "{"], "--input is no JSON"),
+        (["start", "processFile", "--input", '{"path": NaN}'], "NaN is not a JSON value"),
+        (["start", "processFile", "--input", "@nowhere"], "--input @nowhere: No such file"),
+        (["start", "processFile", "--path", "a", "--in", "5"], "--in"),
+        (["start", "processFile", "--path", "a", "--at", "noon"], '--at "noon" is not a time'),
+        (["start"], "name a job"),
+        (["strat"], 'no command "strat"'),
+        (["list", "--status", "odd"], '--status "odd" is not one of scheduled'),
+        (["list", "--since", "1"], "--since"),
+        (["list", "-n", "0"], "0"),
+        (["list", "--odd"], "--odd"),
+        (["cancel"], "name a run, or pick runs"),
+        (["cancel", "abcd", "--job", "x"], "not both"),
+        (["--config"], "--config needs a file"),
+        (["show"], "RUN"),
+    ],
+)
+async def test_misuse_exits_2_and_says_why(command: list[str], message: str, pipe: FakeTerminal) -> None:
+    assert await typed(command, pipe, starting()) == Code.USAGE
+    assert message in pipe.chatter
+    assert pipe.written == ""
+
+
+async def test_a_misspelt_command_is_recognised(pipe: FakeTerminal) -> None:
+    assert await typed("strat", pipe, starting()) == Code.USAGE
+    assert "did you mean  taskrun start" in pipe.chatter
+
+
+async def test_config_may_stand_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "taskrun.toml").write_text("")
+    for command in ("--config else/taskrun.toml list", "list --config=else/taskrun.toml"):
+        terminal = FakeTerminal(tmp_path)
+        assert await typed(command, terminal, FakeDaemon(runs=[])) == 0, terminal.chatter
+    missing = FakeTerminal(tmp_path)
+    assert await typed("list", missing, FakeDaemon(runs=[])) == Code.USAGE
+    assert "taskrun init" in missing.chatter
+
+
+# ---- run
+
+
+async def test_run_follows_on_standard_error_and_prints_the_output(pipe: FakeTerminal) -> None:
+    daemon = starting(tail=ending(DONE))
+    assert await typed("run processFile --path a", pipe, daemon) == 0
+    assert pipe.written == '{"a": 1}\n'
+    assert "hi\n" in pipe.chatter
+    assert "✓ done  7k3fq2 processFile" in pipe.chatter
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "code"),
+    [
+        (Status.SUCCEEDED, None, 0),
+        (Status.FAILED, None, 1),
+        (Status.FAILED, "timeout", 124),
+        (Status.CANCELLED, "explicit", 130),
+        (Status.DISCARDED, "throttle", 5),
+    ],
+)
+@pytest.mark.parametrize("command", ["run processFile --path a", "start -f processFile --path a", "tail @last"])
+async def test_commands_that_follow_one_run_end_with_its_code(
+    command: str, status: Status, reason: str | None, code: int, pipe: FakeTerminal
+) -> None:
+    run = a_run(status=status, reason=reason, started_at=NOW, ended_at=NOW, output='"x"')
+    assert await typed(command, pipe, starting(tail=ending(run))) == code
+
+
+async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:
+    run = a_run(status=Status.SUCCEEDED, output='"a\\nb"')
+    assert await typed("run processFile --path a", pipe, starting(tail=ending(run))) == 0
+    assert pipe.written == "a\nb\n"
+
+
+async def test_json_of_run_is_the_run_and_nothing_else(pipe: FakeTerminal) -> None:
+    assert await typed("run processFile --path a --json", pipe, starting(tail=ending(DONE))) == 0
+    assert json.loads(pipe.written) == DONE
+
+
+async def interrupted(command: str, terminal: FakeTerminal, daemon: FakeDaemon, times: int = 1) -> int:
+    task = asyncio.ensure_future(typed(command, terminal, daemon))
+    while not any(op in ("tail", "watch", "wait") for op, _ in daemon.asked):
+        await asyncio.sleep(0)
+    for _ in range(times):
+        await asyncio.sleep(0)
+        terminal.interrupt()
+    return await task
+
+
+async def test_ctrl_c_cancels_a_run_and_waits_for_its_end(pipe: FakeTerminal) -> None:
+    cancelled = asyncio.Event()
+    ended = a_run(status=Status.CANCELLED, reason="explicit", ended_at=NOW)
+
+    class Ending(FakeDaemon):
+        async def stream(self, op: str, **params: Any) -> Any:
+            self.asked.append((op, params))
+            if op == "tail":
+                await cancelled.wait()
+                yield {"kind": "end", "run": ended}
+
+    daemon = Ending(start={"run": RUN, "created": True}, cancel=lambda **_: cancelled.set())
+    assert await interrupted("run processFile --path a", pipe, daemon) == 130
+    assert daemon.params("cancel")["run"] == RUN["id"]
+    assert "Ctrl-C again kills it" in pipe.chatter
+
+
+async def test_a_second_ctrl_c_leaves_at_once(pipe: FakeTerminal) -> None:
+    daemon = starting(tail=[FOREVER], cancel=[])
+    assert await interrupted("run processFile --path a", pipe, daemon, times=2) == 130
+    assert [params.get("grace") for op, params in daemon.asked if op == "cancel"] == [None, 0]
+
+
+@pytest.mark.parametrize("command", ["start -f processFile --path a", "tail @last", "wait @last"])
+async def test_ctrl_c_only_stops_looking_and_says_that_the_run_goes_on(command: str, pipe: FakeTerminal) -> None:
+    daemon = starting(tail=[FOREVER], wait=[FOREVER])
+    assert await interrupted(command, pipe, daemon) == 130
+    assert "7k3fq2 goes on: taskrun" in pipe.chatter
+    assert "cancel" not in [op for op, _ in daemon.asked]
+
+
+async def test_ctrl_c_ends_a_live_listing_well(screen: FakeTerminal) -> None:
+    screen.facts = type(screen.facts)(**{**_fields(screen), "cursor": True})
+    daemon = FakeDaemon(watch=[*WATCH, FOREVER])
+    assert await interrupted("list -w", screen, daemon) == 0
+    assert screen.written.endswith("\x1b[?25h")
+
+
+def _fields(terminal: FakeTerminal) -> dict[str, Any]:
+    return {name: getattr(terminal.facts, name) for name in terminal.facts.__slots__}
+
+
+# ---- looking
+
+
+async def test_a_piped_listing_is_tab_separated_with_full_ids_and_cut_values(pipe: FakeTerminal) -> None:
+    long = a_run(input=to_json({"path": "x" * 400}))
+    assert await typed("list", pipe, FakeDaemon(runs=[long])) == 0
+    cells = pipe.written.rstrip("\n").split("\t")
+    assert cells[:4] == [long["id"], "processFile", "running", long["created_at"]]
+    assert len(cells[-1]) == 200
+    assert cells[-1].endswith("…")
+
+
+async def test_a_listing_asks_for_what_was_typed(pipe: FakeTerminal) -> None:
+    daemon = FakeDaemon(runs=[])
+    await typed("ps --job a --status failed,queued --status failed -n 5", pipe, daemon)
+    assert daemon.params("runs") == {"job": "a", "status": ["failed", "queued"], "since": None, "limit": 5}
+    every = FakeDaemon(runs=[])
+    await typed("list --all", pipe, every)
+    assert every.params("runs")["limit"] is None
+
+
+@pytest.mark.parametrize(
+    ("command", "answers"),
+    [
+        ("list --json", {"runs": [RUN]}),
+        ("show @last --json", {"show": shown(RUN, [a_step("fetch")])}),
+        ("start processFile --path a --json", {}),
+        ("jobs --json", {}),
+        ("jobs processFile --json", {}),
+        ("retry @last --json", {"retry": RUN}),
+        ("pause @last --json", {"pause": [RUN]}),
+        ("resume processFile --json", {"resume": []}),
+        ("cancel @last --json", {"cancel": [RUN]}),
+        ("wait @last --json", {"wait": [DONE]}),
+        ("start -f processFile --path a --json", {"tail": ending(DONE)}),
+        ("show -w @last --json", {"show": shown(DONE)}),
+    ],
+)
+@pytest.mark.parametrize("tty", [False, True])
+async def test_json_is_one_document_and_nothing_else(
+    command: str, answers: dict[str, Any], tty: bool, project: Path
+) -> None:
+    terminal = FakeTerminal(project, out_tty=tty, err_tty=tty, in_tty=tty, colour=tty, cursor=tty)
+    assert await typed(command, terminal, starting(**answers)) == 0, terminal.chatter
+    json.loads(terminal.written)
+    assert "\x1b" not in terminal.written
+
+
+async def test_json_of_what_streams_is_one_document_for_each_line(pipe: FakeTerminal) -> None:
+    assert await typed("tail @last --json", pipe, starting(tail=ending(DONE))) == 0
+    assert [json.loads(line) for line in pipe.written.splitlines()] == [LOG]
+    pipe.written = ""
+    assert await interrupted("list -w --json", pipe, FakeDaemon(watch=[*WATCH, FOREVER])) == 0
+    assert [json.loads(line) for line in pipe.written.splitlines()] == [RUN]
+
+
+async def test_a_tail_goes_on_over_a_restart_without_gap_or_repeat(pipe: FakeTerminal) -> None:
+    lines = [LOG | {"seq": seq, "text": f"line {seq}"} for seq in (1, 2, 3)]
+    streams = [[lines[0], lines[1], DaemonError("gone")], [lines[1], lines[2], {"kind": "end", "run": DONE}]]
+
+    class Restarting(FakeDaemon):
+        async def stream(self, op: str, **params: Any) -> Any:
+            self.answers[op] = streams.pop(0)
+            async for item in super().stream(op, **params):
+                yield {"kind": "log", **item}
+
+    daemon = Restarting(find=RUN["id"])
+    assert await typed("tail @last", pipe, daemon) == 0
+    assert pipe.written == "line 1\nline 2\nline 3\n"
+    assert [params["after"][RUN["id"]] for op, params in daemon.asked if op == "tail"] == [0, 2]
+    assert "resumed at 7k3fq2:2" in pipe.chatter
+
+
+async def test_wait_gives_up_in_time(pipe: FakeTerminal) -> None:
+    assert await typed("wait @last --timeout 1ms", pipe, starting(wait=[FOREVER])) == Code.TIMED_OUT
+    assert "still not ended: 7k3fq2" in pipe.chatter
+
+
+# ---- changing
+
+
+async def test_a_filter_that_hits_several_needs_a_yes(pipe: FakeTerminal, screen: FakeTerminal) -> None:
+    runs = [a_run("aaaaaaaaaaaa"), a_run("bbbbbbbbbbbb"), a_run("cccccccccccc", input='{"path":"other"}')]
+    command = "cancel --job processFile --path song.mp3"
+
+    def daemon() -> FakeDaemon:
+        return FakeDaemon(runs=runs, cancel=lambda run, **_: [one for one in runs if one["id"] == run])
+
+    refusing = daemon()
+    assert await typed(command, pipe, refusing) == Code.USAGE
+    assert "would cancel 2 runs" in pipe.chatter
+    assert "cancel" not in [op for op, _ in refusing.asked]
+    for terminal, typing in ((pipe, command + " -y"), (screen, command)):
+        terminal.answers = ["y"]
+        willing = daemon()
+        assert await typed(typing, terminal, willing) == 0
+        cancelled = [params["run"] for op, params in willing.asked if op == "cancel"]
+        assert cancelled == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
+    screen.answers = ["n"]
+    assert await typed(command, screen, daemon()) == Code.USAGE
+
+
+async def test_cancelling_what_has_ended_changes_nothing(pipe: FakeTerminal) -> None:
+    daemon = starting(show=shown(DONE), cancel=[])
+    assert await typed("cancel @last --json", pipe, daemon) == 0
+    assert json.loads(pipe.written) == []
+
+
+async def test_retry_prints_the_new_id(pipe: FakeTerminal) -> None:
+    daemon = starting(retry=a_run("newnewnewnew"))
+    assert await typed("retry @last --from fetch", pipe, daemon) == 0
+    assert pipe.written == "newnewnewnew\n"
+    assert daemon.params("retry") == {"run": RUN["id"], "step": "fetch"}
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (RunNotFound('no run "abcd"'), 3, 'error: no run "abcd"\n  see what there is: taskrun list --all'),
+        (AmbiguousRun("7k3f", [("7k3fq2", "a", NOW), ("7k3fzz", "b", NOW)]), 3, '"7k3f" matches 2 runs: 7k3fq2 a'),
+        (InputInvalid("j", [("a.b_c", "Expected int"), ("", "odd")]), 2, "error: --a.b-c: Expected int\nerror: odd"),
+        (RunEnded("run x has ended"), 5, "error: run x has ended"),
+        (DaemonError("no answer"), 4, "error: no answer\n  see what it says: taskrun daemon logs"),
+        (JournalDamaged("damaged"), 4, "error: damaged"),
+        (ZeroDivisionError("oops"), 125, "taskrun's own fault"),
+        (BrokenPipeError(), 141, ""),
+    ],
+)
+async def test_errors_have_their_code_and_say_what_to_type(
+    error: Exception, code: int, said: str, pipe: FakeTerminal
+) -> None:
+    assert await typed("show abcd", pipe, FakeDaemon(find=error)) == code
+    assert said in pipe.chatter
+    assert pipe.written == ""
+
+
+# ---- help
+
+
+@pytest.mark.parametrize(
+    "command", ["init", "jobs", "start", "run", "send", "list", "show", "tail", "wait", "cancel", "retry", "pause"]
+)
+async def test_every_command_has_help_with_an_example(command: str, pipe: FakeTerminal) -> None:
+    assert await typed(f"{command} --help", pipe, FakeDaemon()) == 0
+    assert "Example: taskrun" in pipe.written
+
+
+async def test_the_help_of_a_job_lists_its_options(pipe: FakeTerminal) -> None:
+    assert await typed("start processFile --help", pipe, FakeDaemon()) == 0
+    for text in ("--path TEXT", "--bitrate INTEGER", "default 128", "--dry / --no-dry", "--input.key TEXT", "required"):
+        assert text in pipe.written
+
+
+async def test_alone_it_lists_the_commands(pipe: FakeTerminal) -> None:
+    assert await typed([], pipe, FakeDaemon()) == 0
+    assert "start" in pipe.written
+    assert await typed("--version", pipe, FakeDaemon()) == 0
+
+
+# ---- init
+
+
+async def test_init_writes_a_project_and_overwrites_nothing(tmp_path: Path) -> None:
+    terminal = FakeTerminal(tmp_path)
+    assert await typed("init shop", terminal, FakeDaemon()) == 0
+    assert "next: cd shop && taskrun run hello" in terminal.chatter
+    (tmp_path / "shop" / "jobs" / "hello.py").write_text("mine")
+    assert await typed("init shop", terminal, FakeDaemon()) == 0
+    assert (tmp_path / "shop" / "jobs" / "hello.py").read_text() == "mine"
+    assert (tmp_path / "shop" / "taskrun.toml").exists()
