@@ -29,12 +29,13 @@ class Runs:
         self.owned = Index(_owned)
         self.wakes = Index(_wakes)
         self.deadlines = Index(_deadlines)
-        self.keyed = Index(_keyed)
         self.debounced = Index(_debounced)
+        self._moving = [value for value in vars(self).values() if isinstance(value, Index)]
+        self.keyed = Index(_keyed)
         self.all = Index(_all)
         self.of_job = Index(_of_job)
         self.children = Index(_children)
-        self._indexes = [value for value in vars(self).values() if isinstance(value, Index)]
+        self._every = [value for value in vars(self).values() if isinstance(value, Index)]
         self._seq = 0
 
     def next_seq(self) -> int:
@@ -44,7 +45,7 @@ class Runs:
 
     def change(self, old: Run | None, new: Run | None) -> None:
         """Replaces a run by its successor; None stands for no run."""
-        for index in self._indexes:
+        for index in self._every if old is None or new is None else self._moving:
             index.move(old, new)
         if old is not None:
             self.counts[old.job, old.status] -= 1
