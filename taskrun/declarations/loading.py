@@ -1,0 +1,286 @@
+"""Loads a project's job files, each once and under one name, whatever it is imported as. Called by `registry.discover`.
+
+`jobs/music.py` is the module `jobs.music`, with or without an `__init__.py`. Its folder is importable too: `import audio`
+beside it gives `jobs.audio`, and not a second copy. What is installed goes before such a neighbour, as at the end of
+`sys.path`. Files of the project are always compiled anew, since cached bytecode can miss an edit within one second.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+APART = "taskrun_project"  # holds modules whose own names are taken, such as those of a folder called `email`
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file."""
+
+    file: str
+    line: int
+    text: str
+
+
+class Files:
+    """The job files of one project.
+
+    Parameters:
+        root: the project's folder, which is put on `sys.path`.
+    """
+
+    _last: Files | None = None
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.problems: list[Problem] = []
+        self.tried: list[Path] = []
+        self._folders: set[Path] = set()
+        self._bases: dict[Path, str] = {}  # folder above the top package → prefix of the names of what is in it
+        self._added: list[str] = []  # entries of sys.path
+        self._before = set(sys.modules)
+        self._finder = _Finder(self)
+
+    def __enter__(self) -> Files:
+        """Takes the place of a project that was loaded before in this process."""
+        if Files._last is not None:
+            Files._last._forget()
+        Files._last = self
+        self._add_path(self.root, 0)
+        sys.meta_path.insert(0, self._finder)
+        importlib.invalidate_caches()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """The finder stays: handlers may import neighbours while they run."""
+
+    def _forget(self) -> None:
+        for name in set(sys.modules) - self._before:
+            if any(folder in self._folders for folder in _places(sys.modules[name])):
+                del sys.modules[name]
+        sys.meta_path.remove(self._finder)
+        for entry in self._added:
+            if entry in sys.path:
+                sys.path.remove(entry)
+
+    # ---- loading
+
+    def load(self, entries: Iterable[str]) -> list[ModuleType]:
+        """Loads modules, packages, folders, files and globs; what fails becomes a problem."""
+        modules = [module for entry in entries for module in self._load_entry(entry)]
+        return list({id(module): module for module in modules}.values())
+
+    def loaded(self) -> list[Path]:
+        """Returns the files of the project that make up what was loaded, broken ones and helpers included."""
+        files = {file for name in set(sys.modules) - self._before if (file := self._own_file(sys.modules[name]))}
+        return sorted(files | set(self.tried))
+
+    def _load_entry(self, entry: str) -> Iterator[ModuleType]:
+        path = self.root / entry
+        if path.is_dir() or path.is_file():
+            yield from self._load_files(_sources(path))
+        elif any(sign in entry for sign in "*?["):
+            top = Path(path.anchor)
+            found = sorted(top.glob(str(path.relative_to(top))))
+            if not found:
+                self._complain(f'no file fits "{entry}"')
+            yield from self._load_files(source for each in found for source in _sources(each))
+        elif self._is_module(entry):
+            yield from self._load_module(entry)
+        else:
+            self._complain(f'"{entry}" is no module, package, folder or file in {self.root}')
+
+    def _load_files(self, files: Iterable[Path]) -> Iterator[ModuleType]:
+        for file in files:
+            self.tried.append(file)
+            self._add_folder(file.parent)
+            name = self.name_of(file)
+            if name is not None and (module := self._import(name, str(file))) is not None:
+                yield module
+
+    def _load_module(self, name: str) -> Iterator[ModuleType]:
+        module = self._import(name, name)
+        if module is None:
+            return
+        yield module
+        for folder in getattr(module, "__path__", ()):
+            for file in _sources(Path(folder)):
+                parts = file.relative_to(folder).with_suffix("").parts
+                inner = self._import(".".join((name, *parts)), str(file))
+                if inner is not None:
+                    yield inner
+
+    def _import(self, name: str, what: str) -> ModuleType | None:
+        try:
+            return importlib.import_module(name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: user code runs here
+            self.problems.append(self._problem(error, what))
+            return None
+
+    def _is_module(self, name: str) -> bool:
+        try:
+            return find_spec(name) is not None
+        except (ImportError, ValueError, AttributeError):
+            return name.partition(".")[0] in sys.modules or find_spec(name.partition(".")[0] or "-") is not None
+
+    # ---- names
+
+    def name_of(self, file: Path) -> str | None:
+        """Returns the one name of a file's module, None if it belongs to no folder of jobs."""
+        folder = next((folder for folder in (file.parent, *file.parent.parents) if folder in self._folders), None)
+        if folder is None:
+            return None
+        base = self.root if file.is_relative_to(self.root) else folder.parent
+        parts = file.relative_to(base).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if not parts:
+            return None
+        return self._prefix(base, parts[0]) + ".".join(parts)
+
+    def _prefix(self, base: Path, top: str) -> str:
+        """Makes sure that the top of a name is ours; returns what has to stand before it if it cannot be."""
+        place = base / top
+        if place not in self._bases:
+            self._bases[place] = self._claim(base, place)
+        return self._bases[place]
+
+    def _claim(self, base: Path, place: Path) -> str:
+        top = sys.modules.get(place.name)
+        if top is not None and (_is_at(top, place)):
+            return ""
+        if top is None and place.name not in sys.stdlib_module_names:
+            if place.is_dir() and not (place / "__init__.py").exists():
+                _make_package(place.name, place)  # else an installed package of that name would go before it
+            return ""
+        number = len([name for name in sys.modules if name.startswith(APART) and "." not in name])
+        _make_package(f"{APART}{number or ''}", base)
+        return f"{APART}{number or ''}."
+
+    def _add_folder(self, folder: Path) -> None:
+        if folder not in self._folders:
+            self._folders.add(folder)
+            self._add_path(folder, len(sys.path))
+
+    def _add_path(self, folder: Path, at: int) -> None:
+        if str(folder) not in sys.path:
+            sys.path.insert(at, str(folder))
+            self._added.append(str(folder))
+
+    def owns(self, file: Path) -> bool:
+        """Whether a file is the project's own code."""
+        return file.is_relative_to(self.root) and not {"site-packages", "dist-packages"}.intersection(file.parts)
+
+    def _own_file(self, module: ModuleType) -> Path | None:
+        file = getattr(module, "__file__", None)
+        path = Path(file) if isinstance(file, str) else None
+        return path if path is not None and (self.owns(path) or path.parent in self._folders) else None
+
+    # ---- problems
+
+    def _complain(self, text: str) -> None:
+        self.problems.append(Problem("taskrun.toml", 0, f"jobs: {text}"))
+
+    def _problem(self, error: BaseException, what: str) -> Problem:
+        file, line = self._where(error, what)
+        text = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}".rstrip(": ")
+        return Problem(file, line, text if file == what else f"{text} (while loading {what})")
+
+    def _where(self, error: BaseException, what: str) -> tuple[str, int]:
+        """Returns the innermost place in the project's own code."""
+        if isinstance(error, SyntaxError) and error.filename:
+            return error.filename, error.lineno or 0
+        frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+        own = [place for place in frames if place[0] == what or self.owns(Path(place[0]))]
+        return own[-1] if own and not own[-1][0].startswith(_PACKAGE) else (what, 0)
+
+
+_PACKAGE = str(Path(__file__).parents[1]) + "/"
+
+
+def _sources(path: Path) -> Iterator[Path]:
+    """Returns the Python files of a folder and the folders in it, or the file itself."""
+    if path.is_file():
+        if path.suffix == ".py":
+            yield path.resolve()
+        return
+    for each in sorted(path.iterdir()):
+        hidden = each.name.startswith(("_", "."))
+        if not hidden and (each.is_file() or not (each / "pyvenv.cfg").exists()):
+            yield from _sources(each)
+
+
+def _places(module: ModuleType) -> Iterator[Path]:
+    """Returns the folders that a module stands in, or stands for."""
+    file = getattr(module, "__file__", None)
+    if isinstance(file, str):
+        yield Path(file).parent
+    yield from (Path(entry) for entry in getattr(module, "__path__", ()) if isinstance(entry, str))
+
+
+def _is_at(module: ModuleType, place: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return place in _places(module) or (isinstance(file, str) and Path(file) == place.with_suffix(".py"))
+
+
+def _make_package(name: str, folder: Path) -> None:
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    sys.modules[name] = module_from_spec(spec)
+
+
+# ---- importing
+
+
+class _Finder(MetaPathFinder):
+    """Finds the project's modules where `sys.path` has them, and gives each its one name."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Returns how to load a module of the project, None for all others."""
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.origin is None or not isinstance(spec.loader, SourceFileLoader):
+            return None
+        file = Path(spec.origin)
+        known_as = self._files.name_of(file)
+        if known_as is not None and known_as != name:
+            return ModuleSpec(name, _Alias(known_as), origin=spec.origin)
+        if known_as is not None or self._files.owns(file):
+            spec.loader = _Fresh(name, spec.origin)
+            return spec
+        return None
+
+
+class _Alias(Loader):
+    """Gives a module that is known under another name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """An empty one, to be replaced."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Puts the real one in its place."""
+        sys.modules[module.__name__] = importlib.import_module(self._name)
+
+
+class _Fresh(SourceFileLoader):
+    """Compiles a file whatever bytecode there is, and leaves none."""
+
+    def path_stats(self, path: Any) -> Any:
+        """Refuses, which is how importlib is told to go without bytecode."""
+        raise OSError("not to be cached")

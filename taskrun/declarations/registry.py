@@ -1,0 +1,151 @@
+"""The jobs and pipes that a queue or a worker has, by name; and what starts what.
+
+Made by a `Queue` from what it is given, or by `discover` from a project's files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from taskrun.declarations.job import Job
+from taskrun.declarations.loading import Files, Problem
+from taskrun.declarations.pipe import Pipe, Source
+from taskrun.rules.policies import Cron, Prepared
+from taskrun.words.errors import DefinitionError
+
+log = logging.getLogger("taskrun.triggers")
+N = TypeVar("N", Job, Pipe)
+
+
+class Registry:
+    """Jobs and pipes by name.
+
+    Parameters:
+        jobs: jobs, a dict from names to jobs, or a module that holds them.
+        pipes: pipes; those that a job names as its trigger are found by themselves.
+
+    Raises:
+        DefinitionError: two of one name, a key that differs from the name, or a job that cannot work.
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[Job] | Mapping[str, Job] | ModuleType = (),
+        pipes: Iterable[Pipe] | Mapping[str, Pipe] | ModuleType = (),
+    ) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.pipes: dict[str, Pipe] = {}
+        self.triggers: dict[str, list[tuple[Job, Source]]] = {}  # topic → what it starts
+        for pipe in _members(pipes, Pipe):
+            self.add_pipe(pipe)
+        for job in _members(jobs, Job):
+            self.add_job(job)
+        if isinstance(jobs, ModuleType):
+            for pipe in _members(jobs, Pipe):
+                self.add_pipe(pipe)
+
+    def add_job(self, job: Job) -> None:
+        """Adds a job and the pipes that start it. Raises DefinitionError and adds nothing if it cannot work."""
+        _refuse_twin(self.jobs, job, "jobs")
+        job.verify()
+        for source in job.options.triggers:
+            if isinstance(source.ref, Pipe):
+                self.add_pipe(source.ref)
+        if job.name in self.jobs:
+            return
+        self.jobs[job.name] = job
+        for source in job.options.triggers:
+            self.triggers.setdefault(source.topic, []).append((job, source))
+
+    def add_pipe(self, pipe: Pipe) -> None:
+        """Adds a pipe."""
+        _refuse_twin(self.pipes, pipe, "pipes")
+        self.pipes[pipe.name] = pipe
+
+    def topics(self) -> list[str]:
+        """Returns the topics (`pipe:NAME`, `job:NAME`) that start a job."""
+        return list(self.triggers)
+
+    def crons(self) -> list[tuple[Job, Cron]]:
+        """Returns the schedules of all jobs."""
+        return [(job, cron) for job in self.jobs.values() for cron in job.options.crons]
+
+    def route(self, topic: str, data: str) -> list[Prepared]:
+        """Returns the triggers that an event (JSON text) makes. One that fails is logged and leaves the others alone."""
+        made = [_prepared(job, source, data) for job, source in self.triggers.get(topic, ())]
+        return [prepared for prepared in made if prepared is not None]
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What a project's files hold.
+
+    Parameters:
+        problems: what is wrong with files and jobs; the others work.
+        files: the source files that were loaded, helpers and broken ones included.
+    """
+
+    registry: Registry
+    problems: list[Problem]
+    files: list[Path]
+
+
+def discover(entries: Iterable[str], root: Path) -> Discovery:
+    """Loads the jobs and pipes of a project.
+
+    Parameters:
+        entries: modules, packages, folders, files or globs. Files and folders that start with `_` or `.` are skipped.
+        root: the project's folder.
+    """
+    registry = Registry()
+    with Files(root) as files:
+        modules = files.load(entries)
+    problems = list(files.problems)
+    for thing in _declared(modules):
+        try:
+            registry.add_job(thing) if isinstance(thing, Job) else registry.add_pipe(thing)
+        except Exception as error:  # a validator's own code may raise anything
+            problems.append(Problem(thing.file, thing.line, str(error) or type(error).__name__))
+    return Discovery(registry, problems, files.loaded())
+
+
+def _declared(modules: Iterable[ModuleType]) -> list[Job | Pipe]:
+    """Returns the pipes and jobs of modules, each once, however often it is imported."""
+    things = [thing for module in modules for thing in vars(module).values() if isinstance(thing, (Pipe, Job))]
+    return sorted({id(thing): thing for thing in things}.values(), key=lambda thing: isinstance(thing, Job))
+
+
+def _prepared(job: Job, source: Source, data: str) -> Prepared | None:
+    try:
+        value = source.input_for(data)
+        return None if value is None else job.prepare(value)
+    except Exception:  # code of users
+        log.exception("%s does not start %s: its trigger failed", source.topic, job.name)
+        return None
+
+
+def _members(given: Iterable[N] | Mapping[str, N] | ModuleType, kind: type[N]) -> list[N]:
+    """Returns the jobs or pipes in what a user gives, each once."""
+    if isinstance(given, ModuleType):
+        found = {id(one): one for one in vars(given).values() if isinstance(one, kind)}
+        return list(found.values())
+    things = list(given.values() if isinstance(given, Mapping) else given)
+    for thing in things:
+        if not isinstance(thing, kind):
+            raise DefinitionError(f"{thing!r} is not a {kind.__name__.lower()}; put @job on a function to make it one")
+    if isinstance(given, Mapping):
+        for key, thing in given.items():
+            if key != thing.name:
+                raise DefinitionError(f'the key "{key}" differs from the name "{thing.name}"')
+    return things
+
+
+def _refuse_twin(known: Mapping[str, N], new: N, what: str) -> None:
+    old = known.get(new.name)
+    if old is not None and old is not new:
+        raise DefinitionError(f'two {what} are named "{new.name}": {old.file}:{old.line} and {new.file}:{new.line}')

@@ -1,0 +1,208 @@
+"""Whether a trigger becomes a run, and when it may start: each rule once, as a pure function of (request, facts, now).
+
+Called by the engine inside a transaction, which reads the facts before and writes the decision after. The order is
+validate (done before) → key → throttle (discard) → debounce → delay; at a start: throttle (queue), then concurrency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from taskrun.rules.policies import Debounce, Terms
+from taskrun.words.records import Run, Status
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated trigger.
+
+    Parameters:
+        run: the run that it is to become; its status and what follows from `terms` are not decided yet.
+        delay_until: it is not to start before this moment.
+        paused: its job is paused: the run is recorded and held.
+    """
+
+    run: Run
+    terms: Terms
+    delay_until: float | None = None
+    paused: bool = False
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the journal knows that bears on a request.
+
+    Parameters:
+        known: the newest run of the job with this key.
+        throttle_at: the start of the last accepted trigger of this throttle, in mode discard.
+        burst: the scheduled run that holds the debounce id.
+        burst_since: the first trigger of that burst.
+        leading_until: triggers before this moment belong to a burst that a run has led.
+    """
+
+    known: Run | None = None
+    throttle_at: float | None = None
+    burst: Run | None = None
+    burst_since: float | None = None
+    leading_until: float | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of a request.
+
+    Parameters:
+        run: the run to insert, or the one that there is already.
+        new: which of the two.
+        superseded: a run that ends `cancelled`, reason `debounce`.
+        facts: small facts to write.
+    """
+
+    run: Run
+    new: bool = True
+    superseded: Run | None = None
+    facts: dict[str, str | None] = {}
+
+
+class BurstFact(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a debounce id."""
+
+    since: float | None = None
+    leading_until: float | None = None
+
+
+def throttle_fact(id: str) -> str:
+    """Returns the key of the fact that a discarding throttle keeps: the last accepted start."""
+    return f"throttle:{id}"
+
+
+def debounce_fact(id: str) -> str:
+    """Returns the key of the fact that a debounce keeps, a `BurstFact`."""
+    return f"debounce:{id}"
+
+
+def gather(terms: Terms, known: Run | None, burst: Run | None, get: Callable[[str], str | None]) -> Facts:
+    """Returns the facts for a request; `get` reads a small fact."""
+    throttle_at, kept = None, BurstFact()
+    if terms.throttle is not None and terms.throttle.mode == "discard":
+        text = get(throttle_fact(terms.throttle.id or ""))
+        throttle_at = None if text is None else msgspec.json.decode(text, type=float)
+    if terms.debounce is not None and (text := get(debounce_fact(terms.debounce.id or ""))) is not None:
+        kept = msgspec.json.decode(text, type=BurstFact)
+    return Facts(
+        known=known, throttle_at=throttle_at, burst=burst, burst_since=kept.since, leading_until=kept.leading_until
+    )
+
+
+# ---- admission
+
+
+def decide(request: Request, facts: Facts, now: float) -> Decision:
+    """Decides what becomes of a trigger."""
+    if facts.known is not None and answers(facts.known, request.terms.key_ttl, now):
+        return Decision(run=facts.known, new=False)
+    run = with_terms(request.run, request.terms)
+    start = now if request.delay_until is None else max(now, request.delay_until)
+    if _is_throttled(request.terms, facts, start):
+        return Decision(run=replace(run, status=Status.DISCARDED, reason="throttle", ended_at=now))
+    decision = _debounced(run, request.terms.debounce, facts, now)
+    run = _held(_delayed(decision.run, start, now), request.paused)
+    return replace(decision, run=run, facts={**_throttle_facts(request.terms, start), **decision.facts})
+
+
+def answers(known: Run, ttl: float, now: float) -> bool:
+    """Whether a run answers a further trigger with its key: it is unfinished, or succeeded within the time to live."""
+    if not known.ended:
+        return True
+    return known.status is Status.SUCCEEDED and now < (known.ended_at or known.created_at) + ttl
+
+
+def with_terms(run: Run, terms: Terms) -> Run:
+    """Returns a run that carries its terms."""
+    lane, throttle = terms.concurrency, terms.throttle
+    queued = throttle is not None and throttle.mode == "queue"
+    return replace(
+        run,
+        key=terms.key,
+        retry=terms.retry,
+        priority=terms.priority,
+        timeout=terms.timeout,
+        lane=lane and lane.id,
+        lane_limit=lane and lane.limit,
+        lane_period=lane and lane.period,
+        throttle=throttle.id if throttle is not None and queued else None,
+        throttle_period=throttle.duration if throttle is not None and queued else None,
+    )
+
+
+def _is_throttled(terms: Terms, facts: Facts, start: float) -> bool:
+    throttle = terms.throttle
+    if throttle is None or throttle.mode != "discard" or facts.throttle_at is None:
+        return False
+    return abs(start - facts.throttle_at) < throttle.duration  # a delayed trigger may have been accepted for later
+
+
+def _throttle_facts(terms: Terms, start: float) -> dict[str, str | None]:
+    if terms.throttle is None or terms.throttle.mode != "discard":
+        return {}
+    return {throttle_fact(terms.throttle.id or ""): _json(start)}
+
+
+def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) -> Decision:
+    """Puts a trigger into its burst, unless it leads one."""
+    if debounce is None:
+        return Decision(run=replace(run, status=Status.QUEUED))
+    quiet_at = now + debounce.duration
+    if _leads(debounce, facts, now):
+        return Decision(run=replace(run, status=Status.QUEUED), facts=_burst_facts(debounce, None, quiet_at))
+    since = facts.burst_since if facts.burst is not None and facts.burst_since is not None else now
+    wake_at = quiet_at if debounce.timeout is None else min(quiet_at, since + debounce.timeout)
+    run = replace(run, status=Status.SCHEDULED, reason="debounce", debounce=debounce.id, wake_at=wake_at)
+    return Decision(run=run, superseded=facts.burst, facts=_burst_facts(debounce, since, quiet_at))
+
+
+def _leads(debounce: Debounce, facts: Facts, now: float) -> bool:
+    quiet = facts.leading_until is None or now >= facts.leading_until
+    return debounce.mode == "leading" and facts.burst is None and quiet
+
+
+def _burst_facts(debounce: Debounce, since: float | None, quiet_at: float) -> dict[str, str | None]:
+    leading_until = quiet_at if debounce.mode == "leading" else None
+    return {debounce_fact(debounce.id or ""): _json(BurstFact(since=since, leading_until=leading_until))}
+
+
+def _delayed(run: Run, start: float, now: float) -> Run:
+    """Schedules a run for its moment, queues one whose moment is now."""
+    wake_at = max(start, run.wake_at or start)
+    if wake_at <= now:
+        return replace(run, status=Status.QUEUED, reason=None, wake_at=None)
+    return replace(run, status=Status.SCHEDULED, reason=run.reason or "delay", wake_at=wake_at)
+
+
+def _held(run: Run, paused: bool) -> Run:
+    return replace(run, status=Status.PAUSED, reason="job") if paused else run
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+# ---- starts
+
+
+def may_start_window(limit: int, placed: int) -> bool:
+    """Whether a lane that `placed` runs are in has a place."""
+    return placed < limit
+
+
+def rolling_opens(starts: Sequence[float], limit: int, period: float, now: float) -> float | None:
+    """Returns when a lane of `limit` starts in any sliding `period` opens, None if it is open."""
+    if len(starts) < limit:
+        return None
+    opens = sorted(starts)[-limit] + period
+    return None if opens <= now else opens
+
+
+def throttle_opens(last_start: float | None, period: float, now: float) -> float | None:
+    """Returns when a throttle with a last start allows the next one, None if it does now."""
+    return None if last_start is None or last_start + period <= now else last_start + period
