@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 
-from taskrun.words.errors import DaemonError
+from taskrun.words.codec import rebuild
+from taskrun.words.errors import DaemonError, StepFailed
+from taskrun.words.records import ErrorRecord
 
 HEAD = struct.Struct(">I")
 CLIENT_CAP = 16 * 1024 * 1024  # a request or an answer over the socket
@@ -65,3 +67,11 @@ class Unframer:
 def _check(size: int, cap: int) -> None:
     if size > cap:
         raise FrameInvalid(f"a frame of {size:,} bytes is over the limit of {cap:,}")
+
+
+def refusal(record: ErrorRecord) -> Exception:
+    """Returns the error that the other side raised, as itself where it is one that this side knows."""
+    error = rebuild(record, "")
+    if isinstance(error, StepFailed) and record.type != "taskrun.StepFailed":
+        return RuntimeError(f"{record.type}: {record.message}")
+    return error

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
+from taskrun.daemon.frames import PIPE_CAP, Unframer, frame, refusal
 from taskrun.engine import messages as m
 from taskrun.rules.policies import Prepared
-from taskrun.words.codec import encode_error, rebuild
+from taskrun.words.codec import encode_error
 from taskrun.words.errors import DaemonError
-from taskrun.words.records import ErrorRecord, Step
+from taskrun.words.records import ErrorRecord, LogLine, Run, Step
 
 
 class WorkerGone(DaemonError):
@@ -56,15 +56,21 @@ Envelope = Ask | Tell | Answer | Refusal
 ENCODE = msgspec.msgpack.Encoder().encode
 DECODE = msgspec.msgpack.Decoder(Envelope).decode
 NOTHING = msgspec.Raw(ENCODE(None))
-RESULTS: dict[type[m.Asked], msgspec.msgpack.Decoder[Any]] = {
-    m.Describe: msgspec.msgpack.Decoder(m.Description),
-    m.Prepare: msgspec.msgpack.Decoder(Prepared),
-    m.PrepareEvent: msgspec.msgpack.Decoder(str),
-    m.Route: msgspec.msgpack.Decoder(list[Prepared]),
-    m.Wait: msgspec.msgpack.Decoder(Step),
-    m.StartChild: msgspec.msgpack.Decoder(Step),
-    m.Send: msgspec.msgpack.Decoder(Step),
+RESULTS: dict[type[m.Asked], Any] = {  # of what is answered with something
+    m.Describe: m.Description,
+    m.Prepare: Prepared,
+    m.PrepareEvent: str,
+    m.Route: list[Prepared],
+    m.Wait: Step,
+    m.StartChild: Step,
+    m.Send: Step,
+    m.CancelRuns: int,
+    m.Look: Run,
+    m.Show: str,
+    m.ReadLog: list[LogLine],
+    m.Order: m.Ordered,
 }
+DECODERS = {kind: msgspec.msgpack.Decoder(result) for kind, result in RESULTS.items()}
 
 
 class PipePeer:
@@ -143,9 +149,9 @@ class PipePeer:
         if future.done():  # whoever asked was cancelled
             return
         if isinstance(envelope, Refusal):
-            future.set_exception(rebuild(envelope.error))
+            future.set_exception(refusal(envelope.error))
         else:
-            decoder = RESULTS.get(kind)
+            decoder = DECODERS.get(kind)
             future.set_result(None if decoder is None else decoder.decode(envelope.value))
 
     def _send(self, envelope: Envelope) -> None:
@@ -176,7 +182,7 @@ class PipeProtocol(asyncio.Protocol):
     def __init__(self, answerer: m.Answerer) -> None:
         self._answerer = answerer
         self._unframer = Unframer(PIPE_CAP)
-        self.ended = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.peer: PipePeer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -198,6 +204,10 @@ class PipeProtocol(asyncio.Protocol):
         self.peer.lose()
         if not self.ended.done():
             self.ended.set_result(None)
+
+    def send(self, data: bytes) -> None:
+        """Sends bytes before the first message."""
+        self._transport.write(data)
 
     def close(self) -> None:
         """Closes the pipe, by which the worker ends."""

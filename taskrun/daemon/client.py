@@ -1,0 +1,156 @@
+"""The client: a blocking connection to the daemon for the command line.
+
+Import-light, since every command pays for it: no asyncio. One request at a time. A daemon that restarts ends the connection
+with `DaemonError`; whoever wants to go on connects again and resumes by its cursors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from taskrun.daemon.frames import CLIENT_CAP, Unframer, frame, refusal
+from taskrun.daemon.launch import ensure_daemon, find_daemon
+from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Reply, mismatch, speak
+from taskrun.words.config import Config
+from taskrun.words.errors import DaemonError
+
+PATIENCE = 10.0  # seconds without an answer
+CHUNK = 262_144
+
+
+class Disconnected(DaemonError):
+    """The connection ended before the answer did: the daemon has stopped, restarted or died."""
+
+
+class Client:
+    """A connection that has said hello."""
+
+    def __init__(self, connection: socket.socket, timeout: float = PATIENCE) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._unframer = Unframer(CLIENT_CAP)
+        self._payloads: list[bytes] = []
+        self._ids = itertools.count(1)
+        self.daemon = self._greet()
+
+    @classmethod
+    def connect(cls, config: Config, autostart: bool = True, timeout: float = PATIENCE) -> Client:
+        """Returns a connection to the project's daemon, which is started if need be and `autostart` allows it.
+
+        Raises:
+            DaemonError: it is not there, does not answer, or speaks another version.
+            TaskrunError: why it could not start.
+        """
+        connection = ensure_daemon(config, timeout) if autostart else find_daemon(config, timeout)
+        try:
+            return cls(connection, timeout)
+        except BaseException:
+            connection.close()
+            raise
+
+    @classmethod
+    def at(cls, path: Path, timeout: float = PATIENCE) -> Client:
+        """Returns a connection to whoever listens at `path`."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(timeout)
+        connection.connect(str(path))
+        return cls(connection, timeout)
+
+    def call(self, op: str, **params: Any) -> Any:
+        """Returns the answer to one request.
+
+        Raises:
+            DaemonError: no answer came in time.
+            Exception: what the daemon raised.
+        """
+        return self._reply(self._request(op, params)).value
+
+    def stream(self, op: str, **params: Any) -> Iterator[Any]:
+        """Yields the answers to one request until it ends; waits for them as long as the daemon lives.
+
+        Raises:
+            DaemonError: the daemon shows no sign of life.
+            Disconnected: the daemon went away; connect again.
+            Exception: what the daemon raised.
+        """
+        request = self._request(op, params)
+        while not (reply := self._reply(request)).end:
+            if reply.item is not msgspec.UNSET:
+                yield reply.item
+
+    def close(self) -> None:
+        """Ends the connection, and every stream on it, also one that another thread waits for."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- inside
+
+    def _greet(self) -> Hello:
+        ours = Hello(PROTOCOL, VERSION)
+        self._send(ours)
+        theirs = msgspec.json.decode(self._receive(), type=Hello)
+        if theirs.error is not None:
+            raise refusal(theirs.error)
+        if speak(PROTOCOL, theirs.protocol) is None:
+            raise DaemonError(mismatch(theirs, ours))
+        return theirs
+
+    def _request(self, op: str, params: dict[str, Any]) -> int:
+        request = next(self._ids)
+        self._send({"id": request, "op": op, **params})
+        return request
+
+    def _send(self, message: Any) -> None:
+        with self._trouble():
+            self._connection.settimeout(self._timeout)
+            self._connection.sendall(frame(msgspec.json.encode(message), CLIENT_CAP))
+
+    def _reply(self, request: int) -> Reply:
+        while True:
+            reply = msgspec.json.decode(self._receive(), type=Reply)
+            if reply.id not in (request, 0):
+                continue  # the rest of a stream that nobody reads any more
+            if reply.error is not None:
+                raise refusal(reply.error)
+            return reply
+
+    def _receive(self) -> bytes:
+        deadline = time.monotonic() + self._timeout
+        while not self._payloads:
+            with self._trouble():
+                self._connection.settimeout(max(0.001, deadline - time.monotonic()))
+                data = self._connection.recv(CHUNK)
+            if not data:
+                raise Disconnected("the daemon closed the connection; see: taskrun daemon logs")
+            self._payloads = self._unframer.feed(data)[::-1]
+        return self._payloads.pop()
+
+    @contextmanager
+    def _trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise DaemonError(f"the daemon gave no answer within {self._timeout:g} seconds") from error
+        except OSError as error:
+            raise Disconnected(f"the connection to the daemon broke: {error}") from error
+
+
+def new_intent() -> str:
+    """Returns a key for one trigger, under which a repeated request finds the same run."""
+    return secrets.token_hex(12)

@@ -1,0 +1,230 @@
+"""One client of the daemon: cuts its bytes into requests, has them answered, and never lets it hold up anything else.
+
+Everything that a client sends is taken for hostile: sizes are checked first, every wait has an end, what is answered but not
+read is bounded, and whoever does not keep to it is cut. Made by the server for each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import msgspec
+
+from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, Unframer, frame
+from taskrun.daemon.place import check_peer
+from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Request, mismatch, speak
+from taskrun.words.codec import encode_error
+from taskrun.words.errors import DaemonError, TaskrunError
+
+HELLO_WITHIN = 5.0
+FRAME_WITHIN = 30.0
+BEAT = 4.0  # seconds between signs of life of a stream; the client's patience is 10
+READ_WITHIN = 60.0  # seconds in which a client must read some of what it asked for
+AT_ONCE = 64  # requests of one client
+HIGH_WATER = 1024 * 1024
+
+logger = logging.getLogger(__name__)
+Answering = Callable[[bytes], Awaitable[Any] | AsyncGenerator[Any, None]]
+
+
+class Desk(Protocol):
+    """Who answers requests."""
+
+    def find(self, op: str) -> Answering:
+        """Returns what answers an op: a value to await, or a stream; raises DaemonError."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """One client.
+
+    Parameters:
+        guests: the connections that there are; this one adds and removes itself.
+        most: how many there may be.
+    """
+
+    def __init__(self, desk: Desk, guests: set[Connection], most: int) -> None:
+        self._desk = desk
+        self._guests = guests
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._unframer = Unframer(CLIENT_CAP)
+        self._greeted = False
+        self._waiting: deque[bytes] = deque()  # requests beyond those at once
+        self._answering: set[asyncio.Task[None]] = set()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._deadlines: dict[str, asyncio.TimerHandle] = {}
+        self._transport: asyncio.Transport
+
+    # ---- what asyncio says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Lets the client in, if it is this user and there is room."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        try:
+            check_peer(transport.get_extra_info("socket"))
+        except (DaemonError, OSError) as error:
+            logger.warning("refused a client: %s", error)
+            transport.abort()
+            return
+        if len(self._guests) >= self._most:
+            self.dismiss(DaemonError(f"the daemon is busy: it has {self._most} connections already"))
+            return
+        self._guests.add(self)
+        self._expect("hello", HELLO_WITHIN)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes requests; bytes that are none end the connection."""
+        if self._transport.is_closing():
+            return
+        try:
+            payloads = self._unframer.feed(data)
+            for payload in payloads:
+                self._take(payload)
+            self._watch_frame(begun=bool(payloads))
+        except (FrameInvalid, msgspec.DecodeError) as error:
+            self.dismiss(error if isinstance(error, FrameInvalid) else DaemonError(f"not a request: {error}"))
+
+    def pause_writing(self) -> None:
+        """The client does not read: it is heard no more, and cut if that lasts."""
+        self._writable.clear()
+        self._pause()
+        self._expect("read", READ_WITHIN)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._writable.set()
+        self._settle("read")
+        self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends everything that is under way for this client; a trigger on its way to the journal gets there."""
+        self._guests.discard(self)
+        self._writable.set()
+        for what in list(self._deadlines):
+            self._settle(what)
+        for task in self._answering:
+            task.cancel()
+
+    def dismiss(self, error: Exception) -> None:
+        """Says why, as far as the client reads it, and hangs up."""
+        self._write(Hello(PROTOCOL, VERSION, error=encode_error(error)))
+        self._transport.close()
+        self._expect("read", HELLO_WITHIN)
+
+    # ---- requests
+
+    def _take(self, payload: bytes) -> None:
+        if self._greeted:
+            self._waiting.append(payload)
+            self._begin()
+        else:
+            self._greet(msgspec.json.decode(payload, type=Hello))
+
+    def _greet(self, theirs: Hello) -> None:
+        ours = Hello(PROTOCOL, VERSION, os.getpid())
+        if speak(PROTOCOL, theirs.protocol) is None:
+            self.dismiss(DaemonError(mismatch(ours, theirs)))
+            return
+        self._greeted = True
+        self._settle("hello")
+        self._write(ours)
+
+    def _begin(self) -> None:
+        while self._waiting and len(self._answering) < AT_ONCE:
+            payload = self._waiting.popleft()
+            request = msgspec.json.decode(payload, type=Request)
+            task = self._loop.create_task(self._answer(request, payload))
+            self._answering.add(task)
+            task.add_done_callback(self._answered)
+        if self._waiting:
+            self._pause()
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._answering.discard(task)
+        if not self._transport.is_closing():
+            self._go_on()
+
+    async def _answer(self, request: Request, payload: bytes) -> None:
+        try:
+            answering = self._desk.find(request.op)(payload)
+            if isinstance(answering, AsyncGenerator):
+                await self._stream(request.id, answering)
+            else:
+                self._write({"id": request.id, "ok": True, "value": await answering})
+        except Exception as error:
+            if not isinstance(error, TaskrunError):
+                logger.exception("while answering %s", request.op)
+            self._write({"id": request.id, "ok": False, "error": encode_error(error)})
+
+    async def _stream(self, request: int, items: AsyncGenerator[Any, None]) -> None:
+        beating = self._loop.create_task(self._beat(request))
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    self._write({"id": request, "item": item})
+                    await self._writable.wait()
+        finally:
+            beating.cancel()
+        self._write({"id": request, "end": True})
+
+    async def _beat(self, request: int) -> None:
+        """Shows that the daemon lives while a stream has nothing to say."""
+        while True:
+            await asyncio.sleep(BEAT)
+            if self._writable.is_set():
+                self._write({"id": request})
+
+    # ---- inside
+
+    def _go_on(self) -> None:
+        try:
+            self._begin()
+        except msgspec.DecodeError as error:
+            self.dismiss(DaemonError(f"not a request: {error}"))
+            return
+        if not self._waiting and self._writable.is_set():
+            self._transport.resume_reading()
+            self._watch_frame(begun=True)
+
+    def _pause(self) -> None:
+        self._transport.pause_reading()
+        self._settle("frame")
+
+    def _watch_frame(self, begun: bool) -> None:
+        """Gives a frame that has begun a time to end; one byte a second does not make it longer."""
+        if not self._unframer.partial:
+            self._settle("frame")
+        elif begun or "frame" not in self._deadlines:
+            self._expect("frame", FRAME_WITHIN)
+
+    def _write(self, message: Any) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(_framed(message))
+
+    def _expect(self, what: str, seconds: float) -> None:
+        """Cuts the client unless it does `what` within `seconds`."""
+        self._settle(what)
+        self._deadlines[what] = self._loop.call_later(seconds, self._transport.abort)
+
+    def _settle(self, what: str) -> None:
+        """It has done so."""
+        if (deadline := self._deadlines.pop(what, None)) is not None:
+            deadline.cancel()
+
+
+def _framed(message: Any) -> bytes:
+    """Returns an answer as a frame; one that is too large becomes an error that says so."""
+    try:
+        return frame(msgspec.json.encode(message), CLIENT_CAP)
+    except FrameInvalid as error:
+        return frame(msgspec.json.encode({"id": message["id"], "ok": False, "error": encode_error(error)}), CLIENT_CAP)

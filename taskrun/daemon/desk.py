@@ -1,0 +1,329 @@
+"""What clients may ask: a table from the name of an op to the function that answers it, one small function each.
+
+An op's parameters are a struct, read from the frame with unknown fields ignored; its answer is plain JSON, made by the views.
+`streams` holds the ops that answer more than once. The server gives it to every connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from difflib import get_close_matches
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from taskrun.daemon.connection import Answering
+from taskrun.daemon.lock import Holder
+from taskrun.daemon.pipe import WorkerGone
+from taskrun.engine import views
+from taskrun.engine.core import Core
+from taskrun.engine.messages import Description
+from taskrun.engine.trigger import Trigger, new_id
+from taskrun.stores.base import Tx
+from taskrun.words.errors import DaemonError, RunNotFound
+from taskrun.words.records import UNFINISHED, Run, RunFilter, Status
+
+P = TypeVar("P")
+T = TypeVar("T")
+TRIES = 3  # workers that are asked one after the other
+PAUSE = 0.05
+
+
+class Hands(Protocol):
+    """The worker processes, as far as requests concern them."""
+
+    description: Description
+
+    async def ready(self) -> None:
+        """Waits until there is a worker; raises DaemonError when none comes."""
+        ...
+
+    async def reload(self) -> dict[str, Any]:
+        """Changes to workers with the code as it is on the disk now; says what is different."""
+        ...
+
+
+class House(NamedTuple):
+    """What the functions of the desk work with."""
+
+    core: Core
+    hands: Hands
+    journal: str
+    holder: Callable[[], Holder]
+    stop: Callable[[], None]
+
+
+class Op(NamedTuple):
+    """How one op is answered."""
+
+    params: type[Any]
+    answer: Callable[[House, Any], Awaitable[Any] | AsyncGenerator[Any, None]]
+
+
+class Desk:
+    """Finds the function for a request."""
+
+    def __init__(self, house: House, ops: dict[str, Op]) -> None:
+        self._house = house
+        self._ops = ops
+
+    def find(self, op: str) -> Answering:
+        """Returns what answers an op.
+
+        Raises:
+            DaemonError: there is no such op.
+        """
+        found = self._ops.get(op)
+        if found is None:
+            close = get_close_matches(op, self._ops, 1)
+            raise DaemonError(f'unknown request "{op[:100]}"' + (f": did you mean {close[0]}?" if close else ""))
+        return lambda payload: found.answer(self._house, _params(payload, found.params))
+
+
+def _params(payload: bytes, kind: type[P]) -> P:
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except msgspec.DecodeError as error:
+        raise DaemonError(f"bad request: {error}") from error
+
+
+# ---- looking
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """No parameters."""
+
+
+class Ref(msgspec.Struct, frozen=True):
+    """`ref`: an id, a prefix or suffix of one, `@last` or `JOB@last`."""
+
+    ref: str
+
+
+class One(msgspec.Struct, frozen=True):
+    """`run`: the whole id."""
+
+    run: str
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Which runs; `since` is a Unix time."""
+
+    job: str | None = None
+    status: list[Status] | None = None
+    since: float | None = None
+    limit: int | None = None
+
+
+class Lines(msgspec.Struct, frozen=True):
+    """Log lines above `after`; a negative `limit` means the last ones."""
+
+    run: str
+    after: int = 0
+    limit: int = 1000
+
+
+async def status(house: House, want: Nothing) -> Any:
+    """Who the daemon is and what it is at."""
+    holder = house.holder()
+    counts = await house.core.read(lambda tx: tx.count_runs())
+    states: dict[str, int] = {}
+    for (_, state), count in counts.items():
+        states[state] = states.get(state, 0) + count
+    fault = house.core.journal.fault
+    return {
+        "running": True,
+        **msgspec.to_builtins(holder),
+        "journal": house.journal,
+        "uptime": time.time() - holder.started_at,
+        "jobs": len(house.hands.description.jobs),
+        "runs": states,
+        "problems": house.hands.description.problems,
+        "fault": None if fault is None else str(fault),
+    }
+
+
+async def jobs(house: House, want: Nothing) -> Any:
+    """The jobs and pipes, and what is wrong with job files."""
+    await house.hands.ready()
+    found = house.hands.description
+    paused = await house.core.read(lambda tx: tx.facts("paused:"))
+    return {
+        "jobs": [{**job, "paused": f"paused:{job['name']}" in paused} for job in found.jobs],
+        "pipes": found.pipes,
+        "problems": found.problems,
+    }
+
+
+async def runs(house: House, want: Listing) -> Any:
+    """Runs, newest first."""
+    return await house.core.read(lambda tx: views.list_runs(tx, want.job, want.status, want.since, want.limit))
+
+
+async def find(house: House, want: Ref) -> Any:
+    """The id that a reference means."""
+    return await house.core.read(lambda tx: views.resolve(tx, want.ref))
+
+
+async def show(house: House, want: One) -> Any:
+    """Everything about a run."""
+    return await house.core.read(lambda tx: views.show(tx, want.run))
+
+
+async def logs(house: House, want: Lines) -> Any:
+    """A part of a run's log."""
+    return await house.core.read(
+        lambda tx: [views.log_view(line) for line in tx.logs(want.run, want.after, want.limit)]
+    )
+
+
+async def schedule(house: House, want: Nothing) -> Any:
+    """The schedules; there are none yet."""
+    return []
+
+
+# ---- doing
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A trigger: `input` is JSON text, `delay` seconds, `at` a Unix time, `intent` a key made by the client for this one wish."""
+
+    job: str
+    input: str = "{}"
+    key: str | None = None
+    delay: float | None = None
+    at: float | None = None
+    source: str = "cli"
+    intent: str | None = None
+
+
+class Send(msgspec.Struct, frozen=True):
+    """An event: `data` is JSON text."""
+
+    pipe: str
+    data: str = "{}"
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """`grace`: seconds for the handler to end, instead of the project's."""
+
+    run: str
+    reason: str | None = None
+    grace: float | None = None
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """`by`: who wants it."""
+
+    run: str
+    by: str | None = None
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """`step`: from which step on nothing is kept."""
+
+    run: str
+    step: str | None = None
+
+
+async def start(house: House, want: Start) -> Any:
+    """Triggers a job; answers once that is durable."""
+    prepared = await _persistently(house, lambda: house.core.prepare(want.job, want.input))
+    if want.key is not None:
+        prepared = msgspec.structs.replace(prepared, terms=msgspec.structs.replace(prepared.terms, key=want.key))
+    until = want.at if want.delay is None else house.core.clock.now() + want.delay
+    trigger = Trigger(prepared=prepared, id=new_id(), source=want.source, delay_until=until, intent=want.intent)
+    run, created = await house.core.trigger(trigger)
+    return {"run": views.run_view(run), "created": created}
+
+
+async def send(house: House, want: Send) -> Any:
+    """Sends an event; answers with its id once it is durable."""
+    return await _persistently(house, lambda: house.core.send(want.pipe, want.data))
+
+
+async def cancel(house: House, want: Cancel) -> Any:
+    """Cancels a run; answers with it if that changed anything."""
+    reason = want.reason or "explicit"
+    changed = await house.core.cancel(want.run, reason)
+    return [await _seen(house, want.run)] if changed else []
+
+
+async def pause(house: House, want: Pause) -> Any:
+    """Holds a run before its next step."""
+    return [views.run_view(await house.core.pause(want.run, want.by or "explicit"))]
+
+
+async def resume(house: House, want: One) -> Any:
+    """Lets a paused run go on."""
+    return [views.run_view(await house.core.resume(want.run))]
+
+
+async def retry(house: House, want: Retry) -> Any:
+    """Runs it again, keeping finished steps; answers with the new run."""
+    return views.run_view(await _persistently(house, lambda: house.core.retry(want.run, want.step)))
+
+
+async def stop(house: House, want: Nothing) -> Any:
+    """Ends the daemon, after this answer."""
+    house.stop()
+    return msgspec.to_builtins(house.holder())
+
+
+async def reload(house: House, want: Nothing) -> Any:
+    """Changes to the code as it is on the disk now."""
+    return await house.hands.reload()
+
+
+async def _persistently(house: House, ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks what a worker has to answer, and the next worker when that one dies of something else meanwhile."""
+    for _ in range(TRIES):
+        await house.hands.ready()
+        try:
+            return await ask()
+        except WorkerGone:
+            await asyncio.sleep(PAUSE)
+    raise DaemonError("the workers die as soon as they start; see: taskrun daemon logs")
+
+
+async def _seen(house: House, run_id: str) -> dict[str, Any]:
+    return views.run_view(await house.core.get(run_id))
+
+
+def unfinished(tx: Tx, job: str | None) -> list[Run]:
+    """Returns the runs that may still change."""
+    return tx.runs(RunFilter(job=job, statuses=tuple(UNFINISHED)))
+
+
+def known(tx: Tx, run_ids: list[str]) -> list[Run]:
+    """Returns runs by their ids.
+
+    Raises:
+        RunNotFound: one of them is not there.
+    """
+    found = {run_id: tx.run(run_id) for run_id in run_ids}
+    missing = [run_id for run_id, run in found.items() if run is None]
+    if missing:
+        raise RunNotFound(f"no run {missing[0]}")
+    return [run for run in found.values() if run is not None]
+
+
+OPS = {
+    "status": Op(Nothing, status),
+    "jobs": Op(Nothing, jobs),
+    "runs": Op(Listing, runs),
+    "find": Op(Ref, find),
+    "show": Op(One, show),
+    "logs": Op(Lines, logs),
+    "schedule": Op(Nothing, schedule),
+    "start": Op(Start, start),
+    "send": Op(Send, send),
+    "cancel": Op(Cancel, cancel),
+    "pause": Op(Pause, pause),
+    "resume": Op(One, resume),
+    "retry": Op(Retry, retry),
+    "stop": Op(Nothing, stop),
+    "reload": Op(Nothing, reload),
+}

@@ -1,0 +1,204 @@
+"""Finding the daemon, starting it, stopping it: what a command does before it can talk. Blocking and import-light.
+
+However many commands start it at once, one of them does and the others wait for that. Errors of its start-up come back
+through a pipe to whoever typed the command.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from taskrun.daemon.frames import refusal
+from taskrun.daemon.home import Home, home_of
+from taskrun.daemon.lock import Holder, Lock, holder
+from taskrun.daemon.log import open_log
+from taskrun.daemon.place import check_peer, connect, socket_path
+from taskrun.words.config import Config
+from taskrun.words.errors import DaemonError
+from taskrun.words.records import ErrorRecord
+
+PATIENCE = 10.0
+PAUSE = 0.02
+READY = b"ready"
+PACKAGE = Path(__file__).resolve().parents[2]  # the folder that `taskrun` is imported from
+
+
+def find_holder(config: Config) -> Holder | None:
+    """Returns what the project's daemon says of itself, or None when none runs."""
+    return holder(home_of(config).lock)
+
+
+def find_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
+    """Returns a connection to the daemon that runs.
+
+    Raises:
+        DaemonError: none does, or it cannot be reached.
+    """
+    home = home_of(config)
+    deadline = time.monotonic() + timeout
+    while (connection := _reach(home, timeout)) is None:
+        if (held := holder(home.lock)) is None:
+            raise DaemonError("no daemon runs for this project; start it: taskrun daemon start")
+        _pause(deadline, held)
+    return connection
+
+
+def ensure_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
+    """Returns a connection to the daemon, starting one if none runs; `TASKRUN_AUTOSTART=0` forbids that.
+
+    Raises:
+        DaemonError: it cannot be reached, or did not start in time.
+        TaskrunError: why it could not start.
+    """
+    if os.environ.get("TASKRUN_AUTOSTART", "1").lower() in ("0", "false", "no", "off"):
+        return find_daemon(config, timeout)
+    home = home_of(config)
+    deadline = time.monotonic() + timeout
+    while (connection := _reach(home, timeout)) is None:
+        held = holder(home.lock)
+        if held is None and (launching := Lock.take(home.launch, tries=1)) is not None:
+            try:
+                _launch_unless_there(config, home, deadline)
+            finally:
+                launching.release()
+        else:
+            _pause(deadline, held)
+    return connection
+
+
+def stop_daemon(config: Config, timeout: float | None = None) -> bool:
+    """Stops the daemon and waits until it has let go of everything; returns whether one ran.
+
+    Raises:
+        DaemonError: it does not end.
+    """
+    home = home_of(config)
+    held = holder(home.lock)
+    if held is None:
+        return False
+    _signal(home, signal.SIGTERM)
+    deadline = time.monotonic() + (config.grace + PATIENCE if timeout is None else timeout)
+    while (left := holder(home.lock)) is not None and left.pid in (0, held.pid):
+        if time.monotonic() > deadline:
+            raise DaemonError(f"the daemon (pid {held.pid}) does not end; end it by hand: kill -9 {held.pid}")
+        time.sleep(PAUSE)
+    return True
+
+
+# ---- reaching it
+
+
+def _reach(home: Home, timeout: float) -> socket.socket | None:
+    """Returns a connection, or None when nobody listens."""
+    try:
+        return connect(_socket_of(home), timeout)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except OSError as error:
+        raise DaemonError(f"the daemon cannot be reached: {error}") from error
+
+
+def _socket_of(home: Home) -> Path:
+    """Returns where the daemon listens by its own word, since its environment may differ from ours, else by ours."""
+    held = holder(home.lock)
+    return Path(held.socket) if held is not None and held.socket else socket_path(home.lock)
+
+
+def _pause(deadline: float, held: Holder | None) -> None:
+    if time.monotonic() > deadline:
+        who = f" (pid {held.pid})" if held is not None and held.pid else ""
+        raise DaemonError(f"the daemon{who} is starting or stopping, and does not listen; see: taskrun daemon logs")
+    time.sleep(PAUSE)
+
+
+def _signal(home: Home, number: int) -> None:
+    """Signals the holder of the lock, once the kernel has said that it is the process behind the socket.
+
+    Raises:
+        DaemonError: it cannot be verified.
+    """
+    held = holder(home.lock)
+    if held is None:
+        return
+    connection = _reach(home, PATIENCE)
+    if connection is None:
+        raise DaemonError(f"the daemon (pid {held.pid}) is starting or stopping, and does not listen; try again")
+    with connection:
+        if check_peer(connection) != held.pid:
+            raise DaemonError(f"pid {held.pid} is not what answers at {held.socket}; nothing was signalled")
+        os.kill(held.pid, number)
+
+
+# ---- starting it
+
+
+def _launch_unless_there(config: Config, home: Home, deadline: float) -> None:
+    """Starts a daemon and waits for its word, unless one has come since we looked."""
+    if holder(home.lock) is not None:
+        return
+    ready, theirs = os.pipe()
+    try:
+        try:
+            process = _spawn(config, home, theirs)
+        finally:
+            os.close(theirs)
+        process.wait()  # it detaches itself at once, before it does anything
+        _await_word(ready, deadline)
+    finally:
+        os.close(ready)
+
+
+def _spawn(config: Config, home: Home, ready: int) -> subprocess.Popen[bytes]:
+    log = open_log(home.log)
+    try:
+        return subprocess.Popen(
+            [*python("taskrun.daemon.server"), "--config", str(config.path), "--ready", str(ready)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=config.root,
+            env=environment({}),
+            pass_fds=[ready],
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+
+
+def python(module: str) -> list[str]:
+    """Returns a command that runs a module of ours; the current folder cannot put another in its place."""
+    return [sys.executable, "-P", "-u", "-m", module]
+
+
+def environment(env: dict[str, str]) -> dict[str, str]:
+    """Returns this process's environment with `env` added, in which `taskrun` can be imported."""
+    added = {**os.environ, **env}
+    if "-packages" not in PACKAGE.name:
+        added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), added.get("PYTHONPATH", "")]))
+    return added
+
+
+def _await_word(ready: int, deadline: float) -> None:
+    word = b""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([ready], [], [], left)[0]:
+            raise DaemonError("the daemon did not start within 10 seconds; see: taskrun daemon logs")
+        data = os.read(ready, 65536)
+        if not data:
+            break
+        word += data
+    if word == READY:
+        return
+    if not word:
+        raise DaemonError("the daemon died while it started; see: taskrun daemon logs")
+    raise refusal(msgspec.json.decode(word, type=ErrorRecord))

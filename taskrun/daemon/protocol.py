@@ -1,0 +1,57 @@
+"""What client and daemon say to each other over the socket: frames of JSON, a hello first, then requests and their answers.
+
+A request is `{id, op, …}` with the parameters of the op beside; the answer is `{id, ok, value | error}`. An op that streams
+answers `{id, item}` as often as it likes and then `{id, end}`, or an error; `{id}` alone says that it is still there. Unknown
+fields are ignored on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from taskrun.words.records import ErrorRecord
+
+PROTOCOL = (1, 1)  # the oldest and the newest version that this side speaks
+VERSION = "0.1.0"
+
+
+class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first frame of each side. `error`: why the daemon does not talk to this client."""
+
+    protocol: tuple[int, int]
+    version: str = ""
+    pid: int = 0
+    error: ErrorRecord | None = None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What every request has; the op reads the rest of the frame."""
+
+    id: int
+    op: str
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One frame of an answer, as the client reads it."""
+
+    id: int = 0  # 0: about the connection, not one request
+    ok: bool = False
+    value: Any = None
+    item: Any = msgspec.UNSET
+    end: bool = False
+    error: ErrorRecord | None = None
+
+
+def speak(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:
+    """Returns the newest version that both sides speak."""
+    newest = min(ours[1], theirs[1])
+    return newest if newest >= max(ours[0], theirs[0]) else None
+
+
+def mismatch(daemon: Hello, client: Hello) -> str:
+    """Says which of the two to upgrade."""
+    if daemon.protocol[1] < client.protocol[0]:
+        return f"the daemon (taskrun {daemon.version}) is older than this command ({client.version}): taskrun daemon restart"
+    return f"this command (taskrun {client.version}) is older than the daemon ({daemon.version}): upgrade it"

@@ -1,0 +1,243 @@
+"""The daemon: `python -m taskrun.daemon.server`, or `taskrun daemon run` in the foreground.
+
+Puts everything together, in this order: the lock, the journal, the core, the workers, the socket. And takes it apart again in
+the opposite one. Never runs user code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from taskrun.daemon.connection import Connection
+from taskrun.daemon.crew import Crew
+from taskrun.daemon.desk import OPS, Desk, House
+from taskrun.daemon.home import Home, home_of
+from taskrun.daemon.launch import READY
+from taskrun.daemon.lock import Holder, Lock, holder
+from taskrun.daemon.log import DaemonLog
+from taskrun.daemon.place import bind, socket_path
+from taskrun.daemon.protocol import VERSION
+from taskrun.daemon.streams import STREAMS
+from taskrun.daemon.worker_process import leash_free
+from taskrun.engine.core import Core
+from taskrun.stores.sqlite import SqliteStorage
+from taskrun.words.codec import encode_error
+from taskrun.words.config import Config, load
+from taskrun.words.errors import DaemonError, TaskrunError
+
+MOST_CLIENTS = 256
+FILES = 8192  # descriptors that a daemon may want
+LEFT_WITHIN = 8.0  # seconds for what a dead daemon left to end
+LINGER = 2.0  # seconds beyond their grace for workers to drain
+HOUSEKEEPING = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+class Daemon:
+    """One project's daemon."""
+
+    def __init__(self, config: Config, lock: Lock, log: DaemonLog) -> None:
+        self._config = config
+        self._home = home_of(config)
+        self._lock = lock
+        self._log = log
+        self._stop = asyncio.Event()
+        self._guests: set[Connection] = set()
+        self._holder = Holder(os.getpid(), VERSION, str(socket_path(lock.path)), time.time())
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Runs until it is told to stop.
+
+        Parameters:
+            ready: called once clients are answered.
+
+        Raises:
+            TaskrunError: it could not start, and why.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        async with AsyncExitStack() as stack:
+            await self._wait_for_what_is_left()
+            core = await stack.enter_async_context(self._running_core())
+            crew = await stack.enter_async_context(self._running_crew(core))
+            await stack.enter_async_context(self._listening(self._desk(core, crew)))
+            logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
+            ready()
+            await self._until_stopped()
+            logger.info("stopping")
+
+    @asynccontextmanager
+    async def _running_core(self) -> AsyncIterator[Core]:
+        config = self._config
+        store = SqliteStorage(config.journal, exclusive=True)
+        core = Core(
+            store,
+            concurrency=config.concurrency * config.workers,
+            grace=config.grace,
+            alone=True,
+            max_log=config.max_log,
+        )
+        await core.start()
+        try:
+            yield core
+        finally:
+            await core.close()
+
+    @asynccontextmanager
+    async def _running_crew(self, core: Core) -> AsyncIterator[Crew]:
+        crew = Crew(core, self._read_config, self._home, self._log.put)
+        await crew.start()
+        try:
+            yield crew
+        finally:
+            crew.hire_no_more()
+            force = asyncio.get_running_loop().call_later(self._config.grace + LINGER, crew.kill)
+            await core.close()  # drains the workers
+            force.cancel()
+            await crew.close()
+
+    def _read_config(self) -> Config:
+        return load(self._config.path, os.environ)
+
+    def _desk(self, core: Core, crew: Crew) -> Desk:
+        house = House(core, crew, self._config.journal, lambda: self._holder, self._stop.set)
+        return Desk(house, {**OPS, **STREAMS})
+
+    @asynccontextmanager
+    async def _listening(self, desk: Desk) -> AsyncIterator[None]:
+        """Answers clients, at a socket that is made under the lock."""
+        path = Path(self._holder.socket)
+        listener = bind(path)
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: Connection(desk, self._guests, MOST_CLIENTS), sock=listener
+        )
+        self._lock.tell(self._holder)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            server.close()
+            for guest in tuple(self._guests):
+                guest.dismiss(DaemonError("the daemon was stopped"))
+
+    async def _until_stopped(self) -> None:
+        """Waits for the order to stop; goes too when its files are gone, since it would be in nobody's reach."""
+        while not self._stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HOUSEKEEPING):
+                    await self._stop.wait()
+            if not self._lock.in_place:
+                logger.error("%s is gone: stopping", self._lock.path)
+                return
+
+    async def _wait_for_what_is_left(self) -> None:
+        """Waits for workers of a dead daemon and what they started: nothing of them may go on beside us."""
+        for leash in self._home.leashes():
+            try:
+                async with asyncio.timeout(LEFT_WITHIN):
+                    await leash_free(leash)
+            except TimeoutError:
+                raise DaemonError(
+                    f"processes of an earlier daemon still run; they hold {leash}: end them first"
+                ) from None
+            leash.unlink(missing_ok=True)
+
+
+# ---- the process
+
+
+def serve(config: Config, *, foreground: bool, ready: Callable[[], None]) -> None:
+    """Runs a project's daemon in this process until it is told to stop.
+
+    Parameters:
+        foreground: whether what it logs is also shown on standard error.
+        ready: called once clients are answered.
+
+    Raises:
+        TaskrunError: it could not start, and why.
+    """
+    home = home_of(config)
+    lock = Lock.take(home.lock)
+    if lock is None:
+        raise _taken(home)
+    log = DaemonLog(home.log, echo=2 if foreground else None, stdio=() if foreground else (1, 2))
+    root = logging.getLogger()
+    root.addHandler(log)
+    root.setLevel(logging.INFO)
+    try:
+        _allow_files()
+        asyncio.run(Daemon(config, lock, log).serve(ready))
+    except Exception as error:
+        logger.error("%s", error, exc_info=None if isinstance(error, TaskrunError) else error)
+        raise
+    finally:
+        lock.release()
+        root.removeHandler(log)
+        log.close()
+
+
+def _taken(home: Home) -> DaemonError:
+    held = holder(home.lock)
+    who = f" (pid {held.pid})" if held is not None and held.pid else ""
+    return DaemonError(f"a daemon{who} already runs for this project")
+
+
+def _allow_files() -> None:
+    """Raises the soft limit on descriptors, which is 256 on a Mac."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or soft < min(FILES, hard):
+        with suppress(ValueError, OSError):
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(FILES, hard), hard)
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a daemon that was launched: detaches, and says through a pipe whether it could start."""
+    parser = argparse.ArgumentParser(prog="taskrun.daemon.server")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--ready", type=int, required=True)
+    options = parser.parse_args(argv)
+    if os.fork():
+        os._exit(0)
+    os.set_inheritable(options.ready, False)
+    word = Word(options.ready)
+    try:
+        serve(load(options.config, os.environ), foreground=False, ready=lambda: word.say(READY))
+    except Exception as error:
+        word.say(msgspec.json.encode(encode_error(error)))
+        sys.exit(1)
+    sys.exit(0)
+
+
+class Word:
+    """The pipe to whoever launched the daemon: one word, then it is closed."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def say(self, word: bytes) -> None:
+        """Says it, if nothing was said yet and somebody still listens."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                os.write(self._fd, word)
+            os.close(self._fd)
+            self._fd = -1
+
+
+if __name__ == "__main__":
+    main()
