@@ -7,7 +7,7 @@ over one peer arrive in order. Every message is a tagged struct, so that the pip
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -149,20 +149,63 @@ class Activate(Message):
     run: str
 
 
+class CancelRuns(Message):
+    """Cancel every unfinished run of a job with exactly this input (JSON text) → how many."""
+
+    job: str
+    input: str
+
+
+class Look(Message):
+    """How is a run now? → `Run`; raises RunNotFound. With `next`: once something about it has changed."""
+
+    run: str
+    next: bool = False
+
+
+class Show(Message):
+    """Everything about a run → JSON text."""
+
+    run: str
+
+
+class ReadLog(Message):
+    """Log lines of a run after a position → list of `LogLine`."""
+
+    run: str
+    after: int
+
+
+class Order(Message):
+    """Cancel, pause, resume or retry a run → `Ordered`."""
+
+    run: str
+    verb: Literal["cancel", "pause", "resume", "retry"]
+    argument: str | None = None
+
+
 # ---- executor to core: told
 
 
-class Started(Message):
-    """A step has begun: a record that rides along with the next commit, dropped if the step ends first."""
+class Noted(Message):
+    """A step's row that rides along with the next commit: it has begun, was cancelled, or is a value."""
 
     step: Step
 
 
 class Parked(Message):
-    """All that the run does is wait. `backoff`: one of the waits is a backoff of a step."""
+    """All that the run does is wait.
+
+    `backoff`: one of the waits is a backoff of a step. `seen`: how many waits this execution was told are over, by which the
+    core notices one that crossed this message. `pinned`: a wait has a predicate that only this coroutine can judge.
+    `wake_at`: when the first of the waits is over by the clock.
+    """
 
     run: str
     backoff: bool = False
+    seen: int = 0
+    pinned: bool = False
+    wake_at: float | None = None
 
 
 class Logged(Message):
@@ -199,6 +242,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
     error: ErrorRecord
     retry_in: float | None
+    pause: bool = False  # instead of failing for good: `on_exhausted="pause"`
 
 
 class Cancelled(msgspec.Struct, frozen=True, tag=True):
@@ -234,9 +278,51 @@ class Description(msgspec.Struct, frozen=True):
     topics: list[str] = []  # topics that trigger a job: only these need `Route`
     crons: list[dict[str, Any]] = []
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the jobs."""
+        return frozenset(job["name"] for job in self.jobs)
 
-Asked = Describe | Prepare | PrepareEvent | Route | Drain | Record | Wait | StartChild | Send | Activate
-Told = Execute | Resume | Cancel | Evict | Pause | Unpause | Notify | Started | Parked | Logged | Progressed | Blocked | Finished
+
+class Ordered(msgspec.Struct, frozen=True):
+    """The run after an order (for a retry the new one), and whether anything changed."""
+
+    run: Run
+    changed: bool
+
+
+Asked = (
+    Describe
+    | Prepare
+    | PrepareEvent
+    | Route
+    | Drain
+    | Record
+    | Wait
+    | StartChild
+    | Send
+    | Activate
+    | CancelRuns
+    | Look
+    | Show
+    | ReadLog
+    | Order
+)
+Told = (
+    Execute
+    | Resume
+    | Cancel
+    | Evict
+    | Pause
+    | Unpause
+    | Notify
+    | Noted
+    | Parked
+    | Logged
+    | Progressed
+    | Blocked
+    | Finished
+)
 
 
 class Peer(Protocol):

@@ -28,7 +28,7 @@ class Tx(Protocol):
         ...
 
     def save_run(self, run: Run) -> None:
-        """Writes the changing fields of a run: those from `status` on, but for `output`, which is written only when it is set."""
+        """Writes the changing fields of a run: those from `status` on; `output` only when it is set."""
         ...
 
     def runs(self, want: RunFilter) -> list[Run]:
@@ -59,7 +59,10 @@ class Tx(Protocol):
         ...
 
     def due_runs(self, engine: str, now: float, limit: int) -> list[Run]:
-        """Returns unfinished runs of nobody or of `engine` with `wake_at` (while scheduled) or `deadline` at or before `now`, earliest first."""
+        """Returns unfinished runs of nobody or of `engine` that are due at `now`, earliest first.
+
+        Due by their `wake_at`, while scheduled, or by their `deadline`.
+        """
         ...
 
     def placed(self, lane: str) -> int:
@@ -103,7 +106,7 @@ class Tx(Protocol):
         ...
 
     def waiting_steps(self, topic: str) -> list[Step]:
-        """Returns the running wait steps of a topic in the order they were put."""
+        """Returns the running steps that wait for a topic (a pipe, a job, a run), in the order they were put."""
         ...
 
     def next_due(self, engine: str) -> float | None:
@@ -181,8 +184,12 @@ class Store(Protocol):
         """Closes it when its last user closes."""
         ...
 
-    def apply(self, fns: Sequence[Callable[[Tx], Any]]) -> list[tuple[Any, Exception | None]]:
+    def apply(
+        self, fns: Sequence[Callable[[Tx], Any]], guard: Callable[[Tx], None] | None = None
+    ) -> list[tuple[Any, Exception | None]]:
         """Runs `fns` in one durable transaction; returns for each its value, or the exception that it raised.
+
+        `guard` runs first; if it raises, nothing of the batch is run and `apply` raises the same.
 
         Raises:
             JournalUnavailable: nothing is known of the outcome (a failed COMMIT), or nothing could be written (disk full).

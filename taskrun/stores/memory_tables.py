@@ -10,7 +10,7 @@ from operator import attrgetter
 import msgspec
 
 from taskrun.stores.indexes import Index, Item, SortedItems
-from taskrun.words.records import LogLine, PipeEvent, Run, RunFilter, Status, Step, StepKind
+from taskrun.words.records import LogLine, PipeEvent, Run, RunFilter, Status, Step
 
 _seq = attrgetter("seq")
 
@@ -182,7 +182,7 @@ def _timed(put: Put) -> Entry:
 
 def _waiting(put: Put) -> Entry:
     n, step = put
-    if step is None or step.finished or step.kind is not StepKind.WAIT or step.topic is None:
+    if step is None or step.finished or step.topic is None:
         return None
     return step.topic, (n, step.run, step.key)
 

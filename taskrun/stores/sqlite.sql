@@ -115,7 +115,7 @@ WHERE s.status = 'running' AND s.wake_at <= ?1 AND (r.engine IS NULL OR r.engine
 ORDER BY s.wake_at, s.n LIMIT ?3
 
 -- name: waiting_steps
-SELECT * FROM steps WHERE topic = ? AND status = 'running' AND kind = 'wait' ORDER BY n
+SELECT * FROM steps WHERE topic = ? AND status = 'running' ORDER BY n
 
 -- name: next_due
 SELECT min(due) FROM (

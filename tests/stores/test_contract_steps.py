@@ -94,7 +94,7 @@ def test_waiting_steps_of_a_topic_come_in_the_order_they_were_put(tx: Tx) -> Non
     for run_id in ("b", "a"):
         tx.put_step(step(run_id, "w", StepKind.WAIT, topic="pipe:p"))
     tx.put_step(step("c", "w", StepKind.WAIT, topic="pipe:q"))
-    tx.put_step(step("c", "send", StepKind.SEND, topic="pipe:p"))
+    tx.put_step(step("c", "send", StepKind.SEND, topic="pipe:p", status=StepStatus.SUCCEEDED))
     tx.put_step(step("b", "w", StepKind.WAIT, topic="pipe:p", attempt=2))
     assert [waiting.run for waiting in tx.waiting_steps("pipe:p")] == ["b", "a"]
     tx.put_step(step("b", "w", StepKind.WAIT, topic="pipe:p", status=StepStatus.SUCCEEDED))

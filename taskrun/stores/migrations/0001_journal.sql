@@ -91,7 +91,7 @@ CREATE TABLE steps (
 CREATE INDEX steps_wake ON steps (wake_at)
     WHERE status = 'running' AND wake_at IS NOT NULL;
 CREATE INDEX steps_topic ON steps (topic)
-    WHERE status = 'running' AND kind = 'wait' AND topic IS NOT NULL;
+    WHERE status = 'running' AND topic IS NOT NULL;
 
 CREATE TABLE events (
     id TEXT NOT NULL,

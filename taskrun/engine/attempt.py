@@ -1,0 +1,95 @@
+"""One attempt as a pipeline: enter → call → close → classify → `Outcome`. Called by the executor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from taskrun.declarations.calls import caller
+from taskrun.declarations.job import Job
+from taskrun.engine import messages as m
+from taskrun.engine.body import Bodies
+from taskrun.engine.branches import enter_root
+from taskrun.engine.capture import sink
+from taskrun.engine.context import Context
+from taskrun.rules.policies import next_delay
+from taskrun.words.codec import encode, encode_error
+from taskrun.words.errors import Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge, Unwind
+from taskrun.words.records import Run
+
+HOPELESS = (Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge)  # another attempt would end the same
+
+
+async def attempt(context: Context, job: Job, bodies: Bodies, max_payload: int) -> m.Outcome:
+    """Runs a handler once, from its beginning, and says how that ended. Never raises."""
+    enter_root()
+    caller.set(context)
+    sink.set(context.transcript)
+    error: BaseException | None = None
+    output = "null"
+    try:
+        value = await _call(context, job, bodies)
+        output = encode(job.check_output(value), f"output of {job.name}", max_payload)
+        await context.flush_values()
+    except BaseException as caught:
+        error = caught
+    outcome = _classify(context, job, output, error)
+    await _close(context)
+    return outcome
+
+
+async def _call(context: Context, job: Job, bodies: Bodies) -> object:
+    value = job.input.load(context.run.input)
+    if job.is_async:
+        return await job.call(value)
+    return await bodies.in_thread(job.call_sync, value)
+
+
+def _classify(context: Context, job: Job, output: str, error: BaseException | None) -> m.Outcome:
+    if context.cancel_reason is not None and not context.unwinding:
+        return m.Cancelled()
+    if context.unwinding or _holds(error, Unwind):
+        return m.Unwound()
+    if error is None:
+        return m.Succeeded(output=output)
+    return _failed(context.run, job, error, context.used_up)
+
+
+def _failed(run: Run, job: Job, error: BaseException, used_up: list[BaseException]) -> m.Failed:
+    record = encode_error(error)
+    delay = (
+        None
+        if _final(job, error, used_up)
+        else next_delay(job.options.backoff, run.attempt, run.retry, error, job.input.load(run.input))
+    )
+    return m.Failed(error=record, retry_in=delay, pause=delay is None and job.options.on_exhausted == "pause")
+
+
+def _final(job: Job, error: BaseException, used_up: list[BaseException]) -> bool:
+    """Whether no further attempt can help: hopeless, or a step has retried it already and the job sets no retry itself."""
+    leaves = list(_leaves(error))
+    if any(isinstance(leaf, HOPELESS) for leaf in leaves):
+        return True
+    return not job.options.retry_given and any(leaf is used for leaf in leaves for used in used_up)
+
+
+async def _close(context: Context) -> None:
+    """Ends what the handler has left in flight: no step outlives its attempt."""
+    context.over = True
+    left = [task for task in context.tasks if not task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=1.0)
+
+
+def _holds(error: BaseException | None, kind: type[BaseException]) -> bool:
+    return error is not None and any(isinstance(leaf, kind) for leaf in _leaves(error))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

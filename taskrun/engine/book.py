@@ -1,0 +1,87 @@
+"""What one transaction of an engine writes, and gathers to be followed up after the commit.
+
+A `Book` may be filled on the journal's thread, so it touches nothing but its transaction. `lanes`, `waits` and `ledger` say what
+is written; `ledgers` opens a book for each entry of the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from taskrun.rules import transitions
+from taskrun.stores.base import Tx
+from taskrun.words.records import ErrorRecord, PipeEvent, Run, Status, Step
+
+PARKED = frozenset({Status.WAITING, Status.SCHEDULED})
+
+
+@dataclass(slots=True)
+class Book:
+    """One transaction.
+
+    Parameters:
+        engine: id of the engine whose transaction it is.
+        number: gives the next position among finished steps.
+        routed: topics that trigger jobs.
+    """
+
+    tx: Tx
+    engine: str
+    now: float
+    number: Callable[[float], int]
+    routed: frozenset[str] = frozenset()
+    changed: dict[str, Run] = field(default_factory=dict)  # runs as they are now
+    fresh: list[Run] = field(default_factory=list)  # runs that are new
+    ended: list[Run] = field(default_factory=list)
+    failed: list[tuple[Run, ErrorRecord]] = field(default_factory=list)  # attempts that failed
+    steps: list[Step] = field(default_factory=list)  # steps that changed
+    over: list[Step] = field(default_factory=list)  # waits that are over, of attempts that this engine holds
+    cancels: list[Run] = field(default_factory=list)  # runs of this engine that were asked to cancel
+    pauses: list[Run] = field(default_factory=list)  # runs of this engine that were asked to pause, or no longer are
+    routes: list[PipeEvent] = field(default_factory=list)  # events that trigger jobs
+    claimable: bool = False  # a run may have become ready, or a place free
+
+    def order(self) -> int:
+        """Returns the next position among finished steps."""
+        return self.number(self.now)
+
+    def mine(self, run_id: str) -> Run | None:
+        """Returns an unfinished run that this engine holds, or None."""
+        run = self.tx.run(run_id)
+        return run if run is not None and run.engine == self.engine and not run.ended else None
+
+    def save(self, run: Run) -> Run:
+        """Writes a changed run."""
+        self.tx.save_run(run)
+        self.changed[run.id] = run
+        if run.status is Status.QUEUED:
+            self.claimable = True
+        return run
+
+    def save_step(self, step: Step) -> Step:
+        """Writes a step."""
+        self.tx.put_step(step)
+        self.steps.append(step)
+        return step
+
+    def wake(self, run: Run) -> Run:
+        """Makes a parked run ready for a place; any other state stays as it is."""
+        return self.save(transitions.wake(run)) if run.status in PARKED else run
+
+    def deliver(self, step: Step) -> None:
+        """Hands a step that changed to the attempt that waits for it, and wakes its run."""
+        run = self.tx.run(step.run)
+        if run is None or run.ended:
+            return
+        if run.engine == self.engine:
+            self.over.append(step)
+        self.wake(run)
+
+    def record(self, step: Step, suspect: bool) -> None:
+        """Keeps the end of a step that an attempt executed; its run is no longer suspected of killing workers."""
+        self.save_step(replace(step, order=self.order()))
+        if suspect and (run := self.mine(step.run)) is not None:
+            self.save(replace(run, crashes=0))

@@ -1,0 +1,431 @@
+"""The core: the half of an engine that owns the journal and the clock and never runs user code.
+
+It admits triggers, gives places to ready runs, hands them to executors, and turns what executors say into transactions. It is
+driven by a `Queue` or by the daemon's server; every executor reaches it through `answer` and `hear`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from taskrun.engine import ledger, views, waits
+from taskrun.engine import messages as m
+from taskrun.engine.book import Book
+from taskrun.engine.bus import Bus, Change, Lagged, LogAdded, RunChanged, StepChanged
+from taskrun.engine.dispatch import Dispatch
+from taskrun.engine.hooks import Hooks
+from taskrun.engine.journal import Journal
+from taskrun.engine.lease import Lease
+from taskrun.engine.ledgers import Ledgers
+from taskrun.engine.logs import Logs
+from taskrun.engine.timers import Timers
+from taskrun.engine.trigger import Trigger, admit, start_again, start_child
+from taskrun.engine.waiters import Waiters
+from taskrun.rules.policies import Prepared
+from taskrun.stores.base import Store, Tx
+from taskrun.words.clock import Clock, SystemClock
+from taskrun.words.errors import JobNotFound, RunEnded, RunNotEnded, RunNotFound
+from taskrun.words.records import UNFINISHED, LogLine, Run, RunFilter, Step
+
+T = TypeVar("T")
+
+
+class Core:
+    """One engine's core; all of it belongs to one event loop.
+
+    Parameters:
+        concurrency: runs that execute at once, None for no limit.
+        grace: seconds that handlers get to end after a cancel or at close.
+        lease: seconds after which a silent engine's runs are taken over.
+        alone: nobody else can be on this journal: what is registered there is dead.
+        heartbeat: False with virtual time.
+        blame: whether the death of an engine is held against the runs it executed (not in the daemon, which runs no user code).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock | None = None,
+        concurrency: int | None = None,
+        grace: float = 10.0,
+        lease: float = 15.0,
+        name: str = "default",
+        alone: bool = False,
+        heartbeat: bool = True,
+        blame: bool = True,
+        max_log: int = 50_000_000,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.grace = grace
+        self.bus = Bus()
+        self.lease = Lease(store, name, lease, alone=alone, heartbeat=heartbeat and not alone)
+        self.journal = Journal(store, None if alone else self.lease.guard)
+        self.ledgers = Ledgers(self.journal, self.clock, lambda: self.lease.id)
+        self.dispatch = Dispatch(self.ledgers, self.clock, concurrency, grace)
+        self.logs = Logs(self.journal, self.bus, max_log)
+        self.hooks = Hooks(self.dispatch)
+        self._waiters = Waiters()
+        self._timers = Timers(self.clock, self._fire)
+        self._blame = blame
+        self._watch: asyncio.Task[None] | None = None
+        self.ledgers.followers += [
+            self._publish,
+            self.hooks.follow,
+            self._waiters.follow,
+            self.dispatch.follow,
+            self._follow_times,
+        ]
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Opens the journal, takes over what a dead engine left, and starts the clock.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        self.journal.open()
+        self.journal.on_nudge = self._nudged
+        self.journal.on_lost = self._lost
+        await self.lease.acquire(self.journal)
+        await self._bury_the_dead()
+        self.dispatch.open = True
+        self._timers.start()
+        self._watch = asyncio.get_running_loop().create_task(self.lease.watch(self._nudged, self._bury_the_dead))
+
+    async def close(self, grace: float | None = None) -> None:
+        """Stops giving places, lets attempts end for `grace` seconds, and leaves the rest in the journal."""
+        if not self.dispatch.open:
+            return
+        self.dispatch.open = False
+        await self._timers.stop()
+        seconds = self.grace if grace is None else grace
+        await asyncio.gather(*(peer.ask(m.Drain(seconds)) for peer in self.dispatch.peers), return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self.lease.release(self.journal, self._let_go)
+        await self.journal.close()
+        self._waiters.close()
+        self.bus.close()
+
+    async def join(self, peer: m.Peer) -> m.Description:
+        """Takes an executor on and gives it work."""
+        description: m.Description = await peer.ask(m.Describe())
+        self.dispatch.join(peer, description)
+        return description
+
+    def retire(self, peer: m.Peer) -> None:
+        """Gives an executor no more work; what it has goes on until it leaves."""
+        self.dispatch.retire(peer)
+
+    async def leave(self, peer: m.Peer, *, crashed: bool) -> None:
+        """Lets an executor go; call it only when none of its processes is left."""
+        gone = self.dispatch.leave(peer)
+
+        def act(book: Book) -> None:
+            ledger.let_go(book, [run for run_id in gone if (run := book.mine(run_id)) is not None], crashed)
+
+        await self.ledgers.do(act)
+
+    # ---- what users want
+
+    async def prepare(self, job: str, data: str) -> Prepared:
+        """Validates an input (JSON text) and evaluates the job's options for it.
+
+        Raises:
+            JobNotFound: no executor has the job.
+            InputInvalid: naming every bad field.
+        """
+        peer = self.dispatch.peer_for(job)
+        if peer is None:
+            raise JobNotFound(f'no job "{job}"')
+        prepared: Prepared = await peer.ask(m.Prepare(job=job, input=data))
+        return prepared
+
+    async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
+        """Admits a trigger; returns once it is durable, with the run and whether it is new."""
+        return await self.ledgers.do(lambda book: admit(book, trigger))
+
+    async def get(self, run_id: str) -> Run:
+        """Returns a run.
+
+        Raises:
+            RunNotFound: no run of this id.
+        """
+        run = await self.read(lambda tx: tx.run(run_id))
+        if run is None:
+            raise RunNotFound(f'no run "{run_id}"')
+        resident = self.dispatch.residents.get(run_id)
+        return run if resident is None or run.ended else replace(run, progress=resident.progress)
+
+    async def wait(self, run_id: str) -> Run:
+        """Returns a run once it has ended."""
+        future = self._waiters.add(run_id)
+        try:
+            run = await self.get(run_id)
+            return run if run.ended else await future
+        finally:
+            self._waiters.drop(run_id, future)
+
+    async def news(self, run_id: str) -> Run:
+        """Returns a run once it, or its log, has changed; at once when it has ended."""
+        async with self.bus.subscribe(lambda change: _concerns(change, run_id)) as changes:
+            run = await self.get(run_id)
+            if not run.ended:
+                await anext(changes)
+                run = await self.get(run_id)
+            return run
+
+    async def show(self, run_id: str) -> dict[str, Any]:
+        """Returns everything about a run, as `taskrun show --json` does."""
+        await self.get(run_id)
+        return await self.read(lambda tx: views.show(tx, run_id))
+
+    async def logs(self, run_id: str, after: int, limit: int = 1_000) -> list[LogLine]:
+        """Returns log lines of a run after a position."""
+        return await self.read(lambda tx: tx.logs(run_id, after, limit))
+
+    async def order(self, run_id: str, verb: str, argument: str | None = None) -> m.Ordered:
+        """Cancels, pauses, resumes or retries a run."""
+        if verb == "cancel":
+            changed = await self.cancel(run_id, argument or "explicit")
+            return m.Ordered(await self.get(run_id), changed)
+        if verb == "retry":
+            return m.Ordered(await self.retry(run_id, argument), True)
+        change = self.pause if verb == "pause" else self.resume
+        return m.Ordered(await change(run_id), True)
+
+    async def cancel_runs(self, job: str, data: str) -> int:
+        """Cancels every unfinished run of a job with exactly this input (JSON text); returns how many."""
+        prepared = await self.prepare(job, data)
+        want = RunFilter(job=job, statuses=tuple(UNFINISHED))
+
+        def act(book: Book) -> int:
+            same = [run for run in book.tx.runs(want) if run.input == prepared.input]
+            return sum(ledger.cancel(book, run.id, "explicit") for run in same)
+
+        return await self.ledgers.do(act)
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Reads in a transaction, after everything that was written before."""
+        value: T = await self.journal.write(fn)
+        return value
+
+    async def cancel(self, run_id: str, reason: str = "explicit") -> bool:
+        """Cancels a run; returns False when it had ended already."""
+        await self.get(run_id)
+        return await self.ledgers.do(lambda book: ledger.cancel(book, run_id, reason))
+
+    async def pause(self, run_id: str, by: str = "explicit") -> Run:
+        """Holds a run before its next step.
+
+        Raises:
+            RunEnded: it has ended.
+        """
+        return await self._change(run_id, lambda book, run: ledger.pause(book, run, by))
+
+    async def resume(self, run_id: str) -> Run:
+        """Lets a paused run go on.
+
+        Raises:
+            RunEnded: it has ended.
+        """
+        return await self._change(run_id, lambda book, run: ledger.resume(book, run))
+
+    async def retry(self, run_id: str, from_step: str | None = None) -> Run:
+        """Starts an ended run anew, keeping the finished steps before `from_step` (or all); returns the new run.
+
+        Raises:
+            RunNotEnded: it has not ended.
+        """
+        run = await self.get(run_id)
+        if not run.ended:
+            raise RunNotEnded(f"run {run.id} is {run.status}; cancel it first, or wait for its end")
+        prepared = await self.prepare(run.job, run.input)
+        return await self.ledgers.do(lambda book: start_again(book, run, prepared, from_step))
+
+    async def _change(self, run_id: str, change: Callable[[Book, Run], Run]) -> Run:
+        await self.get(run_id)
+
+        def act(book: Book) -> Run | None:
+            run = book.tx.run(run_id)
+            return None if run is None or run.ended else change(book, run)
+
+        changed = await self.ledgers.do(act)
+        if changed is None:
+            raise RunEnded(f"run {run_id} has ended already")
+        return changed
+
+    # ---- what executors say
+
+    async def answer(self, peer: m.Peer, message: m.Asked) -> Any:
+        """Answers an executor."""
+        return await _ANSWERS[type(message)](self, message)
+
+    def hear(self, peer: m.Peer, message: m.Told) -> None:
+        """Takes what an executor tells."""
+        _HEARS[type(message)](self, message)
+
+    def _record(self, message: m.Record) -> asyncio.Future[None]:
+        resident = self.dispatch.residents.get(message.step.run)
+        suspect = resident is not None and resident.suspect
+        return self.ledgers.do(lambda book: book.record(message.step, suspect))
+
+    async def _wait(self, message: m.Wait) -> Step:
+        return await self.ledgers.do(lambda book: waits.begin(book, message.step, message.since))
+
+    async def _start_child(self, message: m.StartChild) -> Step:
+        return await self.ledgers.do(lambda book: start_child(book, message.step, message.prepared, message.wait))
+
+    async def _activate(self, message: m.Activate) -> None:
+        await self.dispatch.activate(message.run)
+
+    async def _send(self, message: m.Send) -> Step:
+        return await self.ledgers.do(lambda book: waits.send(book, message.step, message.data))
+
+    async def _prepare_for(self, message: m.Prepare) -> Prepared:
+        return await self.prepare(message.job, message.input)
+
+    async def _cancel_runs(self, message: m.CancelRuns) -> int:
+        return await self.cancel_runs(message.job, message.input)
+
+    async def _look(self, message: m.Look) -> Run:
+        return await (self.news(message.run) if message.next else self.get(message.run))
+
+    async def _show(self, message: m.Show) -> str:
+        return msgspec.json.encode(await self.show(message.run)).decode()
+
+    async def _read_log(self, message: m.ReadLog) -> list[LogLine]:
+        return await self.logs(message.run, message.after)
+
+    async def _order(self, message: m.Order) -> m.Ordered:
+        return await self.order(message.run, message.verb, message.argument)
+
+    def _noted(self, message: m.Noted) -> None:
+        self.ledgers.ride(lambda book: ledger.note(book, message.step))
+
+    def _parked(self, message: m.Parked) -> None:
+        self.dispatch.parked(message)
+
+    def _finished(self, message: m.Finished) -> None:
+        self.dispatch.finished(message)
+
+    def _logged(self, message: m.Logged) -> None:
+        self.logs.add(message.lines)
+
+    def _progressed(self, message: m.Progressed) -> None:
+        self.dispatch.progressed(message)
+
+    def _blocked(self, message: m.Blocked) -> None:
+        self.dispatch.blocked(message)
+
+    # ---- following transactions
+
+    def _publish(self, book: Book) -> None:
+        if self.bus.watched:
+            for run in book.changed.values():
+                self.bus.publish(RunChanged(run))
+            for step in book.steps:
+                self.bus.publish(StepChanged(step))
+
+    def _follow_times(self, book: Book) -> None:
+        for run in book.changed.values():
+            if run.wake_at is not None:
+                self._timers.at(run.wake_at)
+            if run.deadline is not None:
+                self._timers.at(run.deadline)
+        for step in book.steps:
+            if step.wake_at is not None and not step.finished:
+                self._timers.at(step.wake_at)
+
+    async def _fire(self) -> float | None:
+        """Does what is due; returns the next due moment."""
+
+        def act(book: Book) -> float | None:
+            more = ledger.fire(book)
+            return book.now if more else book.tx.next_due(self.lease.id)
+
+        return await self.ledgers.do(act)
+
+    # ---- other engines
+
+    def _nudged(self) -> None:
+        """Looks for what another engine may have changed: ready runs, requests, ends, due times."""
+        self.dispatch.claim()
+        self._timers.at(0.0)
+        self.bus.publish(Lagged())
+        waited = self._waiters.ids()
+
+        def act(tx: Tx) -> tuple[list[Run], list[Run]]:
+            mine = [run for run in tx.owned(self.lease.id) if run.cancel is not None or run.pause is not None]
+            return mine, [run for run_id in waited if (run := tx.run(run_id)) is not None and run.ended]
+
+        self.journal.post(act, self._heed)
+
+    def _heed(self, found: tuple[list[Run], list[Run]]) -> None:
+        mine, ended = found
+        self.dispatch.heed(mine)
+        for run in ended:
+            self._waiters.tell(run)
+
+    async def _bury_the_dead(self) -> None:
+        engines = await self.read(lambda tx: tx.engines())
+        for engine in engines:
+            if self.lease.dead(engine):
+                await self.ledgers.do(lambda book, e=engine: ledger.take_over(book, e.id, self._blame))  # type: ignore[misc]
+
+    def _lost(self) -> None:
+        """Gives up everything it held, since another engine has it now, and goes on under a new id."""
+        task = asyncio.get_running_loop().create_task(self._begin_again())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _begin_again(self) -> None:
+        if self.dispatch.reborn():
+            await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.dispatch.peers), return_exceptions=True)
+            self.dispatch.residents.clear()
+            await self.lease.acquire(self.journal)
+            self.dispatch.open = True
+            self.dispatch.claim()
+
+    async def _let_go(self) -> None:
+        """Releases what is still held, for the next start or another engine."""
+        await self.ledgers.do(lambda book: ledger.let_go(book, book.tx.owned(self.lease.id), blame=False))
+
+
+def _concerns(change: Change, run_id: str) -> bool:
+    """Whether a change may be news to whoever follows a run."""
+    if isinstance(change, RunChanged):
+        return change.run.id == run_id
+    if isinstance(change, LogAdded):
+        return change.lines[0].run == run_id
+    return isinstance(change, Lagged)
+
+
+_ANSWERS: dict[type[m.Message], Callable[[Core, Any], Any]] = {
+    m.Record: Core._record,
+    m.Wait: Core._wait,
+    m.StartChild: Core._start_child,
+    m.Send: Core._send,
+    m.Activate: Core._activate,
+    m.Prepare: Core._prepare_for,
+    m.CancelRuns: Core._cancel_runs,
+    m.Look: Core._look,
+    m.Show: Core._show,
+    m.ReadLog: Core._read_log,
+    m.Order: Core._order,
+}
+_HEARS: dict[type[m.Message], Callable[[Core, Any], None]] = {
+    m.Noted: Core._noted,
+    m.Parked: Core._parked,
+    m.Finished: Core._finished,
+    m.Logged: Core._logged,
+    m.Progressed: Core._progressed,
+    m.Blocked: Core._blocked,
+}

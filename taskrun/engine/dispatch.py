@@ -1,0 +1,301 @@
+"""Places and attempts: which ready run starts, in which executor, and what becomes of its coroutine while it waits.
+
+Part of the core. A claim is one transaction that gives as many places as are free; only one is under way at a time, so that the
+count of places needs no lock. Coroutines that wait long, or too many of them, are evicted; the journal wakes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from taskrun.engine import lanes, ledger
+from taskrun.engine import messages as m
+from taskrun.engine.book import Book
+from taskrun.engine.ledgers import Ledgers
+from taskrun.engine.resident import Resident
+from taskrun.words.clock import Clock
+from taskrun.words.records import Run, Status, Step
+
+EVICT_AFTER = 60.0  # seconds: a wait that is longer than this is not worth a coroutine
+MAX_PARKED = 1_000  # parked coroutines that are kept at most
+UNLIMITED = 1_000_000_000
+CLAIM = 256  # runs that one transaction starts at most
+
+
+class Start(NamedTuple):
+    """A run that was given a place, with what its replay needs."""
+
+    run: Run
+    steps: list[Step]
+    log_seq: int
+    fresh: bool
+
+
+class Dispatch:
+    """The attempts that this engine executes."""
+
+    def __init__(self, ledgers: Ledgers, clock: Clock, concurrency: int | None, grace: float) -> None:
+        self.peers: dict[m.Peer, m.Description] = {}
+        self.residents: dict[str, Resident] = {}
+        self.open = False  # whether places are given
+        self._ledgers = ledgers
+        self._clock = clock
+        self._concurrency = UNLIMITED if concurrency is None else concurrency
+        self._grace = grace
+        self._places = 0  # how many residents hold one
+        self._suspects = 0  # how many of those were executing when a worker died
+        self._parked: dict[str, Resident] = {}  # those that may be evicted, the longest parked first
+        self._claiming = False
+        self._again = False
+        self._able: dict[str, list[m.Peer]] = {}  # who has a job
+        self._jobs: list[str] = []
+
+    # ---- executors
+
+    def join(self, peer: m.Peer, description: m.Description) -> None:
+        """Takes an executor on."""
+        self.peers[peer] = description
+        self._learn()
+        self.claim()
+
+    def retire(self, peer: m.Peer) -> None:
+        """Gives an executor no more work; what it has goes on."""
+        self.peers.pop(peer, None)
+        self._learn()
+
+    def leave(self, peer: m.Peer) -> list[str]:
+        """Lets an executor go; returns the runs whose coroutines went with it."""
+        self.retire(peer)
+        gone = [resident.run for resident in self.residents.values() if resident.peer is peer]
+        for run_id in gone:
+            self._drop(self.residents[run_id])
+        return gone
+
+    def peer_for(self, job: str) -> m.Peer | None:
+        """Returns the least busy executor that has a job."""
+        able = self._able.get(job, [])
+        if len(able) <= 1:
+            return able[0] if able else None
+        load = dict.fromkeys(able, 0)
+        for resident in self.residents.values():
+            if resident.placed and resident.peer in load:
+                load[resident.peer] += 1
+        return min(able, key=load.__getitem__)
+
+    def _learn(self) -> None:
+        self._able = {}
+        for peer, description in self.peers.items():
+            for name in description.names:
+                self._able.setdefault(name, []).append(peer)
+        self._jobs = sorted(self._able)
+
+    # ---- giving places
+
+    def claim(self) -> None:
+        """Gives places to ready runs; a call while a claim is under way makes it look once more."""
+        if not self.open or not self._jobs:
+            return
+        if self._claiming:
+            self._again = True
+            return
+        self._claiming, self._again = True, False
+        jobs, suspects = self._jobs, self._suspects
+        limit = min(self._concurrency - self._places, CLAIM)
+
+        def act(book: Book) -> tuple[list[Start], bool]:
+            runs, more = lanes.claim(book, jobs, limit, suspects)
+            return [self._prepare(book, run) for run in runs], more
+
+        self._ledgers.post(act, self._claimed)
+
+    def _prepare(self, book: Book, run: Run) -> Start:
+        """Reads what a replay needs; nothing for a first start, nor for a coroutine that is alive."""
+        first = run.started_at == book.now and run.retried_from is None
+        if first or run.id in self.residents:
+            return Start(run, [], 0, first)
+        return Start(run, book.tx.steps(run.id), book.tx.last_log(run.id), False)
+
+    def _claimed(self, result: tuple[list[Start], bool]) -> None:
+        starts, more = result
+        self._claiming = False
+        for start in starts:
+            self._place(start)
+        if more or self._again:
+            self.claim()
+
+    def _place(self, start: Start) -> None:
+        resident = self.residents.get(start.run.id)
+        if resident is None:
+            self._execute(start)
+            return
+        self._set_place(resident, start.run.placed)
+        if not resident.evicting:  # else it goes on by replay, once its coroutine is gone
+            self._continue(resident)
+
+    def _execute(self, start: Start) -> None:
+        peer = self.peer_for(start.run.job)
+        if peer is None or not self.open:
+            self._ledgers.post(lambda book: ledger.let_go(book, [start.run], blame=False))
+            return
+        run = start.run
+        resident = Resident(
+            run=run.id, peer=peer, suspect=run.crashes > 0, cancelled=run.cancel is not None, progress=run.progress
+        )
+        self.residents[run.id] = resident
+        self._set_place(resident, run.placed)
+        for step in start.steps:
+            self._ledgers.sequence.beyond(step.order or 0)
+        peer.tell(m.Execute(run=run, steps=start.steps, log_seq=start.log_seq, fresh=start.fresh))
+
+    def _set_place(self, resident: Resident, placed: bool) -> None:
+        change = placed - resident.placed
+        self._places += change
+        self._suspects += change * resident.suspect
+        resident.placed = placed
+
+    def _continue(self, resident: Resident) -> None:
+        """Lets a parked attempt go on, with the waits that are over."""
+        resident.parked = False
+        self._parked.pop(resident.run, None)
+        self._tell_over(resident)
+        for activation in resident.activations:
+            if not activation.done():
+                activation.set_result(None)
+        resident.activations.clear()
+
+    def _tell_over(self, resident: Resident) -> None:
+        over, resident.over = resident.over, []
+        resident.told += len(over)
+        resident.peer.tell(m.Resume(run=resident.run, steps=over))
+
+    # ---- following transactions
+
+    def follow(self, book: Book) -> None:
+        """Acts on what a transaction did to runs of this engine."""
+        for step in book.over:
+            self._over(step, book.changed.get(step.run))
+        for run in book.cancels:
+            self._cancel(run)
+        for run in book.pauses:
+            if (resident := self.residents.get(run.id)) is not None:
+                resident.peer.tell(m.Pause(run=run.id) if run.pause is not None else m.Unpause(run=run.id))
+        if book.claimable:
+            self.claim()
+
+    def _over(self, step: Step, run: Run | None) -> None:
+        resident = self.residents.get(step.run)
+        if resident is None:
+            return
+        resident.over.append(step)
+        if not resident.parked or resident.cancelled:
+            self._tell_over(resident)
+
+    def _cancel(self, run: Run) -> None:
+        resident = self.residents.get(run.id)
+        if resident is not None and not resident.cancelled:
+            resident.cancelled = True
+            resident.peer.tell(m.Cancel(run=run.id, reason=run.cancel or "explicit", grace=self._grace))
+
+    def heed(self, runs: list[Run]) -> None:
+        """Acts on requests that another engine wrote on runs of this one."""
+        for run in runs:
+            if run.cancel is not None:
+                self._cancel(run)
+            resident = self.residents.get(run.id)
+            if run.pause is not None and resident is not None:
+                resident.peer.tell(m.Pause(run=run.id))
+
+    # ---- what attempts say
+
+    def parked(self, message: m.Parked) -> None:
+        """Takes the place of an attempt that only waits."""
+        resident = self.residents.get(message.run)
+        if resident is None or resident.parked:
+            return
+
+        def act(book: Book) -> bool:
+            run = book.mine(message.run)
+            if run is None or run.status is not Status.RUNNING or run.cancel is not None:
+                return False
+            ledger.park(book, run, message.backoff)
+            return True
+
+        self._ledgers.post(act, lambda done: self._after_park(message) if done else None)
+
+    def _after_park(self, message: m.Parked) -> None:
+        resident = self.residents.get(message.run)
+        if resident is None:
+            return
+        resident.parked = True
+        self._set_place(resident, False)
+        if not message.pinned:
+            self._parked[resident.run] = resident
+        self.claim()
+        if resident.told != message.seen or resident.over:  # a wait ended while the message was on its way
+            self.wake(message.run)
+        else:
+            self._evict_long(resident, message.wake_at)
+
+    def _evict_long(self, resident: Resident, wake_at: float | None) -> None:
+        if wake_at is not None and wake_at - self._clock.now() > EVICT_AFTER:
+            self._evict(resident)
+        elif len(self._parked) > MAX_PARKED:
+            self._evict(next(iter(self._parked.values())))
+
+    def _evict(self, resident: Resident) -> None:
+        if self._parked.pop(resident.run, None) is not None and not resident.cancelled:
+            resident.evicting = True
+            resident.peer.tell(m.Evict(run=resident.run))
+
+    def wake(self, run_id: str) -> None:
+        """Readies a parked run for a place."""
+
+        def act(book: Book) -> None:
+            run = book.mine(run_id)
+            if run is not None:
+                book.wake(run)
+
+        self._ledgers.post(act)
+
+    async def activate(self, run_id: str) -> None:
+        """Waits until a parked run that wants to go on by itself has its place again."""
+        resident = self.residents.get(run_id)
+        if resident is None or not resident.parked:
+            return
+        activation: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        resident.activations.append(activation)
+        self.wake(run_id)
+        await activation
+
+    def finished(self, message: m.Finished) -> None:
+        """Writes how an attempt ended."""
+        resident = self.residents.get(message.run)
+        if resident is None:
+            return
+        progress = resident.progress
+        self._ledgers.post(lambda book: ledger.finished(book, message, progress), lambda _: self._after_end(resident))
+
+    def _after_end(self, resident: Resident) -> None:
+        self._drop(resident)
+        self.claim()
+
+    def progressed(self, message: m.Progressed) -> None:
+        """Keeps the progress of an attempt; it is written with what is written next of the run."""
+        resident = self.residents.get(message.run)
+        if resident is not None:
+            resident.progress = message.progress
+
+    def listener(self, run: Run) -> m.Peer | None:
+        """Returns the executor that has hooks for the job of a run: its own, or any."""
+        resident = self.residents.get(run.id)
+        if resident is not None:
+            return resident.peer
+        return self.peer_for(run.job)
+
+    def _drop(self, resident: Resident) -> None:
+        self.residents.pop(resident.run, None)
+        self._parked.pop(resident.run, None)
+        self._set_place(resident, False)
+        for activation in resident.activations:
+            activation.cancel()

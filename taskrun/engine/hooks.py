@@ -1,0 +1,39 @@
+"""Tells executors which hooks and listeners to call, in the order trigger, start, (error), end, settled, after the commit."""
+
+from __future__ import annotations
+
+from taskrun.engine import messages as m
+from taskrun.engine.book import Book
+from taskrun.engine.dispatch import Dispatch
+from taskrun.words.codec import error_from
+from taskrun.words.records import ErrorRecord, Run, Status
+
+KINDS = {
+    Status.SUCCEEDED: "success",
+    Status.FAILED: "failure",
+    Status.CANCELLED: "cancel",
+    Status.DISCARDED: "cancel",
+}
+
+
+class Hooks:
+    """Notifies of what happened to runs, those executors that listen for their job."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+
+    def follow(self, book: Book) -> None:
+        """Notifies of a transaction's triggers, failed attempts and ends."""
+        for run in book.fresh:
+            self._notify("trigger", run)
+        for run, error in book.failed:
+            self._notify("error", run, error)
+        for run in book.ended:
+            error = error_from(run.error) if run.error is not None else None
+            self._notify(KINDS[run.status], run, error)
+            self._notify("settled", run, error)
+
+    def _notify(self, kind: str, run: Run, error: ErrorRecord | None = None) -> None:
+        peer = self._dispatch.listener(run)
+        if peer is not None:
+            peer.tell(m.Notify(kind=kind, run=run, error=error))

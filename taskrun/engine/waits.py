@@ -1,0 +1,186 @@
+"""Waits: a step that begins to wait, and what ends it: time, an event, the end of another run.
+
+A wait registers itself, then looks in the journal, then parks, all in one transaction, so that nothing falls between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec.structs import replace
+
+from taskrun.engine.book import Book
+from taskrun.rules.matching import matches
+from taskrun.words.codec import encode_error, error_from, error_text
+from taskrun.words.errors import RunCancelled, RunDiscarded, RunFailed, RunTimeout, TaskrunError, WaitTimeout
+from taskrun.words.records import ErrorRecord, PipeEvent, Run, RunFilter, Status, Step, StepKind, StepStatus
+
+PAGE = 1_000
+ANYTHING = "{}"
+
+
+def begin(book: Book, step: Step, since: float) -> Step:
+    """Registers a wait, then looks whether it is over already.
+
+    One for an event without `match` has a predicate, which its attempt must judge: it is answered with the next event after
+    its `cursor`, still running.
+    """
+    known = book.tx.step(step.run, step.key)
+    if known is not None and known.finished:
+        return known
+    if step.kind is StepKind.SLEEP and step.wake_at is not None and step.wake_at <= book.now:
+        return finish(book, step, output="null")
+    book.save_step(step)
+    if step.kind is StepKind.CHILD and step.child is not None:
+        run = book.tx.run(step.child)
+        return step if run is None or not run.ended else finish_with(book, step, run)
+    if step.topic is not None and (event := _unseen(book, step, since)) is not None:
+        return _take(book, step, event)
+    return step
+
+
+def finish(
+    book: Book, step: Step, *, output: str | None = None, error: ErrorRecord | None = None, cursor: int | None = None
+) -> Step:
+    """Ends a wait."""
+    return book.save_step(
+        replace(
+            step,
+            status=StepStatus.SUCCEEDED if error is None else StepStatus.FAILED,
+            output=output,
+            error=None if error is None else error_text(error),
+            ended_at=book.now,
+            wake_at=None,
+            cursor=cursor,
+            order=book.order(),
+        )
+    )
+
+
+def finish_with(book: Book, step: Step, run: Run) -> Step:
+    """Ends a wait for a run with that run's end."""
+    if run.status is Status.SUCCEEDED:
+        return finish(book, step, output=run.output)
+    return finish(book, step, error=encode_error(end_of(run)))
+
+
+def tell_end(book: Book, run: Run) -> None:
+    """Ends the waits for a run that has ended."""
+    for step in book.tx.waiting_steps(f"run:{run.id}"):
+        book.deliver(finish_with(book, step, run))
+    if run.status is Status.SUCCEEDED:
+        announce(book, success(run))
+
+
+def note(book: Book, step: Step) -> Step | None:
+    """Keeps that a step has begun or was cancelled, unless its end is recorded; returns a child to be cancelled with it."""
+    known = book.tx.step(step.run, step.key)
+    if known is not None and known.finished:
+        return None
+    child = step.child or (known.child if known is not None else None)
+    kept = book.save_step(replace(step, child=child))
+    return kept if kept.status is StepStatus.CANCELLED and child is not None else None
+
+
+# ---- the clock
+
+
+def fire(book: Book, step: Step) -> None:
+    """Does what the time of a step says: ends a sleep, times out a wait, or ends a backoff."""
+    if step.kind is StepKind.SLEEP:
+        book.deliver(finish(book, step, output="null"))
+    elif step.kind is StepKind.WAIT:
+        timeout = WaitTimeout(f'no event came in time for the wait "{step.key}"')
+        book.deliver(finish(book, step, error=encode_error(timeout)))
+    else:
+        book.deliver(book.save_step(replace(step, wake_at=None)))
+
+
+# ---- events
+
+
+def emit(book: Book, topic: str, event_id: str, data: str) -> PipeEvent:
+    """Keeps an event, ends the waits that it matches, and has it routed to the jobs that it triggers."""
+    event = book.tx.add_event(PipeEvent(id=event_id, topic=topic, at=book.now, data=data))
+    announce(book, event)
+    return event
+
+
+def send(book: Book, step: Step, data: str) -> Step:
+    """Sends an event from a handler: the event and the step are one."""
+    known = book.tx.step(step.run, step.key)
+    if known is not None and known.finished:
+        return known
+    event_id = f"{step.run}-{step.key}"
+    emit(book, step.topic or "", event_id, data)
+    return finish(book, step, output=msgspec.json.encode(event_id).decode())
+
+
+def announce(book: Book, event: PipeEvent) -> None:
+    """Ends the waits that an event matches, and has it routed."""
+    for step in book.tx.waiting_steps(event.topic):
+        if step.match is None or _fits(step.match, event):
+            book.deliver(_take(book, step, event))
+    if event.topic in book.routed:
+        book.tx.put(f"route:{event.id}", msgspec.json.encode(event).decode())
+        book.routes.append(event)
+
+
+def success(run: Run) -> PipeEvent:
+    """Returns the success of a run as an event: its output, matched by its input."""
+    at = run.ended_at or 0.0
+    return PipeEvent(
+        id=f"success-{run.id}", topic=f"job:{run.job}", at=at, data=run.output or "null", input=run.input, seq=run.seq
+    )
+
+
+def _take(book: Book, step: Step, event: PipeEvent) -> Step:
+    """Gives an event to a wait: as its end, or for its predicate to judge, with what it judges as `match`."""
+    if step.match is None:
+        return replace(
+            step, output=event.data, match=event.data if event.input is None else event.input, cursor=event.seq
+        )
+    return finish(book, step, output=event.data, cursor=event.seq)
+
+
+def _unseen(book: Book, step: Step, since: float) -> PipeEvent | None:
+    """Returns the first event since a moment that the run of a wait has not consumed, and that fits."""
+    consumed = {wait.cursor for wait in book.tx.steps(step.run) if wait.topic == step.topic and wait.finished}
+    for event in _past(book, step.topic or "", since, step.cursor or 0):
+        if event.seq not in consumed and (step.match is None or _fits(step.match, event)):
+            return event
+    return None
+
+
+def _past(book: Book, topic: str, since: float, after: int) -> Iterator[PipeEvent]:
+    kind, _, name = topic.partition(":")
+    if kind == "job":
+        done = book.tx.runs(RunFilter(job=name, statuses=(Status.SUCCEEDED,), limit=PAGE))
+        yield from (success(run) for run in reversed(done) if (run.ended_at or 0.0) >= since and run.seq > after)
+        return
+    while events := book.tx.events(topic, since, after, PAGE):
+        yield from events
+        after = events[-1].seq
+
+
+def _fits(match: str, event: PipeEvent) -> bool:
+    """Whether an event is what a wait with a mapping is for."""
+    if match == ANYTHING:
+        return True
+    subject = event.data if event.input is None else event.input
+    return matches(msgspec.json.decode(match), msgspec.json.decode(subject))
+
+
+# ---- ends
+
+
+def end_of(run: Run) -> TaskrunError:
+    """Returns the exception that a run's end is to whoever waits for its output."""
+    if run.status is Status.CANCELLED:
+        return RunCancelled(run.id, run.reason or "explicit")
+    if run.status is Status.DISCARDED:
+        return RunDiscarded(run.id, run.reason or "throttle")
+    error = error_from(run.error) if run.error else ErrorRecord(type="", message="")
+    kind = RunTimeout if run.reason == "timeout" else RunFailed
+    return kind(run.id, error.type, error.message, error.traceback)

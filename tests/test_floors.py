@@ -1,0 +1,93 @@
+"""The floors of the house: nothing imports upward, siblings do not import each other, no cycles, no hidden imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "taskrun"
+FLOORS: dict[str, set[str]] = {  # a floor, and those it may see besides itself
+    "words": set(),
+    "rules": {"words"},
+    "declarations": {"rules", "words"},
+    "stores": {"words"},
+    "engine": {"stores", "declarations", "rules", "words"},
+    "testing": {"engine", "stores", "declarations", "rules", "words"},
+    "daemon": {"engine", "stores", "declarations", "rules", "words"},
+    "cli": {"daemon", "engine", "stores", "declarations", "rules", "words", "testing"},
+}
+MAX_LINES = 500
+MODULES = sorted(path for path in ROOT.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "relative imports hide which floor they reach"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(path: Path) -> set[str]:
+    known = {name_of(module) for module in MODULES}
+    found = set(imports(ast.parse(path.read_text())))
+    return {name for name in found if name in known and name != "taskrun"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_sees_only_its_own_floor_and_those_below(path: Path) -> None:
+    parts = name_of(path).split(".")
+    if len(parts) < 2 or parts[1] not in FLOORS:
+        return  # the package's faces: they hand names on
+    allowed = FLOORS[parts[1]] | {parts[1]}
+    above = {name for name in own_imports(path) if name.count(".") and name.split(".")[1] not in allowed}
+    assert not above, f"{name_of(path)} reaches above its floor: {sorted(above)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_import_hides_inside_a_function(path: Path) -> None:
+    hidden = [
+        f"{path.name}:{node.lineno}"
+        for scope in ast.walk(ast.parse(path.read_text()))
+        if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(scope)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    assert not hidden
+
+
+def test_there_is_no_cycle_of_imports() -> None:
+    graph = {name_of(path): own_imports(path) - {name_of(path)} for path in MODULES if name_of(path) != "taskrun"}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " → ".join((*trail, name))
+        if name in done:
+            return
+        for target in graph.get(name, ()):
+            visit(target, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_file_stays_short_enough_to_be_read(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_says_what_it_owns(path: Path) -> None:
+    source = path.read_text()
+    assert not source.strip() or ast.get_docstring(ast.parse(source)), f"{path} has no docstring"
