@@ -19,11 +19,11 @@ def main() -> None:
     answer = os.dup(1)
     os.dup2(2, 1)
     root, *places = sys.argv[1:]
-    registry, problems = discover(places, Path(root))
+    found = discover(places, Path(root))
     described = {
-        "jobs": [job.describe() for job in registry.jobs.values()],
-        "pipes": [pipe.describe() for pipe in registry.pipes.values()],
-        "problems": problems,
+        "jobs": [job.describe() for job in found.registry.jobs.values()],
+        "pipes": [pipe.describe() for pipe in found.registry.pipes.values()],
+        "problems": found.problems,
     }
     with os.fdopen(answer, "wb") as out:
         out.write(msgspec.json.encode(described))

@@ -13,8 +13,9 @@ from typing import Any
 from taskrun.cli.feeds import log_feed, watch_feed
 from taskrun.cli.live import FRAME, Snapshot, Sticky
 from taskrun.cli.screens.phrases import short
-from taskrun.cli.screens.run import end_line, live_steps, log_line, run_head
+from taskrun.cli.screens.run import end_line, live_steps, log_line, run_head, step_line
 from taskrun.cli.session import Session
+from taskrun.cli.visible import lines
 
 
 async def follow(session: Session, run: dict[str, Any], quiet: bool = False) -> dict[str, Any] | None:
@@ -81,6 +82,10 @@ class Screen:
     def end(self, run: dict[str, Any]) -> None:
         """Takes the run as it ended."""
 
+    def note(self, text: str) -> None:
+        """Says something to the person, without disturbing what is drawn."""
+        self.session.say(text)
+
     async def tick(self) -> None:
         """Draws again and again."""
 
@@ -91,8 +96,9 @@ class Screen:
 class Plain(Screen):
     """Lines, for what is no terminal: each step as it ends, and the log."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, logs: bool = True) -> None:
         super().__init__(session)
+        self._logs = logs
         self._told: set[str] = set()
 
     def begin(self, run: dict[str, Any]) -> None:
@@ -101,16 +107,17 @@ class Plain(Screen):
         self.session.say(run_head(run, self.session.now, self.session.look(err=True)))
 
     def change(self, message: dict[str, Any]) -> None:
-        """Says that a step has ended."""
-        step = message.get("step") if message["kind"] == "step" else None
-        if step is None or step["status"] == "running" or step["kind"] == "value" or step["key"] in self._told:
-            return
-        self._told.add(step["key"])
-        self.session.say(live_steps(self.run, [step], self.session.now, self.session.look(err=True)))
+        """Says which steps have ended."""
+        steps = [message["step"]] if message["kind"] == "step" else message.get("run", {}).get("steps") or ()
+        for step in steps:
+            if step["status"] != "running" and step["kind"] != "value" and step["key"] not in self._told:
+                self._told.add(step["key"])
+                self.session.say(step_line(step, self.session.now, self.session.look(err=True)))
 
     def log(self, record: dict[str, Any]) -> None:
         """Prints a line of the log."""
-        self.session.terminal.err(log_line(record, "", False) + "\n")
+        if self._logs:
+            self.session.terminal.err(log_line(record, "", False) + "\n")
 
     def end(self, run: dict[str, Any]) -> None:
         """Says how it ended."""
@@ -147,6 +154,10 @@ class Lively(Screen):
         self._paint()
         self.close()
         self.session.say(end_line(run, self.session.now, self.session.look(err=True)))
+
+    def note(self, text: str) -> None:
+        """Says something above the steps."""
+        self._sticky.above(lines(text))
 
     async def tick(self) -> None:
         """Draws a frame ten times a second."""

@@ -94,7 +94,7 @@ class Sticky:
         """Leaves the whole last frame where it is and gives the terminal back."""
         if not self._open:
             return
-        text = self._erased() + "".join(self._printed(line) + "\r\n" for line in self._frame)
+        text = self._erased() + "".join(self._printed(line) + REST_OF_LINE + "\r\n" for line in self._frame)
         self._write(BEGIN + text + REST_OF_SCREEN + END + SHOW)
         self._open, self._drawn = False, []
 

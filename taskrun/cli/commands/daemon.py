@@ -131,7 +131,7 @@ def _sentences(found: dict[str, Any]) -> str:
 
 async def foreground(session: Session) -> int:
     """Becomes the daemon: this very process, so that a service manager sees it start and stop."""
-    command = [*python("taskrun.daemon.server"), "--config", str(session.config.path)]
+    command = [*python("taskrun.cli.foreground"), str(session.config.path)]
     os.execve(command[0], command, environment({}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -28,19 +29,25 @@ def jobs(name: str = typer.Argument("", metavar="[NAME]"), json: bool = ASK.json
 async def every(_: str, as_json: bool, session: Session) -> int:
     """Lists the jobs; a broken file is said, and the others are listed all the same."""
     answer = await (await session.reader()).call("jobs")
-    found = answer["jobs"]
+    found = [near(job, session.config.root) for job in answer["jobs"]]
     if as_json:
-        session.json(found)
+        session.json(answer["jobs"])
     elif not session.facts.out_tty:
         session.data(jobs_tsv(found))
     elif found:
         session.show(jobs_table(found, session.look()))
     for problem in answer.get("problems") or ():
-        session.say(f"error: {problem_line(problem)}")
+        session.say(f"error: {problem_line(near(problem, session.config.root))}")
     if not as_json:
         first = found[0]["name"] if found else ""
         session.say(f"start one: taskrun start {first} --help" if first else "no jobs; write one: taskrun init")
     return Code.DONE
+
+
+def near(described: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Returns a job or problem with its file as seen from the project's folder."""
+    file = Path(described.get("file") or "")
+    return {**described, "file": str(file.relative_to(root))} if file.is_relative_to(root) else described
 
 
 async def one(name: str, as_json: bool, session: Session) -> int:
@@ -49,5 +56,5 @@ async def one(name: str, as_json: bool, session: Session) -> int:
     if as_json:
         session.json([target.described])
     else:
-        session.show(job_screen(target.described))
+        session.show(job_screen(near(target.described, session.config.root)))
     return Code.DONE

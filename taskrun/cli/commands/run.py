@@ -12,7 +12,7 @@ import typer
 from taskrun.cli import inputs
 from taskrun.cli.commands.start import Start, help_of, trigger
 from taskrun.cli.exits import Code, code_of
-from taskrun.cli.follow import screen, watch_to_end
+from taskrun.cli.follow import Screen, screen, watch_to_end
 from taskrun.cli.inputs import ASK, InputCommand
 from taskrun.cli.late import LOCAL, load
 from taskrun.cli.screens.phrases import ENDED, short
@@ -56,7 +56,7 @@ async def perform(options: Start, session: Session) -> int:
     answer = await trigger(caller, session, options, "run")
     view = screen(session, options.quiet)
     work = asyncio.ensure_future(watch_to_end(session, answer["run"], view))
-    stopper = Stopper(session, answer["run"]["id"], work)
+    stopper = Stopper(session, answer["run"]["id"], view, work)
     session.on_interrupt = stopper.interrupted
     try:
         ended = await work
@@ -85,8 +85,9 @@ def print_output(session: Session, ended: dict[str, Any], as_json: bool) -> None
 class Stopper:
     """What Ctrl-C does to a run in the foreground: the first one cancels it, the second kills it and leaves at once."""
 
-    def __init__(self, session: Session, run_id: str, work: asyncio.Future[dict[str, Any]]) -> None:
+    def __init__(self, session: Session, run_id: str, view: Screen, work: asyncio.Future[dict[str, Any]]) -> None:
         self._session = session
+        self._view = view
         self._run = run_id
         self._work = work
         self._asked: list[asyncio.Task[None]] = []
@@ -94,10 +95,10 @@ class Stopper:
     def interrupted(self) -> None:
         """Takes one Ctrl-C."""
         if len(self._asked) == 0:
-            self._session.say(f"cancelling {short(self._run)}; Ctrl-C again kills it")
+            self._view.note(f"cancelling {short(self._run)}; Ctrl-C again kills it")
             self._ask(self._cancel({"reason": "explicit"}))
         elif len(self._asked) == 1:
-            self._session.say(f"killing {short(self._run)}")
+            self._view.note(f"killing {short(self._run)}")
             self._ask(self._kill())
 
     def _ask(self, request: Coroutine[Any, Any, None]) -> None:

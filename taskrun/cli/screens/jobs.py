@@ -49,7 +49,7 @@ def _place(job: dict[str, Any]) -> str:
 
 def jobs_tsv(jobs: Sequence[dict[str, Any]]) -> str:
     """Returns the jobs as tab-separated lines."""
-    rows = [[cell(job["name"]), usage(InputSchema(job.get("input_schema"))), *_tails(job)] for job in jobs]
+    rows = [[cell(job["name"]), cell(usage(InputSchema(job.get("input_schema")))), *_tails(job)] for job in jobs]
     return "".join("\t".join(cut(part) for part in row) + "\n" for row in rows)
 
 

@@ -10,7 +10,7 @@ from taskrun.cli import times
 from taskrun.cli.screens.look import Look, bar, labelled
 from taskrun.cli.visible import cell, value
 
-BAR = 8
+BAR = 5
 SHORT_ID = 6
 ENDED = frozenset({"succeeded", "failed", "cancelled", "discarded"})
 

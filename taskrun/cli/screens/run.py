@@ -166,6 +166,13 @@ def live_steps(run: dict[str, Any], steps: Sequence[dict[str, Any]], now: float,
     return stacked([clipped(Text("  ").append_text(line), look.width - 1) for line in [*made, *ending]])
 
 
+def step_line(step: dict[str, Any], now: float, look: Look) -> Text:
+    """Returns a step that has ended as a line of its own."""
+    return Text("  ").append_text(
+        Text("  ").join(cell for cell in _live_row({"status": "", "progress": None}, step, now, look) if cell)
+    )
+
+
 def _live_row(run: dict[str, Any], step: dict[str, Any], now: float, look: Look) -> list[Text]:
     seconds = times.took(step, now)
     running = step["status"] == "running"

@@ -36,7 +36,16 @@ COLUMNS = (
     Column("INPUT", lambda run, now, look: _input(run)),
 )
 # What gives way as the screen narrows, in this order: a column shrinks to so many columns, or goes (0).
-GIVE_WAY = (("INPUT", 12), ("INPUT", 0), ("TOOK", 0), ("STEP", 10), ("STEP", 0), ("AGE", 0), ("JOB", 6))
+GIVE_WAY = (
+    ("INPUT", 12),
+    ("STEP", 18),
+    ("TOOK", 0),
+    ("INPUT", 0),
+    ("STEP", 10),
+    ("STEP", 0),
+    ("AGE", 0),
+    ("JOB", 6),
+)
 
 
 def runs_table(runs: Sequence[dict[str, Any]], now: float, look: Look) -> Text:

@@ -1,0 +1,139 @@
+"""Sticky lines on an emulated screen: what stands there after every frame, a resize, and the end."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rich.text import Text
+
+from taskrun.cli.live import Snapshot, Sticky
+from taskrun.cli.screens.look import Look
+from taskrun.engine.views import step_view
+from taskrun.words.records import Status, StepStatus
+from tests.cli.fakes import a_run, a_step
+
+_TOKEN = re.compile(r"\x1b\[(\?[0-9]+)?([0-9;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n])")
+
+
+class Emulator:
+    """As much of a terminal as `Sticky` uses: cursor up, erase, wrap, scroll."""
+
+    def __init__(self, width: int, height: int = 100) -> None:
+        self.width, self.height = width, height
+        self.rows: list[list[str]] = [[]]
+        self.row = self.column = 0
+        self.cursor_shown = True
+
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    def write(self, text: str) -> None:
+        for private, count, final, back, line, char in _TOKEN.findall(text):
+            if private:
+                self.cursor_shown = final == "h" if private == "?25" else self.cursor_shown
+            elif final == "A":
+                self.row = max(0, self.row - int(count or 1))
+            elif final == "K":
+                self.rows[self.row] = self.rows[self.row][: self.column]
+            elif final == "J":
+                self.rows[self.row] = self.rows[self.row][: self.column]
+                del self.rows[self.row + 1 :]
+            elif back:
+                self.column = 0
+            elif line:
+                self._down()
+            elif char:
+                self._put(char)
+
+    def _put(self, char: str) -> None:
+        if self.column == self.width:
+            self._down()
+            self.column = 0
+        row = self.rows[self.row]
+        row.extend(" " * (self.column + 1 - len(row)))
+        row[self.column] = char
+        self.column += 1
+
+    def _down(self) -> None:
+        self.row += 1
+        if self.row == len(self.rows):
+            self.rows.append([])
+
+    def narrow(self, width: int) -> None:
+        """Wraps what stands there, as terminals do."""
+        before = ["".join(row) for row in self.rows]
+        self.rows = [list(text[at : at + width]) for text in before for at in range(0, max(1, len(text)), width)]
+        self.row = len(self.rows) - 1
+        self.column = len(self.rows[-1])
+        self.width = width
+
+    def text(self) -> list[str]:
+        found = ["".join(row).rstrip() for row in self.rows]
+        return found[: max((at + 1 for at, line in enumerate(found) if line), default=0)]
+
+
+def sticky(screen: Emulator, **more: Any) -> Sticky:
+    return Sticky(screen.write, screen.size, Look(screen.width), **more)
+
+
+def test_a_frame_replaces_the_one_before_and_lines_scroll_above() -> None:
+    screen = Emulator(40)
+    lines = sticky(screen)
+    lines.paint(Text("one\ntwo\nthree"))
+    lines.above("log 1")
+    lines.paint(Text("uno"))
+    lines.above("log 2\nlog 3")
+    assert screen.text() == ["log 1", "log 2", "log 3", "uno"]
+
+
+def test_the_last_frame_stays_and_the_terminal_is_given_back() -> None:
+    screen = Emulator(40)
+    lines = sticky(screen)
+    lines.paint(Text("frame"))
+    assert not screen.cursor_shown
+    lines.close()
+    lines.close()
+    screen.write("after")
+    assert screen.text() == ["frame", "after"]
+    assert screen.cursor_shown
+
+
+def test_a_narrower_screen_leaves_nothing_behind() -> None:
+    screen = Emulator(40)
+    lines = sticky(screen)
+    lines.above("log")
+    lines.paint(Text("x" * 30 + "\n" + "y" * 30))
+    screen.narrow(20)
+    lines.paint(Text("x" * 30 + "\nend"))
+    assert screen.text() == ["log", "x" * 18 + "…", "end"]
+
+
+def test_a_screen_that_is_too_short_says_how_much_it_leaves_out() -> None:
+    frame = Text("\n".join("abcdef"))
+    first, last = Emulator(20, height=4), Emulator(20, height=4)
+    sticky(first).paint(frame)
+    sticky(last, tail=True).paint(frame)
+    assert first.text() == ["a", "b", "… 4 more"]
+    assert last.text() == ["… 4 more", "e", "f"]
+
+
+def test_at_the_end_even_a_short_screen_gets_every_line() -> None:
+    screen = Emulator(20, height=3)
+    lines = sticky(screen)
+    lines.paint(Text("a\nb\nc\nd"))
+    lines.close()
+    assert screen.text() == ["a", "b", "c", "d"]
+
+
+def test_changes_fold_into_a_snapshot() -> None:
+    snapshot = Snapshot()
+    run = a_run()
+    snapshot.fold({"kind": "run", "run": {**run, "steps": [step_view(a_step("a"))]}})
+    snapshot.fold({"kind": "step", "step": step_view(a_step("b", StepStatus.RUNNING))})
+    snapshot.fold({"kind": "ready"})
+    snapshot.fold({"kind": "run", "run": {**a_run(status=Status.PAUSED), "step": None, "steps_ended": None}})
+    (found,) = snapshot.newest()
+    assert found["status"] == "paused"
+    assert found["step"]["key"] == "b"
+    assert found["steps_ended"] == 1

@@ -1,0 +1,254 @@
+"""Screens at fixed widths, without colour, without UTF-8: what they show, and that nothing steers a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from taskrun.cli.options import build
+from taskrun.cli.schemas import InputSchema
+from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
+from taskrun.cli.screens.look import Look, bar, printed
+from taskrun.cli.screens.phrases import short_ids
+from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_head, run_screen
+from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
+from taskrun.cli.times import age, span
+from taskrun.cli.visible import cell, coloured, lines, to_json
+from taskrun.engine.views import run_view, step_view
+from taskrun.words.records import ErrorRecord, Run, Status, StepStatus
+from tests.cli.fakes import JOB, NOW, a_run, a_step, shown
+
+EVIL = {
+    "escape": "\x1b[31mred",
+    "title": "\x1b]0;owned\x07",
+    "clipboard": "\x1b]52;c;aGk=\x1b\\",
+    "device": "\x1bP+q544e\x1b\\",
+    "c1": "\x9b31mred\x9d0;owned\x9c",
+    "bell": "\x07\x08\x7f\x00",
+    "returns": "good\rbad",
+    "bidi": "\u202egnp.\u2066exe\u200f",
+    "separators": "a\u2028b\u2029c\u0085d",
+    "surrogate": "\ud800",
+    "tags": "\U000e0041",
+}
+LOOKS = [Look(80), Look(200), Look(30), Look(80, utf8=False)]
+
+
+def error(message: str = "503 Service Unavailable", **more: Any) -> str:
+    record = ErrorRecord(type=more.pop("type", "HTTPError"), message=message, **more)
+    return json.dumps({name: getattr(record, name) for name in record.__struct_fields__})
+
+
+def several() -> list[dict[str, Any]]:
+    return [
+        a_run(
+            "9q2mx1aaaaaa",
+            started_at=NOW - 12,
+            input='{"path":"b.flac","dry":true}',
+            progress='{"done":41,"total":100}',
+            steps=[a_step("transcode", StepStatus.RUNNING)],
+        ),
+        a_run(
+            "7k3fq2aaaaaa", Status.SUCCEEDED, started_at=NOW - 90, ended_at=NOW - 36, steps=[a_step("a"), a_step("b")]
+        ),
+        a_run("5d0xa8aaaaaa", Status.FAILED, job="syncLibrary", started_at=NOW - 20, ended_at=NOW - 7, error=error()),
+        a_run("4a7pz0aaaaaa", Status.SCHEDULED, job="reindex", reason="retry", wake_at=NOW + 8, attempt=2),
+        a_run("2c9vk3aaaaaa", Status.QUEUED),
+    ]
+
+
+def test_the_table_of_runs_at_80_columns() -> None:
+    assert printed(runs_table(several(), NOW, Look(80)), Look(80)).splitlines() == [
+        "RUN     JOB          STATE       AGE   TOOK  STEP                  INPUT",
+        "9q2mx1  processFile  ⠹ running    1m  12.0s  transcode ██     41%  path=b.flac …",
+        "7k3fq2  processFile  ✓ done       1m  54.0s  2 steps               path=song.mp3",
+        "5d0xa8  syncLibrary  ✗ failed     1m  13.0s                        path=song.mp…",
+        "4a7pz0  reindex      ↻ retry 8s   1m      –  (try 2/4)             path=song.mp3",
+        "2c9vk3  processFile  ◌ queued     1m      –                        path=song.mp3",
+    ]
+
+
+def test_a_wide_screen_shows_the_error_beside_the_input() -> None:
+    text = printed(runs_table(several(), NOW, Look(200)), Look(200))
+    assert "path=song.mp3  HTTPError: 503 Service Unavailable" in text
+    assert "path=b.flac dry" in text
+
+
+def test_without_utf8_states_are_words_and_everything_is_ascii() -> None:
+    text = printed(runs_table(several(), NOW, Look(80, utf8=False)), Look(80, utf8=False))
+    assert text.isascii()
+    for word in ("running", "done", "failed", "retry 8s", "queued", "##---"):
+        assert word in text
+
+
+def test_columns_go_in_a_fixed_order_as_the_screen_narrows() -> None:
+    heads = [
+        printed(runs_table(several(), NOW, Look(width)), Look(width)).split("\n")[0].split()
+        for width in (80, 60, 50, 30)
+    ]
+    assert [len(head) for head in heads] == sorted([len(head) for head in heads], reverse=True)
+    assert heads[-1] == ["RUN", "JOB", "STATE"]
+
+
+def test_columns_that_no_row_needs_do_not_appear() -> None:
+    assert "STEP" not in printed(runs_table([a_run(status=Status.QUEUED)], NOW, Look(80)), Look(80))
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_no_line_of_the_table_is_wider_than_the_screen(look: Look) -> None:
+    wide = [*several(), a_run("ffffffffffff", input='{"名前":"' + "曲" * 80 + '"}')]
+    for line in printed(runs_table(wide, NOW, look), look).splitlines():
+        assert cell_len(line) <= max(look.width, 30)
+
+
+def test_ids_are_short_but_stay_different() -> None:
+    assert short_ids(["abcdef111111", "zzzzzz111111"]) == {"abcdef111111": "abcdef", "zzzzzz111111": "zzzzzz"}
+    assert short_ids(["abcdef111111", "abcdef122222"])["abcdef111111"] == "abcdef11"
+
+
+def test_a_failure_of_the_last_hour_is_pointed_at() -> None:
+    assert runs_footer(several(), NOW) == "1 failed in the last hour: taskrun show 5d0xa8"
+    assert runs_footer(several(), NOW + 7200) == ""
+
+
+def test_colour_says_nothing_that_words_do_not() -> None:
+    plain = printed(runs_table(several(), NOW, Look(80)), Look(80))
+    vivid = printed(runs_table(several(), NOW, Look(80, colour=True)), Look(80, colour=True))
+    assert "\x1b[" in vivid
+    assert coloured(vivid).count("\x1b") > 0
+    assert re.sub(r"\x1b\[[0-9;]*m", "", vivid) == plain
+
+
+def test_one_run_shows_its_steps_its_error_with_code_and_what_to_type_next() -> None:
+    run = a_run(
+        "5d0xa8aaaaaa",
+        Status.FAILED,
+        job="syncLibrary",
+        started_at=NOW - 60,
+        ended_at=NOW - 40,
+        attempt=2,
+        error=error(where="jobs/sync.py:48 in fetch_page"),
+        source="schedule 0 * * * *",
+    )
+    steps = [a_step("list", output="812"), a_step("fetch", StepStatus.FAILED, attempt=3, error=error("503"))]
+    log = [{"seq": 214, "at": run["started_at"], "run": run["id"], "step": None, "stream": "log", "text": "giving up"}]
+    code = Source(48, [(47, "r = get(url)"), (48, "r.raise_for_status()")])
+    text = printed(run_screen(shown(run, steps, log=log, log_lines=214), NOW, Look(200), code), Look(200))
+    for part in (
+        "syncLibrary 5d0xa8aaaaaa · ✗ failed 40s ago after 20.0s · attempt 2 of 4 · schedule 0 * * * *",
+        "input   path=song.mp3",
+        "→ 812",
+        "fetch (try 3)",
+        "ERROR  HTTPError: 503 Service Unavailable",
+        "jobs/sync.py:48 in fetch_page",
+        "❱   48 │ r.raise_for_status()",
+        "last log lines (of 214)",
+        "taskrun retry 5d0xa8",
+    ):
+        assert part in text, text
+
+
+def test_live_steps_show_the_one_under_way_with_the_progress() -> None:
+    run = a_run(started_at=NOW - 60, progress='{"done":1,"total":2,"note":"1/2 MB"}')
+    steps = [step_view(a_step("metadata")), step_view(a_step("upload", StepStatus.RUNNING))]
+    assert printed(live_steps(run, steps, NOW, Look(80)), Look(80)).splitlines() == [
+        "  ✓  metadata  10.0s",
+        "  ⠹  upload    50.0s  ██████████            50% 1/2 MB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0s"), (41.3, "41.3s"), (72, "1m 12s"), (3600, "1h"), (277200, "3d 5h")]
+)
+def test_spans_are_short(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (59, "59s"), (61, "1m"), (86400 * 3, "3d")])
+def test_ages_have_one_unit(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(0, "    "), (0.5, "██  "), (1, "████"), (7, "████"), (-1, "    "), (0.28125, "█▏  ")]
+)
+def test_bars_stay_inside_their_width(fraction: float, text: str) -> None:
+    assert bar(fraction, 4, Look()) == text
+
+
+# ---- injection
+
+
+def raw_controls(text: str) -> list[str]:
+    """Returns what would reach a terminal as a control character, line ends and tabs aside."""
+    forbidden = {*range(32), 127, *range(128, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
+    return [char for char in text if ord(char) in forbidden and char not in "\n\t"]
+
+
+def everywhere(evil: str) -> list[str]:
+    """Returns every screen with `evil` in each text that a job decides on."""
+    data = to_json({evil: evil})
+    trouble = error(evil, type=evil, where=f"{evil}:3", traceback=evil)
+    step = a_step(evil, StepStatus.FAILED, error=trouble, topic=evil, output=to_json(evil), started_at=NOW - 3)
+    fields: dict[str, Any] = {"input": data, "output": to_json(evil), "error": trouble, "reason": evil, "source": evil}
+    fields["progress"] = to_json({"done": 1, "total": 2, "note": evil})
+    runs = [
+        run_view(Run(id="7k3fq2aaaaaa", job=evil, created_at=NOW, status=state, **fields), [step]) for state in Status
+    ]
+    log = {"seq": 1, "at": runs[0]["created_at"], "run": "7k3fq2aaaaaa", "step": evil, "stream": "log", "text": evil}
+    schema = {"type": "object", "properties": {evil: {"type": "string", "description": evil, "default": evil}}}
+    job = {
+        **JOB,
+        "name": evil,
+        "file": evil,
+        "description": evil,
+        "input_schema": schema,
+        "options": {evil: evil},
+        "triggers": [evil],
+    }
+    made: list[str] = [
+        runs_tsv(runs, NOW),
+        jobs_tsv([job]),
+        log_line(log, "", False),
+        problem_line({"file": evil, "message": evil}),
+    ]
+    made += [to_json(runs), *build(InputSchema(schema), []).problems]
+    for look in LOOKS:
+        frames = [runs_table(runs, NOW, look), jobs_table([job], look), job_screen(job)]
+        frames += [live_steps(run, [step_view(step)], NOW, look) for run in runs]
+        frames += [run_head(run, NOW, look) for run in runs] + [end_line(run, NOW, look) for run in runs]
+        details = [shown(run, [step], children=runs, log=[log], log_lines=2) for run in runs]
+        frames += [run_screen(detail, NOW, look, Source(3, [(3, evil)])) for detail in details]
+        made += [printed(frame, look) for frame in frames]
+    return made
+
+
+@pytest.mark.parametrize("evil", [text for name, text in EVIL.items() if name != "surrogate"])  # which no journal takes
+def test_nothing_that_a_job_says_steers_a_terminal(evil: str) -> None:
+    for text in everywhere(evil):
+        assert raw_controls(text) == [], repr(text)
+
+
+@pytest.mark.parametrize("evil", EVIL.values(), ids=EVIL.keys())
+def test_coloured_text_lets_nothing_through_but_colour(evil: str) -> None:
+    assert raw_controls(re.sub(r"\x1b\[[0-9;:]*m", "", coloured(f"\x1b[1;31mok\x1b[0m{evil}"))) == []
+
+
+def test_colour_is_reset_at_the_end_of_a_line() -> None:
+    assert coloured("\x1b[31mred") == "\x1b[31mred\x1b[0m"
+    assert coloured("plain") == "plain"
+
+
+def test_what_is_hidden_can_be_seen() -> None:
+    assert lines("a\x1b[31m\tb\r\nc\x9b\u202e") == "a^[[31m\tb\nc<9B><U+202E>"
+    assert cell("a\n\tb\x00") == "a\\n\\tb^@"
+
+
+def test_json_stays_equal_to_its_value() -> None:
+    value = {key: text for key, text in EVIL.items() if key not in ("surrogate", "tags")}
+    assert json.loads(to_json(value)) == value
+    assert to_json(value).isprintable()
