@@ -52,10 +52,10 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         """Waits until the clock was moved by `seconds`."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        alarm = self.alarm(seconds, lambda: over.done() or over.set_result(None))
+        over = asyncio.Event()
+        alarm = self.alarm(seconds, over.set)
         try:
-            await over
+            await over.wait()
         finally:
             alarm.cancel()
 
@@ -100,7 +100,7 @@ class TestQueue(Queue):
     ) -> None:
         self.timezone: tzinfo = ZoneInfo(timezone)
         self.clock = VirtualClock(_moment(start, self.timezone))
-        super().__init__(*args, clock=self.clock, **options)
+        super().__init__(*args, **options, clock=self.clock)  # type: ignore[misc]  # `clock` is the ninth
 
     @property
     def now(self) -> datetime:

@@ -48,6 +48,7 @@ class Files:
         self._bases: dict[Path, str] = {}  # folder above the top package → prefix of the names of what is in it
         self._added: list[str] = []  # entries of sys.path
         self._before = set(sys.modules)
+        self._names: set[str] = set()  # modules of the project that were loaded
         self._finder = _Finder(self)
 
     def __enter__(self) -> Files:
@@ -61,12 +62,12 @@ class Files:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """The finder stays: handlers may import neighbours while they run."""
+        """Remembers what was loaded. The finder stays: handlers may import neighbours while they run."""
+        self._names = {name for name in set(sys.modules) - self._before if self._is_own(sys.modules[name])}
 
     def _forget(self) -> None:
-        for name in set(sys.modules) - self._before:
-            if any(folder in self._folders for folder in _places(sys.modules[name])):
-                del sys.modules[name]
+        for name in self._names:
+            sys.modules.pop(name, None)
         sys.meta_path.remove(self._finder)
         for entry in self._added:
             if entry in sys.path:
@@ -81,8 +82,8 @@ class Files:
 
     def loaded(self) -> list[Path]:
         """Returns the files of the project that make up what was loaded, broken ones and helpers included."""
-        files = {file for name in set(sys.modules) - self._before if (file := self._own_file(sys.modules[name]))}
-        return sorted(files | set(self.tried))
+        files = {_file(module) for module in list(sys.modules.values()) if self._is_own(module)}
+        return sorted({file for file in files if file is not None} | set(self.tried))
 
     def _load_entry(self, entry: str) -> Iterator[ModuleType]:
         path = self.root / entry
@@ -114,8 +115,7 @@ class Files:
         yield module
         for folder in getattr(module, "__path__", ()):
             for file in _sources(Path(folder)):
-                parts = file.relative_to(folder).with_suffix("").parts
-                inner = self._import(".".join((name, *parts)), str(file))
+                inner = self._import(".".join((name, *_parts(file, Path(folder)))), str(file))
                 if inner is not None:
                     yield inner
 
@@ -131,8 +131,10 @@ class Files:
     def _is_module(self, name: str) -> bool:
         try:
             return find_spec(name) is not None
-        except (ImportError, ValueError, AttributeError):
-            return name.partition(".")[0] in sys.modules or find_spec(name.partition(".")[0] or "-") is not None
+        except ModuleNotFoundError:
+            return False
+        except BaseException:  # the package around it is broken, which loading it will say
+            return True
 
     # ---- names
 
@@ -142,8 +144,7 @@ class Files:
         if folder is None:
             return None
         base = self.root if file.is_relative_to(self.root) else folder.parent
-        parts = file.relative_to(base).with_suffix("").parts
-        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        parts = _parts(file, base)
         if not parts:
             return None
         return self._prefix(base, parts[0]) + ".".join(parts)
@@ -179,12 +180,17 @@ class Files:
 
     def owns(self, file: Path) -> bool:
         """Whether a file is the project's own code."""
-        return file.is_relative_to(self.root) and not {"site-packages", "dist-packages"}.intersection(file.parts)
+        if str(file).startswith(_PACKAGE) or {"site-packages", "dist-packages"}.intersection(file.parts):
+            return False
+        return file.is_relative_to(self.root) or file.parent in self._folders
 
-    def _own_file(self, module: ModuleType) -> Path | None:
-        file = getattr(module, "__file__", None)
-        path = Path(file) if isinstance(file, str) else None
-        return path if path is not None and (self.owns(path) or path.parent in self._folders) else None
+    def reaches(self, path: Sequence[str]) -> bool:
+        """Whether a package's search path leads into the project."""
+        return any(Path(entry).is_relative_to(top) for entry in path for top in (self.root, *self._folders))
+
+    def _is_own(self, module: ModuleType) -> bool:
+        file = _file(module)
+        return self.owns(file) if file is not None else any(place in self._folders for place in _places(module))
 
     # ---- problems
 
@@ -202,7 +208,7 @@ class Files:
             return error.filename, error.lineno or 0
         frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
         own = [place for place in frames if place[0] == what or self.owns(Path(place[0]))]
-        return own[-1] if own and not own[-1][0].startswith(_PACKAGE) else (what, 0)
+        return own[-1] if own else (what, 0)
 
 
 _PACKAGE = str(Path(__file__).parents[1]) + "/"
@@ -215,22 +221,30 @@ def _sources(path: Path) -> Iterator[Path]:
             yield path.resolve()
         return
     for each in sorted(path.iterdir()):
-        hidden = each.name.startswith(("_", "."))
+        hidden = each.name.startswith(("_", ".")) and each.name != "__init__.py"
         if not hidden and (each.is_file() or not (each / "pyvenv.cfg").exists()):
             yield from _sources(each)
 
 
-def _places(module: ModuleType) -> Iterator[Path]:
-    """Returns the folders that a module stands in, or stands for."""
+def _parts(file: Path, base: Path) -> tuple[str, ...]:
+    """Returns the parts of the name that a file has as a module below a folder."""
+    parts = file.relative_to(base).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def _file(module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
-    if isinstance(file, str):
-        yield Path(file).parent
-    yield from (Path(entry) for entry in getattr(module, "__path__", ()) if isinstance(entry, str))
+    return Path(file) if isinstance(file, str) else None
+
+
+def _places(module: ModuleType) -> list[Path]:
+    """Returns the folders that a package stands for."""
+    path = getattr(module, "__path__", None)
+    return [Path(entry) for entry in path or () if isinstance(entry, str)]
 
 
 def _is_at(module: ModuleType, place: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return place in _places(module) or (isinstance(file, str) and Path(file) == place.with_suffix(".py"))
+    return place in _places(module) or _file(module) == place.with_suffix(".py")
 
 
 def _make_package(name: str, folder: Path) -> None:
@@ -250,6 +264,8 @@ class _Finder(MetaPathFinder):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Returns how to load a module of the project, None for all others."""
+        if path is not None and not self._files.reaches(path):
+            return None
         spec = PathFinder.find_spec(name, path)
         if spec is None or spec.origin is None or not isinstance(spec.loader, SourceFileLoader):
             return None

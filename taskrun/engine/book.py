@@ -6,7 +6,7 @@ is written; `ledgers` opens a book for each entry of the journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -25,14 +25,14 @@ class Book:
     Parameters:
         engine: id of the engine whose transaction it is.
         number: gives the next position among finished steps.
-        routed: topics that trigger jobs.
+        routed: for each topic, the jobs that it triggers.
     """
 
     tx: Tx
     engine: str
     now: float
     number: Callable[[float], int]
-    routed: frozenset[str] = frozenset()
+    routed: Mapping[str, list[str]] = field(default_factory=dict)
     changed: dict[str, Run] = field(default_factory=dict)  # runs as they are now
     fresh: list[Run] = field(default_factory=list)  # runs that are new
     ended: list[Run] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Book:
     over: list[Step] = field(default_factory=list)  # waits that are over, of attempts that this engine holds
     cancels: list[Run] = field(default_factory=list)  # runs of this engine that were asked to cancel
     pauses: list[Run] = field(default_factory=list)  # runs of this engine that were asked to pause, or no longer are
-    routes: list[PipeEvent] = field(default_factory=list)  # events that trigger jobs
+    routes: list[tuple[str, PipeEvent]] = field(default_factory=list)  # jobs that events are to start
     claimable: bool = False  # a run may have become ready, or a place free
 
     def order(self) -> int:

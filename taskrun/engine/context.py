@@ -334,7 +334,8 @@ class Context:
     def unwind(self) -> None:
         """Takes the handler down: `Unwind` at every wait; a body in flight is cancelled."""
         self.unwinding = True
-        for future in (*self.waits.values(), *self._gates):
+        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._gates]
+        for future in futures:
             if not future.done():
                 future.set_exception(Unwind())
 

@@ -23,13 +23,14 @@ from taskrun.engine.journal import Journal
 from taskrun.engine.lease import Lease
 from taskrun.engine.ledgers import Ledgers
 from taskrun.engine.logs import Logs
+from taskrun.engine.routing import Routing
 from taskrun.engine.timers import Timers
-from taskrun.engine.trigger import Trigger, admit, start_again, start_child
+from taskrun.engine.trigger import Trigger, admit, new_id, start_again, start_child
 from taskrun.engine.waiters import Waiters
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store, Tx
 from taskrun.words.clock import Clock, SystemClock
-from taskrun.words.errors import JobNotFound, RunEnded, RunNotEnded, RunNotFound
+from taskrun.words.errors import JobNotFound, PipeNotFound, RunEnded, RunNotEnded, RunNotFound
 from taskrun.words.records import UNFINISHED, LogLine, Run, RunFilter, Step
 
 T = TypeVar("T")
@@ -68,17 +69,18 @@ class Core:
         self.journal = Journal(store, None if alone else self.lease.guard)
         self.ledgers = Ledgers(self.journal, self.clock, lambda: self.lease.id)
         self.dispatch = Dispatch(self.ledgers, self.clock, concurrency, grace)
-        self.logs = Logs(self.journal, self.bus, max_log)
-        self.hooks = Hooks(self.dispatch)
+        self._log = Logs(self.journal, self.bus, max_log)
+        self._routing = Routing(self.ledgers, self.dispatch)
         self._waiters = Waiters()
         self._timers = Timers(self.clock, self._fire)
         self._blame = blame
         self._watch: asyncio.Task[None] | None = None
         self.ledgers.followers += [
             self._publish,
-            self.hooks.follow,
+            Hooks(self.dispatch).follow,
             self._waiters.follow,
             self.dispatch.follow,
+            self._routing.follow,
             self._follow_times,
         ]
 
@@ -105,6 +107,7 @@ class Core:
             return
         self.dispatch.open = False
         await self._timers.stop()
+        await self._routing.close()
         seconds = self.grace if grace is None else grace
         await asyncio.gather(*(peer.ask(m.Drain(seconds)) for peer in self.dispatch.peers), return_exceptions=True)
         if self._watch is not None:
@@ -119,6 +122,7 @@ class Core:
         """Takes an executor on and gives it work."""
         description: m.Description = await peer.ask(m.Describe())
         self.dispatch.join(peer, description)
+        await self._routing.join(description)
         return description
 
     def retire(self, peer: m.Peer) -> None:
@@ -152,6 +156,20 @@ class Core:
     async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
         """Admits a trigger; returns once it is durable, with the run and whether it is new."""
         return await self.ledgers.do(lambda book: admit(book, trigger))
+
+    async def send(self, pipe: str, data: str) -> str:
+        """Sends an event (JSON text); returns its id once it is durable.
+
+        Raises:
+            PipeNotFound: no executor has the pipe.
+            InputInvalid: naming every bad field.
+        """
+        peer = self.dispatch.peer_for_pipe(pipe)
+        if peer is None:
+            raise PipeNotFound(f'no pipe "{pipe}"')
+        checked: str = await peer.ask(m.PrepareEvent(pipe=pipe, data=data))
+        event = await self.ledgers.do(lambda book: waits.emit(book, f"pipe:{pipe}", new_id(), checked))
+        return event.id
 
     async def get(self, run_id: str) -> Run:
         """Returns a run.
@@ -318,13 +336,13 @@ class Core:
         self.dispatch.finished(message)
 
     def _logged(self, message: m.Logged) -> None:
-        self.logs.add(message.lines)
+        self._log.add(message.lines)
 
     def _progressed(self, message: m.Progressed) -> None:
         self.dispatch.progressed(message)
 
     def _blocked(self, message: m.Blocked) -> None:
-        self.dispatch.blocked(message)
+        self.dispatch.hear_blocked(message)
 
     # ---- following transactions
 
@@ -361,6 +379,7 @@ class Core:
         self.dispatch.claim()
         self._timers.at(0.0)
         self.bus.publish(Lagged())
+        self._routing.look()
         waited = self._waiters.ids()
 
         def act(tx: Tx) -> tuple[list[Run], list[Run]]:
@@ -387,9 +406,10 @@ class Core:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _begin_again(self) -> None:
-        if self.dispatch.reborn():
+        if self.dispatch.open:
+            self.dispatch.open = False
             await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.dispatch.peers), return_exceptions=True)
-            self.dispatch.residents.clear()
+            self.dispatch.forget()
             await self.lease.acquire(self.journal)
             self.dispatch.open = True
             self.dispatch.claim()

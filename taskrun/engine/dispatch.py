@@ -39,6 +39,7 @@ class Dispatch:
         self.peers: dict[m.Peer, m.Description] = {}
         self.residents: dict[str, Resident] = {}
         self.open = False  # whether places are given
+        self.blocked: dict[str, str] = {}  # runs that block their executor's event loop, and where
         self._ledgers = ledgers
         self._clock = clock
         self._concurrency = UNLIMITED if concurrency is None else concurrency
@@ -71,6 +72,18 @@ class Dispatch:
         for run_id in gone:
             self._drop(self.residents[run_id])
         return gone
+
+    def peer_for_pipe(self, pipe: str) -> m.Peer | None:
+        """Returns an executor that has a pipe."""
+        for peer, description in self.peers.items():
+            if any(known["name"] == pipe for known in description.pipes):
+                return peer
+        return None
+
+    def forget(self) -> None:
+        """Forgets all attempts: another engine has their runs."""
+        for resident in list(self.residents.values()):
+            self._drop(resident)
 
     def peer_for(self, job: str) -> m.Peer | None:
         """Returns the least busy executor that has a job."""
@@ -286,6 +299,12 @@ class Dispatch:
         if resident is not None:
             resident.progress = message.progress
 
+    def hear_blocked(self, message: m.Blocked) -> None:
+        """Keeps which run blocks its executor's event loop, and where."""
+        self.blocked.pop(message.run, None)
+        if message.where:
+            self.blocked[message.run] = message.where
+
     def listener(self, run: Run) -> m.Peer | None:
         """Returns the executor that has hooks for the job of a run: its own, or any."""
         resident = self.residents.get(run.id)
@@ -296,6 +315,7 @@ class Dispatch:
     def _drop(self, resident: Resident) -> None:
         self.residents.pop(resident.run, None)
         self._parked.pop(resident.run, None)
+        self.blocked.pop(resident.run, None)
         self._set_place(resident, False)
         for activation in resident.activations:
             activation.cancel()

@@ -100,7 +100,6 @@ class Executor:
             pipes=[pipe.describe() for pipe in self.registry.pipes.values()],
             problems=self._problems,
             hooked=self.listeners.hooked(),
-            topics=list(self.registry.topics()),
         )
 
     async def _prepare(self, message: m.Prepare) -> Prepared:
@@ -142,12 +141,15 @@ class Executor:
 
     async def _settle(self, tasks: list[asyncio.Task[Any]], grace: float) -> None:
         """Waits for tasks until `grace` seconds of the clock are over."""
-        over = asyncio.get_running_loop().create_future()
-        alarm = self.clock.alarm(grace, lambda: over.done() or over.set_result(None))
-        ends = asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.wait([ends, over], return_when=asyncio.FIRST_COMPLETED)
-        alarm.cancel()
-        over.cancel()
+        over = asyncio.Event()
+        alarm = self.clock.alarm(grace, over.set)
+        waits = [asyncio.ensure_future(asyncio.wait(tasks)), asyncio.ensure_future(over.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            alarm.cancel()
+            for wait in waits:
+                wait.cancel()
 
     # ---- what the core tells
 

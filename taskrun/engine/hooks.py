@@ -29,9 +29,9 @@ class Hooks:
         for run, error in book.failed:
             self._notify("error", run, error)
         for run in book.ended:
-            error = error_from(run.error) if run.error is not None else None
-            self._notify(KINDS[run.status], run, error)
-            self._notify("settled", run, error)
+            cause = error_from(run.error) if run.error is not None else None
+            self._notify(KINDS[run.status], run, cause)
+            self._notify("settled", run, cause)
 
     def _notify(self, kind: str, run: Run, error: ErrorRecord | None = None) -> None:
         peer = self._dispatch.listener(run)

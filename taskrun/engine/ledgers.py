@@ -26,7 +26,7 @@ class Ledgers:
         self.journal = journal
         self.followers: list[Callable[[Book], None]] = []
         self.sequence = Sequence()
-        self.routed: frozenset[str] = frozenset()  # topics that trigger jobs
+        self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
         self._clock = clock
         self._engine = engine
 

@@ -22,32 +22,32 @@ class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 # ---- core to executor: asked
 
 
-class Describe(Message):
+class Describe(Message, frozen=True):
     """Which jobs and pipes do you have? → `Description`."""
 
 
-class Prepare(Message):
+class Prepare(Message, frozen=True):
     """Validate an input (JSON text) and evaluate the job's options for it → `Prepared`; raises InputInvalid, JobNotFound."""
 
     job: str
     input: str
 
 
-class PrepareEvent(Message):
+class PrepareEvent(Message, frozen=True):
     """Validate an event's data (JSON text) → JSON text; raises InputInvalid, PipeNotFound."""
 
     pipe: str
     data: str
 
 
-class Route(Message):
+class Route(Message, frozen=True):
     """What does an event of `topic` (`pipe:NAME` or `job:NAME`) trigger? → list of `Prepared`."""
 
     topic: str
     data: str
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Unwind everything: runs get `grace` seconds to end by themselves, the rest is taken down → None."""
 
     grace: float
@@ -56,7 +56,7 @@ class Drain(Message):
 # ---- core to executor: told
 
 
-class Execute(Message):
+class Execute(Message, frozen=True):
     """Begin or replay an attempt of `run`, given its recorded steps. `log_seq` is the last line of its log."""
 
     run: Run
@@ -65,14 +65,14 @@ class Execute(Message):
     fresh: bool = False  # the very first start: `on_trigger` is awaited first
 
 
-class Resume(Message):
+class Resume(Message, frozen=True):
     """These waits are over; if the run was parked, it has its place again."""
 
     run: str
     steps: list[Step]
 
 
-class Cancel(Message):
+class Cancel(Message, frozen=True):
     """Cancel the attempt: CancelledError at its current wait, then at most `grace` seconds."""
 
     run: str
@@ -80,25 +80,25 @@ class Cancel(Message):
     grace: float
 
 
-class Evict(Message):
+class Evict(Message, frozen=True):
     """Unwind the coroutine of a parked run; it answers `Finished` with `Unwound`."""
 
     run: str
 
 
-class Pause(Message):
+class Pause(Message, frozen=True):
     """Hold before the next step; when none is in flight answer `Finished` with `Unwound(paused=True)`."""
 
     run: str
 
 
-class Unpause(Message):
+class Unpause(Message, frozen=True):
     """Go on: the pause was taken back before it had happened."""
 
     run: str
 
 
-class Notify(Message):
+class Notify(Message, frozen=True):
     """Call the hooks and listeners of `kind` (`trigger start success failure error cancel settled`) for a run."""
 
     kind: str
@@ -109,13 +109,13 @@ class Notify(Message):
 # ---- executor to core: asked
 
 
-class Record(Message):
+class Record(Message, frozen=True):
     """A step ended (or a failed try of it is to be kept) → None, once it is durable."""
 
     step: Step
 
 
-class Wait(Message):
+class Wait(Message, frozen=True):
     """A sleep, a wait for an event, or a long backoff begins → the `Step`, finished already or not, once it is durable.
 
     `since` is the moment from which events count.
@@ -125,7 +125,7 @@ class Wait(Message):
     since: float = 0.0
 
 
-class StartChild(Message):
+class StartChild(Message, frozen=True):
     """Trigger a child run for a step of kind child → the `Step`, with `child` set, once it is durable.
 
     With `wait` the step stays running until the child ends and is then resumed; without, it succeeds at once.
@@ -136,47 +136,47 @@ class StartChild(Message):
     wait: bool
 
 
-class Send(Message):
+class Send(Message, frozen=True):
     """Send an event from a handler; the step and the event are one transaction → the finished `Step`."""
 
     step: Step
     data: str
 
 
-class Activate(Message):
+class Activate(Message, frozen=True):
     """A parked run wants to go on by itself → None, once it has its place again."""
 
     run: str
 
 
-class CancelRuns(Message):
+class CancelRuns(Message, frozen=True):
     """Cancel every unfinished run of a job with exactly this input (JSON text) → how many."""
 
     job: str
     input: str
 
 
-class Look(Message):
+class Look(Message, frozen=True):
     """How is a run now? → `Run`; raises RunNotFound. With `next`: once something about it has changed."""
 
     run: str
     next: bool = False
 
 
-class Show(Message):
+class Show(Message, frozen=True):
     """Everything about a run → JSON text."""
 
     run: str
 
 
-class ReadLog(Message):
+class ReadLog(Message, frozen=True):
     """Log lines of a run after a position → list of `LogLine`."""
 
     run: str
     after: int
 
 
-class Order(Message):
+class Order(Message, frozen=True):
     """Cancel, pause, resume or retry a run → `Ordered`."""
 
     run: str
@@ -187,13 +187,13 @@ class Order(Message):
 # ---- executor to core: told
 
 
-class Noted(Message):
+class Noted(Message, frozen=True):
     """A step's row that rides along with the next commit: it has begun, was cancelled, or is a value."""
 
     step: Step
 
 
-class Parked(Message):
+class Parked(Message, frozen=True):
     """All that the run does is wait.
 
     `backoff`: one of the waits is a backoff of a step. `seen`: how many waits this execution was told are over, by which the
@@ -208,20 +208,20 @@ class Parked(Message):
     wake_at: float | None = None
 
 
-class Logged(Message):
+class Logged(Message, frozen=True):
     """New lines of a run's log."""
 
     lines: list[LogLine]
 
 
-class Progressed(Message):
+class Progressed(Message, frozen=True):
     """The progress of a run, JSON {done,total,note}."""
 
     run: str
     progress: str
 
 
-class Blocked(Message):
+class Blocked(Message, frozen=True):
     """The executor's event loop is blocked by user code: where it stands. Empty `where`: no longer."""
 
     run: str
@@ -258,7 +258,7 @@ class Unwound(msgspec.Struct, frozen=True, tag=True):
 Outcome = Succeeded | Failed | Cancelled | Unwound
 
 
-class Finished(Message):
+class Finished(Message, frozen=True):
     """An attempt is over."""
 
     run: str
@@ -275,8 +275,6 @@ class Description(msgspec.Struct, frozen=True):
     pipes: list[dict[str, Any]]
     problems: list[dict[str, Any]]
     hooked: list[str] = []  # jobs with hooks or listeners: only these need `Notify`
-    topics: list[str] = []  # topics that trigger a job: only these need `Route`
-    crons: list[dict[str, Any]] = []
 
     @property
     def names(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from taskrun.words.clock import Clock
 
@@ -50,16 +51,11 @@ class Timers:
         """Waits for the next due moment, looking at the wall clock anew whenever it wakes."""
         while self._next is None or self._next > self._clock.now():
             self._changed.clear()
-            changed = asyncio.ensure_future(self._changed.wait())
-            waits = [changed]
+            waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait())]
             if self._next is not None:
-                waits.append(asyncio.ensure_future(self._nap(self._next - self._clock.now())))
+                waits.append(asyncio.ensure_future(self._clock.sleep(self._next - self._clock.now())))
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for wait in waits:
                     wait.cancel()
-
-    async def _nap(self, seconds: float) -> bool:
-        await self._clock.sleep(seconds)
-        return True

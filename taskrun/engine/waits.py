@@ -122,9 +122,9 @@ def announce(book: Book, event: PipeEvent) -> None:
     for step in book.tx.waiting_steps(event.topic):
         if step.match is None or _fits(step.match, event):
             book.deliver(_take(book, step, event))
-    if event.topic in book.routed:
-        book.tx.put(f"route:{event.id}", msgspec.json.encode(event).decode())
-        book.routes.append(event)
+    for job in book.routed.get(event.topic, ()):
+        book.tx.put(f"route:{job}:{event.id}", msgspec.json.encode(event).decode())
+        book.routes.append((job, event))
 
 
 def success(run: Run) -> PipeEvent:

@@ -36,7 +36,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     Parameters:
         known: the newest run of the job with this key.
         throttle_at: the start of the last accepted trigger of this throttle, in mode discard.
-        burst: the scheduled run that holds the debounce id.
+        burst: the scheduled run that holds the debounce id, not started yet.
         burst_since: the first trigger of that burst.
         leading_until: triggers before this moment belong to a burst that a run has led.
     """
@@ -89,6 +89,8 @@ def gather(terms: Terms, known: Run | None, burst: Run | None, get: Callable[[st
         throttle_at = None if text is None else msgspec.json.decode(text, type=float)
     if terms.debounce is not None and (text := get(debounce_fact(terms.debounce.id or ""))) is not None:
         kept = msgspec.json.decode(text, type=BurstFact)
+    if burst is not None and burst.started_at is not None:
+        burst = None  # it has started, and waits for another attempt
     return Facts(
         known=known, throttle_at=throttle_at, burst=burst, burst_since=kept.since, leading_until=kept.leading_until
     )
