@@ -47,7 +47,7 @@ class Files:
         self._folders: set[Path] = set()
         self._bases: dict[Path, str] = {}  # folder above the top package → prefix of the names of what is in it
         self._added: list[str] = []  # entries of sys.path
-        self._before = set(sys.modules)
+        self._before: set[str] = set()
         self._names: set[str] = set()  # modules of the project that were loaded
         self._finder = _Finder(self)
 
@@ -56,6 +56,7 @@ class Files:
         if Files._last is not None:
             Files._last._forget()
         Files._last = self
+        self._before = set(sys.modules)
         self._add_path(self.root, 0)
         sys.meta_path.insert(0, self._finder)
         importlib.invalidate_caches()

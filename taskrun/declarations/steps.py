@@ -293,6 +293,8 @@ def step(
         return functools.partial(
             step, name=name, retry=retry, backoff=backoff, timeout=timeout, concurrency=concurrency
         )
+    if not callable(fn):
+        raise TypeError(f"@step goes on a function, not on {fn!r}")
     own_name = getattr(fn, "__name__", "") if name is None else name
     _check_function(own_name, fn, "step")
     call = StepCall(
