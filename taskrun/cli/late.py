@@ -21,7 +21,6 @@ COMMANDS = {  # the command line's words, in the order of the help, and the modu
     "pause": "commands.change",
     "resume": "commands.change",
     "daemon": "commands.daemon",
-    "prune": "commands.prune",
 }
 LOCAL = "local"  # the engine in this process, for `run --local` alone
 

@@ -13,7 +13,6 @@ from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell
-from taskrun.words.errors import NotFound
 
 app = typer.Typer(rich_markup_mode=None)
 REF = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last.")
@@ -71,7 +70,7 @@ async def change(op: str, target: str, as_json: bool, session: Session) -> int:
     """Pauses or resumes, and says what that changed."""
     caller = await session.daemon()
     job = await _is_job(caller, target)
-    named = {"job": target} if job else {"run": await _run_of(caller, target)}
+    named = {"job": target} if job else {"run": await caller.call("find", ref=target)}
     answer = await caller.call(op, **named)
     changed = [one for one in (answer if isinstance(answer, list) else [answer]) if one]
     if as_json:
@@ -94,13 +93,6 @@ async def change(op: str, target: str, as_json: bool, session: Session) -> int:
 async def _is_job(caller: Caller, target: str) -> bool:
     answer = await caller.call("jobs")
     return any(one["name"] == target for one in answer["jobs"])
-
-
-async def _run_of(caller: Caller, target: str) -> Any:
-    try:
-        return await caller.call("find", ref=target)
-    except NotFound as error:
-        raise type(error)(*error.args) from None
 
 
 def _outcome(op: str, run: dict[str, Any]) -> str:

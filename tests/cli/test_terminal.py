@@ -1,0 +1,198 @@
+"""The command as a person has it: a real terminal, a real daemon, real keys."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_live import Emulator
+
+JOBS = """
+import asyncio
+from taskrun import job, run
+
+@job
+async def count(n: int = 2, pause: float = 0.2) -> str:
+    for i in range(n):
+        print(f"line {i}\\x1b[31m")
+        await run("tick", asyncio.sleep, pause)
+    return f"counted {n}"
+
+@job(retry=0)
+async def fails() -> None:
+    raise ValueError("no luck")
+"""
+ROOT = Path(__file__).parents[2]
+ENV = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
+PATIENCE = 20.0
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "taskrun", *args]
+
+
+def plain(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*args), cwd=folder, env=ENV, capture_output=True, text=True, timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project with a daemon that is stopped at the end."""
+    project = tmp_path_factory.mktemp("project")
+    (project / "taskrun.toml").write_text('[taskrun]\njobs = ["jobs"]\n')
+    (project / "jobs").mkdir()
+    (project / "jobs" / "counting.py").write_text(JOBS)
+    yield project
+    plain(project, "daemon", "stop")
+
+
+class Person:
+    """Sits at a terminal in which one command runs."""
+
+    def __init__(self, folder: Path, *args: str) -> None:
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(slave)
+        self._fd, self._slave = master, slave
+        self.seen = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SESSION, *command(*args)],
+            cwd=folder,
+            env=ENV,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+
+    def until(self, text: str) -> None:
+        """Reads until a text stands on the screen."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.seen:
+            assert time.monotonic() < deadline, f"{text!r} never came:\n{self.seen}"
+            self._read()
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._fd, keys)
+
+    def end(self) -> int:
+        """Reads to the end of the command; returns its code, having checked that the terminal is as it was."""
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, self.seen
+            self._read()
+        while self._read():
+            pass
+        assert termios.tcgetattr(self._slave) == self.before
+        os.close(self._fd)
+        os.close(self._slave)
+        return self._process.returncode
+
+    def screen(self) -> list[str]:
+        emulator = Emulator(80)
+        emulator.write(self.seen)
+        assert emulator.cursor_shown
+        return emulator.text()
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._fd], [], [], 0.1)
+        if ready:
+            self.seen += os.read(self._fd, 65536).decode()
+        return bool(ready)
+
+
+# Makes the terminal the controlling one, so that the keys for signals work, and becomes the command.
+_SESSION = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_run_leaves_its_log_its_steps_and_its_output_on_the_screen(folder: Path) -> None:
+    person = Person(folder, "run", "count", "--n", "2")
+    assert person.end() == 0
+    first, *rest = person.screen()
+    assert first.startswith("▸ ")
+    assert "count  n=2 pause=0.2" in first
+    assert [line.split("  0.")[0].rstrip() for line in rest[:-2]] == [
+        "line 0^[[31m",
+        "line 1^[[31m",
+        "  ✓  tick",
+        "  ✓  tick#2",
+    ]
+    assert rest[-2].startswith("✓ done")
+    assert rest[-1] == "counted 2"
+
+
+def test_ctrl_c_cancels_the_run_in_the_foreground(folder: Path) -> None:
+    person = Person(folder, "run", "count", "--n", "100")
+    person.until("line 1")
+    person.type(b"\x03")
+    assert person.end() == 130
+    assert any(line.startswith("⊘ cancelled") for line in person.screen())
+    assert json.loads(plain(folder, "show", "count@last", "--json").stdout)["status"] == "cancelled"
+
+
+def test_ctrl_c_leaves_a_followed_run_alone(folder: Path) -> None:
+    run = plain(folder, "start", "count", "--n", "15").stdout.strip()
+    person = Person(folder, "tail", run)
+    person.until("line 1\x1b[31m\x1b[0m")  # its colour passes, and ends with the line
+    person.type(b"\x03")
+    assert person.end() == 130
+    assert f"{run[:6]} goes on: taskrun tail {run[:6]}" in person.screen()[-1]
+    waited = plain(folder, "wait", run, "--json")
+    assert waited.returncode == 0
+    assert json.loads(waited.stdout)["output"] == "counted 15"
+
+
+def test_a_live_list_quits_well_and_leaves_its_last_frame(folder: Path) -> None:
+    plain(folder, "run", "count", "--n", "1")
+    person = Person(folder, "list", "-w")
+    person.until("done")
+    person.type(b"\x03")
+    assert person.end() == 0
+    assert person.screen()[0].startswith("RUN ")
+
+
+def test_without_a_terminal_data_and_chatter_are_apart(folder: Path) -> None:
+    ran = plain(folder, "run", "count", "--n", "1")
+    assert (ran.returncode, ran.stdout) == (0, "counted 1\n")
+    assert "line 0^[[31m" in ran.stderr
+    assert "\x1b" not in ran.stderr
+    failed = plain(folder, "run", "fails", "--json")
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["error"]["type"] == "ValueError"
+
+
+def test_a_job_runs_in_this_process_without_a_daemon(folder: Path) -> None:
+    ran = plain(folder, "run", "--local", "count", "--n", "1", "--pause", "0")
+    assert (ran.returncode, ran.stdout) == (0, "counted 1\n")
+    assert "line 0" in ran.stderr
+
+
+def test_a_closed_pipe_is_quiet(folder: Path) -> None:
+    script = f"{' '.join(command('list', '--json'))} | true"
+    ended = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=ENV, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert ended.stderr == ""
+
+
+def test_looking_needs_no_daemon(folder: Path) -> None:
+    assert plain(folder, "daemon", "stop").returncode == 0
+    assert plain(folder, "list").stdout.count("\tcount\t") >= 1
+    assert json.loads(plain(folder, "show", "fails@last", "--json").stdout)["status"] == "failed"
+    assert plain(folder, "tail", "count@last", "--no-follow").stdout.startswith("line 0")
+    assert [job["name"] for job in json.loads(plain(folder, "jobs", "--json").stdout)] == ["count", "fails"]
+    status = plain(folder, "daemon", "status", "--json")
+    assert status.returncode == 3
+    assert json.loads(status.stdout)["running"] is False
