@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import httpx
 
@@ -225,7 +225,7 @@ async def process_file(path: str, bitrate: int = 128) -> Song:
         known, sound = await asyncio.gather(metadata.run(path=path), transcode.run(path=path, bitrate=bitrate))
     except RunFailed as failed:  # the child has had its own retries
         raise Fatal(failed.message) from failed
-    song: Song = {**known, **sound}
+    song = cast(Song, known | sound)
     await run("store", library.store, song, concurrency=1)
     await notify(song)
     return song

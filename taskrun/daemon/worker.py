@@ -155,6 +155,7 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
         leash_fd=leash.fd,
         echo=False,
         max_payload=setup.max_payload,
+        sealed=True,
     )
     peer = PipePeer(half := Half(executor, control), control.outlet.write)
     executor.connect(peer)

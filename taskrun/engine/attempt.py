@@ -10,7 +10,7 @@ from taskrun.declarations.job import Job
 from taskrun.engine import messages as m
 from taskrun.engine.body import Bodies
 from taskrun.engine.branches import enter_root
-from taskrun.engine.capture import sink
+from taskrun.engine.capture import Capture, sink
 from taskrun.engine.context import Context
 from taskrun.rules.policies import next_delay
 from taskrun.words.codec import encode, encode_error
@@ -25,6 +25,7 @@ async def attempt(context: Context, job: Job, bodies: Bodies, max_payload: int) 
     enter_root()
     caller.set(context)
     sink.set(context.transcript)
+    Capture.refresh()
     error: BaseException | None = None
     output = "null"
     try:

@@ -28,20 +28,20 @@ class _Stream:
 
     def __init__(self, name: str, real: TextIO, echo: bool) -> None:
         self._name = name
-        self._real = real
+        self.real = real
         self._echo = echo
 
     def write(self, text: str) -> int:
         target = sink.get()
         if target is None:
-            return self._real.write(text)
+            return self.real.write(text)
         target.write(self._name, text)
         if self._echo:
-            self._real.write(text)
+            self.real.write(text)
         return len(text)
 
     def __getattr__(self, name: str) -> object:
-        return getattr(self._real, name)
+        return getattr(self.real, name)
 
 
 class _Records(logging.Handler):
@@ -54,36 +54,42 @@ class _Records(logging.Handler):
 
 
 class Capture:
-    """Counts its users: the first installs, the last removes."""
+    """Counts its users: with the first it begins, with the last it ends."""
 
     _users = 0
-    _real: tuple[TextIO, TextIO] | None = None
+    _echo = False
     _records = _Records()
-    _level: int | None = None
 
     @classmethod
     def install(cls, echo: bool) -> None:
         """Begins to capture; with `echo` what runs print is shown as well."""
         cls._users += 1
-        if cls._users > 1:
-            return
-        cls._real = (sys.stdout, sys.stderr)
-        sys.stdout = cast(TextIO, _Stream("stdout", sys.stdout, echo))
-        sys.stderr = cast(TextIO, _Stream("stderr", sys.stderr, echo))
+        cls._echo = cls._echo or echo
+        cls.refresh()
         root = logging.getLogger()
-        root.addHandler(cls._records)
+        if cls._records not in root.handlers:
+            root.addHandler(cls._records)
         logger = logging.getLogger("taskrun.run")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.DEBUG)
 
     @classmethod
+    def refresh(cls) -> None:
+        """Puts the proxies back where somebody has replaced the streams since (a test runner does): called per attempt."""
+        if not isinstance(sys.stdout, _Stream):
+            sys.stdout = cast(TextIO, _Stream("stdout", sys.stdout, cls._echo))
+        if not isinstance(sys.stderr, _Stream):
+            sys.stderr = cast(TextIO, _Stream("stderr", sys.stderr, cls._echo))
+
+    @classmethod
     def remove(cls) -> None:
-        """Ends capturing with the last user, unless somebody else has replaced the streams since."""
+        """Ends capturing with the last user."""
         cls._users -= 1
-        if cls._users or cls._real is None:
+        if cls._users:
             return
         if isinstance(sys.stdout, _Stream):
-            sys.stdout = cls._real[0]
+            sys.stdout = sys.stdout.real
         if isinstance(sys.stderr, _Stream):
-            sys.stderr = cls._real[1]
+            sys.stderr = sys.stderr.real
+        cls._echo = False
         logging.getLogger().removeHandler(cls._records)

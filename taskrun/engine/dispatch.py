@@ -306,11 +306,12 @@ class Dispatch:
             self.blocked[message.run] = message.where
 
     def listener(self, run: Run) -> m.Peer | None:
-        """Returns the executor that has hooks for the job of a run: its own, or any."""
+        """Returns the executor that is to call the hooks for a run, if its job has any: its own, or any."""
         resident = self.residents.get(run.id)
-        if resident is not None:
-            return resident.peer
-        return self.peer_for(run.job)
+        peer = resident.peer if resident is not None else self.peer_for(run.job)
+        if peer is None or (description := self.peers.get(peer)) is None:
+            return None
+        return peer if description.hooked is None or run.job in description.hooked else None
 
     def _drop(self, resident: Resident) -> None:
         self.residents.pop(resident.run, None)

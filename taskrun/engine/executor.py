@@ -40,6 +40,7 @@ class Executor:
         leash_fd: descriptor that processes of steps keep open.
         echo: whether what runs print goes to the real stdout as well.
         max_payload: bytes of one input, output or step result.
+        sealed: no listeners will be added any more, so that the core need only tell of jobs that have some.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Executor:
         leash_fd: int | None = None,
         echo: bool = True,
         max_payload: int = MAX_PAYLOAD,
+        sealed: bool = False,
     ) -> None:
         self.registry = registry
         self.clock = clock or SystemClock()
@@ -60,6 +62,7 @@ class Executor:
         self.bodies = Bodies(self.clock, grace, leash_fd)
         self._problems = list(problems)
         self._max_payload = max_payload
+        self._sealed = sealed
         self._draining = False
         self._core: m.Peer | None = None
         self._chores: set[asyncio.Task[Any]] = set()
@@ -99,7 +102,7 @@ class Executor:
             jobs=[job.describe() for job in self.registry.jobs.values()],
             pipes=[pipe.describe() for pipe in self.registry.pipes.values()],
             problems=self._problems,
-            hooked=self.listeners.hooked(),
+            hooked=self.listeners.hooked() if self._sealed else None,
         )
 
     async def _prepare(self, message: m.Prepare) -> Prepared:

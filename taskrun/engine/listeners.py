@@ -43,13 +43,8 @@ class Listeners:
             self._all[kind].remove(listener)
 
     def hooked(self) -> list[str]:
-        """Returns the jobs with hooks: of others nothing need be told, unless somebody listens."""
-        return [job.name for job in self._registry.jobs.values() if job.options.hooks]
-
-    def heard(self, job: str) -> bool:
-        """Whether anybody wants to know of a job."""
-        known = self._registry.jobs.get(job)
-        return bool(self._all) or (known is not None and (bool(known.options.hooks) or known.heard))
+        """Returns the jobs with hooks or listeners."""
+        return [job.name for job in self._registry.jobs.values() if job.options.hooks or job.heard]
 
     def notify(self, message: Notify, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Calls all that listen for this kind, after the calls for the same run before."""

@@ -274,7 +274,7 @@ class Description(msgspec.Struct, frozen=True):
     jobs: list[dict[str, Any]]
     pipes: list[dict[str, Any]]
     problems: list[dict[str, Any]]
-    hooked: list[str] = []  # jobs with hooks or listeners: only these need `Notify`
+    hooked: list[str] | None = None  # jobs with hooks or listeners: only these need `Notify`; None: any may get some
 
     @property
     def names(self) -> frozenset[str]:
