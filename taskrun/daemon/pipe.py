@@ -121,9 +121,9 @@ class PipePeer:
                 self._begin(envelope)
                 began = True
             elif began:  # the task begins in the next turn, and order is promised
-                self._loop.call_soon(self._answerer.hear, self, envelope.message)
+                self._loop.call_soon(self._hear, envelope.message)
             else:
-                self._answerer.hear(self, envelope.message)
+                self._hear(envelope.message)
 
     def lose(self) -> None:
         """Fails everything that waits for an answer: the other half is gone."""
@@ -133,6 +133,12 @@ class PipePeer:
         for _, future in asked.values():
             if not future.done():
                 future.set_exception(WorkerGone("the other end of the pipe went before it answered"))
+
+    def _hear(self, message: m.Told) -> None:
+        try:
+            self._answerer.hear(self, message)
+        except Exception as error:  # a bug of ours about one run must not cost the others their pipe
+            self._loop.call_exception_handler({"message": f"hearing {message!r:.200}", "exception": error})
 
     def _begin(self, ask: Ask) -> None:
         task = self._loop.create_task(self._reply(ask))

@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 
 import msgspec
@@ -110,7 +111,7 @@ class WorkerProcess:
 
 async def leash_free(leash: Path) -> None:
     """Waits until no process holds a leash."""
-    for pause in (*LOOKS[:-1], *iter(lambda: LOOKS[-1], None)):
+    for pause in chain(LOOKS, repeat(LOOKS[-1])):
         if Leash.free(leash):
             return
         await asyncio.sleep(pause)

@@ -1,0 +1,156 @@
+"""A project in a temporary folder, with a daemon that nothing survives."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskrun.daemon.client import Client
+from taskrun.daemon.launch import find_holder, stop_daemon
+from taskrun.words.config import Config, load
+from taskrun.words.errors import DaemonError
+
+JOBS = """
+import asyncio, os, time
+from pathlib import Path
+from taskrun import job, pipe, run, shell, sleep
+
+@job
+async def hello(name: str = "you") -> str:
+    print("hello", name)
+    return f"hello {name}"
+
+@job
+async def count(to: int, pause: float = 0.0) -> int:
+    for number in range(to):
+        print("line", number)
+        await sleep(pause)
+    return to
+
+@job
+async def block(until: str) -> str:
+    while not Path(until).exists():
+        time.sleep(0.01)
+    return "free"
+
+@job(retry=0)
+async def crash_once(marker: str) -> str:
+    async def leave() -> int:
+        with open(marker, "a") as file:
+            file.write("x")
+        return 1
+    await run("leave", leave)
+    if not Path(marker + ".crashed").exists():
+        Path(marker + ".crashed").touch()
+        os._exit(3)
+    return Path(marker).read_text()
+
+@job
+async def wait_for(path: str) -> str:
+    async def look() -> str:
+        while not Path(path).exists():
+            await asyncio.sleep(0.01)
+        return "seen"
+    return await run("look", look)
+
+@job
+async def orphan(pid: str) -> None:
+    await shell(f"echo $$ > {pid}; exec sleep 600")
+"""
+
+
+class Project:
+    """A project and the daemon that it may have."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def config(self) -> Config:
+        return load(self.root / "taskrun.toml", os.environ)
+
+    def connect(self, autostart: bool = True) -> Client:
+        return Client.connect(self.config, autostart=autostart)
+
+    def pid(self) -> int:
+        held = find_holder(self.config)
+        return 0 if held is None else held.pid
+
+    def kill(self) -> int:
+        """Kills the daemon and returns the pid that it had."""
+        pid = self.pid()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: self.pid() == 0)
+        return pid
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+
+def until(holds: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Waits until something holds; fails when it never does."""
+    deadline = time.monotonic() + seconds
+    while not (value := holds()):
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.01)
+    return value
+
+
+def ended(client: Client, run: str) -> dict[str, Any]:
+    """Returns a run as it ended."""
+    (run_view,) = client.stream("wait", runs=[run])
+    assert isinstance(run_view, dict)
+    return run_view
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime folder with a short path."""
+    with tempfile.TemporaryDirectory(prefix="tr", dir="/tmp") as name:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
+        yield Path(name)
+
+
+@pytest.fixture
+def project(tmp_path: Path, runtime: Path) -> Iterator[Project]:
+    project = Project(tmp_path / "project")
+    project.root.mkdir()
+    project.write("taskrun.toml", '[taskrun]\njobs = ["jobs"]\ngrace = "1s"\n')
+    project.write("jobs/all.py", JOBS)
+    yield project
+    leftovers = end(project)
+    assert not leftovers, f"still running: {leftovers}"
+
+
+def end(project: Project) -> list[int]:
+    """Ends a project's daemon by all means; returns processes of it that are left."""
+    project.write("taskrun.toml", '[taskrun]\njobs = ["jobs"]\ngrace = "1s"\n')
+    try:
+        stop_daemon(project.config)
+    except DaemonError:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(project.pid(), signal.SIGKILL)
+    with contextlib.suppress(AssertionError):
+        until(lambda: not processes(project.root), 5)
+    return processes(project.root)
+
+
+def processes(root: Path) -> list[int]:
+    """Returns the processes whose current folder is a project's."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink() == root and entry.name != str(os.getpid()):
+                found.append(int(entry.name))
+    return found
