@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import stat
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from jobs import audio, music
-from taskrun import Event, Queue, RunCancelled, RunFailed
+from taskrun import Event, Queue, RunCancelled, RunError, RunFailed
 from taskrun.testing import TestQueue
 from tests.example.studio import SHIPPED, MakeSong, Services, ffmpeg
 
@@ -217,6 +218,9 @@ async def test_what_is_no_song_fails_at_once_in_ffmpegs_words(
     assert failed.value.error_type.endswith("Fatal")
     assert set((await attempts(queue)).values()) == {1}
     assert not (tmp_path / "music.db").exists()
+    async for child in queue.runs():  # the other child is cancelled with its parent, and tidies up
+        with contextlib.suppress(RunError):
+            await child.result()
     assert left_over(tmp_path) == []
 
 
