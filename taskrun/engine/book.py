@@ -6,7 +6,7 @@ is written; `ledgers` opens a book for each entry of the journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -26,6 +26,8 @@ class Book:
         engine: id of the engine whose transaction it is.
         number: gives the next position among finished steps.
         routed: for each topic, the jobs that it triggers.
+        again: the same was executed before, and what became of it is not known.
+        jobs: those that executors of this engine have.
     """
 
     tx: Tx
@@ -33,8 +35,11 @@ class Book:
     now: float
     number: Callable[[float], int]
     routed: Mapping[str, list[str]] = field(default_factory=dict)
+    jobs: Sequence[str] = ()
+    again: bool = False
     changed: dict[str, Run] = field(default_factory=dict)  # runs as they are now
     fresh: list[Run] = field(default_factory=list)  # runs that are new
+    begun: dict[str, Run] = field(default_factory=dict)  # runs at their very first start
     ended: list[Run] = field(default_factory=list)
     failed: list[tuple[Run, ErrorRecord]] = field(default_factory=list)  # attempts that failed
     steps: list[Step] = field(default_factory=list)  # steps that changed

@@ -20,9 +20,7 @@ CRASH_LOOP = 5  # deaths in a row after which a run is given up
 
 def add(book: Book, run: Run) -> Run:
     """Inserts a new run, unless an outcome that was unknown turns out to have inserted it."""
-    if run.status is Status.QUEUED and not lanes.has_place(book, run):
-        run = replace(run, blocked=True)
-    run = book.tx.run(run.id) or book.tx.add_run(run)
+    run = book.tx.run(run.id) or book.tx.add_run(lanes.enter(book, run))
     book.changed[run.id] = run
     book.fresh.append(run)
     if run.ended:
@@ -134,7 +132,7 @@ def cancel(book: Book, run_id: str, reason: str) -> bool:
     if run.started_at is None:
         end_cancelled(book, run, reason)
     elif run.engine is None:
-        _requeue_to_cancel(book, replace(run, cancel=reason, blocked=False))
+        _requeue_to_cancel(book, replace(run, cancel=reason, blocked=None))
     else:
         book.cancels.append(book.save(replace(run, cancel=reason)))
     return True
@@ -150,7 +148,9 @@ def pause(book: Book, run: Run, by: str) -> Run:
     if run.status is Status.PAUSED or run.pause is not None:
         return run
     if run.engine is None:
-        return book.save(transitions.hold(run, by))
+        held = book.save(transitions.hold(run, by))
+        lanes.leave(book, run)
+        return held
     asked = book.save(replace(run, pause=by))
     book.pauses.append(asked)
     return asked
@@ -193,7 +193,7 @@ def _fire_run(book: Book, run: Run) -> None:
         book.save(replace(run, deadline=None))
         cancel(book, run.id, "timeout")
     elif run.status is Status.SCHEDULED and run.wake_at is not None:
-        book.wake(run)
+        lanes.fire(book, run)
 
 
 # ---- deaths

@@ -27,6 +27,7 @@ class Ledgers:
         self.followers: list[Callable[[Book], None]] = []
         self.sequence = Sequence()
         self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
+        self.jobs: list[str] = []  # those that executors have
         self._clock = clock
         self._engine = engine
 
@@ -44,7 +45,7 @@ class Ledgers:
 
     def _entry(self, act: Callable[[Book], T]) -> Callable[[Tx], tuple[T, Book]]:
         def entry(tx: Tx) -> tuple[T, Book]:
-            book = Book(tx, self._engine(), self._clock.now(), self.sequence.next, self.routed)
+            book = Book(tx, self._engine(), self._clock.now(), self.sequence.next, self.routed, self.jobs)
             return act(book), book
 
         return entry

@@ -66,9 +66,10 @@ def finish_with(book: Book, step: Step, run: Run) -> Step:
 
 
 def tell_end(book: Book, run: Run) -> None:
-    """Ends the waits for a run that has ended."""
-    for step in book.tx.waiting_steps(f"run:{run.id}"):
-        book.deliver(finish_with(book, step, run))
+    """Ends the waits for a run that has ended: only a child, or a run found by its key, can have any."""
+    if run.parent is not None or run.key is not None:
+        for step in book.tx.waiting_steps(f"run:{run.id}"):
+            book.deliver(finish_with(book, step, run))
     if run.status is Status.SUCCEEDED:
         announce(book, success(run))
 
