@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -81,6 +82,8 @@ class Control:
             self._sort(self._early)
             while data := self._receive():
                 self._sort(self._unframer.feed(data))
+        except Exception:
+            traceback.print_exc()
         finally:
             if not self.drained:
                 os._exit(1)
