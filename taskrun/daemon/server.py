@@ -89,7 +89,9 @@ class Daemon:
             concurrency=config.concurrency * config.workers,
             grace=config.grace,
             alone=True,
+            blame=False,
             max_log=config.max_log,
+            keep=config.keep,
         )
         await core.start()
         try:

@@ -23,6 +23,7 @@ from taskrun.engine.journal import Journal
 from taskrun.engine.lease import Lease
 from taskrun.engine.ledgers import Ledgers
 from taskrun.engine.logs import Logs
+from taskrun.engine.retention import Retention
 from taskrun.engine.routing import Routing
 from taskrun.engine.timers import Timers
 from taskrun.engine.trigger import Trigger, admit, new_id, start_again, start_child
@@ -45,6 +46,8 @@ class Core:
         lease: seconds after which a silent engine's runs are taken over.
         alone: nobody else can be on this journal: what is registered there is dead.
         heartbeat: False with virtual time.
+        max_log: bytes of one run's log; of more, head and tail are kept.
+        keep: seconds that ended runs are kept, None for ever.
         blame: whether the death of an engine is held against the runs it executed (not in the daemon, which runs no user code).
     """
 
@@ -61,6 +64,7 @@ class Core:
         heartbeat: bool = True,
         blame: bool = True,
         max_log: int = 50_000_000,
+        keep: float | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.grace = grace
@@ -71,16 +75,18 @@ class Core:
         self.dispatch = Dispatch(self.ledgers, self.clock, concurrency, grace)
         self._log = Logs(self.journal, self.bus, max_log)
         self._routing = Routing(self.ledgers, self.dispatch)
+        self.retention = Retention(self.ledgers, self.clock, keep)
         self._waiters = Waiters()
         self._timers = Timers(self.clock, self._fire)
         self._blame = blame
-        self._watch: asyncio.Task[None] | None = None
+        self._duties: list[asyncio.Task[None]] = []
         self.ledgers.followers += [
             self._publish,
             Hooks(self.dispatch).follow,
             self._waiters.follow,
             self.dispatch.follow,
             self._routing.follow,
+            self._log.follow,
             self._follow_times,
         ]
 
@@ -99,7 +105,8 @@ class Core:
         await self._bury_the_dead()
         self.dispatch.open = True
         self._timers.start()
-        self._watch = asyncio.get_running_loop().create_task(self.lease.watch(self._nudged, self._bury_the_dead))
+        duties = (self.lease.watch(self._nudged, self._bury_the_dead), self.retention.run())
+        self._duties = [asyncio.get_running_loop().create_task(duty) for duty in duties]
 
     async def close(self, grace: float | None = None) -> None:
         """Stops giving places, lets attempts end for `grace` seconds, and leaves the rest in the journal."""
@@ -110,9 +117,9 @@ class Core:
         await self._routing.close()
         seconds = self.grace if grace is None else grace
         await asyncio.gather(*(peer.ask(m.Drain(seconds)) for peer in self.dispatch.peers), return_exceptions=True)
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        for duty in self._duties:
+            duty.cancel()
+        await asyncio.gather(*self._duties, return_exceptions=True)
         await self.lease.release(self.journal, self._let_go)
         await self.journal.close()
         self._waiters.close()

@@ -73,8 +73,8 @@ class Tx(Protocol):
         """Returns the runs that hold a place of a lane."""
         ...
 
-    def blocked(self, lane: str, limit: int) -> list[Run]:
-        """Returns queued, blocked runs of a lane: highest priority first, then lowest seq."""
+    def blocked(self, queue: str, limit: int, jobs: Sequence[str] | None = None) -> list[Run]:
+        """Returns queued runs that are blocked in a queue: highest priority first, then lowest seq; only those of `jobs`."""
         ...
 
     def drop_runs(self, run_ids: Sequence[str]) -> None:
@@ -105,7 +105,7 @@ class Tx(Protocol):
         """
         ...
 
-    def waiting_steps(self, topic: str) -> list[Step]:
+    def waiting_steps(self, topic: str, limit: int | None = None) -> list[Step]:
         """Returns the running steps that wait for a topic (a pipe, a job, a run), in the order they were put."""
         ...
 
@@ -133,6 +133,10 @@ class Tx(Protocol):
 
     def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
         """Returns log lines with a seq above `after`, in order. A negative `limit` means the last `-limit` lines."""
+        ...
+
+    def drop_logs(self, run_id: str, first: int, last: int) -> None:
+        """Deletes log lines of a run by their seqs, both included."""
         ...
 
     def last_log(self, run_id: str) -> int:

@@ -151,8 +151,9 @@ class MemoryTx:
     def holders(self, lane: str) -> list[Run]:
         return list(self._runs.at(self._runs.placed.group(lane)))
 
-    def blocked(self, lane: str, limit: int) -> list[Run]:
-        return list(islice(self._runs.at(self._runs.blocked.group(lane)), limit))
+    def blocked(self, queue: str, limit: int, jobs: Sequence[str] | None = None) -> list[Run]:
+        runs = self._runs.at(self._runs.blocked.group(queue))
+        return list(islice((run for run in runs if jobs is None or run.job in jobs), limit))
 
     def drop_runs(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
@@ -183,8 +184,8 @@ class MemoryTx:
         due = takewhile(lambda item: item[0] <= now, self._steps.timed.group(None))
         return list(islice(self._concerning(engine, due), limit))
 
-    def waiting_steps(self, topic: str) -> list[Step]:
-        return list(self._steps.at(self._steps.waiting.group(topic)))
+    def waiting_steps(self, topic: str, limit: int | None = None) -> list[Step]:
+        return list(islice(self._steps.at(self._steps.waiting.group(topic)), limit))
 
     def next_due(self, engine: str) -> float | None:
         runs = (next(iter(timer), (None,))[0] for timer in self._runs.timers(engine))
@@ -224,6 +225,12 @@ class MemoryTx:
 
     def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
         return self._logs.page(run_id, after, limit)
+
+    def drop_logs(self, run_id: str, first: int, last: int) -> None:
+        for line in self._logs.page(run_id, first - 1, last - first + 1):
+            if line.seq <= last:
+                self._logs.remove(line)
+                self._log.append(partial(self._logs.put_line_back, line))
 
     def last_log(self, run_id: str) -> int:
         return self._logs.last(run_id)

@@ -76,14 +76,14 @@ class Runs:
 
 
 def _ready(run: Run) -> Entry:
-    if run.status is Status.QUEUED and not run.blocked:
+    if run.status is Status.QUEUED and run.blocked is None:
         return run.job, (run.cancel is None, -run.priority, run.seq, run.id)
     return None
 
 
 def _blocked(run: Run) -> Entry:
-    if run.status is Status.QUEUED and run.blocked and run.lane is not None:
-        return run.lane, (-run.priority, run.seq, run.id)
+    if run.status is Status.QUEUED and run.blocked is not None:
+        return run.blocked, (-run.priority, run.seq, run.id)
     return None
 
 
@@ -269,6 +269,10 @@ class Logs:
         """Takes an insertion back."""
         lines = self._lines[line.run]
         del lines[bisect_left(lines, line.seq, key=_seq)]
+
+    def put_line_back(self, line: LogLine) -> None:
+        """Takes the deletion of a line back."""
+        self.add(line)
 
     def page(self, run_id: str, after: int, limit: int) -> list[LogLine]:
         """Returns lines of a run above a seq: the first `limit`, or the last `-limit` of them."""

@@ -20,7 +20,7 @@ _AT = RUN_FIELDS.index("status")
 RUN_FIXED, RUN_CHANGING = RUN_FIELDS[: _AT - 1], RUN_FIELDS[_AT:]  # `seq`, between them, is the store's
 
 # Exact `str` and `int` are bound twice as fast as their subclasses.
-_PLAIN = {"status": "status._value_", "kind": "kind._value_", "blocked": "blocked.real", "placed": "placed.real"}
+_PLAIN = {"status": "status._value_", "kind": "kind._value_", "placed": "placed.real"}
 
 
 def values_of(fields: Sequence[str]) -> Callable[[Any], Row]:
@@ -37,7 +37,6 @@ def run_of(row: Row) -> Run:
     """Returns the run that a row holds."""
     values = dict(zip(RUN_FIELDS, row, strict=False))
     values["status"] = _STATUS[values["status"]]
-    values["blocked"] = values["blocked"] == 1
     values["placed"] = values["placed"] == 1
     return Run(**values)
 

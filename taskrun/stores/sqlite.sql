@@ -34,7 +34,7 @@ SELECT * FROM runs WHERE debounce = ? AND status = 'scheduled' ORDER BY seq DESC
 SELECT r.* FROM json_each(?1) AS j CROSS JOIN runs AS r
 WHERE r.seq IN (
     SELECT seq FROM runs
-    WHERE job = j.value AND status = 'queued' AND blocked = 0 AND (engine IS NULL OR engine = ?2)
+    WHERE job = j.value AND status = 'queued' AND blocked IS NULL AND (engine IS NULL OR engine = ?2)
     ORDER BY cancel IS NULL, priority DESC, seq LIMIT ?3
 )
 ORDER BY r.cancel IS NULL, r.priority DESC, r.seq LIMIT ?3
@@ -70,7 +70,11 @@ SELECT count(*) FROM runs WHERE lane = ? AND placed = 1
 SELECT * FROM runs WHERE lane = ? AND placed = 1 ORDER BY seq
 
 -- name: blocked
-SELECT * FROM runs WHERE lane = ? AND status = 'queued' AND blocked = 1 ORDER BY priority DESC, seq LIMIT ?
+SELECT * FROM runs WHERE blocked = ? AND status = 'queued' ORDER BY priority DESC, seq LIMIT ?
+
+-- name: blocked_of_jobs
+SELECT * FROM runs WHERE blocked = ? AND status = 'queued' AND job IN (SELECT value FROM json_each(?))
+ORDER BY priority DESC, seq LIMIT ?
 
 -- name: count_by_job
 SELECT job, count(*) FROM runs GROUP BY job
@@ -115,7 +119,7 @@ WHERE s.status = 'running' AND s.wake_at <= ?1 AND (r.engine IS NULL OR r.engine
 ORDER BY s.wake_at, s.n LIMIT ?3
 
 -- name: waiting_steps
-SELECT * FROM steps WHERE topic = ? AND status = 'running' ORDER BY n
+SELECT * FROM steps WHERE topic = ? AND status = 'running' ORDER BY n LIMIT ?
 
 -- name: next_due
 SELECT min(due) FROM (
@@ -162,6 +166,9 @@ SELECT * FROM logs WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?
 
 -- name: last_logs
 SELECT * FROM (SELECT * FROM logs WHERE run = ? AND seq > ? ORDER BY seq DESC LIMIT ?) ORDER BY seq
+
+-- name: drop_logs
+DELETE FROM logs WHERE run = ? AND seq BETWEEN ? AND ?
 
 -- name: last_log
 SELECT max(seq) FROM logs WHERE run = ?

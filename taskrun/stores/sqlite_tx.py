@@ -93,8 +93,10 @@ class SqliteTx:
     def holders(self, lane: str) -> list[Run]:
         return self._all(run_of, "holders", lane)
 
-    def blocked(self, lane: str, limit: int) -> list[Run]:
-        return self._all(run_of, "blocked", lane, limit)
+    def blocked(self, queue: str, limit: int, jobs: Sequence[str] | None = None) -> list[Run]:
+        if jobs is None:
+            return self._all(run_of, "blocked", queue, limit)
+        return self._all(run_of, "blocked_of_jobs", queue, _json(jobs), limit)
 
     def drop_runs(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
@@ -118,8 +120,8 @@ class SqliteTx:
     def due_steps(self, engine: str, now: float, limit: int) -> list[Step]:
         return self._all(step_of, "due_steps", now, engine, limit)
 
-    def waiting_steps(self, topic: str) -> list[Step]:
-        return self._all(step_of, "waiting_steps", topic)
+    def waiting_steps(self, topic: str, limit: int | None = None) -> list[Step]:
+        return self._all(step_of, "waiting_steps", topic, -1 if limit is None else limit)
 
     def next_due(self, engine: str) -> float | None:
         due: float | None = self._value("next_due", engine)
@@ -142,6 +144,9 @@ class SqliteTx:
 
     def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
         return self._all(log_of, "logs" if limit >= 0 else "last_logs", run_id, after, abs(limit))
+
+    def drop_logs(self, run_id: str, first: int, last: int) -> None:
+        self._execute(SQL["drop_logs"], (run_id, first, last))
 
     def last_log(self, run_id: str) -> int:
         return self._value("last_log", run_id) or 0

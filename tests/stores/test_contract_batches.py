@@ -41,7 +41,7 @@ def fill(tx: Tx) -> None:
     tx.add_run(run("a", key="k"))
     tx.add_run(run("b", parent="a", lane="l", placed=True, engine="e", status=Status.RUNNING, deadline=9.0))
     tx.add_run(run("c", status=Status.SCHEDULED, debounce="d", wake_at=5.0))
-    tx.add_run(run("d", lane="l", blocked=True))
+    tx.add_run(run("d", lane="l", blocked="l"))
     tx.put_step(step("b", "wait", StepKind.WAIT, topic="pipe:p", wake_at=3.0))
     tx.put_step(step("b", "run"))
     tx.add_event(event("e1"))

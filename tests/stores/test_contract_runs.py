@@ -40,7 +40,7 @@ FULL_RUN = Run(
     ended_at=3.0,
     wake_at=4.0,
     deadline=5.0,
-    blocked=True,
+    blocked="lane:l",
     placed=True,
     cancel="explicit",
     pause="user",
@@ -195,7 +195,7 @@ def test_ready_runs_come_by_priority_then_by_age_and_cancelled_ones_before_all(t
 
 def test_ready_leaves_out_what_may_not_start(tx: Tx) -> None:
     others = [run(str(status), status=status) for status in Status if status is not Status.QUEUED]
-    add(tx, run("blocked", blocked=True), run("theirs", engine="f"), run("mine", engine="e"), run("free"), *others)
+    add(tx, run("blocked", blocked="q"), run("theirs", engine="f"), run("mine", engine="e"), run("free"), *others)
     assert ids(tx.ready("e", ["job"], 20)) == ["mine", "free"]
 
 
@@ -215,14 +215,16 @@ def test_a_run_leaves_the_queue_when_it_starts_and_comes_back_when_it_is_let_go(
 def test_blocked_runs_of_a_lane_come_in_the_order_of_starting(tx: Tx) -> None:
     add(
         tx,
-        run("a", lane="l", blocked=True),
-        run("b", lane="l", blocked=True, priority=2),
-        run("c", lane="m", blocked=True),
+        run("a", blocked="l"),
+        run("b", blocked="l", priority=2),
+        run("c", blocked="m"),
         run("d", lane="l"),
-        run("e", lane="l", blocked=True, status=Status.PAUSED),
+        run("e", blocked="l", status=Status.PAUSED),
     )
     assert ids(tx.blocked("l", 5)) == ["b", "a"]
     assert ids(tx.blocked("l", 1)) == ["b"]
+    assert ids(tx.blocked("l", 5, ["job"])) == ["b", "a"]
+    assert ids(tx.blocked("l", 5, ["other"])) == []
 
 
 def test_places_of_a_lane_are_counted_while_they_are_held(tx: Tx) -> None:

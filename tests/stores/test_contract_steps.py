@@ -162,6 +162,14 @@ def test_a_log_line_that_is_there_stays_as_it_is(tx: Tx) -> None:
     assert tx.logs("a", 0, 9) == [line("a", 1), full, line("a", 3)]
 
 
+def test_log_lines_in_the_middle_can_go(tx: Tx) -> None:
+    tx.add_logs([line("r", seq) for seq in range(1, 7)])
+    tx.drop_logs("r", 2, 4)
+    assert [kept.seq for kept in tx.logs("r", 0, 9)] == [1, 5, 6]
+    tx.add_logs([line("r", 2)])
+    assert [kept.seq for kept in tx.logs("r", 0, 9)] == [1, 2, 5, 6]
+
+
 def test_the_last_log_seq_is_0_without_a_line(tx: Tx) -> None:
     tx.add_logs([line("a", 1), line("a", 2), line("b", 7)])
     assert [tx.last_log(run_id) for run_id in "abc"] == [2, 7, 0]

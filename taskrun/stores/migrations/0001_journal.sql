@@ -30,7 +30,7 @@ CREATE TABLE runs (
     ended_at REAL,
     wake_at REAL,
     deadline REAL,
-    blocked INTEGER NOT NULL,
+    blocked TEXT,
     placed INTEGER NOT NULL,
     cancel TEXT,
     pause TEXT,
@@ -43,9 +43,9 @@ CREATE TABLE runs (
 
 -- ready: one seek for each job, whatever else fills the queue
 CREATE INDEX runs_ready ON runs (job, (cancel IS NULL), priority DESC, seq, engine)
-    WHERE status = 'queued' AND blocked = 0;
-CREATE INDEX runs_blocked ON runs (lane, priority DESC, seq)
-    WHERE status = 'queued' AND blocked = 1 AND lane IS NOT NULL;
+    WHERE status = 'queued' AND blocked IS NULL;
+CREATE INDEX runs_blocked ON runs (blocked, priority DESC, seq, job)
+    WHERE status = 'queued' AND blocked IS NOT NULL;
 CREATE INDEX runs_placed ON runs (lane)
     WHERE placed = 1 AND lane IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at)
