@@ -1,68 +1,76 @@
-"""taskrun: ordinary async functions as durable jobs, from the terminal or in your own process."""
+"""taskrun: ordinary async functions as durable jobs, from the terminal or in your own process.
+
+The public names, each loaded from its module when it is first asked for: a command that needs none of them, such as
+`taskrun list` with a warm daemon, must not pay for all of them.
+"""
 
 from __future__ import annotations
 
-from taskrun.declarations.calls import Current
-from taskrun.declarations.job import Event, Job, job
-from taskrun.declarations.pipe import Pipe, pipe
-from taskrun.declarations.steps import (
-    Completed,
-    current,
-    log,
-    now,
-    progress,
-    random,
-    run,
-    shell,
-    sleep,
-    sleep_until,
-    step,
-    thread,
-    uuid,
-)
-from taskrun.engine.handle import Run
-from taskrun.engine.queue import Queue
-from taskrun.rules.policies import Backoff, Concurrency, Cron, Debounce, Throttle
-from taskrun.stores.memory import MemoryStorage
-from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.errors import (
-    AmbiguousRun,
-    CommandFailed,
-    ConfigError,
-    DaemonError,
-    DefinitionError,
-    DurationInvalid,
-    EngineLost,
-    Fatal,
-    InputInvalid,
-    JobNotFound,
-    JournalDamaged,
-    JournalError,
-    JournalLocked,
-    JournalNewer,
-    JournalUnavailable,
-    NonDeterminismError,
-    NotBound,
-    NotEncodable,
-    NotFound,
-    OutputInvalid,
-    PayloadTooLarge,
-    PipeNotFound,
-    RetryAfter,
-    RunCancelled,
-    RunDiscarded,
-    RunEnded,
-    RunError,
-    RunFailed,
-    RunNotEnded,
-    RunNotFound,
-    RunTimeout,
-    StepFailed,
-    StepTimeout,
-    TaskrunError,
-    WaitTimeout,
-    WorkerCrashed,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskrun.declarations.calls import Current
+    from taskrun.declarations.job import Event, Job, job
+    from taskrun.declarations.pipe import Pipe, pipe
+    from taskrun.declarations.steps import (
+        Completed,
+        current,
+        log,
+        now,
+        progress,
+        random,
+        run,
+        shell,
+        sleep,
+        sleep_until,
+        step,
+        thread,
+        uuid,
+    )
+    from taskrun.engine.handle import Run
+    from taskrun.engine.queue import Queue
+    from taskrun.rules.policies import Backoff, Concurrency, Cron, Debounce, Throttle
+    from taskrun.stores.memory import MemoryStorage
+    from taskrun.stores.sqlite import SqliteStorage
+    from taskrun.words.errors import (
+        AmbiguousRun,
+        CommandFailed,
+        ConfigError,
+        DaemonError,
+        DefinitionError,
+        DurationInvalid,
+        EngineLost,
+        Fatal,
+        InputInvalid,
+        JobNotFound,
+        JournalDamaged,
+        JournalError,
+        JournalLocked,
+        JournalNewer,
+        JournalUnavailable,
+        NonDeterminismError,
+        NotBound,
+        NotEncodable,
+        NotFound,
+        OutputInvalid,
+        PayloadTooLarge,
+        PipeNotFound,
+        RetryAfter,
+        RunCancelled,
+        RunDiscarded,
+        RunEnded,
+        RunError,
+        RunFailed,
+        RunNotEnded,
+        RunNotFound,
+        RunTimeout,
+        StepFailed,
+        StepTimeout,
+        TaskrunError,
+        WaitTimeout,
+        WorkerCrashed,
+    )
 
 __version__ = "0.1.0"
 
@@ -133,3 +141,30 @@ __all__ = [
     "thread",
     "uuid",
 ]
+
+_HOMES = {
+    "taskrun.declarations.calls": "Current",
+    "taskrun.declarations.job": "Event Job job",
+    "taskrun.declarations.pipe": "Pipe pipe",
+    "taskrun.declarations.steps": "Completed current log now progress random run shell sleep sleep_until step thread uuid",
+    "taskrun.engine.handle": "Run",
+    "taskrun.engine.queue": "Queue",
+    "taskrun.rules.policies": "Backoff Concurrency Cron Debounce Throttle",
+    "taskrun.stores.memory": "MemoryStorage",
+    "taskrun.stores.sqlite": "SqliteStorage",
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    """Loads a public name (PEP 562)."""
+    home = _HOME_OF.get(name, "taskrun.words.errors")
+    if name not in __all__:
+        raise AttributeError(f"module 'taskrun' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Lists the public names."""
+    return sorted(__all__)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from taskrun.engine import lanes, ledger
 from taskrun.engine import messages as m
 from taskrun.engine.book import Book
@@ -20,6 +22,7 @@ from taskrun.words.records import Run, Status, Step
 EVICT_AFTER = 60.0  # seconds: a wait that is longer than this is not worth a coroutine
 MAX_PARKED = 1_000  # parked coroutines that are kept at most
 UNLIMITED = 1_000_000_000
+PROGRESS = 0.25  # seconds that progress may be late in the journal
 CLAIM = 256  # runs that one transaction starts at most
 
 
@@ -58,6 +61,7 @@ class Dispatch:
         """Takes an executor on."""
         self.peers[peer] = description
         self._learn()
+        self._ledgers.post(lanes.look)
         self.claim()
 
     def retire(self, peer: m.Peer) -> None:
@@ -101,7 +105,7 @@ class Dispatch:
         for peer, description in self.peers.items():
             for name in description.names:
                 self._able.setdefault(name, []).append(peer)
-        self._jobs = sorted(self._able)
+        self._jobs = self._ledgers.jobs = sorted(self._able)
 
     # ---- giving places
 
@@ -124,10 +128,10 @@ class Dispatch:
 
     def _prepare(self, book: Book, run: Run) -> Start:
         """Reads what a replay needs; nothing for a first start, nor for a coroutine that is alive."""
-        first = run.started_at == book.now and run.retried_from is None
-        if first or run.id in self.residents:
+        first = run.id in book.begun
+        if (first and run.retried_from is None) or run.id in self.residents:
             return Start(run, [], 0, first)
-        return Start(run, book.tx.steps(run.id), book.tx.last_log(run.id), False)
+        return Start(run, book.tx.steps(run.id), book.tx.last_log(run.id), first)
 
     def _claimed(self, result: tuple[list[Start], bool]) -> None:
         starts, more = result
@@ -294,10 +298,25 @@ class Dispatch:
         self.claim()
 
     def progressed(self, message: m.Progressed) -> None:
-        """Keeps the progress of an attempt; it is written with what is written next of the run."""
+        """Keeps the progress of an attempt; it is written now and then, and with its end."""
         resident = self.residents.get(message.run)
-        if resident is not None:
-            resident.progress = message.progress
+        if resident is None:
+            return
+        resident.progress = message.progress
+        if not resident.progressing:
+            resident.progressing = True
+            self._clock.alarm(PROGRESS, lambda: self._write_progress(resident))
+
+    def _write_progress(self, resident: Resident) -> None:
+        resident.progressing = False
+
+        def act(book: Book) -> None:
+            run = book.mine(resident.run)
+            if run is not None and run.progress != resident.progress:
+                book.save(replace(run, progress=resident.progress))
+
+        if self.residents.get(resident.run) is resident:
+            self._ledgers.ride(act)
 
     def hear_blocked(self, message: m.Blocked) -> None:
         """Keeps which run blocks its executor's event loop, and where."""

@@ -24,3 +24,4 @@ class Resident:
     over: list[Step] = field(default_factory=list)  # waits that are over, to be told with the next place
     activations: list[asyncio.Future[None]] = field(default_factory=list)
     progress: str | None = None
+    progressing: bool = False  # the progress is about to be written
