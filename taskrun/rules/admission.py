@@ -71,9 +71,24 @@ class BurstFact(msgspec.Struct, frozen=True, omit_defaults=True):
     leading_until: float | None = None
 
 
+THROTTLE = "throttle:"
+
+
+class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The newest starts in a lane of mode "rolling": as many as the highest limit of those that share it."""
+
+    most: int = 0
+    at: list[float] = []
+
+    def plus(self, start: float, limit: int) -> Starts:
+        """Returns them with one more."""
+        most = max(self.most, limit)
+        return Starts(most=most, at=[*self.at, start][-most:])
+
+
 def throttle_fact(id: str) -> str:
-    """Returns the key of the fact that a discarding throttle keeps: the last accepted start."""
-    return f"throttle:{id}"
+    """Returns the key of the fact that a throttle keeps: its last start, and in mode discard the last that was accepted."""
+    return f"{THROTTLE}{id}"
 
 
 def debounce_fact(id: str) -> str:
@@ -192,9 +207,9 @@ def _json(value: object) -> str:
 # ---- starts
 
 
-def may_start_window(limit: int, placed: int) -> bool:
-    """Whether a lane that `placed` runs are in has a place."""
-    return placed < limit
+def window_room(limit: int, placed: int) -> int:
+    """Returns how many may start in a lane that `placed` runs are in."""
+    return max(0, limit - placed)
 
 
 def rolling_opens(starts: Sequence[float], limit: int, period: float, now: float) -> float | None:
@@ -203,6 +218,11 @@ def rolling_opens(starts: Sequence[float], limit: int, period: float, now: float
         return None
     opens = sorted(starts)[-limit] + period
     return None if opens <= now else opens
+
+
+def rolling_room(starts: Sequence[float], limit: int, period: float, now: float) -> int:
+    """Returns how many may start now in a lane of `limit` starts in any sliding `period`."""
+    return limit - sum(start + period > now for start in starts[-limit:])
 
 
 def throttle_opens(last_start: float | None, period: float, now: float) -> float | None:

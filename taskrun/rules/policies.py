@@ -19,9 +19,10 @@ from msgspec.structs import force_setattr
 
 from taskrun.rules.cron import CatchUp, CronRule
 from taskrun.words.durations import Frequency, frequency, period, seconds
-from taskrun.words.errors import DefinitionError, Fatal, RetryAfter
+from taskrun.words.errors import DefinitionError, Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge, RetryAfter
 
 Duration: TypeAlias = float | timedelta | str
+HOPELESS = (Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge)
 LONGEST = 3_155_760_000.0  # 100 years: no wait is longer, so that no moment is out of a calendar's reach
 
 
@@ -283,7 +284,8 @@ def next_delay(
     Parameters:
         attempt: the attempt that failed, from 1.
         retries: further attempts after the first.
-        error: why it failed; `Fatal` and `RetryAfter` are obeyed, within an exception group too.
+        error: why it failed; `Fatal` and `RetryAfter` are obeyed, within an exception group too. What would end the same
+            again, such as a result that cannot be encoded, is as `Fatal`.
         input: of the run, for a function.
         rng: draws the jitter.
 
@@ -293,7 +295,7 @@ def next_delay(
     leaves = list(_leaves(error))
     if isinstance(policy, Backoff) and policy.attempts is not None:
         retries = min(retries, policy.attempts)
-    if attempt > retries or any(isinstance(leaf, Fatal) for leaf in leaves):
+    if attempt > retries or any(isinstance(leaf, HOPELESS) for leaf in leaves):
         return None
     asked = [_asked(leaf) for leaf in leaves if isinstance(leaf, RetryAfter)]
     return min(max(asked) if asked else _delay(policy, attempt, input, rng or _RNG), LONGEST)

@@ -43,7 +43,7 @@ def start(run: Run, engine: str, now: float) -> Run:
         Status.RUNNING,
         engine=engine,
         placed=True,
-        blocked=False,
+        blocked=None,
         reason=None,
         wake_at=None,
         deadline=deadline,
@@ -64,7 +64,7 @@ def park(run: Run, backoff: bool) -> Run:
 
 def wake(run: Run) -> Run:
     """Makes a waiting or scheduled run ready for a place."""
-    return advance(run, Status.QUEUED, wake_at=None, reason=None, blocked=False)
+    return advance(run, Status.QUEUED, wake_at=None, reason=None, blocked=None)
 
 
 def release(run: Run) -> Run:
@@ -78,7 +78,7 @@ def release(run: Run) -> Run:
 
 def hold(run: Run, by: str) -> Run:
     """Pauses a run; `by` says who asked for it."""
-    return advance(run, Status.PAUSED, placed=False, blocked=False, engine=None, pause=None, reason=by)
+    return advance(run, Status.PAUSED, placed=False, blocked=None, engine=None, pause=None, reason=by)
 
 
 def unhold(run: Run, now: float) -> Run:
@@ -127,7 +127,7 @@ def end(
         ended_at=now,
         engine=None,
         placed=False,
-        blocked=False,
+        blocked=None,
         wake_at=None,
         deadline=None,
         cancel=None,

@@ -11,11 +11,13 @@ from taskrun.rules.admission import (
     Decision,
     Facts,
     Request,
+    Starts,
     decide,
     gather,
-    may_start_window,
     rolling_opens,
+    rolling_room,
     throttle_opens,
+    window_room,
 )
 from taskrun.rules.policies import Concurrency, Debounce, Terms, Throttle
 from taskrun.words.records import Run, Status
@@ -232,9 +234,19 @@ def test_a_delay_and_a_debounce_both_hold() -> None:
 # ---- starts
 
 
-@pytest.mark.parametrize(("limit", "placed", "may"), [(1, 0, True), (1, 1, False), (3, 2, True), (3, 5, False)])
-def test_a_window_has_as_many_places_as_its_limit(limit: int, placed: int, may: bool) -> None:
-    assert may_start_window(limit, placed) is may
+@pytest.mark.parametrize(("limit", "placed", "room"), [(1, 0, 1), (1, 1, 0), (3, 2, 1), (3, 5, 0)])
+def test_a_window_has_as_many_places_as_its_limit(limit: int, placed: int, room: int) -> None:
+    assert window_room(limit, placed) == room
+
+
+@pytest.mark.parametrize(("limit", "room"), [(1, 0), (2, 0), (3, 1), (9, 7)])
+def test_a_rolling_lane_has_room_for_what_its_limit_leaves(limit: int, room: int) -> None:
+    assert rolling_room([NOW - 30, NOW - 3, NOW], limit, 10, NOW) == room
+
+
+def test_starts_are_kept_for_the_highest_limit_that_shares_them() -> None:
+    starts = Starts().plus(1, 3).plus(2, 1).plus(3, 1).plus(4, 1)
+    assert starts.at == [2, 3, 4]
 
 
 @pytest.mark.parametrize(
