@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 from taskrun.stores.highwater import HighWater
 from taskrun.stores.queries import migrations
@@ -240,7 +241,7 @@ def name(error: sqlite3.Error) -> str:
 
 def _connection(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}",
+        f"file:{quote(str(path))}?mode={mode}",
         uri=True,
         timeout=0,
         isolation_level=None,
