@@ -133,7 +133,9 @@ class TestQueue(Queue):
         await super().close(grace)
 
     def _activity(self) -> tuple[int, ...]:
-        return (self.core.journal.commits, self.executor.bodies.started, len(self.executor.contexts))
+        contexts = self.executor.contexts
+        replayed = sum(context.replay.moves for context in contexts.values())
+        return (self.core.journal.commits, self.executor.bodies.started, len(contexts), replayed)
 
 
 def _moment(start: datetime | float | None, zone: tzinfo) -> float:

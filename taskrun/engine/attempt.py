@@ -14,10 +14,8 @@ from taskrun.engine.capture import Capture, sink
 from taskrun.engine.context import Context
 from taskrun.rules.policies import next_delay
 from taskrun.words.codec import encode, encode_error
-from taskrun.words.errors import Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge, Unwind
+from taskrun.words.errors import Unwind
 from taskrun.words.records import Run
-
-HOPELESS = (Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge)  # another attempt would end the same
 
 
 async def attempt(context: Context, job: Job, bodies: Bodies, max_payload: int) -> m.Outcome:
@@ -67,11 +65,8 @@ def _failed(run: Run, job: Job, error: BaseException, used_up: list[BaseExceptio
 
 
 def _final(job: Job, error: BaseException, used_up: list[BaseException]) -> bool:
-    """Whether no further attempt can help: hopeless, or a step has retried it already and the job sets no retry itself."""
-    leaves = list(_leaves(error))
-    if any(isinstance(leaf, HOPELESS) for leaf in leaves):
-        return True
-    return not job.options.retry_given and any(leaf is used for leaf in leaves for used in used_up)
+    """Whether a step has retried it already, and the job sets no retry itself."""
+    return not job.options.retry_given and any(leaf is used for leaf in _leaves(error) for used in used_up)
 
 
 async def _close(context: Context) -> None:

@@ -19,6 +19,7 @@ from taskrun.declarations.calls import Current, Match, StepCall
 from taskrun.declarations.job import Job
 from taskrun.declarations.pipe import Pipe
 from taskrun.engine import messages as m
+from taskrun.engine import permits
 from taskrun.engine.body import Bodies
 from taskrun.engine.branches import identify
 from taskrun.engine.desk import Desk
@@ -29,7 +30,7 @@ from taskrun.engine.transcript import Transcript
 from taskrun.rules.policies import BackoffPolicy, next_delay
 from taskrun.rules.transitions import with_failure
 from taskrun.words.clock import Clock
-from taskrun.words.codec import decode, encode, encode_error, error_from, error_text, rebuild
+from taskrun.words.codec import check_size, decode, encode, encode_error, error_from, error_text, rebuild
 from taskrun.words.errors import JournalError, Unwind
 from taskrun.words.records import Failure, Run, Step, StepKind, StepStatus
 
@@ -172,11 +173,14 @@ class Context:
         attempt, failures = 1, None
         if recorded is not None:
             attempt, failures = recorded.attempt, recorded.failures
-            if recorded.wake_at is not None:
+            if recorded.wake_at is not None and recorded.topic is None:
                 await self._wait_backoff(recorded, registered=True)
         while True:
             await self._ready()
             step = self._new(key, call.name, call.kind, attempt=attempt, failures=failures)
+            if call.concurrency is not None:
+                step = await self._until_over(permits.wanted(step, call.concurrency), registered=False)
+                await self._ready()
             done, error = await self._perform(step, call)
             if error is None:
                 return decode(done.output or "null", call.output_type)
@@ -187,7 +191,8 @@ class Context:
                 raise self._mark(rebuild(record, key)) from error
             failure = Failure(attempt=attempt, at=self._clock.now(), error=record, started_at=step.started_at)
             attempt, failures = attempt + 1, with_failure(failures, failure)
-            again = replace(step, attempt=attempt, failures=failures, wake_at=self._clock.now() + delay)
+            wake_at = self._clock.now() + delay
+            again = replace(step, attempt=attempt, failures=failures, wake_at=wake_at, topic=None, match=None)
             await self._wait_backoff(again, registered=False)
 
     async def _perform(self, step: Step, call: StepCall) -> tuple[Step, BaseException | None]:
@@ -261,8 +266,9 @@ class Context:
         await self._ready()
         begun = recorded
         if begun is None:
-            step = self._new(key, job.name, StepKind.CHILD)
-            begun = await self._busily(m.StartChild(step=step, prepared=job.prepare(input), wait=wait))
+            step, prepared = self._new(key, job.name, StepKind.CHILD), job.prepare(input)
+            check_size(prepared.input.encode(), f"input of {job.name}", self._max_payload)
+            begun = await self._busily(m.StartChild(step=step, prepared=prepared, wait=wait))
         done = begun if begun.finished else await self._until_over(begun, registered=True)
         return self._outcome(done, read)
 
@@ -273,8 +279,7 @@ class Context:
 
     async def _joined(self, step: Step, recorded: Step | None) -> None:
         if recorded is not None and recorded.finished:
-            self._check()
-            await self.replay.turn(recorded)
+            await self._turn(recorded)
             return
         await self._ready()
         await self._until_over(recorded or step, registered=recorded is not None)
@@ -283,7 +288,9 @@ class Context:
         if recorded is not None and recorded.finished:
             return await self._given(recorded, decode)
         await self._ready()
-        return self._outcome(await self._busily(m.Send(step=step, data=pipe.prepare(data))), decode)
+        text = pipe.prepare(data)
+        check_size(text.encode(), f"event for {pipe.name}", self._max_payload)
+        return self._outcome(await self._busily(m.Send(step=step, data=text)), decode)
 
     async def _until_over(self, step: Step, registered: bool, since: float = 0.0) -> Step:
         """Registers a wait unless it is, then parks until it is over."""
@@ -294,7 +301,7 @@ class Context:
         try:
             if not registered:
                 answer: Step = await self._busily(m.Wait(step=step, since=since))
-                if answer.finished:
+                if answer.finished or permits.holds(answer):
                     return answer
             self.look_soon()
             return await over
@@ -321,8 +328,7 @@ class Context:
     def cancel(self, reason: str) -> None:
         """Raises CancelledError at the handler's current wait, or where a replay stands still."""
         self.cancel_reason = reason
-        if self.replay.exhausted:
-            self._tell_cancel()
+        self.look_soon()
 
     def pause(self, pausing: bool) -> None:
         """Holds before the next step, or goes on."""
@@ -364,14 +370,17 @@ class Context:
 
     async def _given(self, step: Step, read: Read) -> Any:
         """Answers from the journal, in the recorded order."""
+        await self._turn(step)
+        if self._cancel_due:
+            self.look_soon()
+        return self._outcome(step, read)
+
+    async def _turn(self, step: Step) -> None:
         self._check()
         if step.status is StepStatus.CANCELLED:
-            await self._stand_still()
-        await self.replay.turn(step)
+            await self._gate()  # until what cancelled it comes again
+        await self.replay.turn(step, asyncio.current_task() is self.task)
         self._check()
-        if self.cancel_reason is not None and self.replay.exhausted and not self._cancel_told:
-            asyncio.get_running_loop().call_soon(self._tell_cancel)
-        return self._outcome(step, read)
 
     def _outcome(self, step: Step, read: Read) -> Any:
         if step.error is not None:
@@ -381,21 +390,13 @@ class Context:
     async def _ready(self) -> None:
         """Waits until a step may begin: not cancelled, not paused, with a place, and with all values durable."""
         self._check()
-        if self.cancel_reason is not None and not self._cancel_told:
-            await self._stand_still()
-        while self.pausing:
+        while self.pausing or self._cancel_due:
             await self._gate()
         if self.parked:
             await self._busily(m.Activate(run=self.run.id))
             self.parked = False
         if self._values:
             await self.flush_values()
-
-    async def _stand_still(self) -> None:
-        """Waits for the cancellation that an earlier execution met here."""
-        if self.cancel_reason is not None:
-            self._tell_cancel()
-        await self._gate()
 
     async def _gate(self) -> None:
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -410,6 +411,10 @@ class Context:
         for gate in self._gates:
             if not gate.done():
                 gate.set_result(None)
+
+    @property
+    def _cancel_due(self) -> bool:
+        return self.cancel_reason is not None and not self._cancel_told
 
     def _tell_cancel(self) -> None:
         if not self._cancel_told and self.task is not None and not self.task.done():
@@ -447,6 +452,7 @@ class Context:
 
     async def _ask(self, message: m.Asked) -> Any:
         """Asks the core; a journal that is gone takes the handler down, it is no error of a step."""
+        self.transcript.flush()  # a line that came before a record must not be lost where the record is kept
         try:
             return await self._host.ask(message)
         except JournalError:
@@ -455,15 +461,21 @@ class Context:
 
     def look_soon(self) -> None:
         """Looks, once the handler has had its turn, whether all it does is wait."""
-        if not self._looking and not self.parked:
+        if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
         self._looking = False
-        if self._busy or self.over or self.unwinding or not (self.waits or self._gates):
+        if self.over or self.unwinding:
             return
-        if self.on_idle is not None:
+        stands = bool(self.waits or self._gates)
+        if self.replay.moving:
+            self.replay.when_still(self.look_soon)
+        elif self._cancel_due:  # it is told where the handler has come as far as it was
+            if stands or self._busy or self.replay.exhausted:
+                self.replay.when_still(self._tell_cancel)
+        elif stands and not self._busy and self.on_idle is not None and (self.pausing or not self.parked):
             self.on_idle()
 
     def parked_message(self) -> m.Parked:

@@ -170,7 +170,7 @@ class Executor:
         context.task = asyncio.get_running_loop().create_task(
             self._attempt(context, message.fresh), name=f"run {run.id}"
         )
-        if run.cancel is not None and context.replay.exhausted:
+        if run.cancel is not None:
             asyncio.get_running_loop().call_soon(context.cancel, run.cancel)
 
     def _context(self, message: m.Execute) -> Context:

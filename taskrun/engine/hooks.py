@@ -23,9 +23,11 @@ class Hooks:
         self._dispatch = dispatch
 
     def follow(self, book: Book) -> None:
-        """Notifies of a transaction's triggers, failed attempts and ends."""
+        """Notifies of a transaction's triggers, first starts, failed attempts and ends."""
         for run in book.fresh:
             self._notify("trigger", run)
+        for run in book.begun.values():
+            self._notify("start", run)
         for run, error in book.failed:
             self._notify("error", run, error)
         for run in book.ended:

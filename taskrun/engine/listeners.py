@@ -30,6 +30,7 @@ class Listeners:
         self._registry = registry
         self._all: dict[str, list[Listener]] = {}
         self._last: dict[str, asyncio.Task[None]] = {}  # the calls of a run that are under way
+        self._triggers: dict[str, asyncio.Task[None]] = {}  # those of them that its start waits for
 
     def add(self, kind: str, listener: Listener) -> None:
         """Listens for all jobs."""
@@ -57,7 +58,7 @@ class Listeners:
 
     async def before(self, run: Run) -> None:
         """Waits for the `trigger` hooks of a run that is about to start."""
-        if (task := self._last.get(run.id)) is not None:
+        if (task := self._triggers.pop(run.id, None)) is not None:
             await asyncio.wait([task])
 
     async def _call(self, message: Notify, job: Job, calls: list[Listener]) -> None:
@@ -65,6 +66,8 @@ class Listeners:
         task = asyncio.current_task()
         assert task is not None
         self._last[message.run.id] = task
+        if message.kind == "trigger":
+            self._triggers[message.run.id] = task
         if previous is not None and not previous.done():
             await asyncio.wait([previous])
         event = _event(message, job)
@@ -77,6 +80,8 @@ class Listeners:
                 logger.exception("the %s hook of %s raised", message.kind, job.name)
         if self._last.get(message.run.id) is task:
             del self._last[message.run.id]
+        if self._triggers.get(message.run.id) is task:
+            del self._triggers[message.run.id]
 
 
 def _event(message: Notify, job: Job) -> Event:

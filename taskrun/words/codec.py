@@ -57,9 +57,18 @@ def encode(value: Any, what: str, limit: int | None = None) -> str:
         raise _not_encodable(value, what, error) from error
     if lossy:
         raise _not_encodable(value, what, ValueError("JSON has no NaN or infinity"))
+    return check_size(raw, what, limit).decode()
+
+
+def check_size(raw: bytes, what: str, limit: int | None) -> bytes:
+    """Returns JSON that is within the limit.
+
+    Raises:
+        PayloadTooLarge: it is not.
+    """
     if limit is not None and len(raw) > limit:
         raise PayloadTooLarge(f"{what} is too large: {human_size(len(raw))}, the limit is {human_size(limit)}")
-    return raw.decode()
+    return raw
 
 
 def decode(text: str, kind: Any = Any) -> Any:
