@@ -247,7 +247,7 @@ async def send(house: House, want: Send) -> Any:
 async def cancel(house: House, want: Cancel) -> Any:
     """Cancels a run; answers with it if that changed anything."""
     reason = want.reason or "explicit"
-    changed = await house.core.cancel(want.run, reason)
+    changed = await house.core.cancel(want.run, reason, want.grace)
     return [await _seen(house, want.run)] if changed else []
 
 

@@ -243,10 +243,17 @@ class Core:
         value: T = await self.journal.write(fn)
         return value
 
-    async def cancel(self, run_id: str, reason: str = "explicit") -> bool:
-        """Cancels a run; returns False when it had ended already."""
+    async def cancel(self, run_id: str, reason: str = "explicit", grace: float | None = None) -> bool:
+        """Cancels a run; returns False when it had ended already.
+
+        Parameters:
+            grace: seconds for its handler to end, instead of the engine's; also for a cancel that is under way.
+        """
         await self.get(run_id)
-        return await self.ledgers.do(lambda book: ledger.cancel(book, run_id, reason))
+        changed = await self.ledgers.do(lambda book: ledger.cancel(book, run_id, reason))
+        if grace is not None:
+            self.dispatch.hurry(run_id, reason, grace)
+        return changed
 
     async def pause(self, run_id: str, by: str = "explicit") -> Run:
         """Holds a run before its next step.

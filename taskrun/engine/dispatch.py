@@ -214,6 +214,12 @@ class Dispatch:
             resident.cancelled = True
             resident.peer.tell(m.Cancel(run=run.id, reason=run.cancel or "explicit", grace=self._grace))
 
+    def hurry(self, run_id: str, reason: str, grace: float) -> None:
+        """Gives an attempt that is being cancelled another grace."""
+        resident = self.residents.get(run_id)
+        if resident is not None and resident.cancelled:
+            resident.peer.tell(m.Cancel(run=run_id, reason=reason, grace=grace))
+
     def heed(self, runs: list[Run]) -> None:
         """Acts on requests that another engine wrote on runs of this one."""
         for run in runs:
