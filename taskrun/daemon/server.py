@@ -36,7 +36,7 @@ from taskrun.engine.core import Core
 from taskrun.stores.sqlite import SqliteStorage
 from taskrun.words.codec import encode_error
 from taskrun.words.config import Config, load
-from taskrun.words.errors import DaemonError, TaskrunError
+from taskrun.words.errors import DaemonError, DaemonStopped, TaskrunError
 
 MOST_CLIENTS = 256
 FILES = 8192  # descriptors that a daemon may want
@@ -134,7 +134,7 @@ class Daemon:
             path.unlink(missing_ok=True)
             server.close()
             for guest in tuple(self._guests):
-                guest.dismiss(DaemonError("the daemon was stopped"))
+                guest.dismiss(DaemonStopped("the daemon was stopped"))
 
     async def _until_stopped(self) -> None:
         """Waits for the order to stop; goes too when its files are gone, since it would be in nobody's reach."""

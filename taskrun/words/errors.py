@@ -289,6 +289,10 @@ class DaemonError(TaskrunError):
     """The daemon cannot be started or reached."""
 
 
+class DaemonStopped(DaemonError):
+    """The daemon was told to stop, so that whoever follows it must not start another one."""
+
+
 class Unwind(BaseException):
     """Private: takes a handler's coroutine down on eviction, close and reload.
 
