@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from taskrun import SqliteStorage
+from taskrun.engine.replay import Replay
 from tests.crash.corpus import CORPUS, TRACE, queue
 
 LIMIT = 120  # more commits than any handler of the corpus makes
@@ -41,6 +42,11 @@ class KillingStorage(SqliteStorage):
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
+
+
+def forget_the_journal() -> None:
+    """Seeds the bug that the test must catch: a replay that does not look at what is recorded."""
+    Replay.find = lambda self, key, kind: None  # type: ignore[method-assign]
 
 
 def in_fork(work: Callable[[], None]) -> int:
@@ -120,4 +126,6 @@ def main(name: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     assert sys.argv[1] in CORPUS
+    if os.environ.get("TASKRUN_TEST_BUG") == "forget":
+        forget_the_journal()
     main(sys.argv[1], Path(sys.argv[2]))
