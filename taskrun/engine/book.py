@@ -47,6 +47,7 @@ class Book:
     cancels: list[Run] = field(default_factory=list)  # runs of this engine that were asked to cancel
     pauses: list[Run] = field(default_factory=list)  # runs of this engine that were asked to pause, or no longer are
     routes: list[tuple[str, PipeEvent]] = field(default_factory=list)  # jobs that events are to start
+    freed: set[str] = field(default_factory=set)  # ids of steps' places that have become free
     claimable: bool = False  # a run may have become ready, or a place free
 
     def order(self) -> int:
@@ -70,7 +71,15 @@ class Book:
         """Writes a step."""
         self.tx.put_step(step)
         self.steps.append(step)
+        if step.finished and step.topic is not None:
+            self.free(step)
         return step
+
+    def free(self, step: Step) -> None:
+        """Notes that a step has its place, or its turn for one, no longer."""
+        kind, _, place = (step.topic or "").partition(":")
+        if kind in ("place", "placed"):
+            self.freed.add(place)
 
     def wake(self, run: Run) -> Run:
         """Makes a parked run ready for a place; any other state stays as it is."""

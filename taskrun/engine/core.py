@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -311,10 +312,12 @@ class Core:
         return self.ledgers.do(lambda book: book.record(message.step, suspect))
 
     async def _wait(self, message: m.Wait) -> Step:
-        return await self.ledgers.do(lambda book: waits.begin(book, message.step, message.since))
+        begin = partial(waits.begin, step=message.step, since=message.since)
+        return await self.ledgers.do(begin, self.dispatch.expect)
 
     async def _start_child(self, message: m.StartChild) -> Step:
-        return await self.ledgers.do(lambda book: start_child(book, message.step, message.prepared, message.wait))
+        start = partial(start_child, step=message.step, prepared=message.prepared, wait=message.wait)
+        return await self.ledgers.do(start, self.dispatch.expect)
 
     async def _activate(self, message: m.Activate) -> None:
         await self.dispatch.activate(message.run)
@@ -391,6 +394,7 @@ class Core:
     def _nudged(self) -> None:
         """Looks for what another engine may have changed: ready runs, requests, ends, due times."""
         self.dispatch.claim()
+        self.dispatch.look()
         self._timers.at(0.0)
         self.bus.publish(Lagged())
         self._routing.look()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from taskrun.engine import lanes, ledger
+from taskrun.engine import lanes, ledger, permits, waits
 from taskrun.engine import messages as m
 from taskrun.engine.book import Book
 from taskrun.engine.ledgers import Ledgers
@@ -129,7 +129,9 @@ class Dispatch:
     def _prepare(self, book: Book, run: Run) -> Start:
         """Reads what a replay needs; nothing for a first start, nor for a coroutine that is alive."""
         first = run.id in book.begun
-        if (first and run.retried_from is None) or run.id in self.residents:
+        if (resident := self.residents.get(run.id)) is not None:
+            return Start(run, _news(book, run, resident), 0, first)
+        if first and run.retried_from is None:
             return Start(run, [], 0, first)
         return Start(run, book.tx.steps(run.id), book.tx.last_log(run.id), first)
 
@@ -148,6 +150,7 @@ class Dispatch:
             return
         self._set_place(resident, start.run.placed)
         if not resident.evicting:  # else it goes on by replay, once its coroutine is gone
+            resident.over += start.steps
             self._continue(resident)
 
     def _execute(self, start: Start) -> None:
@@ -161,6 +164,7 @@ class Dispatch:
         )
         self.residents[run.id] = resident
         self._set_place(resident, run.placed)
+        resident.waiting.update(step.key for step in start.steps if _is_wait(step))
         for step in start.steps:
             self._ledgers.sequence.beyond(step.order or 0)
         peer.tell(m.Execute(run=run, steps=start.steps, log_seq=start.log_seq, fresh=start.fresh))
@@ -183,6 +187,7 @@ class Dispatch:
 
     def _tell_over(self, resident: Resident) -> None:
         over, resident.over = resident.over, []
+        resident.waiting.difference_update(step.key for step in over)
         resident.told += len(over)
         resident.peer.tell(m.Resume(run=resident.run, steps=over))
 
@@ -191,7 +196,7 @@ class Dispatch:
     def follow(self, book: Book) -> None:
         """Acts on what a transaction did to runs of this engine."""
         for step in book.over:
-            self._over(step, book.changed.get(step.run))
+            self._over(step)
         for run in book.cancels:
             self._cancel(run)
         for run in book.pauses:
@@ -200,7 +205,7 @@ class Dispatch:
         if book.claimable:
             self.claim()
 
-    def _over(self, step: Step, run: Run | None) -> None:
+    def _over(self, step: Step) -> None:
         resident = self.residents.get(step.run)
         if resident is None:
             return
@@ -229,6 +234,27 @@ class Dispatch:
             if run.pause is not None and resident is not None:
                 resident.peer.tell(m.Pause(run=run.id))
 
+    def expect(self, step: Step) -> None:
+        """Keeps that an attempt waits."""
+        resident = self.residents.get(step.run)
+        if resident is not None and _is_wait(step):
+            resident.waiting.add(step.key)
+
+    def look(self) -> None:
+        """Looks whether another engine has ended a wait of an attempt that does something besides; the others wake by claims."""
+        busy = [one for one in self.residents.values() if one.waiting and not one.parked]
+
+        def act(book: Book) -> list[Step]:
+            runs = [(run, one) for one in busy if (run := book.mine(one.run)) is not None]
+            return [step for run, one in runs for step in _news(book, run, one)]
+
+        if busy:
+            self._ledgers.post(act, self._tell_news)
+
+    def _tell_news(self, news: list[Step]) -> None:
+        for step in news:
+            self._over(step)
+
     # ---- what attempts say
 
     def parked(self, message: m.Parked) -> None:
@@ -237,14 +263,19 @@ class Dispatch:
         if resident is None or resident.parked:
             return
 
-        def act(book: Book) -> bool:
+        def act(book: Book) -> list[Step] | None:
             run = book.mine(message.run)
             if run is None or run.status is not Status.RUNNING or run.cancel is not None:
-                return False
-            ledger.park(book, run, message.backoff)
-            return True
+                return None
+            if not (news := _news(book, run, resident)):
+                ledger.park(book, run, message.backoff)
+            return news
 
-        self._ledgers.post(act, lambda done: self._after_park(message) if done else None)
+        def then(news: list[Step] | None) -> None:
+            if news is not None:
+                self._tell_news(news) if news else self._after_park(message)
+
+        self._ledgers.post(act, then)
 
     def _after_park(self, message: m.Parked) -> None:
         resident = self.residents.get(message.run)
@@ -345,3 +376,14 @@ class Dispatch:
         self._set_place(resident, False)
         for activation in resident.activations:
             activation.cancel()
+
+
+def _is_wait(step: Step) -> bool:
+    """Whether a step waits for what another engine may write: an event, an end, a place."""
+    return step.topic is not None and not step.finished and not permits.holds(step)
+
+
+def _news(book: Book, run: Run, resident: Resident) -> list[Step]:
+    """Returns the waits of an attempt that are over without its engine's doing."""
+    found = [waits.news(book, run, key) for key in tuple(resident.waiting)]
+    return [step for step in found if step is not None]

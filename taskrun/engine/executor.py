@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,6 +66,7 @@ class Executor:
         self._sealed = sealed
         self._draining = False
         self._core: m.Peer | None = None
+        self._scope = copy_context()  # what each attempt begins with: nothing of the run that happened to come before
         self._chores: set[asyncio.Task[Any]] = set()
         Capture.install(echo)
 
@@ -168,7 +170,7 @@ class Executor:
         if run.cancel is not None:
             context.cancel_reason = run.cancel
         context.task = asyncio.get_running_loop().create_task(
-            self._attempt(context, message.fresh), name=f"run {run.id}"
+            self._attempt(context, message.fresh), name=f"run {run.id}", context=self._scope.copy()
         )
         if run.cancel is not None:
             asyncio.get_running_loop().call_soon(context.cancel, run.cancel)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from taskrun.engine import lanes, waits
+from taskrun.engine import lanes, permits, waits
 from taskrun.engine.book import Book
 from taskrun.engine.messages import Cancelled, Failed, Finished, Succeeded, Unwound
 from taskrun.rules import transitions
@@ -114,9 +114,11 @@ def _forget_unfinished(book: Book, run: Run) -> None:
     steps = book.tx.steps(run.id)
     keep = {step.key for step in steps if step.status is StepStatus.SUCCEEDED}
     keep |= {step.key for step in steps if step.kind is StepKind.CHILD and step.status is StepStatus.RUNNING}
-    drop = [step.key for step in steps if step.key not in keep]
+    drop = [step for step in steps if step.key not in keep]
+    for step in drop:
+        book.free(step)
     if drop:
-        book.tx.drop_steps(run.id, drop)
+        book.tx.drop_steps(run.id, [step.key for step in drop])
 
 
 # ---- requests
@@ -149,6 +151,7 @@ def pause(book: Book, run: Run, by: str) -> Run:
         return run
     if run.engine is None:
         held = book.save(transitions.hold(run, by))
+        permits.release(book, run)
         lanes.leave(book, run)
         return held
     asked = book.save(replace(run, pause=by))
@@ -220,4 +223,6 @@ def _let_go(book: Book, run: Run) -> None:
         end(book, run, Status.FAILED, reason="crash loop", error=encode_error(death))
         return
     book.save(transitions.release(run))
+    if run.status is not Status.WAITING or run.pause is not None:
+        permits.release(book, run)
     lanes.leave(book, run)

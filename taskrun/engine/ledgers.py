@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from taskrun.engine import permits
 from taskrun.engine.book import Book
 from taskrun.engine.journal import Journal
 from taskrun.stores.base import Tx
@@ -46,7 +47,10 @@ class Ledgers:
     def _entry(self, act: Callable[[Book], T]) -> Callable[[Tx], tuple[T, Book]]:
         def entry(tx: Tx) -> tuple[T, Book]:
             book = Book(tx, self._engine(), self._clock.now(), self.sequence.next, self.routed, self.jobs)
-            return act(book), book
+            value = act(book)
+            while book.freed:
+                permits.hand_on(book, book.freed.pop())
+            return value, book
 
         return entry
 

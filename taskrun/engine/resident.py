@@ -21,6 +21,7 @@ class Resident:
     parked: bool = False
     evicting: bool = False
     told: int = 0  # waits that the executor was told are over
+    waiting: set[str] = field(default_factory=set)  # keys of waits whose end another engine may write
     over: list[Step] = field(default_factory=list)  # waits that are over, to be told with the next place
     activations: list[asyncio.Future[None]] = field(default_factory=list)
     progress: str | None = None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec.structs import replace
 
+from taskrun.engine import permits
 from taskrun.engine.book import Book
 from taskrun.rules.matching import matches
 from taskrun.words.codec import encode_error, error_from, error_text
@@ -26,9 +27,13 @@ def begin(book: Book, step: Step, since: float) -> Step:
     One for an event without `match` has a predicate, which its attempt must judge: it is answered with the next event after
     its `cursor`, still running.
     """
+    if permits.asks(step):
+        return permits.ask(book, step)
     known = book.tx.step(step.run, step.key)
     if known is not None and known.finished:
         return known
+    if known is not None and permits.holds(known):  # a try of it has failed, and its backoff begins
+        book.free(known)
     if step.kind is StepKind.SLEEP and step.wake_at is not None and step.wake_at <= book.now:
         return finish(book, step, output="null")
     book.save_step(step)
@@ -65,6 +70,17 @@ def finish_with(book: Book, step: Step, run: Run) -> Step:
     return finish(book, step, error=encode_error(end_of(run)))
 
 
+def news(book: Book, run: Run, key: str) -> Step | None:
+    """Returns a wait that is over, or for whose predicate there is an event, as another engine may have written it."""
+    step = book.tx.step(run.id, key)
+    if step is None or step.finished or permits.holds(step):
+        return step
+    if step.kind is StepKind.WAIT and step.match is None:
+        event = _unseen(book, step, run.created_at)
+        return None if event is None else _take(book, step, event)
+    return None
+
+
 def tell_end(book: Book, run: Run) -> None:
     """Ends the waits for a run that has ended: only a child, or a run found by its key, can have any."""
     if run.parent is not None or run.key is not None:
@@ -94,6 +110,8 @@ def fire(book: Book, step: Step) -> None:
     elif step.kind is StepKind.WAIT:
         timeout = WaitTimeout(f'no event came in time for the wait "{step.key}"')
         book.deliver(finish(book, step, error=encode_error(timeout)))
+    elif permits.asks(step):
+        permits.fire(book, step)
     else:
         book.deliver(book.save_step(replace(step, wake_at=None)))
 

@@ -223,8 +223,7 @@ async def test_a_restart_neither_forgets_nor_doubles_places(storage: Store) -> N
 
     gauge = Gauge()
     async with TestQueue([work], storage=storage) as queue:
-        for n in range(20):
-            await queue.jobs.work.start(n=n)
+        await asyncio.gather(*(queue.jobs.work.start(n=n) for n in range(20)))
         for _ in range(10):
             await asyncio.sleep(0)
     async with TestQueue([work], storage=storage) as queue:
