@@ -56,9 +56,10 @@ class Offline:
         status: list[str] | None = None,
         since: float | None = None,
         limit: int | None = None,
+        before: int | None = None,
     ) -> Any:
-        statuses = [Status(one) for one in status or ()]
-        return self._read(lambda tx: views.list_runs(tx, job, statuses, since, limit), [])
+        named = {"job": job, "statuses": [Status(one) for one in status or ()], "since": since, "before": before}
+        return self._read(lambda tx: views.page_runs(tx, limit, **named), [])
 
     def _find(self, ref: str) -> Any:
         return self._found(self._read(lambda tx: views.resolve(tx, ref), None), ref)
@@ -67,7 +68,7 @@ class Offline:
         return self._found(self._read(lambda tx: views.show(tx, run), None), run)
 
     def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
-        return self._read(lambda tx: [views.log_view(line) for line in tx.logs(run, after, limit)], [])
+        return self._read(lambda tx: views.page_logs(tx, run, after, limit), [])
 
     def _with_pauses(self, described: Any) -> Any:
         paused = self._read(lambda tx: tx.facts("paused:"), {})

@@ -109,12 +109,13 @@ class One(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """Which runs; `since` is a Unix time."""
+    """Which runs; `since` is a Unix time, `before` the `seq` of the last run of the page before."""
 
     job: str | None = None
     status: list[Status] | None = None
     since: float | None = None
     limit: int | None = None
+    before: int | None = None
 
 
 class Lines(msgspec.Struct, frozen=True):
@@ -158,8 +159,9 @@ async def jobs(house: House, want: Nothing) -> Any:
 
 
 async def runs(house: House, want: Listing) -> Any:
-    """Runs, newest first."""
-    return await house.core.read(lambda tx: views.list_runs(tx, want.job, want.status, want.since, want.limit))
+    """Runs, newest first: a page of them, an empty one at the end."""
+    named = {"job": want.job, "statuses": want.status, "since": want.since, "before": want.before}
+    return await house.core.read(lambda tx: views.page_runs(tx, want.limit, **named))
 
 
 async def find(house: House, want: Ref) -> Any:
@@ -173,10 +175,8 @@ async def show(house: House, want: One) -> Any:
 
 
 async def logs(house: House, want: Lines) -> Any:
-    """A part of a run's log."""
-    return await house.core.read(
-        lambda tx: [views.log_view(line) for line in tx.logs(want.run, want.after, want.limit)]
-    )
+    """A part of a run's log; after its end, nothing."""
+    return await house.core.read(lambda tx: views.page_logs(tx, want.run, want.after, want.limit))
 
 
 async def schedule(house: House, want: Nothing) -> Any:
@@ -219,6 +219,13 @@ class Pause(msgspec.Struct, frozen=True):
 
     run: str
     by: str | None = None
+
+
+class Prune(msgspec.Struct, frozen=True):
+    """`keep`: seconds that ended runs are kept; `dry_run`: only say which would go."""
+
+    keep: float
+    dry_run: bool = False
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -264,6 +271,11 @@ async def resume(house: House, want: One) -> Any:
 async def retry(house: House, want: Retry) -> Any:
     """Runs it again, keeping finished steps; answers with the new run."""
     return views.run_view(await _persistently(house, lambda: house.core.retry(want.run, want.step)))
+
+
+async def prune(house: House, want: Prune) -> Any:
+    """Removes ended runs; answers with their ids."""
+    return await house.core.retention.prune(want.keep, want.dry_run)
 
 
 async def stop(house: House, want: Nothing) -> Any:
@@ -324,6 +336,7 @@ OPS = {
     "pause": Op(Pause, pause),
     "resume": Op(One, resume),
     "retry": Op(Retry, retry),
+    "prune": Op(Prune, prune),
     "stop": Op(Nothing, stop),
     "reload": Op(Nothing, reload),
 }

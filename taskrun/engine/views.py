@@ -6,8 +6,10 @@ command itself when no daemon runs.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ SHORTEST_REF = 4
 CANDIDATES = 10  # of an ambiguous id, that are listed
 DETAILED = 200  # listings up to this size look at the steps of each run
 LOG_TAIL = 10
+ANSWER = 2_500_000  # characters that one answer holds at most, roughly, so that it always fits into a frame
 
 
 def rfc3339(at: float | None) -> str | None:
@@ -62,6 +65,7 @@ def run_view(run: Run, steps: Sequence[Step] | None = None) -> dict[str, Any]:
         "failures": failures_view(run.failures),
         "step": None if steps is None else _current(run, steps),
         "steps_ended": None if steps is None else sum(step.finished for step in steps),
+        "seq": run.seq,
     }
 
 
@@ -151,12 +155,37 @@ def list_runs(
     statuses: Sequence[Status] | None = None,
     since: float | None = None,
     limit: int | None = None,
+    before: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Returns the runs that fit, newest first; a listing of moderate size knows the current step of each."""
-    want = RunFilter(job=job, statuses=tuple(statuses) if statuses else None, since=since, limit=limit)
+    """Returns the runs that fit, newest first; a listing of moderate size knows the current step of each.
+
+    Parameters:
+        before: only those whose `seq` is lower.
+    """
+    want = RunFilter(job=job, statuses=tuple(statuses) if statuses else None, since=since, limit=limit, before=before)
     runs = tx.runs(want)
     detailed = len(runs) <= DETAILED
     return [run_view(run, tx.steps(run.id) if detailed else None) for run in runs]
+
+
+def page_runs(tx: Tx, limit: int | None = None, **want: Any) -> list[dict[str, Any]]:
+    """Returns the next runs of a listing, as many as one answer holds; what follows stands `before` the last of them."""
+    found = list_runs(tx, limit=min(limit or DETAILED, DETAILED), **want)
+    sizes = [sum(len(str(run[field])) for field in ("input", "output", "error", "failures")) for run in found]
+    return found[: _fitting(sizes)]
+
+
+def page_logs(tx: Tx, run_id: str, after: int, limit: int) -> list[dict[str, Any]]:
+    """Returns log lines after a position, or the last `-limit` ones: as many as one answer holds."""
+    found = [log_view(line) for line in tx.logs(run_id, after, limit)]
+    if limit >= 0:
+        return found[: _fitting([len(line["text"]) for line in found])]
+    return found[-_fitting([len(line["text"]) for line in reversed(found)]) :]
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """Returns how many things of these sizes go into an answer: one at least."""
+    return max(1, bisect_right(list(accumulate(sizes)), ANSWER))
 
 
 def show(tx: Tx, run_id: str) -> dict[str, Any]:
