@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,10 @@ from taskrun.cli.options import Given, Own, build, partition, usage
 from taskrun.cli.schemas import InputSchema
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.session import Caller, Session
+from taskrun.cli.visible import to_json
 from taskrun.words import durations
+from taskrun.words.codec import check_size, parse_json
+from taskrun.words.errors import InputInvalid
 
 Action = Callable[[Session], Awaitable[int]]
 GIVEN = "taskrun.given"
@@ -106,11 +108,13 @@ async def read_input(session: Session, text: str) -> Any:
     if not text:
         return None
     try:
-        return json.loads(await _input_text(session, text), parse_constant=_refuse)
+        return parse_json(await _input_text(session, text), "--input")
     except OSError as error:
         raise Stop(Code.USAGE, f"--input {text}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise Stop(Code.USAGE, f"--input is no JSON: {error}") from None
+    except UnicodeError:
+        raise Stop(Code.USAGE, f"--input {text} is not valid UTF-8") from None
+    except InputInvalid as error:
+        raise Stop(Code.USAGE, *(f"--input is {fault}" for _, fault in error.problems)) from None
 
 
 async def _input_text(session: Session, text: str) -> str:
@@ -119,8 +123,15 @@ async def _input_text(session: Session, text: str) -> str:
     return (session.facts.cwd / text[1:]).read_text("utf-8") if text.startswith("@") else text
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON value")
+def as_text(session: Session, name: str, value: Any) -> str:
+    """Returns an input or event as the JSON text that is sent.
+
+    Raises:
+        PayloadTooLarge: it is over the project's limit.
+    """
+    text = to_json(value)
+    check_size(text.encode(), f"the input of {name}", session.config.max_payload)
+    return text
 
 
 def built(target: Target, given: Sequence[Given], base: Any, command: str) -> Any:

@@ -92,7 +92,9 @@ def build(schema: InputSchema, given: Sequence[Given], base: Any = None, complet
 
 
 def _missing(schema: InputSchema, value: Any, given: Sequence[Given]) -> list[str]:
-    """The required fields that nobody tried to give."""
+    """The required fields that nobody tried to give; of an input that has none, that."""
+    if not isinstance(value, dict) and schema.fields:
+        return ["--input is not a JSON object"]
     tried = {_known_name(schema, name) for name, _ in given}
     return [f"--{name} is required" for name in schema.missing(value) if name not in tried]
 

@@ -213,7 +213,7 @@ def _null(text: str, schema: Schema) -> None:
 def _json_of(text: str, wanted: type, complaint: str) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, wanted):
         raise ValueError(complaint)

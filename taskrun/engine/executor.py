@@ -12,6 +12,8 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from taskrun.declarations.calls import Current
 from taskrun.declarations.job import Job
 from taskrun.declarations.registry import Registry
@@ -25,12 +27,11 @@ from taskrun.engine.replay import Replay
 from taskrun.engine.transcript import Transcript
 from taskrun.rules.policies import Prepared
 from taskrun.words.clock import Clock, SystemClock
-from taskrun.words.codec import decode
+from taskrun.words.codec import MAX_PAYLOAD, check_size, decode, parse_json
 from taskrun.words.errors import JobNotFound, PipeNotFound
 from taskrun.words.records import Run
 
 UNWIND = 1.0  # seconds that a handler gets to let itself be taken down
-MAX_PAYLOAD = 4_000_000
 
 
 class Executor:
@@ -112,7 +113,7 @@ class Executor:
 
     def prepare(self, message: m.Prepare) -> Prepared:
         """Validates an input and evaluates the job's options for it; needs no event loop."""
-        return self.job(message.job).prepare(decode(message.input))
+        return self.job(message.job).prepare(self._read(message.input, message.job, "input of"))
 
     async def _prepare_event(self, message: m.PrepareEvent) -> str:
         return self.prepare_event(message)
@@ -122,7 +123,15 @@ class Executor:
         pipe = self.registry.pipes.get(message.pipe)
         if pipe is None:
             raise PipeNotFound(f'no pipe "{message.pipe}"')
-        return pipe.prepare(decode(message.data))
+        return pipe.prepare(self._read(message.data, message.pipe, "event for"))
+
+    def _read(self, text: str, name: str, what: str) -> Any:
+        """Reads JSON that may come from anybody."""
+        check_size(text.encode(), f"{what} {name}", self._max_payload)
+        try:
+            return decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            return parse_json(text, name)  # says what is wrong with it
 
     async def _route(self, message: m.Route) -> list[Prepared]:
         return self.route(message)

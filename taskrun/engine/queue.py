@@ -14,7 +14,7 @@ from taskrun.declarations.pipe import Pipe
 from taskrun.declarations.registry import Registry
 from taskrun.engine.bound import bind_jobs, bind_pipes
 from taskrun.engine.core import Core
-from taskrun.engine.executor import MAX_PAYLOAD, Executor
+from taskrun.engine.executor import Executor
 from taskrun.engine.handle import Run
 from taskrun.engine.listeners import KINDS, Listener
 from taskrun.engine.messages import LocalPeer
@@ -22,6 +22,7 @@ from taskrun.stores.base import Store
 from taskrun.stores.memory import MemoryStorage
 from taskrun.words import records
 from taskrun.words.clock import Clock, SystemClock
+from taskrun.words.codec import MAX_PAYLOAD
 from taskrun.words.durations import seconds
 from taskrun.words.records import RunFilter, Status
 

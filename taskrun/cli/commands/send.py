@@ -13,7 +13,7 @@ from taskrun.cli.inputs import ASK, InputCommand
 from taskrun.cli.options import Given, Own
 from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.session import Session
-from taskrun.cli.visible import cell, to_json
+from taskrun.cli.visible import cell
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -55,7 +55,8 @@ async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool,
     caller = await session.daemon()
     base = await inputs.read_input(session, text)
     target = await inputs.find_target(caller, pipe, "pipe")
-    event = await caller.call("send", pipe=pipe, data=to_json(inputs.built(target, given, base, "send")))
+    data = inputs.as_text(session, pipe, inputs.built(target, given, base, "send"))
+    event = await caller.call("send", pipe=pipe, data=data)
     if as_json:
         session.json(event)
     elif quiet or not session.facts.out_tty:

@@ -18,7 +18,6 @@ from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Caller, Session
-from taskrun.cli.visible import to_json
 from taskrun.daemon.client import new_intent
 
 app = typer.Typer(rich_markup_mode=None)
@@ -86,9 +85,9 @@ async def trigger(caller: Caller, session: Session, options: Start, command: str
     base = await inputs.read_input(session, options.input)
     when = {"delay": inputs.delay(options.delay), "at": inputs.at(options.at)}
     target = await inputs.find_target(caller, options.job)
-    value = inputs.built(target, options.given, base, command)
+    text = inputs.as_text(session, options.job, inputs.built(target, options.given, base, command))
     named = {"key": options.key or None, "source": "cli", "intent": new_intent()}
-    answer: dict[str, Any] = await caller.call("start", job=options.job, input=to_json(value), **when, **named)
+    answer: dict[str, Any] = await caller.call("start", job=options.job, input=text, **when, **named)
     return answer
 
 
