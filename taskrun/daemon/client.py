@@ -117,7 +117,7 @@ class Client:
         return request
 
     def _send(self, message: Any) -> None:
-        with self._trouble():
+        with self._trouble(), suppress(BrokenPipeError, ConnectionResetError):  # reading says why, if it was said
             self._connection.settimeout(self._timeout)
             self._connection.sendall(frame(msgspec.json.encode(message), CLIENT_CAP))
 

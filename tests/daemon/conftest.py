@@ -87,6 +87,7 @@ class Project:
     def kill(self) -> int:
         """Kills the daemon and returns the pid that it had."""
         pid = self.pid()
+        assert pid, "no daemon runs"
         os.kill(pid, signal.SIGKILL)
         until(lambda: self.pid() == 0)
         return pid
