@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -130,8 +131,8 @@ class Project:
     # ---- the daemon
 
     def client(self, autostart: bool = True) -> Client:
-        config = load(self.root / "taskrun.toml", self.env)
-        return Client.connect(config, autostart=autostart)
+        with patch.dict(os.environ, self.env):
+            return Client.connect(load(self.root / "taskrun.toml", self.env), autostart=autostart)
 
     def pid(self) -> int:
         held = find_holder(load(self.root / "taskrun.toml", self.env))
@@ -203,19 +204,16 @@ def all_in(text: str, parts: Sequence[str]) -> bool:
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def runtime() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tr", dir="/tmp") as name:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
         yield Path(name)
 
 
 @pytest.fixture
-def bare(tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def bare(tmp_path: Path, runtime: Path) -> Iterator[Project]:
     """A folder without anything."""
     project = Project(tmp_path / "project", runtime)
     project.root.mkdir()
-    for name in ("TASKRUN_TEST_TAG", "PYTHONPATH", "TRACE"):  # for a daemon that this process starts
-        monkeypatch.setenv(name, project.env[name])
     yield project
     project.end()
 
