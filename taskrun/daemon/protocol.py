@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
+from taskrun import __version__
 from taskrun.words.records import ErrorRecord
 
+VERSION = __version__
 PROTOCOL = (1, 1)  # the oldest and the newest version that this side speaks
-VERSION = "0.1.0"
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
