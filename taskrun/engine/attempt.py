@@ -12,7 +12,7 @@ from taskrun.engine.body import Bodies
 from taskrun.engine.branches import enter_root
 from taskrun.engine.capture import Capture, sink
 from taskrun.engine.context import Context
-from taskrun.rules.policies import next_delay
+from taskrun.rules.policies import next_try
 from taskrun.words.codec import encode, encode_error
 from taskrun.words.errors import Unwind
 from taskrun.words.records import Run
@@ -55,13 +55,11 @@ def _classify(context: Context, job: Job, output: str, error: BaseException | No
 
 
 def _failed(run: Run, job: Job, error: BaseException, used_up: list[BaseException]) -> m.Failed:
-    record = encode_error(error)
-    delay = (
-        None
-        if _final(job, error, used_up)
-        else next_delay(job.options.backoff, run.attempt, run.retry, error, job.input.load(run.input))
-    )
-    return m.Failed(error=record, retry_in=delay, pause=delay is None and job.options.on_exhausted == "pause")
+    delay: float | None = None
+    if not _final(job, error, used_up):
+        delay, error = next_try(job.options.backoff, run.attempt, run.retry, error, job.input.load(run.input))
+    pause = delay is None and job.options.on_exhausted == "pause"
+    return m.Failed(error=encode_error(error), retry_in=delay, pause=pause)
 
 
 def _final(job: Job, error: BaseException, used_up: list[BaseException]) -> bool:

@@ -27,7 +27,7 @@ from taskrun.engine.handle import Run as Handle
 from taskrun.engine.inside import inside
 from taskrun.engine.replay import Replay
 from taskrun.engine.transcript import Transcript
-from taskrun.rules.policies import BackoffPolicy, next_delay
+from taskrun.rules.policies import BackoffPolicy, next_try
 from taskrun.rules.transitions import with_failure
 from taskrun.words.clock import Clock
 from taskrun.words.codec import check_size, decode, encode, encode_error, error_from, error_text, rebuild
@@ -184,7 +184,7 @@ class Context:
             done, error = await self._perform(step, call)
             if error is None:
                 return decode(done.output or "null", call.output_type)
-            delay = self._delay(call, attempt, error)
+            delay, error = self._next_try(call, attempt, error)
             record = encode_error(error)
             if delay is None:
                 await self._record(replace(done, status=StepStatus.FAILED, error=error_text(record)))
@@ -218,10 +218,10 @@ class Context:
             self._busy -= 1
             self.look_soon()
 
-    def _delay(self, call: StepCall, attempt: int, error: BaseException) -> float | None:
+    def _next_try(self, call: StepCall, attempt: int, error: BaseException) -> tuple[float | None, BaseException]:
         retries = call.retry if call.retry is not None else 3
         policy = self._backoff if call.backoff is None else call.backoff
-        return next_delay(policy, attempt, retries, error, self.current.input)
+        return next_try(policy, attempt, retries, error, self.current.input)
 
     async def _wait_backoff(self, step: Step, registered: bool) -> None:
         self._backoffs += 1

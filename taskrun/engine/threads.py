@@ -37,7 +37,7 @@ def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None
         return
     if error is None:
         future.set_result(value)
-    elif isinstance(error, StopIteration):  # a future cannot carry it
-        future.set_exception(RuntimeError(f"StopIteration: {error}"))
+    elif isinstance(error, (StopIteration, GeneratorExit)):  # a future cannot carry it, or it would close who awaits it
+        future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
     else:
         future.set_exception(error)

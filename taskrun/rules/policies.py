@@ -301,6 +301,16 @@ def next_delay(
     return min(max(asked) if asked else _delay(policy, attempt, input, rng or _RNG), LONGEST)
 
 
+def next_try(
+    policy: BackoffPolicy, attempt: int, retries: int, error: BaseException, input: object
+) -> tuple[float | None, BaseException]:
+    """Returns the seconds until the next attempt, or None, and the error; where the wait cannot be had, that is the error."""
+    try:
+        return next_delay(policy, attempt, retries, error, input), error
+    except DefinitionError as wrong:
+        return None, wrong
+
+
 _RNG = random.Random()
 
 
