@@ -15,7 +15,29 @@ from taskrun.rules import transitions
 from taskrun.stores.base import Tx
 from taskrun.words.records import ErrorRecord, PipeEvent, Run, Status, Step
 
+TICK = 1e-6  # seconds between an event and a trigger that came after it at the same instant
+STANDS_STILL = 0.01  # seconds: more than that and the clock was set back
 PARKED = frozenset({Status.WAITING, Status.SCHEDULED})
+
+
+class Moments:
+    """Moments of events and triggers, in the order in which they came though the clock stood still between them.
+
+    A run sees the events sent since it was triggered: one sent before it at the same instant must have an earlier moment.
+    """
+
+    def __init__(self) -> None:
+        self._sent = self._triggered = 0.0
+
+    def send(self, now: float) -> float:
+        """Returns the moment of an event."""
+        self._sent = max(now, self._triggered) if self._triggered - now < STANDS_STILL else now
+        return self._sent
+
+    def trigger(self, now: float) -> float:
+        """Returns the moment of a trigger."""
+        self._triggered = self._sent + TICK if 0 <= self._sent - now < STANDS_STILL else now
+        return self._triggered
 
 
 @dataclass(slots=True)
@@ -28,6 +50,7 @@ class Book:
         routed: for each topic, the jobs that it triggers.
         again: the same was executed before, and what became of it is not known.
         jobs: those that executors of this engine have.
+        moments: gives events and triggers their moments.
     """
 
     tx: Tx
@@ -36,6 +59,7 @@ class Book:
     number: Callable[[float], int]
     routed: Mapping[str, list[str]] = field(default_factory=dict)
     jobs: Sequence[str] = ()
+    moments: Moments = field(default_factory=Moments)
     again: bool = False
     changed: dict[str, Run] = field(default_factory=dict)  # runs as they are now
     fresh: list[Run] = field(default_factory=list)  # runs that are new

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from taskrun.engine import permits
-from taskrun.engine.book import Book
+from taskrun.engine.book import Book, Moments
 from taskrun.engine.journal import Journal
 from taskrun.stores.base import Tx
 from taskrun.words.clock import Clock
@@ -27,6 +27,7 @@ class Ledgers:
         self.journal = journal
         self.followers: list[Callable[[Book], None]] = []
         self.sequence = Sequence()
+        self.moments = Moments()
         self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
         self.jobs: list[str] = []  # those that executors have
         self._clock = clock
@@ -46,7 +47,7 @@ class Ledgers:
 
     def _entry(self, act: Callable[[Book], T]) -> Callable[[Tx], tuple[T, Book]]:
         def entry(tx: Tx) -> tuple[T, Book]:
-            book = Book(tx, self._engine(), self._clock.now(), self.sequence.next, self.routed, self.jobs)
+            book = Book(tx, self._engine(), self._clock.now(), self.sequence.next, self.routed, self.jobs, self.moments)
             value = act(book)
             while book.freed:
                 permits.hand_on(book, book.freed.pop())

@@ -54,7 +54,8 @@ def admit(book: Book, trigger: Trigger) -> tuple[Run, bool]:
         tx.get,
     )
     paused = tx.get(f"paused:{trigger.prepared.job}") is not None
-    request = Request(run=_run(trigger, book.now), terms=terms, delay_until=trigger.delay_until, paused=paused)
+    run = _run(trigger, book.moments.trigger(book.now))
+    request = Request(run=run, terms=terms, delay_until=trigger.delay_until, paused=paused)
     decision = decide(request, facts, book.now)
     if trigger.intent is not None:
         tx.put(f"intent:{trigger.intent}", decision.run.id)

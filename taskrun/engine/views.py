@@ -83,7 +83,7 @@ def step_view(step: Step) -> dict[str, Any]:
         "output": _decoded(step.output),
         "error": error_view(step.error),
         "wake_at": rfc3339(step.wake_at),
-        "topic": step.topic,
+        "topic": None if step.topic is None else step.topic.partition("#")[0],
         "child": step.child,
         "failures": failures_view(step.failures),
     }

@@ -6,19 +6,23 @@ A wait registers itself, then looks in the journal, then parks, all in one trans
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from taskrun.engine import permits
 from taskrun.engine.book import Book
-from taskrun.rules.matching import matches
+from taskrun.rules.matching import address, leaf, matches
 from taskrun.words.codec import encode_error, error_from, error_text
 from taskrun.words.errors import RunCancelled, RunDiscarded, RunFailed, RunTimeout, TaskrunError, WaitTimeout
 from taskrun.words.records import ErrorRecord, PipeEvent, Run, RunFilter, Status, Step, StepKind, StepStatus
 
 PAGE = 1_000
 ANYTHING = "{}"
+PATHS = "paths:"  # fact `paths:TOPIC` is a JSON list of the paths that addresses of waits for the topic have
+MOST_PATHS = 32  # of one topic; waits with others are found the slow way
+SAME = 0.001  # seconds: ends of runs and triggers at one instant have no order
 
 
 def begin(book: Book, step: Step, since: float) -> Step:
@@ -36,7 +40,7 @@ def begin(book: Book, step: Step, since: float) -> Step:
         book.free(known)
     if step.kind is StepKind.SLEEP and step.wake_at is not None and step.wake_at <= book.now:
         return finish(book, step, output="null")
-    book.save_step(step)
+    step = book.save_step(_addressed(book, step) if step.kind is StepKind.WAIT else step)
     if step.kind is StepKind.CHILD and step.child is not None:
         run = book.tx.run(step.child)
         return step if run is None or not run.ended else finish_with(book, step, run)
@@ -82,8 +86,8 @@ def news(book: Book, run: Run, key: str) -> Step | None:
 
 
 def tell_end(book: Book, run: Run) -> None:
-    """Ends the waits for a run that has ended: only a child, or a run found by its key, can have any."""
-    if run.parent is not None or run.key is not None:
+    """Ends the waits for a run that has ended: only a child, a retry, or a run found by its key can have any."""
+    if run.parent is not None or run.key is not None or run.retried_from is not None:
         for step in book.tx.waiting_steps(f"run:{run.id}"):
             book.deliver(finish_with(book, step, run))
     if run.status is Status.SUCCEEDED:
@@ -121,7 +125,7 @@ def fire(book: Book, step: Step) -> None:
 
 def emit(book: Book, topic: str, event_id: str, data: str) -> PipeEvent:
     """Keeps an event, ends the waits that it matches, and has it routed to the jobs that it triggers."""
-    event = book.tx.add_event(PipeEvent(id=event_id, topic=topic, at=book.now, data=data))
+    event = book.tx.add_event(PipeEvent(id=event_id, topic=topic, at=book.moments.send(book.now), data=data))
     announce(book, event)
     return event
 
@@ -138,9 +142,10 @@ def send(book: Book, step: Step, data: str) -> Step:
 
 def announce(book: Book, event: PipeEvent) -> None:
     """Ends the waits that an event matches, and has it routed."""
-    for step in book.tx.waiting_steps(event.topic):
-        if step.match is None or _fits(step.match, event):
-            book.deliver(_take(book, step, event))
+    for topic in (event.topic, *_addresses(book, event)):
+        for step in book.tx.waiting_steps(topic):
+            if step.match is None or _fits(step.match, event):
+                book.deliver(_take(book, step, event))
     for job in book.routed.get(event.topic, ()):
         book.tx.put(f"route:{job}:{event.id}", msgspec.json.encode(event).decode())
         book.routes.append((job, event))
@@ -165,9 +170,13 @@ def _take(book: Book, step: Step, event: PipeEvent) -> Step:
 
 def _unseen(book: Book, step: Step, since: float) -> PipeEvent | None:
     """Returns the first event since a moment that the run of a wait has not consumed, and that fits."""
-    consumed = {wait.cursor for wait in book.tx.steps(step.run) if wait.topic == step.topic and wait.finished}
-    for event in _past(book, step.topic or "", since, step.cursor or 0):
-        if event.seq not in consumed and (step.match is None or _fits(step.match, event)):
+    topic, consumed = topic_of(step), None
+    for event in _past(book, topic, since, step.cursor or 0):
+        if step.match is not None and not _fits(step.match, event):
+            continue
+        if consumed is None:
+            consumed = {wait.cursor for wait in book.tx.steps(step.run) if wait.finished and topic_of(wait) == topic}
+        if event.seq not in consumed:
             return event
     return None
 
@@ -175,20 +184,66 @@ def _unseen(book: Book, step: Step, since: float) -> PipeEvent | None:
 def _past(book: Book, topic: str, since: float, after: int) -> Iterator[PipeEvent]:
     kind, _, name = topic.partition(":")
     if kind == "job":
-        done = book.tx.runs(RunFilter(job=name, statuses=(Status.SUCCEEDED,), limit=PAGE))
-        yield from (success(run) for run in reversed(done) if (run.ended_at or 0.0) >= since and run.seq > after)
+        yield from _successes(book, name, since - SAME, after)
         return
     while events := book.tx.events(topic, since, after, PAGE):
         yield from events
         after = events[-1].seq
 
 
+def _successes(book: Book, job: str, since: float, after: int) -> list[PipeEvent]:
+    """Returns the successes of a job since a moment in the order in which they came, those behind the one of run `after`."""
+    runs = book.tx.runs(RunFilter(job=job, statuses=(Status.SUCCEEDED,), ended_since=since))
+    events = sorted((success(run) for run in runs), key=lambda event: (event.at, event.seq))
+    seen = next((n for n, event in enumerate(events) if event.seq == after), -1)
+    return events[seen + 1 :]
+
+
 def _fits(match: str, event: PipeEvent) -> bool:
     """Whether an event is what a wait with a mapping is for."""
-    if match == ANYTHING:
-        return True
-    subject = event.data if event.input is None else event.input
-    return matches(msgspec.json.decode(match), msgspec.json.decode(subject))
+    return match == ANYTHING or matches(msgspec.json.decode(match), _subject(event))
+
+
+def _subject(event: PipeEvent) -> Any:
+    """Returns what waits match: the event, for a job the input of its run."""
+    return msgspec.json.decode(event.data if event.input is None else event.input)
+
+
+# ---- addresses: `pipe:NAME#LEAF` instead of `pipe:NAME`, so that an event finds the waits that it may match
+
+
+def topic_of(step: Step) -> str:
+    """Returns the topic of a wait without its address."""
+    return (step.topic or "").partition("#")[0]
+
+
+def _addressed(book: Book, step: Step) -> Step:
+    """Puts the address of its pattern into the topic of a wait, and the path of that among those that events are looked at."""
+    topic = topic_of(step)
+    if step.match is None or step.match == ANYTHING:
+        return step
+    pattern, known = msgspec.json.decode(step.match), _paths(book, topic)
+    path = leaf(pattern, known)
+    if path is None or (path not in known and len(known) >= MOST_PATHS):
+        return step
+    if path not in known:
+        book.tx.put(f"{PATHS}{topic}", msgspec.json.encode([*known, path]).decode())
+    return replace(step, topic=f"{topic}#{address(pattern, path)}")
+
+
+def _addresses(book: Book, event: PipeEvent) -> list[str]:
+    """Returns the topics of the waits with an address that an event may match."""
+    paths = _paths(book, event.topic)
+    if not paths:
+        return []
+    subject = _subject(event)
+    found = (address(subject, path) for path in paths)
+    return [f"{event.topic}#{one}" for one in found if one is not None]
+
+
+def _paths(book: Book, topic: str) -> list[list[str]]:
+    text = book.tx.get(f"{PATHS}{topic}")
+    return [] if text is None else msgspec.json.decode(text, type=list[list[str]])
 
 
 # ---- ends

@@ -279,6 +279,7 @@ def fits(run: Run, want: RunFilter) -> bool:
         and (want.statuses is None or run.status in want.statuses)
         and (want.since is None or run.created_at >= want.since)
         and (want.until is None or (run.ended_at is not None and run.ended_at < want.until))
+        and (want.ended_since is None or (run.ended_at is not None and run.ended_at >= want.ended_since))
         and (want.parent is None or run.parent == want.parent)
         and (want.before is None or run.seq < want.before)
         and run.id.startswith(want.id_prefix or "")

@@ -233,6 +233,9 @@ created_at >= ?
 -- name: runs_until
 seq IN (SELECT seq FROM runs WHERE ended_at < ?)
 
+-- name: runs_ended_since
+seq IN (SELECT seq FROM runs WHERE ended_at >= ?)
+
 -- name: runs_status_any
 status IN (SELECT value FROM json_each(?))
 

@@ -199,7 +199,7 @@ def listing(want: RunFilter) -> tuple[list[str], list[Any]]:
 
 
 def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for field in ("job", "parent", "before", "since", "until"):
+    for field in ("job", "parent", "before", "since", "until", "ended_since"):
         if (value := getattr(want, field)) is not None:
             yield f"runs_{field}", (value,)
     if want.statuses is not None:

@@ -192,6 +192,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     statuses: tuple[Status, ...] | None = None
     since: float | None = None
     until: float | None = None  # ended before this moment
+    ended_since: float | None = None  # ended at or after this moment
     parent: str | None = None
     before: int | None = None
     id_prefix: str | None = None

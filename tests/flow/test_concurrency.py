@@ -54,7 +54,7 @@ async def test_two_queues_on_one_journal_keep_to_one_limit(storage: Store) -> No
 
     gauge = Gauge()
     async with Queue([work], storage=storage) as one, Queue([work], storage=storage) as two:
-        runs = [await (one, two)[n % 2].jobs.work.start(n=n) for n in range(60)]
+        runs = await asyncio.gather(*((one, two)[n % 2].jobs.work.start(n=n) for n in range(60)))
         await asyncio.wait_for(asyncio.gather(*(run.result() for run in runs)), 30)
     assert gauge.most == 2
 
