@@ -45,7 +45,7 @@ async def _call(context: Context, job: Job, bodies: Bodies) -> object:
 
 
 def _classify(context: Context, job: Job, output: str, error: BaseException | None) -> m.Outcome:
-    if context.cancel_reason is not None and not context.unwinding:
+    if context.cancel_reason is not None and (context.given_up or not context.unwinding):
         return m.Cancelled()
     if context.unwinding or _holds(error, Unwind):
         return m.Unwound()

@@ -61,6 +61,7 @@ class Context:
         self.unwinding = False
         self.over = False
         self.pausing = False
+        self.given_up = False  # it has used up its grace
         self.cancel_reason: str | None = None
         self.used_up: list[BaseException] = []  # errors of steps that have used up their retries
         self.on_idle: Callable[[], None] | None = None  # called when nothing is in flight any more
@@ -485,6 +486,18 @@ class Context:
             run=self.run.id,
             backoff=self._backoffs > 0,
             seen=self.seen,
-            pinned=self._predicates > 0,
+            pinned=self._predicates > 0 or not self._only_waits(self.task),
             wake_at=min(self._wakes.values()) if len(self._wakes) == len(self.waits) else None,
         )
+
+    def _only_waits(self, blocker: Any) -> bool:
+        """Whether a task certainly goes on with a durable wait alone: what it awaits is one, or a gather of such tasks.
+
+        Of anything else, a socket or the inside of a `TaskGroup`, it cannot be told: such a coroutine must not be evicted.
+        """
+        if isinstance(blocker, asyncio.Task):
+            return self._only_waits(getattr(blocker, "_fut_waiter", None))
+        if blocker is None or blocker.done():
+            return False
+        children = getattr(blocker, "_children", None)
+        return blocker in self.waits.values() if children is None else all(map(self._only_waits, children))

@@ -65,6 +65,7 @@ class Executor:
         self._problems = list(problems)
         self._max_payload = max_payload
         self._sealed = sealed
+        self._grace = grace
         self._draining = False
         self._core: m.Peer | None = None
         self._scope = copy_context()  # what each attempt begins with: nothing of the run that happened to come before
@@ -182,7 +183,8 @@ class Executor:
             self._attempt(context, message.fresh), name=f"run {run.id}", context=self._scope.copy()
         )
         if run.cancel is not None:
-            asyncio.get_running_loop().call_soon(context.cancel, run.cancel)
+            cancel = m.Cancel(run=run.id, reason=run.cancel, grace=self._grace)
+            asyncio.get_running_loop().call_soon(self._cancel, cancel)
 
     def _context(self, message: m.Execute) -> Context:
         run, job = message.run, self.job(message.run.job)
@@ -234,6 +236,7 @@ class Executor:
     async def _give_up(self, context: Context) -> None:
         """Ends a cancelled attempt that has used up its grace."""
         if self.contexts.get(context.run.id) is context:
+            context.given_up = True
             await self._take_down(context)
             if self.contexts.get(context.run.id) is context:
                 self._finish(context, m.Cancelled())

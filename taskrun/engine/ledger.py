@@ -12,9 +12,11 @@ from taskrun.engine.book import Book
 from taskrun.engine.messages import Cancelled, Failed, Finished, Succeeded, Unwound
 from taskrun.rules import transitions
 from taskrun.words.codec import encode_error
-from taskrun.words.errors import RunTimeout, WorkerCrashed
+from taskrun.words.durations import human
+from taskrun.words.errors import WorkerCrashed
 from taskrun.words.records import ErrorRecord, Run, Status, Step, StepKind, StepStatus
 
+BETWEEN = ("retry", "exhausted")  # why a run stands between two attempts: it has no `finally` block to run
 CRASH_LOOP = 5  # deaths in a row after which a run is given up
 
 
@@ -76,8 +78,8 @@ def end_cancelled(book: Book, run: Run, reason: str) -> None:
     if reason != "timeout":
         end(book, run, Status.CANCELLED, reason=reason)
         return
-    limit = "" if run.timeout is None else f" of {run.timeout:g} s"
-    error = encode_error(RunTimeout(run.id, "taskrun.RunTimeout", f"it took longer than its timeout{limit}"))
+    limit = "" if run.timeout is None else f" of {human(run.timeout)}"
+    error = ErrorRecord(type="taskrun.RunTimeout", message=f"it took longer than its timeout{limit}")
     end(book, run, Status.FAILED, reason="timeout", error=error)
 
 
@@ -131,7 +133,7 @@ def cancel(book: Book, run_id: str, reason: str) -> bool:
         return False
     if run.cancel is not None:
         return True
-    if run.started_at is None:
+    if run.started_at is None or run.reason in BETWEEN:
         end_cancelled(book, run, reason)
     elif run.engine is None:
         _requeue_to_cancel(book, replace(run, cancel=reason, blocked=None))
