@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from difflib import get_close_matches
+from functools import cache
 from io import StringIO
 from typing import Any
 
@@ -18,8 +19,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from taskrun.cli.exits import Code, Explained, Stop, explain
-from taskrun.cli.inputs import Action
-from taskrun.cli.late import COMMANDS, load
+from taskrun.cli.inputs import Action, take_config
+from taskrun.cli.late import COMMANDS, HIDDEN, find
 from taskrun.cli.session import Gate, Session
 from taskrun.cli.terminal import Terminal
 from taskrun.daemon.protocol import VERSION
@@ -32,19 +33,16 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Returns the names, in the order of the table."""
-        return [name for name in COMMANDS if name != "ps"]
+        return [name for name in COMMANDS if name not in HIDDEN]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns a command, importing it; None when there is none of that name."""
-        if cmd_name not in COMMANDS:
-            return None
-        found: Any = get_command(load(COMMANDS[cmd_name]).app)
-        return getattr(found, "commands", {}).get(cmd_name, found)
+        return find(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Finds the command that was typed, or says which one was meant."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = get_close_matches(args[0], COMMANDS, 2, 0.6)
+            close = get_close_matches(args[0], self.list_commands(ctx), 2, 0.6)
             hint = f"did you mean  taskrun {'  taskrun '.join(close)}" if close else "see what there is: taskrun --help"
             raise Stop(Code.USAGE, f'no command "{args[0]}"', hint=hint)
         return super().resolve_command(ctx, args)
@@ -73,25 +71,6 @@ def root(
         raise typer.Exit(Code.DONE)
 
 
-def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
-    """Takes `--config FILE` out of a command line, wherever it stands before a `--`."""
-    kept: list[str] = []
-    found: str | None = None
-    rest = iter(argv)
-    for token in rest:
-        if token == "--":
-            return [*kept, token, *rest], found
-        if token == "--config":
-            found = next(rest, None)
-            if found is None:
-                raise Stop(Code.USAGE, "--config needs a file")
-        elif token.startswith("--config="):
-            found = token.partition("=")[2]
-        else:
-            kept.append(token)
-    return kept, found
-
-
 def parse(argv: Sequence[str], terminal: Terminal) -> Action | int:
     """Returns what a command line asks for, or the exit code when it asked for help.
 
@@ -101,11 +80,16 @@ def parse(argv: Sequence[str], terminal: Terminal) -> Action | int:
     said = StringIO()
     try:
         with redirect_stdout(said):
-            result = app(list(argv), prog_name="taskrun", standalone_mode=False, terminal_width=terminal.size()[0])
+            result = _all()(list(argv), prog_name="taskrun", standalone_mode=False, terminal_width=terminal.size()[0])
     except USAGE_ERROR as error:
         raise _usage(error) from None
     terminal.out(said.getvalue())
     return result if callable(result) else int(result or 0)
+
+
+@cache
+def _all() -> Any:
+    return get_command(app)
 
 
 def _usage(error: Any) -> Stop:

@@ -118,5 +118,9 @@ _MEANINGS: tuple[tuple[type[Exception], Callable[[Any], Explained]], ...] = (
     (errors.PayloadTooLarge, _plain(Code.USAGE)),
     (errors.NotEncodable, _plain(Code.USAGE)),
     (errors.JournalError, _plain(Code.UNREACHABLE)),
+    (
+        errors.DaemonStopped,
+        _plain(Code.UNREACHABLE, "unfinished runs wait in the journal; go on: taskrun daemon start"),
+    ),
     (errors.DaemonError, _plain(Code.UNREACHABLE, _DAEMON)),
 )

@@ -1,6 +1,7 @@
 """Streams that outlive a daemon: when it goes away they wait for the next one and go on where they were.
 
-A daemon that was killed is started again. Cursors see to it that no line of a log is missing or comes twice.
+A daemon that was killed is started again; one that was told to stop is not: it may be a restart, so it is waited for a
+moment. Cursors see to it that no line of a log is missing or comes twice.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from taskrun.cli.session import Session
-from taskrun.words.errors import DaemonError
+from taskrun.words.errors import DaemonError, DaemonStopped
 
 TRIES = 5  # in a row without a single message
+TRIES_STOPPED = 12  # that a daemon, told to stop, is waited for
 PAUSE = 0.3
 
 
@@ -22,39 +24,40 @@ async def resumed(
     """Yields the messages of a stream, asking again with fresh `params` whenever the daemon was lost or has stopped.
 
     Raises:
+        DaemonStopped: it was told to stop, and nobody has started it again.
         DaemonError: it does not come back.
     """
-    tries, lost = 0, False
+    tries, lost, stopped = 0, False, False
     while True:
         try:
-            caller = await session.daemon()
+            caller = await session.daemon(start=not stopped)
             async for message in caller.stream(op, **params()):
                 if lost:
                     back()
-                tries, lost = 0, False
+                tries, lost, stopped = 0, False, False
                 yield message
-            raise DaemonError("the daemon stopped; start it: taskrun daemon start")
-        except DaemonError:
+            raise DaemonError("the daemon ended a stream")
+        except DaemonError as error:
+            stopped = stopped or isinstance(error, DaemonStopped)
             tries, lost = tries + 1, True
-            if tries >= TRIES:
-                raise
+            if tries >= (TRIES_STOPPED if stopped else TRIES):
+                raise DaemonStopped("the daemon was stopped") if stopped else error from None
             await asyncio.sleep(PAUSE)
 
 
 async def log_feed(
-    session: Session, after: dict[str, int], limit: int | None = None, back: Callable[[], None] = lambda: None
+    session: Session, after: dict[str, int], back: Callable[[], None] = lambda: None
 ) -> AsyncIterator[dict[str, Any]]:
     """Yields log records of runs, and for each run that ends `{"kind":"end","run":RUN}` after its last line.
 
     Parameters:
         after: the last seq that is known of each run; kept up to date.
-        limit: how many old lines of a run are wanted.
         back: called when the daemon is back after it was lost.
     """
     ended: set[str] = set()
 
     def params() -> dict[str, Any]:
-        return {"runs": [run for run in after if run not in ended], "after": dict(after), "limit": limit}
+        return {"runs": [run for run in after if run not in ended], "after": dict(after)}
 
     async for message in resumed(session, "tail", params, back):
         if message["kind"] == "end":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -52,6 +52,25 @@ def given(ctx: typer.Context) -> tuple[Given, ...]:
 # ---- options that several commands have
 
 
+def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Takes `--config FILE` out of a command line, wherever it stands before a `--`."""
+    kept: list[str] = []
+    found: str | None = None
+    rest = iter(argv)
+    for token in rest:
+        if token == "--":
+            return [*kept, token, *rest], found
+        if token == "--config":
+            found = next(rest, None)
+            if found is None:
+                raise Stop(Code.USAGE, "--config needs a file")
+        elif token.startswith("--config="):
+            found = token.partition("=")[2]
+        else:
+            kept.append(token)
+    return kept, found
+
+
 class Ask(NamedTuple):
     """Declarations of options, said once."""
 
@@ -90,10 +109,10 @@ async def find_target(caller: Caller, name: str, kind: str = "job") -> Target:
     raise Stop(Code.NOT_FOUND, f'no {kind} "{name}"', *broken, hint=did_you_mean(name, found))
 
 
-def did_you_mean(name: str, known: Any) -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "see what there is: taskrun jobs") -> str:
     """Returns the names that are close, or where to find them all."""
-    close = get_close_matches(name, known, 2, 0.6)
-    return f"did you mean  {'  '.join(close)}" if close else "see what there is: taskrun jobs"
+    close = get_close_matches(name, list(known), 2, 0.6)
+    return f"did you mean  {'  '.join(close)}" if close else otherwise
 
 
 # ---- reading it

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
+
+from typer.main import get_command
 
 COMMANDS = {  # the command line's words, in the order of the help, and the modules behind them
     "init": "commands.init",
@@ -20,11 +24,28 @@ COMMANDS = {  # the command line's words, in the order of the help, and the modu
     "retry": "commands.change",
     "pause": "commands.change",
     "resume": "commands.change",
+    "why": "commands.why",
+    "schedule": "commands.schedule",
+    "prune": "commands.prune",
+    "export": "commands.export",
+    "doctor": "commands.doctor",
+    "completion": "commands.completion",
+    "_complete": "commands.completion",
     "daemon": "commands.daemon",
 }
+HIDDEN = frozenset({"ps", "_complete"})
 LOCAL = "local"  # the engine in this process, for `run --local` alone
 
 
 def load(module: str) -> ModuleType:
     """Returns a module of the command by its name below `taskrun.cli`."""
     return import_module(f"taskrun.cli.{module}")
+
+
+@cache
+def find(name: str) -> Any:
+    """Returns a command, importing it; None when there is none of that name."""
+    if name not in COMMANDS:
+        return None
+    found: Any = get_command(load(COMMANDS[name]).app)
+    return getattr(found, "commands", {}).get(name, found)

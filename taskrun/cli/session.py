@@ -67,10 +67,10 @@ class Session:
 
     # ---- who answers
 
-    async def daemon(self) -> Caller:
-        """Returns a connection to the daemon; starts it unless `TASKRUN_AUTOSTART=0`."""
-        autostart = self.facts.env.get("TASKRUN_AUTOSTART", "1").lower() not in ("0", "false", "no", "off")
-        return self._kept(await self.gate.daemon(self.config, autostart))
+    async def daemon(self, start: bool = True) -> Caller:
+        """Returns a connection to the daemon; starts it if `start` says so, unless `TASKRUN_AUTOSTART=0`."""
+        allowed = self.facts.env.get("TASKRUN_AUTOSTART", "1").lower() not in ("0", "false", "no", "off")
+        return self._kept(await self.gate.daemon(self.config, start and allowed))
 
     async def reader(self) -> Caller:
         """Returns who can answer questions without a daemon being started for it."""

@@ -100,8 +100,8 @@ async def test_input_comes_as_json_from_a_file_or_from_standard_input(source: st
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["start", "processFile", "--input", "{"], "--input is no JSON"),
-        (["start", "processFile", "--input", '{"path": NaN}'], "NaN is not a JSON value"),
+        (["start", "processFile", "--input", "{"], "--input is not valid JSON"),
+        (["start", "processFile", "--input", '{"path": NaN}'], "NaN is no JSON value"),
         (["start", "processFile", "--input", "@nowhere"], "--input @nowhere: No such file"),
         (["start", "processFile", "--path", "a", "--in", "5"], "--in"),
         (["start", "processFile", "--path", "a", "--at", "noon"], '--at "noon" is not a time'),

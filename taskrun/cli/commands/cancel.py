@@ -14,6 +14,7 @@ from taskrun.cli.commands.list import statuses
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.inputs import ASK, InputCommand
 from taskrun.cli.options import Given, build
+from taskrun.cli.pages import all_runs
 from taskrun.cli.screens.phrases import ENDED, given, short
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell
@@ -103,7 +104,7 @@ async def _picked(caller: Caller, options: Cancel) -> list[dict[str, Any]]:
         if made.problems:
             raise Stop(Code.USAGE, *made.problems, hint=f"see its options: taskrun jobs {options.job}")
         fields = made.value
-    runs = await caller.call("runs", job=options.job or None, status=wanted)
+    runs = await all_runs(caller, job=options.job or None, status=wanted)
     return [run for run in runs if contains(run["input"], fields)]
 
 

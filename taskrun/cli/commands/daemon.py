@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 import typer
 
 from taskrun.cli import times
-from taskrun.cli.exits import Code
+from taskrun.cli.exits import Code, Stop
 from taskrun.cli.gate import in_thread
 from taskrun.cli.inputs import ASK
+from taskrun.cli.service import service_of, switch
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell, lines
 from taskrun.daemon.home import home_of
@@ -82,6 +84,26 @@ def logs(
     return partial(show_logs, limit, follow)
 
 
+@app.command()
+def install(json: bool = ASK.json) -> Any:
+    """Make the daemon a service of your session: a systemd user unit, or a launchd agent.
+
+    It then starts at login, and again at once when it dies.
+
+    Example: taskrun daemon install
+    """
+    return partial(put_up, json)
+
+
+@app.command()
+def uninstall(json: bool = ASK.json) -> Any:
+    """Remove the service; a daemon that runs goes on.
+
+    Example: taskrun daemon uninstall
+    """
+    return partial(take_down, json)
+
+
 async def begin(as_json: bool, session: Session) -> int:
     """Starts it and says so."""
     await session.gate.daemon(session.config, True)
@@ -133,6 +155,54 @@ async def foreground(session: Session) -> int:
     """Becomes the daemon: this very process, so that a service manager sees it start and stop."""
     command = [*python("taskrun.cli.foreground"), str(session.config.path)]
     os.execve(command[0], command, environment({}))
+
+
+async def put_up(as_json: bool, session: Session) -> int:
+    """Writes the service and switches it on; where the session has no tool for that, says so."""
+    service = service_of(session.config, session.facts.env)
+    try:
+        service.path.parent.mkdir(parents=True, exist_ok=True)
+        service.path.write_bytes(service.text)
+    except OSError as error:
+        raise Stop(Code.USAGE, f"cannot write {error.filename}: {error.strerror}") from None
+    complaint = await switch(service.look)
+    if not complaint:
+        await in_thread(lambda: stop_daemon(session.config))  # the service's own takes its place
+        complaint = await switch(service.on)
+    if as_json:
+        session.json({"path": str(service.path), "enabled": not complaint})
+        return Code.DONE
+    session.say(f"written: {cell(str(service.path))}")
+    if complaint:
+        session.say(f"not switched on: {cell(complaint)}\n  do it yourself: {_typed(service.look + service.on)}")
+    else:
+        session.say(
+            "switched on; it starts at login\n  see it: taskrun daemon status   remove it: taskrun daemon uninstall"
+        )
+    return Code.DONE
+
+
+async def take_down(as_json: bool, session: Session) -> int:
+    """Switches the service off and removes its file."""
+    service = service_of(session.config, session.facts.env)
+    there = service.path.exists()
+    if there:
+        complaint = await switch(service.off)
+        service.path.unlink()
+        await switch(service.look)
+        if complaint and not as_json:
+            session.say(f"not switched off: {cell(complaint)}")
+    if as_json:
+        session.json({"path": str(service.path), "removed": there})
+    else:
+        session.say(
+            f"removed: {cell(str(service.path))}" if there else "no service is installed: taskrun daemon install"
+        )
+    return Code.DONE
+
+
+def _typed(commands: list[list[str]]) -> str:
+    return cell(" && ".join(shlex.join(command) for command in commands))
 
 
 async def show_logs(limit: int, follow: bool, session: Session) -> int:

@@ -13,6 +13,7 @@ from taskrun.cli.exits import Code, Stop
 from taskrun.cli.feeds import watch_feed
 from taskrun.cli.inputs import ASK
 from taskrun.cli.live import FRAME, Snapshot, Sticky
+from taskrun.cli.pages import all_runs
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
 from taskrun.cli.session import Session
 from taskrun.cli.visible import to_json
@@ -76,7 +77,7 @@ def statuses(given: list[str]) -> tuple[str, ...]:
 async def once(options: Listing, session: Session) -> int:
     """Shows the runs as they are."""
     caller = await session.reader()
-    runs = await caller.call("runs", **options.wanted(session.now))
+    runs = await all_runs(caller, **options.wanted(session.now))
     if options.json:
         session.json(runs)
     elif not session.facts.out_tty:

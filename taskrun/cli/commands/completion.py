@@ -1,0 +1,114 @@
+"""`taskrun completion`: the script for a shell; and `_complete`, which that script asks at every TAB."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli.completing import SHELLS, complete
+from taskrun.cli.exits import Code, Stop
+from taskrun.cli.inputs import did_you_mean, take_config
+from taskrun.cli.session import Session
+from taskrun.cli.visible import cell
+
+app = typer.Typer(rich_markup_mode=None)
+PATIENCE = 3.0  # seconds after which a TAB offers nothing
+
+# The words are taken from the line, since bash itself also splits them at `=`, `:` and `@`.
+BASH = """\
+_taskrun() {
+    local line=${COMP_LINE:0:COMP_POINT} words cur value rest
+    read -ra words <<< "$line"
+    [[ $line == *[[:space:]] ]] && words+=("")
+    cur=${words[${#words[@]}-1]}
+    rest=${cur##*["$COMP_WORDBREAKS"]}
+    COMPREPLY=()
+    while IFS=$'\\t' read -r value _; do
+        [[ -n $value ]] && COMPREPLY+=("${value#"${cur%"$rest"}"}")
+    done < <("${words[0]}" _complete -- "${words[@]:1}" 2>/dev/null)
+    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    return 0
+}
+complete -o default -F _taskrun taskrun
+"""
+ZSH = """\
+#compdef taskrun
+_taskrun() {
+    local -a found
+    local value about
+    while IFS=$'\\t' read -r value about; do
+        found+=("${value//:/\\\\:}:${about}")
+    done < <("${words[1]}" _complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)
+    if (( $#found )); then
+        _describe -V taskrun found
+    else
+        _files
+    fi
+}
+if [[ $funcstack[1] == _taskrun ]]; then
+    _taskrun "$@"
+else
+    compdef _taskrun taskrun
+fi
+"""
+FISH = """\
+function __taskrun_complete
+    set -l words (commandline -opc) (commandline -ct)
+    set -l found ($words[1] _complete -- $words[2..-1] 2>/dev/null)
+    if test (count $found) -gt 0
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete -c taskrun -f -a '(__taskrun_complete)'
+"""
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+HOW = {
+    "bash": 'add to ~/.bashrc:  eval "$(taskrun completion bash)"',
+    "zsh": 'add to ~/.zshrc, after compinit:  eval "$(taskrun completion zsh)"',
+    "fish": "taskrun completion fish > ~/.config/fish/completions/taskrun.fish",
+}
+
+
+@app.command()
+def completion(shell: str = typer.Argument(..., metavar="SHELL", help="bash, zsh or fish.")) -> Any:
+    """Print the script that lets a shell complete jobs, runs, options and values.
+
+    Example: eval "$(taskrun completion bash)"
+    """
+    if shell not in SCRIPTS:
+        raise Stop(
+            Code.USAGE, f'no completion for "{shell}"', hint=did_you_mean(shell, SHELLS, "known are  bash  zsh  fish")
+        )
+    return partial(script, shell)
+
+
+async def script(shell: str, session: Session) -> int:
+    """Prints a script; on a terminal also says what to do with it."""
+    session.data(SCRIPTS[shell])
+    if session.facts.out_tty:
+        session.say(f"# {HOW[shell]}")
+    return Code.DONE
+
+
+@app.command("_complete", hidden=True, add_help_option=False, context_settings={"ignore_unknown_options": True})
+def _complete(words: list[str] = typer.Argument(None)) -> Any:  # noqa: B008
+    """Print what could stand in the place of the last word, a line each: value, tab, description."""
+    return partial(offer, tuple(words or ()))
+
+
+async def offer(words: tuple[str, ...], session: Session) -> int:
+    """Prints the candidates; whatever goes wrong, it is not said while somebody types."""
+    try:
+        rest, config = take_config(words[:-1])
+        session.config_file = session.config_file or config
+        async with asyncio.timeout(PATIENCE):
+            found = await complete([*rest, *words[-1:]], session)
+    except Exception:
+        return Code.DONE
+    session.data("".join(f"{cell(value)}\t{cell(about)}\n" for value, about in found))
+    return Code.DONE

@@ -1,0 +1,52 @@
+"""`taskrun doctor`: is everything as it should be, and what helps where it is not?"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import typer
+from rich.text import Text
+
+from taskrun.cli.checks import Check, check_view, examine
+from taskrun.cli.exits import Code
+from taskrun.cli.inputs import ASK
+from taskrun.cli.screens.look import Look, mark
+from taskrun.cli.session import Session
+from taskrun.cli.visible import cell
+
+app = typer.Typer(rich_markup_mode=None)
+NAMES = 15  # columns of a check's name
+
+
+@app.command()
+def doctor(json: bool = ASK.json) -> Any:
+    """Check configuration, socket, daemon, journal and jobs; say what to type where something is wrong.
+
+    Changes nothing. Exit code 1 when something is wrong.
+
+    Example: taskrun doctor
+    """
+    return partial(perform, json)
+
+
+async def perform(as_json: bool, session: Session) -> int:
+    """Shows each check as it is done."""
+    found: list[Check] = []
+    async for check in examine(session):
+        found.append(check)
+        if not as_json:
+            session.show(check_line(check, session.look()))
+    bad = [check.check for check in found if not check.ok]
+    if as_json:
+        session.json([check_view(check) for check in found])
+    else:
+        session.say(f"to be mended: {', '.join(bad)}" if bad else "all is well")
+    return Code.FAILED if bad else Code.DONE
+
+
+def check_line(check: Check, look: Look) -> Text:
+    """Returns a check as a line, and its hint as another."""
+    line = mark("succeeded" if check.ok else "failed", look)
+    line.append(f" {check.check:<{NAMES}}", "bold").append(cell(check.text))
+    return line.append(f"\n  {'':<{NAMES}}→ {cell(check.hint)}", "dim" if check.ok else "") if check.hint else line

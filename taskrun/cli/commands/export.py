@@ -1,0 +1,40 @@
+"""`taskrun export`: everything that the journal holds of a run, as one JSON document."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli.exits import Code
+from taskrun.cli.pages import old_lines
+from taskrun.cli.session import Caller, Session
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def export(
+    run: str = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last."),
+    json: bool = typer.Option(True, "--json", hidden=True),  # it prints nothing else
+) -> Any:
+    """Print all that there is of a run as one JSON document: its steps, its whole log, its children likewise.
+
+    Example: taskrun export @last > run.json
+    """
+    return partial(perform, run)
+
+
+async def perform(ref: str, session: Session) -> int:
+    """Prints the document."""
+    caller = await session.reader()
+    session.json(await whole(caller, await caller.call("find", ref=ref)))
+    return Code.DONE
+
+
+async def whole(caller: Caller, run: str) -> dict[str, Any]:
+    """Returns a run as `show` has it, with the whole log, and its children as documents of their own."""
+    shown = await caller.call("show", run=run)
+    children = [await whole(caller, child["id"]) for child in shown["children"]]
+    return {**shown, "log": [line async for line in old_lines(caller, run)], "children": children}

@@ -1,0 +1,40 @@
+"""`taskrun why`: the exact reason for which a run is not running, or not finished."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import typer
+
+from taskrun.cli.exits import Code
+from taskrun.cli.inputs import ASK
+from taskrun.cli.screens.why import why_screen
+from taskrun.cli.session import Session
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def why(
+    run: str = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last."),
+    json: bool = ASK.json,
+) -> Any:
+    """Say why a run is not running or not finished: which limit, which event, until when.
+
+    Example: taskrun why @last
+    """
+    return partial(perform, run, json)
+
+
+async def perform(ref: str, as_json: bool, session: Session) -> int:
+    """Says it."""
+    caller = await session.daemon()
+    run = await caller.call("find", ref=ref)
+    (found,) = await caller.call("why", runs=[run])
+    if as_json:
+        session.json(found)
+        return Code.DONE
+    shown = await caller.call("show", run=run)
+    session.show(why_screen(shown, found["causes"], session.now, session.look()))
+    return Code.DONE

@@ -1,0 +1,58 @@
+"""The schedules: when each fires next, and what became of the last time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.text import Text
+
+from taskrun.cli import times
+from taskrun.cli.screens.look import Look, clipped, columns, mark, stacked, widest
+from taskrun.cli.screens.phrases import short
+from taskrun.cli.visible import cell
+
+HEADS = ("NEXT", "LEFT", "LAST", "RESULT", "JOB", "SCHEDULE")
+RIGHT = (False, True, False, False, False, False)
+WEEK = 7 * 86400
+
+
+def schedule_table(entries: Sequence[dict[str, Any]], ends: dict[str, str], now: float, look: Look) -> Text:
+    """Returns the schedules as a table.
+
+    Parameters:
+        ends: the status of each last run that is known.
+    """
+    rows = [[Text(head, "dim") for head in HEADS], *(_row(entry, ends, now, look) for entry in entries)]
+    return stacked([clipped(line, look.width) for line in columns(rows, widest(rows), RIGHT)])
+
+
+def _row(entry: dict[str, Any], ends: dict[str, str], now: float, look: Look) -> list[Text]:
+    coming, last, run = times.moment(entry["next"]), times.moment(entry["last"]), entry["last_run"]
+    result = Text("–", "dim")
+    if run:
+        result = mark(ends.get(run, ""), look).append(f" {short(run)}")
+    zone = f"   {cell(entry['timezone'])}" if entry.get("timezone") else ""
+    return [
+        Text("–" if coming is None else day(coming, now)),
+        Text("" if coming is None else times.age(max(0.0, coming - now))),
+        Text("never" if last is None else f"{day(last, now)} ({times.age(max(0.0, now - last))} ago)"),
+        result,
+        Text(cell(entry["job"]), "bold"),
+        Text(cell(entry["cron"])).append(zone, "dim"),
+    ]
+
+
+def day(at: float, now: float) -> str:
+    """Returns a moment as local time: alone today, with its weekday this week, else with its date."""
+    local, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
+    if local.date() == today.date():
+        return f"{local:%H:%M:%S}"
+    return f"{local:%a %H:%M:%S}" if abs(at - now) < WEEK else f"{local:%Y-%m-%d %H:%M}"
+
+
+def schedule_tsv(entries: Sequence[dict[str, Any]]) -> str:
+    """Returns the schedules as tab-separated lines."""
+    fields = ("job", "cron", "timezone", "next", "last", "last_run")
+    return "".join("\t".join(cell(str(entry.get(field) or "")) for field in fields) + "\n" for entry in entries)
