@@ -4,10 +4,7 @@ The public names, each loaded from its module when it is first asked for: a comm
 `taskrun list` with a warm daemon, must not pay for all of them.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # for a checker it is true; `typing` itself takes as long to import as a daemon to answer
 
 if TYPE_CHECKING:
     from taskrun.declarations.calls import Current
@@ -161,7 +158,7 @@ def __getattr__(name: str) -> object:
     home = _HOME_OF.get(name, "taskrun.words.errors")
     if name not in __all__:
         raise AttributeError(f"module 'taskrun' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(home), name)
+    value = globals()[name] = getattr(__import__(home, fromlist=[name]), name)
     return value
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from taskrun.cli.counter import CommandCounter
 from taskrun.cli.exits import Code, explain
 from taskrun.daemon.server import serve
 from taskrun.words.config import load
@@ -17,7 +18,7 @@ from taskrun.words.config import load
 def main() -> None:
     """Runs until it is told to stop; says on standard error when it is ready, or why it cannot start."""
     try:
-        serve(load(Path(sys.argv[1]), os.environ), foreground=True, ready=_say)
+        serve(load(Path(sys.argv[1]), os.environ), foreground=True, ready=_say, counter=CommandCounter())
     except Exception as error:
         explained = explain(error)
         sys.stderr.write(explained.text())

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from taskrun.daemon.client import new_intent
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -30,6 +32,7 @@ class Facts:
     utf8: bool = True
     cwd: Path = field(default_factory=Path.cwd)
     env: Mapping[str, str] = field(default_factory=dict)
+    intent: str = field(default_factory=new_intent)  # a key for the one trigger that the command may make
 
 
 class Terminal(Protocol):
@@ -68,8 +71,8 @@ class Terminal(Protocol):
 class Local:
     """The terminal of this very process."""
 
-    def __init__(self) -> None:
-        self._facts = facts_of(os.environ)
+    def __init__(self, intent: str) -> None:
+        self._facts = facts_of(os.environ, intent)
 
     @property
     def facts(self) -> Facts:
@@ -85,7 +88,7 @@ class Local:
                 continue
             if columns and rows:
                 return columns, rows
-        return _number(self._facts.env.get("COLUMNS"), 80), _number(self._facts.env.get("LINES"), 24)
+        return number(self._facts.env.get("COLUMNS"), 80), number(self._facts.env.get("LINES"), 24)
 
     def out(self, text: str) -> None:
         """Writes to standard output at once."""
@@ -118,7 +121,7 @@ class Local:
             loop.add_signal_handler(number, heard)
 
 
-def facts_of(env: Mapping[str, str]) -> Facts:
+def facts_of(env: Mapping[str, str], intent: str) -> Facts:
     """Returns the facts of this process's own terminal."""
     return Facts(
         in_tty=_is_tty(sys.stdin),
@@ -129,6 +132,7 @@ def facts_of(env: Mapping[str, str]) -> Facts:
         utf8=allows_utf8(env, getattr(sys.stdout, "encoding", None) or "utf-8"),
         cwd=Path.cwd(),
         env=dict(env),
+        intent=intent,
     )
 
 
@@ -200,5 +204,6 @@ def _read_line() -> bytes:
         return b""
 
 
-def _number(text: str | None, default: int) -> int:
+def number(text: str | None, default: int) -> int:
+    """Returns a number of columns or rows as the environment has it."""
     return int(text) if text and text.isdigit() and int(text) > 0 else default

@@ -16,11 +16,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from taskrun.daemon.counter import Counter, Serving
 from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, Unframer, frame
+from taskrun.daemon.handover import MAGIC, STOPPED, framed
 from taskrun.daemon.place import check_peer
 from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Request, mismatch, speak
 from taskrun.words.codec import encode_error
-from taskrun.words.errors import DaemonError, TaskrunError
+from taskrun.words.errors import DaemonError, DaemonStopped, TaskrunError
 
 HELLO_WITHIN = 5.0
 FRAME_WITHIN = 30.0
@@ -47,10 +49,13 @@ class Connection(asyncio.Protocol):
     Parameters:
         guests: the connections that there are; this one adds and removes itself.
         most: how many there may be.
+        counter: executes command lines, if there is one.
     """
 
-    def __init__(self, desk: Desk, guests: set[Connection], most: int) -> None:
+    def __init__(self, desk: Desk, guests: set[Connection], most: int, counter: Counter | None = None) -> None:
         self._desk = desk
+        self._counter = counter
+        self._serving: Serving | None = None
         self._guests = guests
         self._most = most
         self._loop = asyncio.get_running_loop()
@@ -91,7 +96,7 @@ class Connection(asyncio.Protocol):
             for payload in payloads:
                 self._take(payload)
             self._watch_frame(begun=bool(payloads))
-        except (FrameInvalid, msgspec.DecodeError) as error:
+        except (FrameInvalid, ValueError) as error:  # msgspec's errors are ValueErrors too
             self.dismiss(error if isinstance(error, FrameInvalid) else DaemonError(f"not a request: {error}"))
 
     def pause_writing(self) -> None:
@@ -114,19 +119,29 @@ class Connection(asyncio.Protocol):
             self._settle(what)
         for task in self._answering:
             task.cancel()
+        if self._serving is not None:
+            self._serving.gone()
 
     def dismiss(self, error: Exception) -> None:
         """Says why, as far as the client reads it, and hangs up."""
-        self._write(Hello(PROTOCOL, VERSION, error=encode_error(error)))
+        if self._serving is None:
+            self._write(Hello(PROTOCOL, VERSION, error=encode_error(error)))
+        elif isinstance(error, DaemonStopped):
+            self._send(framed(STOPPED))
         self._transport.close()
         self._expect("read", HELLO_WITHIN)
 
     # ---- requests
 
     def _take(self, payload: bytes) -> None:
-        if self._greeted:
+        if self._serving is not None:
+            self._serving.take(payload)
+        elif self._greeted:
             self._waiting.append(payload)
             self._begin()
+        elif self._counter is not None and payload.startswith(MAGIC):
+            self._settle("hello")
+            self._serving = Serving(self._counter, payload, self._send)
         else:
             self._greet(msgspec.json.decode(payload, type=Hello))
 
@@ -210,6 +225,10 @@ class Connection(asyncio.Protocol):
     def _write(self, message: Any) -> None:
         if not self._transport.is_closing():
             self._transport.write(_framed(message))
+
+    def _send(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def _expect(self, what: str, seconds: float) -> None:
         """Cuts the client unless it does `what` within `seconds`."""

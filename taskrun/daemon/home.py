@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from taskrun.daemon.handover import LOCK, home
 from taskrun.words.config import Config
 from taskrun.words.errors import DaemonError
-
-FOLDER = ".taskrun"
-JOURNAL = "journal.db"
 
 
 class Home(NamedTuple):
@@ -21,7 +19,7 @@ class Home(NamedTuple):
     @property
     def lock(self) -> Path:
         """Held by the daemon for life."""
-        return self.folder / f"{self.prefix}daemon.lock"
+        return self.folder / f"{self.prefix}{LOCK}"
 
     @property
     def launch(self) -> Path:
@@ -44,10 +42,10 @@ class Home(NamedTuple):
 
 def home_of(config: Config) -> Home:
     """Returns where a project's daemon keeps its files; makes the folder, for this user alone."""
-    journal = None if "://" in config.journal else Path(config.journal)
-    folder = config.root / FOLDER if journal is None else journal.parent
+    place, prefix = home(str(config.root), config.journal)
+    folder = Path(place)
     try:
         folder.mkdir(0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise DaemonError(f"cannot make the folder {folder}: {error.strerror}") from error
-    return Home(folder, "" if journal is None or journal.name == JOURNAL else f"{journal.name}-")
+    return Home(folder, prefix)

@@ -29,6 +29,7 @@ from taskrun.words.records import ErrorRecord
 PATIENCE = 10.0
 PAUSE = 0.02
 READY = b"ready"
+PROGRAM = "taskrun.cli.detached"  # the daemon with its counter, which is put together a floor above
 PACKAGE = Path(__file__).resolve().parents[2]  # the folder that `taskrun` is imported from
 
 
@@ -161,7 +162,7 @@ def _spawn(config: Config, home: Home, ready: int) -> subprocess.Popen[bytes]:
     log = open_log(home.log)
     try:
         return subprocess.Popen(
-            [*python("taskrun.daemon.server"), "--config", str(config.path), "--ready", str(ready)],
+            [*python(PROGRAM), "--config", str(config.path), "--ready", str(ready)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

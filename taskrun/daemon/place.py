@@ -10,18 +10,16 @@ import hashlib
 import os
 import socket
 import stat
-import struct
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from taskrun.daemon.handover import credentials
 from taskrun.words.errors import DaemonError
 
 LONGEST = 100  # bytes of a socket's path: the kernel's limit is 104 on macOS, 108 on Linux
 LOOSE = stat.S_IRWXG | stat.S_IRWXO
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 BACKLOG = 128
-SOL_LOCAL, LOCAL_PEERCRED, LOCAL_PEERPID = 0, 1, 2  # macOS
 
 
 def socket_path(lock: Path, env: Mapping[str, str] = os.environ) -> Path:
@@ -152,15 +150,7 @@ def check_peer(connection: socket.socket) -> int:
     Raises:
         DaemonError: it is another user's.
     """
-    uid, pid = _credentials(connection)
+    uid, pid = credentials(connection)
     if uid != os.getuid():
         raise DaemonError(f"the other end of the daemon's socket belongs to uid {uid}, not to you")
     return pid
-
-
-def _credentials(connection: socket.socket) -> tuple[int, int]:
-    if sys.platform == "darwin":
-        _, uid = struct.unpack("II", connection.getsockopt(SOL_LOCAL, LOCAL_PEERCRED, 76)[:8])
-        return uid, connection.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
-    pid, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid, pid

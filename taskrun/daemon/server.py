@@ -1,4 +1,4 @@
-"""The daemon: `python -m taskrun.daemon.server`, or `taskrun daemon run` in the foreground.
+"""The daemon: launched as `python -m taskrun.cli.detached`, or `taskrun daemon run` in the foreground.
 
 Puts everything together, in this order: the lock, the journal, the core, the workers, the socket. And takes it apart again in
 the opposite one. Never runs user code.
@@ -22,6 +22,7 @@ from typing import NoReturn
 import msgspec
 
 from taskrun.daemon.connection import Connection
+from taskrun.daemon.counter import Counter
 from taskrun.daemon.crew import Crew
 from taskrun.daemon.desk import OPS, Desk, House
 from taskrun.daemon.home import Home, home_of
@@ -48,10 +49,15 @@ logger = logging.getLogger(__name__)
 
 
 class Daemon:
-    """One project's daemon."""
+    """One project's daemon.
 
-    def __init__(self, config: Config, lock: Lock, log: DaemonLog) -> None:
+    Parameters:
+        counter: executes command lines for thin clients, if there is one.
+    """
+
+    def __init__(self, config: Config, lock: Lock, log: DaemonLog, counter: Counter | None) -> None:
         self._config = config
+        self._counter = counter
         self._home = home_of(config)
         self._lock = lock
         self._log = log
@@ -74,7 +80,9 @@ class Daemon:
             await self._wait_for_what_is_left()
             core = await stack.enter_async_context(self._running_core())
             crew = await stack.enter_async_context(self._running_crew(core))
-            await stack.enter_async_context(self._listening(self._desk(core, crew)))
+            desk = self._desk(core, crew)
+            self._open_counter(stack, desk)
+            await stack.enter_async_context(self._listening(desk))
             logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
             ready()
             await self._until_stopped()
@@ -112,6 +120,11 @@ class Daemon:
             force.cancel()
             await crew.close()
 
+    def _open_counter(self, stack: AsyncExitStack, desk: Desk) -> None:
+        if self._counter is not None:
+            self._counter.open(desk, self._lock.path)
+            stack.callback(self._counter.close)
+
     def _read_config(self) -> Config:
         return load(self._config.path, os.environ)
 
@@ -125,7 +138,7 @@ class Daemon:
         path = Path(self._holder.socket)
         listener = bind(path)
         server = await asyncio.get_running_loop().create_unix_server(
-            lambda: Connection(desk, self._guests, MOST_CLIENTS), sock=listener
+            lambda: Connection(desk, self._guests, MOST_CLIENTS, self._counter), sock=listener
         )
         self._lock.tell(self._holder)
         try:
@@ -162,10 +175,11 @@ class Daemon:
 # ---- the process
 
 
-def serve(config: Config, *, foreground: bool, ready: Callable[[], None]) -> None:
+def serve(config: Config, *, foreground: bool, ready: Callable[[], None], counter: Counter | None = None) -> None:
     """Runs a project's daemon in this process until it is told to stop.
 
     Parameters:
+        counter: executes command lines for thin clients; without one they do it themselves.
         foreground: whether what it logs is also shown on standard error.
         ready: called once clients are answered.
 
@@ -182,7 +196,7 @@ def serve(config: Config, *, foreground: bool, ready: Callable[[], None]) -> Non
     root.setLevel(logging.INFO)
     try:
         _allow_files()
-        asyncio.run(Daemon(config, lock, log).serve(ready))
+        asyncio.run(Daemon(config, lock, log, counter).serve(ready))
     except Exception as error:
         logger.error("%s", error, exc_info=None if isinstance(error, TaskrunError) else error)
         raise
@@ -208,7 +222,7 @@ def _allow_files() -> None:
             )
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
+def main(argv: Sequence[str] | None = None, counter: Counter | None = None) -> NoReturn:
     """Runs a daemon that was launched: detaches, and says through a pipe whether it could start."""
     parser = argparse.ArgumentParser(prog="taskrun.daemon.server")
     parser.add_argument("--config", type=Path, required=True)
@@ -219,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     os.set_inheritable(options.ready, False)
     word = Word(options.ready)
     try:
-        serve(load(options.config, os.environ), foreground=False, ready=lambda: word.say(READY))
+        serve(load(options.config, os.environ), foreground=False, ready=lambda: word.say(READY), counter=counter)
     except Exception as error:
         word.say(msgspec.json.encode(encode_error(error)))
         sys.exit(1)

@@ -18,9 +18,8 @@ from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Caller, Session
-from taskrun.daemon.client import new_intent
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ async def trigger(caller: Caller, session: Session, options: Start, command: str
     when = {"delay": inputs.delay(options.delay), "at": inputs.at(options.at)}
     target = await inputs.find_target(caller, options.job)
     text = inputs.as_text(session, options.job, inputs.built(target, options.given, base, command))
-    named = {"key": options.key or None, "source": "cli", "intent": new_intent()}
+    named = {"key": options.key or None, "source": "cli", "intent": session.facts.intent}
     answer: dict[str, Any] = await caller.call("start", job=options.job, input=text, **when, **named)
     return answer
 
