@@ -1,0 +1,259 @@
+"""Hooks and listeners: in order, after the journal has it, at most once; one that raises leaves the run alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from taskrun import Event, job, run, sleep
+from taskrun.stores.base import Store
+from taskrun.testing import TestQueue
+
+KINDS = ("trigger", "start", "success", "failure", "error", "cancel", "settled")
+
+
+class Diary:
+    """Writes down the events that it is called with."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    def hooks(self) -> dict[str, Diary]:
+        return {f"on_{kind}": self for kind in KINDS}
+
+
+async def test_a_success_is_trigger_start_success_settled(storage: Store) -> None:
+    diary = Diary()
+
+    @job(**diary.hooks())  # type: ignore[arg-type]
+    async def handler(number: int) -> int:
+        return number + 1
+
+    async with TestQueue(jobs=[handler], storage=storage) as queue:
+        handle = await queue.jobs.handler.start(number=1)
+        await queue.settle()
+        assert diary.kinds == ["trigger", "start", "success", "settled"]
+        assert {(event.run_id, event.job) for event in diary.events} == {(handle.id, "handler")}
+        assert diary.events[0].input == {"number": 1}
+        assert diary.events[2].output == diary.events[3].output == 2
+
+
+async def test_a_failure_tells_every_failed_attempt(storage: Store) -> None:
+    diary = Diary()
+
+    @job(retry=1, backoff="1m", **diary.hooks())  # type: ignore[arg-type]
+    async def handler() -> None:
+        raise LookupError("no")
+
+    async with TestQueue(jobs=[handler], storage=storage) as queue:
+        await queue.jobs.handler.start()
+        await queue.advance("1h")
+        assert diary.kinds == ["trigger", "start", "error", "error", "failure", "settled"]
+        assert [event.attempt for event in diary.events if event.kind == "error"] == [1, 2]
+        assert all(isinstance(event.error, LookupError) for event in diary.events[2:])
+
+
+async def test_a_cancel_tells_its_reason() -> None:
+    diary = Diary()
+
+    @job(**diary.hooks())  # type: ignore[arg-type]
+    async def handler() -> None:
+        await sleep("1h")
+
+    async with TestQueue(jobs=[handler]) as queue:
+        handle = await queue.jobs.handler.start()
+        await queue.settle()
+        await handle.cancel("enough")
+        await queue.settle()
+        assert diary.kinds == ["trigger", "start", "cancel", "settled"]
+        assert [event.reason for event in diary.events[2:]] == ["enough", "enough"]
+
+
+async def test_a_replay_is_no_second_start(storage: Store) -> None:
+    diary = Diary()
+
+    @job(**diary.hooks())  # type: ignore[arg-type]
+    async def handler() -> None:
+        await sleep("1d")
+
+    async with TestQueue(jobs=[handler], storage=storage) as queue:
+        await queue.jobs.handler.start()
+        await queue.advance("1h")
+        later = queue.now
+    async with TestQueue(jobs=[handler], storage=storage, start=later) as queue:
+        await queue.advance("1d")
+    assert diary.kinds == ["trigger", "start", "success", "settled"]
+
+
+async def test_on_trigger_may_be_awaited_before_the_run_starts() -> None:
+    order: list[str] = []
+
+    async def on_trigger(event: Event) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        order.append("trigger")
+
+    @job(on_trigger=on_trigger)
+    async def handler() -> None:
+        order.append("handler")
+
+    async with TestQueue(jobs=[handler]) as queue:
+        await queue.jobs.handler.run()
+    assert order == ["trigger", "handler"]
+
+
+async def test_no_other_hook_holds_the_run_up() -> None:
+    never = asyncio.Event()
+
+    async def on_start(event: Event) -> None:
+        await never.wait()
+
+    @job(on_start=on_start)
+    async def handler() -> str:
+        return "done"
+
+    async with TestQueue(jobs=[handler]) as queue:
+        assert await queue.jobs.handler.run() == "done"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+async def test_a_hook_that_raises_is_logged_and_leaves_the_run_alone(
+    asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    diary = Diary()
+
+    def bad(event: Event) -> None:
+        raise RuntimeError("bad hook")
+
+    async def worse(event: Event) -> None:
+        raise RuntimeError("bad hook")
+
+    hook = worse if asynchronous else bad
+
+    @job(on_trigger=hook, on_start=hook, on_success=hook)
+    async def handler() -> str:
+        return "fine"
+
+    async with TestQueue(jobs=[handler]) as queue:
+        queue.on("settled", diary)
+        with caplog.at_level(logging.ERROR):
+            assert await queue.jobs.handler.run() == "fine"
+            await queue.settle()
+        assert diary.kinds == ["settled"]
+    assert "bad hook" in caplog.text
+
+
+async def test_listeners_of_a_job_on_once_and_off() -> None:
+    always, first, never = Diary(), Diary(), Diary()
+
+    @job
+    async def handler() -> None: ...
+
+    handler.on("success", always)
+    handler.once("success", first)
+    handler.on("success", never)
+    handler.off("success", never)
+    async with TestQueue(jobs=[handler]) as queue:
+        for _ in range(2):
+            await queue.jobs.handler.run()
+        await queue.settle()
+    assert (len(always.events), len(first.events), len(never.events)) == (2, 1, 0)
+
+
+async def test_on_works_as_a_decorator_of_jobs_and_of_queues() -> None:
+    heard: list[str] = []
+
+    @job
+    async def handler() -> None: ...
+
+    @handler.on("success")
+    def of_the_job(event: Event) -> None:
+        heard.append("job")
+
+    async with TestQueue(jobs=[handler]) as queue:
+
+        @queue.on("success")
+        async def of_the_queue(event: Event) -> None:
+            heard.append("queue")
+
+        @queue.jobs.handler.on("settled")
+        def of_the_bound_job(event: Event) -> None:
+            heard.append("bound")
+
+        await queue.jobs.handler.run()
+        await queue.settle()
+    assert heard == ["job", "queue", "bound"]
+
+
+async def test_a_queue_listens_to_all_its_jobs_until_off() -> None:
+    diary = Diary()
+
+    @job
+    async def one() -> None: ...
+
+    @job
+    async def two() -> None: ...
+
+    async with TestQueue(jobs=[one, two]) as queue:
+        queue.on("settled", diary)
+        await queue.jobs.one.run()
+        await queue.jobs.two.run()
+        await queue.settle()
+        queue.off("settled", diary)
+        await queue.jobs.one.run()
+        await queue.settle()
+    assert [event.job for event in diary.events] == ["one", "two"]
+
+
+async def test_an_event_that_there_is_not_is_refused() -> None:
+    @job
+    async def handler() -> None: ...
+
+    with pytest.raises(ValueError, match="trigger"):
+        handler.on("sucess", print)
+    async with TestQueue(jobs=[handler]) as queue:
+        with pytest.raises(ValueError, match="trigger"):
+            queue.on("sucess", print)
+
+
+async def test_a_discarded_trigger_is_a_cancel_with_its_reason() -> None:
+    diary = Diary()
+
+    @job(throttle="1h")
+    async def handler() -> None: ...
+
+    async with TestQueue(jobs=[handler]) as queue:
+        await queue.jobs.handler.run()
+        queue.on("cancel", diary)
+        queue.on("settled", diary)
+        await queue.jobs.handler.start()
+        await queue.settle()
+    assert diary.kinds == ["cancel", "settled"]
+    assert diary.events[0].reason == "throttle"
+
+
+async def test_hooks_come_after_the_journal_has_it() -> None:
+    seen: list[str] = []
+
+    @job
+    async def handler() -> None:
+        await run("work", asyncio.sleep, 0)
+
+    async with TestQueue(jobs=[handler]) as queue:
+
+        @queue.on("success")
+        async def look(event: Event) -> None:
+            seen.append(await (await queue.get(event.run_id)).status())
+
+        await queue.jobs.handler.run()
+        await queue.settle()
+    assert seen == ["succeeded"]
