@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from difflib import get_close_matches
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -22,13 +22,14 @@ from taskrun.engine.core import Core
 from taskrun.engine.messages import Description
 from taskrun.engine.trigger import Trigger, new_id
 from taskrun.stores.base import Tx
-from taskrun.words.errors import DaemonError, RunNotFound
+from taskrun.words.errors import DaemonError, JournalUnavailable, RunNotFound
 from taskrun.words.records import UNFINISHED, Run, RunFilter, Status
 
 P = TypeVar("P")
 T = TypeVar("T")
 TRIES = 3  # workers that are asked one after the other
 PAUSE = 0.05
+WRITTEN_WITHIN = 7.0  # seconds for a commit; a client waits 10 for its answer
 
 
 class Hands(Protocol):
@@ -60,6 +61,7 @@ class Op(NamedTuple):
 
     params: type[Any]
     answer: Callable[[House, Any], Awaitable[Any] | AsyncGenerator[Any, None]]
+    writes: bool = False
 
 
 class Desk:
@@ -79,7 +81,28 @@ class Desk:
         if found is None:
             close = get_close_matches(op, self._ops, 1)
             raise DaemonError(f'unknown request "{op[:100]}"' + (f": did you mean {close[0]}?" if close else ""))
+        if found.writes:
+            return lambda payload: _durably(self._house, found, payload)
         return lambda payload: found.answer(self._house, _params(payload, found.params))
+
+
+async def _durably(house: House, op: Op, payload: bytes) -> Any:
+    """Answers what has to be written; says so in time when the disk refuses.
+
+    Raises:
+        JournalUnavailable: nothing was recorded; or what was on its way is kept, and recorded when there is space.
+    """
+    if (fault := house.core.journal.fault) is not None:
+        raise JournalUnavailable(f"nothing was recorded: {fault}")
+    writing = asyncio.ensure_future(cast(Awaitable[Any], op.answer(house, _params(payload, op.params))))
+    try:
+        done, _ = await asyncio.wait([writing], timeout=WRITTEN_WITHIN)
+        if not done and (fault := house.core.journal.fault) is not None:
+            raise JournalUnavailable(f"not recorded yet, but as soon as the disk allows it: {fault}")
+        return await writing
+    except asyncio.CancelledError:
+        writing.cancel()
+        raise
 
 
 def _params(payload: bytes, kind: type[P]) -> P:
@@ -330,12 +353,12 @@ OPS = {
     "show": Op(One, show),
     "logs": Op(Lines, logs),
     "schedule": Op(Nothing, schedule),
-    "start": Op(Start, start),
-    "send": Op(Send, send),
-    "cancel": Op(Cancel, cancel),
-    "pause": Op(Pause, pause),
-    "resume": Op(One, resume),
-    "retry": Op(Retry, retry),
+    "start": Op(Start, start, writes=True),
+    "send": Op(Send, send, writes=True),
+    "cancel": Op(Cancel, cancel, writes=True),
+    "pause": Op(Pause, pause, writes=True),
+    "resume": Op(One, resume, writes=True),
+    "retry": Op(Retry, retry, writes=True),
     "prune": Op(Prune, prune),
     "stop": Op(Nothing, stop),
     "reload": Op(Nothing, reload),

@@ -240,8 +240,8 @@ class Core:
         return await self.ledgers.do(act)
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
-        """Reads in a transaction, after everything that was written before."""
-        value: T = await self.journal.write(fn)
+        """Reads in a transaction, after everything that was written before; while the disk refuses, what is durable."""
+        value: T = await self.journal.read(fn)
         return value
 
     async def cancel(self, run_id: str, reason: str = "explicit", grace: float | None = None) -> bool:

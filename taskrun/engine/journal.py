@@ -27,6 +27,7 @@ class Entry(NamedTuple):
     fn: Callable[[Tx], Any]
     then: Callable[[Any], Any] | None
     future: asyncio.Future[Any] | None
+    reads: bool = False  # it writes nothing, and need not wait for the disk
 
 
 class Journal:
@@ -65,6 +66,14 @@ class Journal:
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._add(Entry(fn, then, future))
+        return future
+
+    def read(self, fn: Callable[[Tx], Any]) -> asyncio.Future[Any]:
+        """Like `write` for what only reads: while the disk refuses, it sees what is durable."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._add(Entry(fn, None, future, reads=True))
+        if self.fault is not None:
+            self._read_past_the_fault()
         return future
 
     def post(self, fn: Callable[[Tx], Any], then: Callable[[Any], Any] | None = None) -> None:
@@ -153,7 +162,23 @@ class Journal:
         self.fault = error
         self._entries = batch + self._entries
         self._busy = True
+        self._read_past_the_fault()
         self._loop.call_later(waits, self._commit)
+
+    def _read_past_the_fault(self) -> None:
+        """Answers at once those who only want to look."""
+        reading = [entry for entry in self._entries if entry.reads]
+        if reading and self._writer is not None:
+            self._entries = [entry for entry in self._entries if not entry.reads]
+            self._writer.put(reading, None, self._settle_reads)
+
+    def _settle_reads(
+        self, batch: list[Entry], results: list[tuple[Any, Exception | None]], error: Exception | None
+    ) -> None:
+        self.pending -= len(batch)
+        outcomes = results if error is None else [(None, error)] * len(batch)
+        for entry, (value, failure) in zip(batch, outcomes, strict=True):
+            self._resolve(entry, value, failure)
 
     def _resolve(self, entry: Entry, value: Any, failure: Exception | None) -> None:
         if failure is None and entry.then is not None:

@@ -90,7 +90,9 @@ def outcome(payload: bytes, memory: int | None, cpu_time: float | None) -> tuple
         if inspect.isawaitable(value):
             value = asyncio.run(finish(value))
         return "value", cloudpickle.dumps(value)
-    except Exception as error:
+    except SystemExit:
+        raise  # the end of this process, as `leave` wants it
+    except BaseException as error:
         lift_memory_limit()
         if memory is not None and isinstance(error, MemoryError):
             return "memory", None
@@ -102,15 +104,23 @@ async def finish(awaitable: Any) -> Any:
     return await awaitable
 
 
-def described(error: Exception) -> tuple[bytes | None, str, str, str]:
+def described(error: BaseException) -> tuple[bytes | None, str, str, str]:
     """An exception for the parent: pickled where that works, and as text."""
     trace = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame of this file
     lines = traceback.format_exception(type(error), error, trace)
     try:
-        pickled = cloudpickle.dumps(error)
+        pickled = cloudpickle.dumps(error) if isinstance(error, Exception) else None
     except Exception:
         pickled = None
-    return pickled, type(error).__qualname__, str(error), "".join(lines)
+    return pickled, type(error).__qualname__, text(error), "".join(lines)
+
+
+def text(error: BaseException) -> str:
+    """What an exception says, if it can be had."""
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"(its text cannot be had: {type(fault).__name__})"
 
 
 def quiet() -> bool:

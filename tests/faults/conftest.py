@@ -106,10 +106,10 @@ class Project:
 
     # ---- the command
 
-    def spawn(self, *args: str, **options: Any) -> subprocess.Popen[str]:
+    def spawn(self, *args: str, before: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         given = {"cwd": self.root, "env": self.env, "text": True, **pipes, **options}
-        process: subprocess.Popen[str] = subprocess.Popen([*COMMAND, *args], **given)
+        process: subprocess.Popen[str] = subprocess.Popen([*before, *COMMAND, *args], **given)
         return process
 
     def cli(self, *args: str, input: str | None = None, seconds: float = 40, **options: Any) -> Outcome:
