@@ -22,9 +22,13 @@ B = TypeVar("B")
 class Home(Protocol):
     """What bound things need of their queue."""
 
-    core: Core
     registry: Registry
     max_payload: int
+
+    @property
+    def core(self) -> Core:
+        """The half of the engine that owns the journal."""
+        ...
 
     def handle(self, record: records.Run) -> Run:
         """Returns the handle of a run."""

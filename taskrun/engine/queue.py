@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from taskrun.words import records
 from taskrun.words.clock import Clock, SystemClock
 from taskrun.words.codec import MAX_PAYLOAD
 from taskrun.words.durations import seconds
+from taskrun.words.errors import JournalUnavailable
 from taskrun.words.records import RunFilter, Status
 
 T = TypeVar("T", bound="Queue")
@@ -67,7 +69,8 @@ class Queue:
         self._grace = seconds(grace, "grace")
         self.max_payload = max_payload
         self.registry = Registry(jobs, pipes)
-        self.core = Core(
+        self._new_core = partial(
+            Core,
             self._storage,
             clock=self._clock,
             concurrency=concurrency,
@@ -78,6 +81,7 @@ class Queue:
         )
         self.jobs = bind_jobs(self)
         self.pipes = bind_pipes(self)
+        self._core: Core | None = None
         self._executor: Executor | None = None
         self._ready: asyncio.Future[None] | None = None
         self._early: list[tuple[str, Listener]] = []
@@ -93,6 +97,7 @@ class Queue:
             JournalError: the journal cannot be used; the message says why and what helps.
         """
         self._ready = self._ready or asyncio.get_running_loop().create_future()
+        self._core = self._new_core()
         await self.core.start()
         leash = self.core.lease.leash
         self._executor = Executor(
@@ -119,10 +124,11 @@ class Queue:
 
     async def close(self, grace: float | str | timedelta | None = None) -> None:
         """Ends: runs get the grace period, unfinished ones stay in the journal and go on at the next start."""
-        await self.core.close(None if grace is None else seconds(grace, "grace"))
+        if self._core is not None:
+            await self._core.close(None if grace is None else seconds(grace, "grace"))
         if self._executor is not None:
             await self._executor.close()
-            self._executor = None
+        self._core = self._executor = self._ready = None
 
     async def __aenter__(self: T) -> T:
         await self.start()
@@ -193,6 +199,17 @@ class Queue:
         self._early = [entry for entry in self._early if entry != (kind, callback)]
         if self._executor is not None:
             self._executor.listeners.remove(kind, callback)
+
+    @property
+    def core(self) -> Core:
+        """The half that owns the journal.
+
+        Raises:
+            JournalUnavailable: the queue is not running.
+        """
+        if self._core is None:
+            raise JournalUnavailable("the queue is not running: use it within `async with`, or after `await queue.start()`")
+        return self._core
 
     @property
     def executor(self) -> Executor:
