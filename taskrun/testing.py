@@ -99,6 +99,7 @@ class TestQueue(Queue):
         self, *args: Any, start: datetime | float | None = None, timezone: str = "UTC", **options: Any
     ) -> None:
         self.timezone: tzinfo = ZoneInfo(timezone)
+        self._zone = timezone
         self.clock = VirtualClock(_moment(start, self.timezone))
         super().__init__(*args, **options, clock=self.clock)  # type: ignore[misc]  # `clock` is the ninth
 

@@ -7,7 +7,7 @@ driven by a `Queue` or by the daemon's server; every executor reaches it through
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from taskrun.engine.ledgers import Ledgers
 from taskrun.engine.logs import Logs
 from taskrun.engine.retention import Retention
 from taskrun.engine.routing import Routing
+from taskrun.engine.schedules import Entry, Schedules, schedule_views
 from taskrun.engine.timers import Timers
 from taskrun.engine.trigger import Trigger, admit, new_id, start_again, start_child
 from taskrun.engine.waiters import Waiters
@@ -49,6 +50,7 @@ class Core:
         heartbeat: False with virtual time.
         max_log: bytes of one run's log; of more, head and tail are kept.
         keep: seconds that ended runs are kept, None for ever.
+        timezone: of schedules that name none; the machine's own by default.
         blame: whether the death of an engine is held against the runs it executed (not in the daemon, which runs no user code).
     """
 
@@ -63,6 +65,7 @@ class Core:
         name: str = "default",
         alone: bool = False,
         heartbeat: bool = True,
+        timezone: str | None = None,
         blame: bool = True,
         max_log: int = 50_000_000,
         keep: float | None = None,
@@ -79,6 +82,7 @@ class Core:
         self.retention = Retention(self.ledgers, self.clock, keep)
         self._waiters = Waiters()
         self._timers = Timers(self.clock, self._fire)
+        self.schedules = Schedules(self.ledgers, self.dispatch, self.clock, timezone, self._timers.at)
         self._blame = blame
         self._duties: list[asyncio.Task[None]] = []
         self.ledgers.followers += [
@@ -116,6 +120,7 @@ class Core:
         self.dispatch.open = False
         await self._timers.stop()
         await self._routing.close()
+        await self.schedules.close()
         seconds = self.grace if grace is None else grace
         await asyncio.gather(*(peer.ask(m.Drain(seconds)) for peer in self.dispatch.peers), return_exceptions=True)
         for duty in self._duties:
@@ -131,6 +136,7 @@ class Core:
         description: m.Description = await peer.ask(m.Describe())
         self.dispatch.join(peer, description)
         await self._routing.join(description)
+        await self.schedules.join(description)
         return description
 
     def retire(self, peer: m.Peer) -> None:
@@ -178,6 +184,19 @@ class Core:
         checked: str = await peer.ask(m.PrepareEvent(pipe=pipe, data=data))
         event = await self.ledgers.do(lambda book: waits.emit(book, f"pipe:{pipe}", new_id(), checked))
         return event.id
+
+    async def schedule(self, entries: Iterable[Entry]) -> None:
+        """Takes on the schedules of the configuration, in place of those that it had before.
+
+        Raises:
+            DefinitionError: an expression or a time zone is wrong; nothing changes then.
+        """
+        await self.schedules.set(entries)
+
+    async def schedule_views(self) -> list[dict[str, Any]]:
+        """Returns all schedules, as `taskrun schedule --json` does."""
+        now = self.clock.now()
+        return await self.read(lambda tx: schedule_views(tx, now))
 
     async def get(self, run_id: str) -> Run:
         """Returns a run.
@@ -387,7 +406,9 @@ class Core:
             more = ledger.fire(book)
             return book.now if more else book.tx.next_due(self.lease.id)
 
-        return await self.ledgers.do(act)
+        upcoming = await self.ledgers.do(act)
+        self.schedules.fire()
+        return min((moment for moment in (upcoming, self.schedules.next()) if moment is not None), default=None)
 
     # ---- other engines
 

@@ -25,9 +25,9 @@ from taskrun.engine.context import Context
 from taskrun.engine.listeners import Listeners
 from taskrun.engine.replay import Replay
 from taskrun.engine.transcript import Transcript
-from taskrun.rules.policies import Prepared
+from taskrun.rules.policies import Cron, Prepared
 from taskrun.words.clock import Clock, SystemClock
-from taskrun.words.codec import MAX_PAYLOAD, check_size, decode, parse_json
+from taskrun.words.codec import MAX_PAYLOAD, check_size, decode, encode, parse_json
 from taskrun.words.errors import JobNotFound, PipeNotFound
 from taskrun.words.records import Run
 
@@ -106,6 +106,7 @@ class Executor:
             jobs=[job.describe() for job in self.registry.jobs.values()],
             pipes=[pipe.describe() for pipe in self.registry.pipes.values()],
             problems=self._problems,
+            crons=[_schedule(job, cron) for job, cron in self.registry.crons()],
             hooked=self.listeners.hooked() if self._sealed else None,
         )
 
@@ -285,6 +286,16 @@ class Executor:
         chore = asyncio.get_running_loop().create_task(work)
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
+
+
+def _schedule(job: Job, cron: Cron) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "cron": cron.expr,
+        "timezone": cron.timezone,
+        "input": encode({} if cron.input is None else cron.input, f"input of the schedule of {job.name}"),
+        "catch_up": cron.catch_up,
+    }
 
 
 def _current(run: Run, job: Job) -> Current:

@@ -42,6 +42,7 @@ class Journal:
         self.pending = 0  # entries that are not settled yet
         self.fault: Exception | None = None  # why the disk refuses, while it does
         self._tries = 0
+        self._written = 0
         self._entries: list[Entry] = []
         self._riders: list[Entry] = []
         self._ride: asyncio.TimerHandle | None = None
@@ -148,7 +149,12 @@ class Journal:
             self.on_lost()
         if self._entries or self._riders:
             self._kick()
-        if len(neighbours := _neighbours[self.store]) > 1:
+        self._tell_neighbours()
+
+    def _tell_neighbours(self) -> None:
+        """Nudges the other engines on the same store object, if anything was written since this one looked last."""
+        written, self._written = self._written, self.store.written
+        if self._written != written and len(neighbours := _neighbours[self.store]) > 1:
             for journal in neighbours - {self}:
                 journal.nudge()
 

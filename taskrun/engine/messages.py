@@ -274,6 +274,7 @@ class Description(msgspec.Struct, frozen=True):
     jobs: list[dict[str, Any]]
     pipes: list[dict[str, Any]]
     problems: list[dict[str, Any]]
+    crons: list[dict[str, Any]] = []  # the schedules of the jobs: `job cron timezone input catch_up`, `input` JSON text
     hooked: list[str] | None = None  # jobs with hooks or listeners: only these need `Notify`; None: any may get some
 
     @property

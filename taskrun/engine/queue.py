@@ -78,6 +78,7 @@ class Queue:
             lease=seconds(lease, "lease"),
             name=name,
             heartbeat=self._heartbeat,
+            timezone=self._zone,
         )
         self.jobs = bind_jobs(self)
         self.pipes = bind_pipes(self)
@@ -87,6 +88,7 @@ class Queue:
         self._early: list[tuple[str, Listener]] = []
 
     _heartbeat = True
+    _zone: str | None = None  # of schedules that name none
 
     # ---- life
 

@@ -200,6 +200,11 @@ class Store(Protocol):
         """
         ...
 
+    @property
+    def written(self) -> int:
+        """How many batches of this object have changed anything, so that whoever only looked need tell nobody."""
+        ...
+
     def outside(self) -> object:
         """Returns a token that differs once another connection has written. Cheap, made to be polled."""
         ...

@@ -36,6 +36,7 @@ class MemoryStorage:
     place = None
 
     def __init__(self) -> None:
+        self.written = 0
         self._lock = threading.Lock()
         self._tx = MemoryTx()
 
@@ -54,7 +55,9 @@ class MemoryStorage:
             try:
                 if guard is not None:
                     guard(self._tx)
-                return [self._answer(fn) for fn in fns]
+                answers = [self._answer(fn) for fn in fns]
+                self.written += self._tx.changes > 0
+                return answers
             except BaseException:
                 self._tx.undo(0)
                 raise

@@ -61,6 +61,7 @@ class SqliteStorage:
         self._connections = 0
         self._connection: sqlite3.Connection | None = None
         self._tx: SqliteTx
+        self.written = 0
         self._changes = 0  # of the connection, when the transaction began
         self._token: tuple[int, int] = (0, 0)
 
@@ -175,6 +176,7 @@ class SqliteStorage:
         """Counts a batch that wrote; returns its number when it is time to mark it, else 0."""
         if connection.total_changes == self._changes:
             return 0
+        self.written += 1
         connection.execute(SQL["bump_commits"])
         return int(value(connection, SQL["commits"])) if self._high.due() else 0
 
