@@ -40,12 +40,20 @@ class Home(NamedTuple):
         return sorted(self.folder.glob(f"{self.prefix}worker-*.leash"))
 
 
-def home_of(config: Config) -> Home:
-    """Returns where a project's daemon keeps its files; makes the folder, for this user alone."""
+def home_of(config: Config, make: bool = True) -> Home:
+    """Returns where a project's daemon keeps its files.
+
+    Parameters:
+        make: whether to make the folder, for this user alone; who only looks needs none.
+
+    Raises:
+        DaemonError: it cannot be made.
+    """
     place, prefix = home(str(config.root), config.journal)
     folder = Path(place)
     try:
-        folder.mkdir(0o700, parents=True, exist_ok=True)
+        if make:
+            folder.mkdir(0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise DaemonError(f"cannot make the folder {folder}: {error.strerror}") from error
     return Home(folder, prefix)

@@ -35,7 +35,7 @@ PACKAGE = Path(__file__).resolve().parents[2]  # the folder that `taskrun` is im
 
 def find_holder(config: Config) -> Holder | None:
     """Returns what the project's daemon says of itself, or None when none runs."""
-    return holder(home_of(config).lock)
+    return holder(home_of(config, make=False).lock)
 
 
 def find_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
@@ -44,7 +44,7 @@ def find_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
     Raises:
         DaemonError: none does, or it cannot be reached.
     """
-    home = home_of(config)
+    home = home_of(config, make=False)
     deadline = time.monotonic() + timeout
     while (connection := _reach(home, timeout)) is None:
         if (held := holder(home.lock)) is None:
@@ -82,7 +82,7 @@ def stop_daemon(config: Config, timeout: float | None = None) -> bool:
     Raises:
         DaemonError: it does not end.
     """
-    home = home_of(config)
+    home = home_of(config, make=False)
     held = holder(home.lock)
     if held is None:
         return False

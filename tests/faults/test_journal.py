@@ -55,7 +55,7 @@ def test_a_journal_of_a_newer_version_is_refused_untouched(project: Project) -> 
         assert (outcome.code, outcome.out) == (4, ""), outcome
         assert all_in(outcome.err, ["newer", "taskrun"]), outcome.err
     assert fingerprint(journal) == before
-    assert not project.processes()
+    until(lambda: not project.processes())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_journal_that_is_no_database_is_refused_and_kept(project: Project, con
         assert str(project.journal) in outcome.err
         assert "Traceback" not in outcome.err
     assert project.journal.read_bytes() == content
-    assert not project.processes()
+    until(lambda: not project.processes())
 
 
 def test_a_journal_that_is_a_folder_is_refused(project: Project) -> None:
