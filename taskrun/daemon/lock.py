@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from taskrun.words.errors import DaemonError
+
 PATIENCE = 10  # tries: somebody who only asks holds the lock for an instant
 PAUSE = 0.02
 
@@ -40,7 +42,7 @@ class Lock:
         for attempt in range(tries):
             if attempt:
                 time.sleep(PAUSE)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = _open(path, os.O_RDWR | os.O_CREAT)
             if _locked(fd, fcntl.LOCK_EX) and _is_at(fd, path):
                 return cls(path, fd)
             os.close(fd)
@@ -67,7 +69,7 @@ class Lock:
 def holder(path: Path) -> Holder | None:
     """Returns who holds the lock on `path`, or None when nobody does."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = _open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
@@ -78,6 +80,15 @@ def holder(path: Path) -> Holder | None:
         return Holder()
     finally:
         os.close(fd)
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DaemonError(f"cannot use {path}, which must be a file of yours: {error.strerror}") from error
 
 
 def _locked(fd: int, how: int) -> bool:
