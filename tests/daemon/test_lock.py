@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from taskrun.daemon.lock import Holder, Lock, holder
+from taskrun.words.errors import DaemonError
 
 ROOT = Path(__file__).parents[2]
 CONTENDER = """
@@ -132,7 +133,7 @@ def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "daemon.lock").symlink_to(precious)
     try:
         Lock.take(tmp_path / "daemon.lock")
-    except OSError:
+    except DaemonError:
         assert precious.read_text() == "precious"
     else:
         raise AssertionError("the link was followed")
