@@ -3,12 +3,14 @@
 Importing this module and what it imports is all that a warm command pays for.
 """
 
+import gc
 import os
 import sys
 
-from taskrun.cli.thin import hand_over
+from taskrun.cli.thin import INTERRUPTED, hand_over
 
 HERE = "taskrun.cli.here"  # imported when it is needed: it takes longer than a warm daemon's whole answer
+LOCAL = "--local"  # user code runs in this process
 
 
 def main() -> None:
@@ -16,11 +18,35 @@ def main() -> None:
     argv, intent = sys.argv[1:], os.urandom(12).hex()
     try:
         code = hand_over(argv, intent)
-    except KeyboardInterrupt:
-        code = 130
-    if code is not None:
-        os._exit(code)  # everything is written, and there is nothing to tidy up
-    sys.exit(__import__(HERE, fromlist=["perform"]).perform(argv, intent))
+        if code is None:
+            code = _here(argv, intent)
+    except KeyboardInterrupt:  # before a command was under way
+        code = INTERRUPTED
+    if LOCAL in argv:
+        sys.exit(code)
+    _leave(code)
+
+
+def _here(argv: list[str], intent: str) -> int:
+    """Imports what it takes and executes the command line. Neither garbage nor TLS is worth looking at meanwhile."""
+    gc.disable()
+    without = [] if LOCAL in argv else ["ssl"]  # asyncio can do without
+    sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]
+    here = __import__(HERE, fromlist=["perform"])
+    for name in without:
+        del sys.modules[name]
+    gc.enable()
+    return int(here.perform(argv, intent))
+
+
+def _leave(code: int) -> None:
+    """Ends the process without tidying up, which takes as long as starting did: everything is written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+    os._exit(code)
 
 
 if __name__ == "__main__":

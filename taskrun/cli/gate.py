@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from taskrun.cli.offline import Offline
+from taskrun.cli.late import OFFLINE, load
 from taskrun.cli.session import Caller
 from taskrun.daemon.client import Client
 from taskrun.daemon.launch import find_holder
@@ -29,7 +29,10 @@ class Direct:
 
     async def reader(self, config: Config) -> Caller:
         """Returns the daemon when it runs, else the journal."""
-        return await self.daemon(config, False) if find_holder(config) else Offline(config)
+        if find_holder(config):
+            return await self.daemon(config, False)
+        journal: Caller = load(OFFLINE).Offline(config)  # SQLite is loaded for nobody else
+        return journal
 
 
 class Daemon:

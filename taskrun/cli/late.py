@@ -35,11 +35,24 @@ COMMANDS = {  # the command line's words, in the order of the help, and the modu
 }
 HIDDEN = frozenset({"ps", "_complete"})
 LOCAL = "local"  # the engine in this process, for `run --local` alone
+OFFLINE = "offline"  # the journal, where no daemon runs
+SCHEDULES = "schedules"
+CONSOLE = "console"  # of rich: a pipe is written to without it
 
 
 def load(module: str) -> ModuleType:
     """Returns a module of the command by its name below `taskrun.cli`."""
     return import_module(f"taskrun.cli.{module}")
+
+
+def load_rich(module: str) -> ModuleType:
+    """Returns a module of rich by its name."""
+    return import_module(f"rich.{module}")
+
+
+def load_engine(module: str) -> ModuleType:
+    """Returns a module of the engine by its name."""
+    return import_module(f"taskrun.engine.{module}")
 
 
 @cache

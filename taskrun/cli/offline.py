@@ -10,10 +10,12 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from taskrun.cli.late import SCHEDULES, load_engine
 from taskrun.engine import views
 from taskrun.stores.base import Tx
 from taskrun.stores.sqlite import SqliteStorage
@@ -34,6 +36,7 @@ class Offline:
             "find": self._find,
             "show": self._show,
             "logs": self._logs,
+            "schedule": self._schedule,
         }
 
     async def call(self, op: str, **params: Any) -> Any:
@@ -69,6 +72,9 @@ class Offline:
 
     def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
         return self._read(lambda tx: views.page_logs(tx, run, after, limit), [])
+
+    def _schedule(self) -> Any:
+        return self._read(lambda tx: load_engine(SCHEDULES).schedule_views(tx, time.time()), [])
 
     def _with_pauses(self, described: Any) -> Any:
         paused = self._read(lambda tx: tx.facts("paused:"), {})

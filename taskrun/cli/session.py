@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import cached_property
-from typing import Any, Protocol
-
-from rich.console import RenderableType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taskrun.cli.screens.look import Look, printed
 from taskrun.cli.terminal import Terminal
 from taskrun.cli.visible import to_json
 from taskrun.words.config import Config, find, load
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 class Caller(Protocol):

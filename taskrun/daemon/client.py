@@ -7,7 +7,7 @@ with `DaemonError`; whoever wants to go on connects again and resumes by its cur
 from __future__ import annotations
 
 import itertools
-import secrets
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -153,4 +153,4 @@ class Client:
 
 def new_intent() -> str:
     """Returns a key for one trigger, under which a repeated request finds the same run."""
-    return secrets.token_hex(12)
+    return os.urandom(12).hex()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from importlib.resources import files
+from pathlib import Path
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-_HERE = files("taskrun.stores")
+_HERE = Path(__file__).parent
 
 
 def named_queries(file: str) -> dict[str, str]:

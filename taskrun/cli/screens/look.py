@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import StringIO
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
 from rich.text import Text
+
+from taskrun.cli.late import CONSOLE, load_rich
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 GAP = 2
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -108,7 +112,7 @@ def widest(rows: Sequence[Sequence[Text]]) -> list[int]:
 def printed(renderable: RenderableType, look: Look) -> str:
     """Returns what a terminal of that look is sent."""
     file = StringIO()
-    console = Console(
+    console = load_rich(CONSOLE).Console(
         file=file,
         width=max(look.width, 20),
         height=1000,
@@ -124,6 +128,17 @@ def printed(renderable: RenderableType, look: Look) -> str:
     console.print(renderable)
     text = file.getvalue()
     return text if look.utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
+
+
+def hanging(head: Text, body: Sequence[Text], look: Look) -> Text:
+    """Returns text behind a head, wrapped between words so that it never runs below the head."""
+    indent = cell_len(head.plain)
+    width = max(look.width - indent, 20)
+    console = load_rich(CONSOLE).Console(width=width, file=StringIO(), _environ={})
+    lines = [line for text in body for line in text.wrap(console, width)]
+    for line in lines:
+        line.rstrip()
+    return Text("\n" + " " * indent).join([head.append_text(lines[0]), *lines[1:]] if lines else [head])
 
 
 def stacked(lines: Sequence[Text]) -> Text:
