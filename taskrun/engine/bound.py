@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from taskrun.declarations.calls import caller
 from taskrun.declarations.job import Event, Job
@@ -17,6 +17,7 @@ from taskrun.words.codec import encode
 from taskrun.words.errors import JobNotFound, NotFound, PipeNotFound
 
 B = TypeVar("B")
+L = TypeVar("L", bound=Callable[[Event], Any])
 
 
 class Home(Protocol):
@@ -78,11 +79,19 @@ class BoundJob:
         data = encode(self._job.gather(args, fields), f"input of {self.name}")
         return await self._home.core.cancel_runs(self.name, data)
 
-    def on(self, kind: str, callback: Callable[[Event], Any] | None = None) -> Any:
+    @overload
+    def on(self, kind: str, callback: L) -> L: ...
+    @overload
+    def on(self, kind: str, callback: None = None) -> Callable[[L], L]: ...
+    def on(self, kind: str, callback: Any = None) -> Any:
         """Calls `callback(event)` for this job's `kind` of event; as a decorator without `callback`."""
         return self._job.on(kind, callback)
 
-    def once(self, kind: str, callback: Callable[[Event], Any]) -> Any:
+    @overload
+    def once(self, kind: str, callback: L) -> L: ...
+    @overload
+    def once(self, kind: str, callback: None = None) -> Callable[[L], L]: ...
+    def once(self, kind: str, callback: Any = None) -> Any:
         """Like `on`, for the next event only."""
         return self._job.once(kind, callback)
 

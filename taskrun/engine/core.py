@@ -7,6 +7,7 @@ driven by a `Queue` or by the daemon's server; every executor reaches it through
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ from taskrun.engine.waiters import Waiters
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store, Tx
 from taskrun.words.clock import Clock, SystemClock
-from taskrun.words.errors import JobNotFound, PipeNotFound, RunEnded, RunNotEnded, RunNotFound
+from taskrun.words.errors import EngineLost, JobNotFound, PipeNotFound, RunEnded, RunNotEnded, RunNotFound
 from taskrun.words.records import UNFINISHED, LogLine, Run, RunFilter, Step
 
 T = TypeVar("T")
@@ -406,7 +407,9 @@ class Core:
             more = ledger.fire(book)
             return book.now if more else book.tx.next_due(self.lease.id)
 
-        upcoming = await self.ledgers.do(act)
+        upcoming: float | None = None
+        with contextlib.suppress(EngineLost):  # it will look again under its new id
+            upcoming = await self.ledgers.do(act)
         self.schedules.fire()
         return min((moment for moment in (upcoming, self.schedules.next()) if moment is not None), default=None)
 
@@ -434,10 +437,10 @@ class Core:
             self._waiters.tell(run)
 
     async def _bury_the_dead(self) -> None:
-        engines = await self.read(lambda tx: tx.engines())
-        for engine in engines:
-            if self.lease.dead(engine):
-                await self.ledgers.do(lambda book, e=engine: ledger.take_over(book, e.id, self._blame))  # type: ignore[misc]
+        with contextlib.suppress(EngineLost):  # it was taken for dead itself
+            for engine in await self.read(lambda tx: tx.engines()):
+                if self.lease.dead(engine):
+                    await self.ledgers.do(lambda book, e=engine: ledger.take_over(book, e.id, self._blame))  # type: ignore[misc]
 
     def _lost(self) -> None:
         """Gives up everything it held, since another engine has it now, and goes on under a new id."""
@@ -452,6 +455,7 @@ class Core:
             await self.lease.acquire(self.journal)
             self.dispatch.open = True
             self.dispatch.claim()
+            self._timers.at(0.0)
 
     async def _let_go(self) -> None:
         """Releases what is still held, for the next start or another engine."""

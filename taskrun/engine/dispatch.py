@@ -85,7 +85,8 @@ class Dispatch:
         return None
 
     def forget(self) -> None:
-        """Forgets all attempts: another engine has their runs."""
+        """Forgets all attempts, and the claim under way: another engine has their runs."""
+        self._claiming = False
         for resident in list(self.residents.values()):
             self._drop(resident)
 

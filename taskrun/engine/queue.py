@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from datetime import datetime, timedelta
 from functools import partial
 from types import ModuleType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from taskrun.declarations.job import Event, Job
 from taskrun.declarations.pipe import Pipe
@@ -29,6 +29,7 @@ from taskrun.words.errors import JournalUnavailable
 from taskrun.words.records import RunFilter, Status
 
 T = TypeVar("T", bound="Queue")
+L = TypeVar("L", bound=Listener)
 
 
 class Queue:
@@ -185,7 +186,11 @@ class Queue:
 
     # ---- events
 
-    def on(self, kind: str, callback: Listener | None = None) -> Any:
+    @overload
+    def on(self, kind: str, callback: L) -> L: ...
+    @overload
+    def on(self, kind: str, callback: None = None) -> Callable[[L], L]: ...
+    def on(self, kind: str, callback: Any = None) -> Any:
         """Calls `callback(event)` for every job's `kind` of event; as a decorator without `callback`."""
         if callback is None:
             return lambda fn: (self.on(kind, fn), fn)[1]
@@ -210,7 +215,9 @@ class Queue:
             JournalUnavailable: the queue is not running.
         """
         if self._core is None:
-            raise JournalUnavailable("the queue is not running: use it within `async with`, or after `await queue.start()`")
+            raise JournalUnavailable(
+                "the queue is not running: use it within `async with`, or after `await queue.start()`"
+            )
         return self._core
 
     @property

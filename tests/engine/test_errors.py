@@ -119,8 +119,13 @@ async def test_odd_errors_of_a_step_are_its_failure_and_nothing_else(error: Call
 
 @pytest.mark.parametrize(
     "error",
-    [Unspeakable, lambda: SystemExit(3), lambda: KeyboardInterrupt(), lambda: BaseException("base")]
-    + [lambda: ExceptionGroup("many", [ValueError("a")])],
+    [
+        Unspeakable,
+        lambda: SystemExit(3),
+        lambda: KeyboardInterrupt(),
+        lambda: BaseException("base"),
+        lambda: ExceptionGroup("many", [ValueError("a")]),
+    ],
     ids=["str", "exit", "interrupt", "base", "group"],
 )
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])

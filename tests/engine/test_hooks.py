@@ -8,10 +8,9 @@ import logging
 import pytest
 
 from taskrun import Event, job, run, sleep
+from taskrun.declarations.options import Options
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
-
-KINDS = ("trigger", "start", "success", "failure", "error", "cancel", "settled")
 
 
 class Diary:
@@ -27,14 +26,22 @@ class Diary:
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 
-    def hooks(self) -> dict[str, Diary]:
-        return {f"on_{kind}": self for kind in KINDS}
+    def hooks(self) -> Options:
+        return {
+            "on_trigger": self,
+            "on_start": self,
+            "on_success": self,
+            "on_failure": self,
+            "on_error": self,
+            "on_cancel": self,
+            "on_settled": self,
+        }
 
 
 async def test_a_success_is_trigger_start_success_settled(storage: Store) -> None:
     diary = Diary()
 
-    @job(**diary.hooks())  # type: ignore[arg-type]
+    @job(**diary.hooks())
     async def handler(number: int) -> int:
         return number + 1
 
@@ -50,7 +57,9 @@ async def test_a_success_is_trigger_start_success_settled(storage: Store) -> Non
 async def test_a_failure_tells_every_failed_attempt(storage: Store) -> None:
     diary = Diary()
 
-    @job(retry=1, backoff="1m", **diary.hooks())  # type: ignore[arg-type]
+    options: Options = {"retry": 1, "backoff": "1m", **diary.hooks()}
+
+    @job(**options)
     async def handler() -> None:
         raise LookupError("no")
 
@@ -65,7 +74,7 @@ async def test_a_failure_tells_every_failed_attempt(storage: Store) -> None:
 async def test_a_cancel_tells_its_reason() -> None:
     diary = Diary()
 
-    @job(**diary.hooks())  # type: ignore[arg-type]
+    @job(**diary.hooks())
     async def handler() -> None:
         await sleep("1h")
 
@@ -81,7 +90,7 @@ async def test_a_cancel_tells_its_reason() -> None:
 async def test_a_replay_is_no_second_start(storage: Store) -> None:
     diary = Diary()
 
-    @job(**diary.hooks())  # type: ignore[arg-type]
+    @job(**diary.hooks())
     async def handler() -> None:
         await sleep("1d")
 

@@ -74,7 +74,7 @@ async def test_coroutines_with_several_steps_each_are_branches(storage: Store) -
         return [first, await run("second", work, f"{name}2", turns)]
 
     @job
-    async def handler() -> list[list[Any]]:
+    async def handler() -> tuple[list[Any], list[Any]]:
         found = await asyncio.gather(branch("a", 20), branch("b", 0))
         await sleep("1d")
         return found
@@ -82,7 +82,7 @@ async def test_coroutines_with_several_steps_each_are_branches(storage: Store) -
     async with TestQueue(jobs=[handler], storage=storage) as queue:
         handle = await queue.jobs.handler.start()
         await queue.advance("1d")
-        assert await handle.result() == [["a1", "a2"], ["b1", "b2"]]
+        assert await handle.result() == (["a1", "a2"], ["b1", "b2"])
         assert await keys(handle) == ["1/first", "1/second", "2/first", "2/second"]
         assert sorted(work.calls) == ["a1", "a2", "b1", "b2"]
 
@@ -128,7 +128,7 @@ async def test_branches_that_sleep_go_on_apart() -> None:
         return str(await run("after", work, f"{name} after"))
 
     @job
-    async def handler() -> list[str]:
+    async def handler() -> tuple[str, str]:
         return await asyncio.gather(branch("a", 3), branch("b", 1))
 
     async with TestQueue(jobs=[handler]) as queue:
@@ -136,7 +136,7 @@ async def test_branches_that_sleep_go_on_apart() -> None:
         await queue.advance("2h")
         assert work.calls == ["a before", "b before", "b after"]
         await queue.advance("1h")
-        assert await handle.result() == ["a after", "b after"]
+        assert await handle.result() == ("a after", "b after")
         assert len(work.calls) == 4
 
 
@@ -204,8 +204,8 @@ async def test_the_order_of_completion_is_kept_on_replay(storage: Store, how: st
         tasks = [asyncio.ensure_future(call) for call in calls]
         order: list[str] = []
         if how == "as_completed":
-            for done in asyncio.as_completed(tasks):
-                order.append(await done)
+            for next_done in asyncio.as_completed(tasks):
+                order.append(await next_done)
         elif how == "list":
             for task in tasks:
                 task.add_done_callback(lambda done: order.append(done.result()))

@@ -228,7 +228,7 @@ async def test_branches_of_a_paused_run_are_all_held() -> None:
         return [await run("first", flow, f"{name}1"), await run("second", flow, f"{name}2")]
 
     @job
-    async def handler() -> list[list[str]]:
+    async def handler() -> tuple[list[str], list[str]]:
         return await asyncio.gather(branch("a"), branch("b"))
 
     async with TestQueue(jobs=[handler]) as queue:
@@ -240,7 +240,7 @@ async def test_branches_of_a_paused_run_are_all_held() -> None:
         assert await handle.status() == "paused"
         assert flow.begun == ["a1", "b1"]
         await handle.resume()
-        assert await handle.result() == [["a1", "a2"], ["b1", "b2"]]
+        assert await handle.result() == (["a1", "a2"], ["b1", "b2"])
 
 
 async def test_pause_and_resume_of_an_ended_run_are_refused(storage: Store) -> None:

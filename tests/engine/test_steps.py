@@ -163,7 +163,7 @@ async def test_sleep_until_a_moment_and_one_that_is_past() -> None:
 async def test_a_wrong_duration_names_the_units() -> None:
     for wrong in ("5", -1, float("nan"), "soon"):
         with pytest.raises(ValueError, match="ms"):
-            sleep(wrong)  # type: ignore[arg-type]
+            _ = sleep(wrong)
 
 
 async def test_recorded_values_are_the_same_on_replay(storage: Store) -> None:
@@ -253,8 +253,8 @@ def test_wrong_calls_are_said_at_once() -> None:
     async def fetch() -> None: ...
 
     with pytest.raises(TypeError, match="name of a step"):
-        run(fetch, fetch)  # type: ignore[arg-type]
+        run(fetch, fetch)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="passes a coroutine"):
-        run("fetch", fetch())  # type: ignore[arg-type]
+        run("fetch", fetch())  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="needs a function"):
-        run("fetch", 5)  # type: ignore[arg-type]
+        run("fetch", 5)  # type: ignore[call-overload]

@@ -1,0 +1,163 @@
+"""Several queues on one storage: each run is executed by one of them, and a lost one writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from taskrun import Concurrency, Job, MemoryStorage, Queue, RunCancelled, SqliteStorage, job, run, sleep
+from taskrun.engine import ledger
+from taskrun.stores.base import Store
+from taskrun.testing import TestQueue
+
+Open = Callable[[], Store]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Gives each queue its own way to one journal: the same object in memory, another connection on disk."""
+    memory = MemoryStorage()
+    if request.param == "memory":
+        return lambda: memory
+    return lambda: SqliteStorage(tmp_path / "journal.db", synchronous="normal")
+
+
+def pair(shared: Open, *jobs: Job) -> tuple[Queue, Queue]:
+    return Queue(jobs=jobs, storage=shared()), Queue(jobs=jobs, storage=shared())
+
+
+async def test_each_run_is_executed_by_one_of_two_queues(shared: Open) -> None:
+    executed: list[int] = []
+
+    @job
+    async def handler(number: int) -> int:
+        await run("work", executed.append, number)
+        await run("again", asyncio.sleep, 0)
+        return number
+
+    one, two = pair(shared, handler)
+    async with one, two:
+        handles = [await (one, two)[number % 2].jobs.handler.start(number=number) for number in range(20)]
+        assert [await handle.result(timeout=20) for handle in handles] == list(range(20))
+    assert sorted(executed) == list(range(20))
+
+
+async def test_a_queue_executes_what_another_without_the_job_has_triggered(shared: Open) -> None:
+    @job
+    async def handler() -> str:
+        return "done"
+
+    @job
+    async def asks() -> str:
+        return "asked"
+
+    async with Queue(jobs=[asks], storage=shared()) as one, Queue(jobs=[handler], storage=shared()) as two:
+        handle = await two.jobs.handler.start()
+        assert await (await one.get(handle.id)).result(timeout=10) == "done"
+
+
+async def test_a_run_is_cancelled_and_paused_through_any_of_the_queues(shared: Open) -> None:
+    @job
+    async def handler() -> None:
+        await sleep("1h")
+
+    async with Queue(jobs=[handler], storage=shared()) as one, Queue(storage=shared()) as two:
+        first, second = await one.jobs.handler.start(), await one.jobs.handler.start()
+        assert await (await two.get(first.id)).cancel("from afar") is True
+        with pytest.raises(RunCancelled, match="from afar"):
+            await first.result(timeout=10)
+        await (await two.get(second.id)).pause()
+        async with asyncio.timeout(10):
+            while await second.status() != "paused":
+                await asyncio.sleep(0.01)
+
+
+async def test_a_limit_holds_over_all_queues(shared: Open) -> None:
+    active: list[int] = []
+    most: list[int] = []
+
+    async def work(number: int) -> None:
+        active.append(number)
+        most.append(len(active))
+        await asyncio.sleep(0.002)
+        active.remove(number)
+
+    @job(concurrency=Concurrency("shared", 2))
+    async def handler(number: int) -> None:
+        await run("work", work, number)
+
+    one, two = pair(shared, handler)
+    async with one, two:
+        handles = [await (one, two)[number % 2].jobs.handler.start(number=number) for number in range(12)]
+        await asyncio.gather(*(handle.result(timeout=20) for handle in handles))
+    assert max(most) == 2
+
+
+async def test_a_run_left_by_close_is_taken_by_the_other_queue(shared: Open) -> None:
+    where: list[str] = []
+    go = asyncio.Event()
+
+    async def work() -> None:
+        where.append("begun")
+        await go.wait()
+
+    @job
+    async def handler() -> str:
+        await run("work", work)
+        return "done"
+
+    one, two = Queue(jobs=[handler], storage=shared()), Queue(jobs=[handler], storage=shared())
+    await one.start()
+    handle = await one.jobs.handler.start()
+    async with asyncio.timeout(10):
+        while not where:
+            await asyncio.sleep(0.01)
+    async with two:
+        await one.close(grace=0)
+        go.set()
+        assert await (await two.get(handle.id)).result(timeout=10) == "done"
+    assert where == ["begun", "begun"]
+
+
+async def test_an_engine_that_lost_its_lease_writes_nothing_and_goes_on_under_a_new_id() -> None:
+    storage, went_on = MemoryStorage(), asyncio.Event()
+    by: list[str] = []
+
+    def worker(name: str) -> Job:
+        async def work() -> str:
+            by.append(name)
+            if name == "slow":
+                await went_on.wait()
+            return name
+
+        @job(name="handler")
+        async def handler() -> str:
+            return await run("work", work)
+
+        return handler
+
+    @job
+    async def rest() -> str:
+        await sleep("1h")
+        return "rested"
+
+    async with TestQueue(jobs=[worker("slow"), rest], storage=storage) as slow:
+        handle = await slow.jobs.handler.start()
+        await slow.settle()
+        lost = slow.core.lease.id
+        async with TestQueue(jobs=[worker("quick")], storage=storage) as quick:
+            await quick.core.ledgers.do(lambda book: ledger.take_over(book, lost, blame=True))
+            went_on.set()
+            taken = await quick.get(handle.id)
+            assert await taken.result(timeout=10) == "quick"
+            [step] = await taken.steps()
+            assert (step.output, by) == ("quick", ["slow", "quick"])
+        await slow.settle()
+        assert slow.core.lease.id != lost
+        assert await slow.jobs.handler.run() == "slow"
+        resting = await slow.jobs.rest.start()
+        await slow.advance("1h")
+        assert await resting.status() == "succeeded"
