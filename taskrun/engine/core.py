@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,16 +21,18 @@ from taskrun.engine.book import Book
 from taskrun.engine.bus import Bus, Change, Lagged, LogAdded, RunChanged, StepChanged
 from taskrun.engine.dispatch import Dispatch
 from taskrun.engine.hooks import Hooks
+from taskrun.engine.jobs import Jobs
 from taskrun.engine.journal import Journal
 from taskrun.engine.lease import Lease
 from taskrun.engine.ledgers import Ledgers
 from taskrun.engine.logs import Logs
 from taskrun.engine.retention import Retention
 from taskrun.engine.routing import Routing
-from taskrun.engine.schedules import Entry, Schedules, schedule_views
+from taskrun.engine.schedules import Schedules
 from taskrun.engine.timers import Timers
 from taskrun.engine.trigger import Trigger, admit, new_id, start_again, start_child
 from taskrun.engine.waiters import Waiters
+from taskrun.engine.why import why
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store, Tx
 from taskrun.words.clock import Clock, SystemClock
@@ -84,6 +86,7 @@ class Core:
         self._waiters = Waiters()
         self._timers = Timers(self.clock, self._fire)
         self.schedules = Schedules(self.ledgers, self.dispatch, self.clock, timezone, self._timers.at)
+        self.jobs = Jobs(self.ledgers, self.dispatch)
         self._blame = blame
         self._duties: list[asyncio.Task[None]] = []
         self.ledgers.followers += [
@@ -186,19 +189,6 @@ class Core:
         event = await self.ledgers.do(lambda book: waits.emit(book, f"pipe:{pipe}", new_id(), checked))
         return event.id
 
-    async def schedule(self, entries: Iterable[Entry]) -> None:
-        """Takes on the schedules of the configuration, in place of those that it had before.
-
-        Raises:
-            DefinitionError: an expression or a time zone is wrong; nothing changes then.
-        """
-        await self.schedules.set(entries)
-
-    async def schedule_views(self) -> list[dict[str, Any]]:
-        """Returns all schedules, as `taskrun schedule --json` does."""
-        now = self.clock.now()
-        return await self.read(lambda tx: schedule_views(tx, now))
-
     async def get(self, run_id: str) -> Run:
         """Returns a run.
 
@@ -291,6 +281,15 @@ class Core:
             RunEnded: it has ended.
         """
         return await self._change(run_id, lambda book, run: ledger.resume(book, run))
+
+    async def why(self, run_id: str) -> dict[str, Any]:
+        """Returns why a run is not running or not finished, as `taskrun why --json` does.
+
+        Raises:
+            RunNotFound: no run of this id.
+        """
+        known = self.dispatch.known(self.lease.id)
+        return await self.read(lambda tx: why(tx, run_id, known))
 
     async def retry(self, run_id: str, from_step: str | None = None) -> Run:
         """Starts an ended run anew, keeping the finished steps before `from_step` (or all); returns the new run.

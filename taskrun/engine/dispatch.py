@@ -16,6 +16,7 @@ from taskrun.engine import messages as m
 from taskrun.engine.book import Book
 from taskrun.engine.ledgers import Ledgers
 from taskrun.engine.resident import Resident
+from taskrun.engine.why import Known
 from taskrun.words.clock import Clock
 from taskrun.words.records import Run, Status, Step
 
@@ -234,6 +235,12 @@ class Dispatch:
             resident = self.residents.get(run.id)
             if run.pause is not None and resident is not None:
                 resident.peer.tell(m.Pause(run=run.id))
+
+    def known(self, engine: str) -> Known:
+        """Returns what only this engine knows of why a run does not run."""
+        limit = None if self._concurrency >= UNLIMITED else self._concurrency
+        executing = [resident.run for resident in self.residents.values() if resident.placed]
+        return Known(self._clock.now(), engine, limit, executing, list(self._jobs), dict(self.blocked))
 
     def expect(self, step: Step) -> None:
         """Keeps that an attempt waits."""

@@ -197,6 +197,8 @@ def _fire_run(book: Book, run: Run) -> None:
     if run.deadline is not None and run.deadline <= book.now:
         book.save(replace(run, deadline=None))
         cancel(book, run.id, "timeout")
+    elif run.started_at is None and book.tx.get(f"paused:{run.job}") is not None:
+        book.save(transitions.hold(run, "job"))
     elif run.status is Status.SCHEDULED and run.wake_at is not None:
         lanes.fire(book, run)
 

@@ -75,7 +75,7 @@ def release(book: Book, run: Run) -> None:
 
 
 def _give(book: Book, step: Step) -> Step:
-    terms, place = _terms(step), _place(step)
+    terms, place = terms_of(step), place_of(step)
     if terms.period is not None:
         starts = _starts(book, place).plus(book.now, terms.limit)
         book.tx.put(f"{STARTS}{place}", msgspec.json.encode(starts).decode())
@@ -84,7 +84,7 @@ def _give(book: Book, step: Step) -> Step:
 
 def _opens(book: Book, step: Step) -> float | None:
     """Returns when a step may have its place: None now, infinity when another one ends."""
-    terms, place = _terms(step), _place(step)
+    terms, place = terms_of(step), place_of(step)
     if terms.period is not None:
         return rolling_opens(_starts(book, place).at, terms.limit, terms.period, book.now)
     held = len(book.tx.waiting_steps(f"{HOLDS}{place}", terms.limit))
@@ -105,9 +105,11 @@ def _starts(book: Book, place: str) -> Starts:
     return Starts() if text is None else msgspec.json.decode(text, type=Starts)
 
 
-def _terms(step: Step) -> Concurrency:
+def terms_of(step: Step) -> Concurrency:
+    """Returns the limit of a step that asks for its place."""
     return msgspec.json.decode(step.match or "", type=Concurrency)
 
 
-def _place(step: Step) -> str:
+def place_of(step: Step) -> str:
+    """Returns the id of a step's place."""
     return (step.topic or "").partition(":")[2]

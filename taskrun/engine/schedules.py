@@ -109,6 +109,11 @@ class Schedules:
         """
         await self._take(FILE, list(entries), None)
 
+    async def views(self) -> list[dict[str, Any]]:
+        """Returns all schedules of the journal, as `taskrun schedule --json` does."""
+        now = self._clock.now()
+        return await self._ledgers.do(lambda book: schedule_views(book.tx, now))
+
     async def close(self) -> None:
         """Fires nothing any more."""
         for task in self._tasks:

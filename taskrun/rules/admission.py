@@ -197,7 +197,8 @@ def _delayed(run: Run, start: float, now: float) -> Run:
 
 
 def _held(run: Run, paused: bool) -> Run:
-    return replace(run, status=Status.PAUSED, reason="job") if paused else run
+    """Holds a run whose job is paused; one that waits for its moment is held when that has come, so that bursts stay whole."""
+    return replace(run, status=Status.PAUSED, reason="job") if paused and run.status is Status.QUEUED else run
 
 
 def _json(value: object) -> str:

@@ -167,14 +167,14 @@ async def test_schedules_of_the_configuration_can_change_while_it_runs(storage: 
 
     async with TestQueue([backup], storage=storage, start=START) as queue:
         done = Log(queue)
-        await queue.core.schedule([entry("/a"), entry("/b")])
+        await queue.core.schedules.set([entry("/a"), entry("/b")])
         await queue.advance("1h")
-        await queue.core.schedule([entry("/b"), entry("/c", "30 * * * *")])
+        await queue.core.schedules.set([entry("/b"), entry("/c", "30 * * * *")])
         await queue.advance("1h")
         assert sorted(done.what[:2]) == ["/a", "/b"]
         assert done.entries[2:] == [(5400.0, "/c"), (7200.0, "/b")]
-        with pytest.raises(DefinitionError, match='backup.*minute field "61"'):
-            await queue.core.schedule([entry("/d", "61 * * * *")])
+        with pytest.raises(DefinitionError, match=r'backup.*minute field "61"'):
+            await queue.core.schedules.set([entry("/d", "61 * * * *")])
         await queue.advance("1h")
         assert done.what[4:] == ["/c", "/b"]
 
@@ -188,7 +188,7 @@ async def test_a_schedule_whose_input_is_refused_is_logged_and_tried_at_its_next
 
     async with TestQueue([backup], start=START) as queue:
         done = Log(queue)
-        await queue.core.schedule([Entry(job="backup", cron="0 * * * *")])
+        await queue.core.schedules.set([Entry(job="backup", cron="0 * * * *")])
         await queue.advance("2h")
         assert done.what == []
     assert caplog.text.count("could not start backup") == 2
@@ -199,7 +199,7 @@ async def test_the_schedules_are_shown_with_their_next_and_last_slot(storage: St
     async def tick() -> None: ...
 
     async with TestQueue([tick], storage=storage, start=START) as queue:
-        [before] = await queue.core.schedule_views()
+        [before] = await queue.core.schedules.views()
         assert before == {
             "job": "tick",
             "cron": "0 * * * *",
@@ -210,8 +210,8 @@ async def test_the_schedules_are_shown_with_their_next_and_last_slot(storage: St
             "last_status": None,
         }
         await queue.advance("1h")
-        [after] = await queue.core.schedule_views()
-        run = [run async for run in queue.runs()][0]
+        [after] = await queue.core.schedules.views()
+        run = await anext(queue.runs())
         assert (after["next"], after["last"]) == ("2026-03-01T02:00:00.000+00:00", "2026-03-01T01:00:00.000+00:00")
         assert (after["last_run"], after["last_status"]) == (run.id, "succeeded")
 
@@ -228,5 +228,5 @@ async def test_a_schedule_that_the_code_no_longer_has_is_forgotten() -> None:
         await queue.settle()
     async with TestQueue([new], storage=storage, start=START) as queue:
         await queue.advance("3h")
-        assert await queue.core.schedule_views() == []
+        assert await queue.core.schedules.views() == []
         assert await counted(queue) == {}

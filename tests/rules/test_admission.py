@@ -92,8 +92,13 @@ def test_a_delay_that_is_over_is_none() -> None:
 
 
 def test_a_paused_job_records_and_holds() -> None:
+    run = admitted(paused=True).run
+    assert (run.status, run.reason) == (Status.PAUSED, "job")
+
+
+def test_what_has_a_moment_of_its_own_is_held_when_that_has_come() -> None:
     run = admitted(paused=True, delay_until=NOW + 5).run
-    assert (run.status, run.reason, run.wake_at) == (Status.PAUSED, "job", NOW + 5)
+    assert (run.status, run.reason, run.wake_at) == (Status.SCHEDULED, "delay", NOW + 5)
 
 
 # ---- key
