@@ -25,6 +25,7 @@ from taskrun.words.errors import DaemonError
 
 PATIENCE = 10.0  # seconds without an answer
 CHUNK = 262_144
+GREETING_PAUSES = (0.02, 0.1, 0.3)  # seconds before the next try to say hello
 
 
 class Disconnected(DaemonError):
@@ -50,6 +51,15 @@ class Client:
             DaemonError: it is not there, does not answer, or speaks another version.
             TaskrunError: why it could not start.
         """
+        for pause in GREETING_PAUSES:
+            try:
+                return cls._meet(config, autostart, timeout)
+            except Disconnected:  # it was dying: the next try finds, or makes, its successor
+                time.sleep(pause)
+        return cls._meet(config, autostart, timeout)
+
+    @classmethod
+    def _meet(cls, config: Config, autostart: bool, timeout: float) -> Client:
         connection = ensure_daemon(config, timeout) if autostart else find_daemon(config, timeout)
         try:
             return cls(connection, timeout)
