@@ -17,20 +17,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import msgspec
 
 from taskrun.daemon.connection import Connection
 from taskrun.daemon.counter import Counter
 from taskrun.daemon.crew import Crew
-from taskrun.daemon.desk import OPS, Desk, House
+from taskrun.daemon.desk import OPS, Desk, House, Op
 from taskrun.daemon.home import Home, home_of
 from taskrun.daemon.launch import READY
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
 from taskrun.daemon.place import bind, socket_path
 from taskrun.daemon.protocol import VERSION
+from taskrun.daemon.schedule_file import following
 from taskrun.daemon.streams import STREAMS
 from taskrun.daemon.worker_process import leash_free
 from taskrun.engine.core import Core
@@ -48,15 +49,31 @@ HOUSEKEEPING = 30.0
 logger = logging.getLogger(__name__)
 
 
+class Watcher(Protocol):
+    """What makes a daemon that of `taskrun watch`."""
+
+    def ops(self) -> dict[str, Op]:
+        """Returns what clients may ask of it."""
+        ...
+
+    async def watch(self, house: House, read_config: Callable[[], Config]) -> None:
+        """Watches until it is cancelled."""
+        ...
+
+
 class Daemon:
     """One project's daemon.
 
     Parameters:
         counter: executes command lines for thin clients, if there is one.
+        watcher: reloads the code when it changes, if there is one.
     """
 
-    def __init__(self, config: Config, lock: Lock, log: DaemonLog, counter: Counter | None) -> None:
+    def __init__(
+        self, config: Config, lock: Lock, log: DaemonLog, counter: Counter | None, watcher: Watcher | None
+    ) -> None:
         self._config = config
+        self._watcher = watcher
         self._counter = counter
         self._home = home_of(config)
         self._lock = lock
@@ -80,7 +97,8 @@ class Daemon:
             await self._wait_for_what_is_left()
             core = await stack.enter_async_context(self._running_core())
             crew = await stack.enter_async_context(self._running_crew(core))
-            desk = self._desk(core, crew)
+            await stack.enter_async_context(following(core.schedules, self._config.path, self._read_config))
+            desk = self._desk(stack, core, crew)
             self._open_counter(stack, desk)
             await stack.enter_async_context(self._listening(desk))
             logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
@@ -128,9 +146,13 @@ class Daemon:
     def _read_config(self) -> Config:
         return load(self._config.path, os.environ)
 
-    def _desk(self, core: Core, crew: Crew) -> Desk:
+    def _desk(self, stack: AsyncExitStack, core: Core, crew: Crew) -> Desk:
         house = House(core, crew, self._config.journal, lambda: self._holder, self._stop.set)
-        return Desk(house, {**OPS, **STREAMS})
+        if self._watcher is None:
+            return Desk(house, {**OPS, **STREAMS})
+        watching = asyncio.get_running_loop().create_task(self._watcher.watch(house, self._read_config))
+        stack.callback(watching.cancel)
+        return Desk(house, {**OPS, **STREAMS, **self._watcher.ops()})
 
     @asynccontextmanager
     async def _listening(self, desk: Desk) -> AsyncIterator[None]:
@@ -175,10 +197,18 @@ class Daemon:
 # ---- the process
 
 
-def serve(config: Config, *, foreground: bool, ready: Callable[[], None], counter: Counter | None = None) -> None:
+def serve(
+    config: Config,
+    *,
+    foreground: bool,
+    ready: Callable[[], None],
+    counter: Counter | None = None,
+    watcher: Watcher | None = None,
+) -> None:
     """Runs a project's daemon in this process until it is told to stop.
 
     Parameters:
+        watcher: reloads the code when it changes.
         counter: executes command lines for thin clients; without one they do it themselves.
         foreground: whether what it logs is also shown on standard error.
         ready: called once clients are answered.
@@ -196,7 +226,7 @@ def serve(config: Config, *, foreground: bool, ready: Callable[[], None], counte
     root.setLevel(logging.INFO)
     try:
         _allow_files()
-        asyncio.run(Daemon(config, lock, log, counter).serve(ready))
+        asyncio.run(Daemon(config, lock, log, counter, watcher).serve(ready))
     except Exception as error:
         logger.error("%s", error, exc_info=None if isinstance(error, TaskrunError) else error)
         raise

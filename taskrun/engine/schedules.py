@@ -27,12 +27,13 @@ from taskrun.rules.cron import CatchUp, CronRule
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Tx
 from taskrun.words.clock import Clock
-from taskrun.words.errors import DefinitionError
+from taskrun.words.errors import DefinitionError, InputInvalid, JobNotFound
 
 logger = logging.getLogger("taskrun.engine.schedules")
 FACT = "schedule:"  # fact `schedule:ORIGIN:JOB:DIGEST` is a `Kept`
 CODE, FILE = "code", "file"  # origins: `@job(cron=…)`, `[[schedule]]`
 PUNCTUAL = 60.0  # seconds: a slot that is no older is not missed, only late
+AGAIN = 1.0  # seconds until a slot is tried again that could not be used
 BURST = 100  # missed slots that one transaction makes up for
 
 
@@ -65,11 +66,12 @@ class Active:
     rule: CronRule
     seen: float = math.inf
     busy: bool = False  # its slot is being fired
+    pause: float = 0.0  # not to be tried again before this moment
 
     @property
     def next(self) -> float:
         """When it is to be fired next."""
-        return math.inf if self.busy else self.rule.next_after(self.seen) if self.seen < math.inf else math.inf
+        return math.inf if self.busy or self.seen == math.inf else max(self.rule.next_after(self.seen), self.pause)
 
 
 class Schedules:
@@ -100,6 +102,7 @@ class Schedules:
         """Takes on the schedules of an executor's jobs; those that they had before and have no longer are dropped."""
         entries = [msgspec.convert(cron, Entry) for cron in description.crons]
         await self._take(CODE, entries, description.names)
+        self._wake(self.next() or math.inf)  # those of the configuration have waited for their jobs
 
     async def set(self, entries: Iterable[Entry]) -> None:
         """Takes on the schedules of the configuration, in place of those that it had before.
@@ -122,14 +125,18 @@ class Schedules:
 
     def next(self) -> float | None:
         """Returns the moment of the next slot."""
-        moment = min((active.next for active in self._active.values()), default=math.inf)
+        moment = min((active.next for active in self._active.values() if self._has_job(active)), default=math.inf)
         return None if moment == math.inf else moment
+
+    def _has_job(self, active: Active) -> bool:
+        """Whether an executor has its job: until then its slots are left alone."""
+        return self._dispatch.peer_for(active.entry.job) is not None
 
     def fire(self) -> None:
         """Starts what is due."""
         now = self._clock.now()
         for key, active in self._active.items():
-            if active.next <= now and self._dispatch.open:
+            if active.next <= now and self._dispatch.open and self._has_job(active):
                 active.busy = True
                 task = asyncio.get_running_loop().create_task(self._fire(key, active))
                 self._tasks.add(task)
@@ -163,18 +170,22 @@ class Schedules:
             while more:
                 prepared = await self._prepared(entry)
                 active.seen, more = await self._ledgers.do(lambda book, p=prepared: _start(book, key, active, p))  # type: ignore[misc]
+        except Exception:  # such as the death of a worker: the slot is still to be used
+            logger.exception("the schedule %s could not start %s yet", entry.cron, entry.job)
+            active.pause = self._clock.now() + AGAIN
         finally:
             active.busy = False
         self._wake(active.next)
 
     async def _prepared(self, entry: Entry) -> Prepared | None:
-        """Asks the job's executor; what it refuses is logged, and the slot is used up."""
+        """Asks the job's executor; what that refuses is logged, and the slot is used up."""
         peer = self._dispatch.peer_for(entry.job)
+        if peer is None:
+            raise JobNotFound(f'no job "{entry.job}"')
         try:
-            return None if peer is None else await peer.ask(m.Prepare(job=entry.job, input=entry.input))
-        except asyncio.CancelledError:
-            raise
-        except Exception:
+            prepared: Prepared = await peer.ask(m.Prepare(job=entry.job, input=entry.input))
+            return prepared
+        except (InputInvalid, DefinitionError):
             logger.exception("the schedule %s could not start %s", entry.cron, entry.job)
             return None
 
