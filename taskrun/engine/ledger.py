@@ -226,7 +226,9 @@ def _let_go(book: Book, run: Run) -> None:
         death = WorkerCrashed(f"its execution killed its worker {run.crashes} times in a row")
         end(book, run, Status.FAILED, reason="crash loop", error=encode_error(death))
         return
-    book.save(transitions.release(run))
+    released = book.save(transitions.release(run))
+    if released.cancel is not None:  # it was asked for while the coroutine was taken down
+        _requeue_to_cancel(book, released)
     if run.status is not Status.WAITING or run.pause is not None:
         permits.release(book, run)
     lanes.leave(book, run)
