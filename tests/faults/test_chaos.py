@@ -113,7 +113,7 @@ def test_what_was_acknowledged_is_done_once_whoever_dies(project: Project, tmp_p
     project.jobs(JOBS)
     dice = random.Random(seed)
     log = tmp_path / "acknowledged"
-    stream = Stream(project, log, time.monotonic() + 10)
+    stream = Stream(project, log, time.monotonic() + 8)
     client = threading.Thread(target=stream.run)
     client.start()
     kills = worker_kills = 0
