@@ -46,7 +46,8 @@ Checking = Callable[[Session, Config], Awaitable[Check]]
 
 async def examine(session: Session) -> AsyncIterator[Check]:
     """Yields what each check finds; without a configuration there is nothing more to look at."""
-    yield _runtime()
+    yield Check("versions", True, f"taskrun {VERSION}, Python {platform.python_version()}")
+    yield _sqlite()
     try:
         config = session.config
     except ConfigError as error:
@@ -60,12 +61,12 @@ async def examine(session: Session) -> AsyncIterator[Check]:
             yield Check(name, False, str(error), "see what it says: taskrun daemon logs" if name == "daemon" else "")
 
 
-def _runtime() -> Check:
-    versions = f"taskrun {VERSION}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+def _sqlite() -> Check:
+    version = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info >= WAL_RESET_FIXED:
-        return Check("versions", True, versions)
-    note = "this SQLite can lose commits when several processes share a journal (the WAL-reset bug, fixed in 3.51.3)"
-    return Check("versions", True, f"{versions}; {note}; the daemon has the journal to itself and is not affected")
+        return Check("sqlite", True, version)
+    note = "has the WAL-reset bug (fixed in 3.51.3), which can bite when several processes share a journal"
+    return Check("sqlite", True, f"{version} {note}; the daemon has its journal to itself and is safe")
 
 
 async def _socket(session: Session, config: Config) -> Check:

@@ -6,6 +6,7 @@ Nothing found means that the shell offers files.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ from taskrun.words.records import ENDED, UNFINISHED, Status
 
 SHELLS = ("bash", "zsh", "fish")
 RUNS = 50  # that are offered
-ABOUT = 60  # characters of a description
+FILES = 200
+ABOUT = 70  # characters of a description
 FITTING: dict[str, list[str]] = {  # which runs a command is for; any, where nothing is said
     **dict.fromkeys(("cancel", "wait", "pause", "why"), sorted(UNFINISHED)),
     "resume": [Status.PAUSED],
@@ -123,7 +125,7 @@ async def _candidates(line: Line, session: Session) -> list[Candidate]:
 
 
 def _summary(command: Any) -> str:
-    return str(command.get_short_help_str(ABOUT))
+    return cut((command.help or "").partition("\n")[0], ABOUT)
 
 
 # ---- options
@@ -136,11 +138,7 @@ def _options(line: Line) -> list[Candidate]:
         if option.param_type_name == "option" and not option.hidden
         for name in (*option.opts, *option.secondary_opts)
         if name.startswith("--")
-    ] + ([] if "--help" in line.own.flags and _has_help(line.command) else [Candidate("--help", "Show the help.")])
-
-
-def _has_help(command: Any) -> bool:
-    return any("--help" in getattr(option, "opts", ()) for option in command.params)
+    ] + [Candidate("--help", "Show the help.")] * (not line.open)
 
 
 async def _fields(line: Line, session: Session) -> list[Candidate]:
@@ -265,6 +263,16 @@ async def _steps(line: Line, session: Session) -> list[Candidate]:
     return [Candidate(step["key"], f"{step['kind']} {step['status']}") for step in shown["steps"]]
 
 
+async def _files(line: Line, session: Session) -> list[Candidate]:
+    """Files whose content is meant, written `@file`; shells know nothing of them."""
+    folder, _, start = line.current.removeprefix("@").rpartition("/")
+    if not line.current.startswith("@"):
+        return []
+    near = sorted((session.facts.cwd / folder).glob(f"{glob.escape(start)}*"))[:FILES]
+    head = f"@{folder}/" if folder else "@"
+    return [Candidate(f"{head}{path.name}{'/' * path.is_dir()}") for path in near]
+
+
 async def _shells(line: Line, session: Session) -> list[Candidate]:
     return [Candidate(shell) for shell in SHELLS]
 
@@ -276,4 +284,5 @@ VALUES: dict[str, Callable[[Line, Session], Awaitable[list[Candidate]]]] = {
     "STATUS": _statuses,
     "STEP": _steps,
     "SHELL": _shells,
+    "@FILE": _files,
 }

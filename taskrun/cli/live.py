@@ -15,6 +15,8 @@ from rich.text import Text
 from taskrun.cli.screens.look import Look, clipped, printed
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"  # the other screen, which no scrollback belongs to
+HOME = "\x1b[H"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # one frame at once, where the terminal knows that
 REST_OF_LINE, REST_OF_SCREEN = "\x1b[K", "\x1b[J"
 FRAME = 0.1  # seconds between frames
@@ -64,15 +66,23 @@ class Sticky:
         size: asked at every frame, so that a resize needs no signal.
         look: of that screen.
         tail: whether the last lines are kept when there are too many for the screen, else the first.
+        full: whether the frame has the whole screen for itself until it is closed, so that a resize leaves nothing behind;
+            nothing can be printed above it then.
     """
 
     def __init__(
-        self, write: Callable[[str], None], size: Callable[[], tuple[int, int]], look: Look, tail: bool = False
+        self,
+        write: Callable[[str], None],
+        size: Callable[[], tuple[int, int]],
+        look: Look,
+        tail: bool = False,
+        full: bool = False,
     ) -> None:
         self._write = write
         self._size = size
         self._look = look
         self._tail = tail
+        self._full = full
         self._drawn: list[str] = []
         self._frame: list[Text] = []
         self._open = False
@@ -94,7 +104,8 @@ class Sticky:
         """Leaves the whole last frame where it is and gives the terminal back."""
         if not self._open:
             return
-        text = self._erased() + "".join(self._printed(line) + REST_OF_LINE + "\r\n" for line in self._frame)
+        start = LEAVE if self._full else self._erased()
+        text = start + "".join(self._printed(line) + REST_OF_LINE + "\r\n" for line in self._frame)
         self._write(BEGIN + text + REST_OF_SCREEN + END + SHOW)
         self._open, self._drawn = False, []
 
@@ -103,7 +114,7 @@ class Sticky:
         printed_lines = [self._printed(line) for line in lines]
         over = above.replace("\n", REST_OF_LINE + "\r\n")
         body = "\r\n".join(line + REST_OF_LINE for line in printed_lines)
-        start = self._erased() if self._open else HIDE
+        start = self._erased() if self._open else HIDE + (ENTER + HOME) * self._full
         self._write(BEGIN + start + over + body + REST_OF_SCREEN + END)
         self._drawn, self._open = [line.plain for line in lines], True
 
@@ -119,6 +130,8 @@ class Sticky:
 
     def _erased(self) -> str:
         """Goes back to where the last frame began, counting how a screen that is narrower by now has wrapped it."""
+        if self._full:
+            return HOME
         width = max(1, self._size()[0])
         rows = sum(max(1, -(-cell_len(line) // width)) for line in self._drawn)
         return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "")

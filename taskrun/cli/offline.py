@@ -37,6 +37,7 @@ class Offline:
             "show": self._show,
             "logs": self._logs,
             "schedule": self._schedule,
+            "why": self._why,
         }
 
     async def call(self, op: str, **params: Any) -> Any:
@@ -72,6 +73,11 @@ class Offline:
 
     def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
         return self._read(lambda tx: views.page_logs(tx, run, after, limit), [])
+
+    def _why(self, runs: list[str]) -> Any:
+        """Nothing goes on without a daemon, whatever else may hold it."""
+        cause = {"kind": "no-daemon", "text": "no daemon runs; start it: taskrun daemon start"}
+        return [{"id": run, "status": self._show(run)["status"], "causes": [cause]} for run in runs]
 
     def _schedule(self) -> Any:
         return self._read(lambda tx: load_engine(SCHEDULES).schedule_views(tx, time.time()), [])

@@ -131,6 +131,12 @@ class One(msgspec.Struct, frozen=True):
     run: str
 
 
+class Several(msgspec.Struct, frozen=True):
+    """`runs`: whole ids."""
+
+    runs: list[str]
+
+
 class Listing(msgspec.Struct, frozen=True):
     """Which runs; `since` is a Unix time, `before` the `seq` of the last run of the page before."""
 
@@ -203,8 +209,13 @@ async def logs(house: House, want: Lines) -> Any:
 
 
 async def schedule(house: House, want: Nothing) -> Any:
-    """The schedules; there are none yet."""
-    return []
+    """The schedules, the next one first."""
+    return await house.core.schedules.views()
+
+
+async def why(house: House, want: Several) -> Any:
+    """Why runs are not running or not finished, one answer each."""
+    return [await house.core.why(run) for run in want.runs]
 
 
 # ---- doing
@@ -238,9 +249,10 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """`by`: who wants it."""
+    """A `run`, or a `job` with all that it starts; `by`: who wants it."""
 
-    run: str
+    run: str | None = None
+    job: str | None = None
     by: str | None = None
 
 
@@ -282,13 +294,22 @@ async def cancel(house: House, want: Cancel) -> Any:
 
 
 async def pause(house: House, want: Pause) -> Any:
-    """Holds a run before its next step."""
-    return [views.run_view(await house.core.pause(want.run, want.by or "explicit"))]
+    """Holds a run before its next step, or what a job starts; answers with what changed."""
+    if want.job is not None:
+        await house.hands.ready()
+        return _changed(await house.core.jobs.pause(want.job, want.by or "explicit"))
+    return [views.run_view(await house.core.pause(want.run or "", want.by or "explicit"))]
 
 
-async def resume(house: House, want: One) -> Any:
-    """Lets a paused run go on."""
-    return [views.run_view(await house.core.resume(want.run))]
+async def resume(house: House, want: Pause) -> Any:
+    """Lets a paused run or job go on; answers with what changed."""
+    if want.job is not None:
+        return _changed(await house.core.jobs.resume(want.job))
+    return [views.run_view(await house.core.resume(want.run or ""))]
+
+
+def _changed(answer: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return [] if answer is None else [answer]
 
 
 async def retry(house: House, want: Retry) -> Any:
@@ -353,13 +374,14 @@ OPS = {
     "show": Op(One, show),
     "logs": Op(Lines, logs),
     "schedule": Op(Nothing, schedule),
+    "why": Op(Several, why),
     "start": Op(Start, start, writes=True),
     "send": Op(Send, send, writes=True),
     "cancel": Op(Cancel, cancel, writes=True),
     "pause": Op(Pause, pause, writes=True),
-    "resume": Op(One, resume, writes=True),
+    "resume": Op(Pause, resume, writes=True),
     "retry": Op(Retry, retry, writes=True),
-    "prune": Op(Prune, prune),
+    "prune": Op(Prune, prune, writes=True),
     "stop": Op(Nothing, stop),
     "reload": Op(Nothing, reload),
 }

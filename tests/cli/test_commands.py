@@ -29,7 +29,7 @@ WATCH = [{"kind": "run", "run": RUN}, {"kind": "ready"}]
 
 
 def starting(run: dict[str, Any] = RUN, created: bool = True, **more: Any) -> FakeDaemon:
-    return FakeDaemon(start={"run": run, "created": created}, watch=WATCH, find=run["id"], **more)
+    return FakeDaemon(**{"start": {"run": run, "created": created}, "watch": WATCH, "find": run["id"], **more})
 
 
 def ending(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -266,7 +266,7 @@ async def test_a_listing_asks_for_what_was_typed(pipe: FakeTerminal) -> None:
         ("cancel @last --json", {"cancel": [RUN]}),
         ("wait @last --json", {"wait": [DONE]}),
         ("start -f processFile --path a --json", {"tail": ending(DONE)}),
-        ("show -w @last --json", {"show": shown(DONE)}),
+        ("show -w @last --json", {"show": shown(DONE), "watch": [{"kind": "run", "run": DONE}]}),
     ],
 )
 @pytest.mark.parametrize("tty", [False, True])

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from rich.cells import cell_len
 
@@ -19,7 +20,7 @@ from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
 from taskrun.cli.times import age, span
 from taskrun.cli.visible import cell, coloured, lines, to_json
 from taskrun.engine.views import run_view, step_view
-from taskrun.words.records import ErrorRecord, Run, Status, StepStatus
+from taskrun.words.records import ErrorRecord, Failure, Run, Status, StepStatus
 from tests.cli.fakes import JOB, NOW, a_run, a_step, shown
 
 EVIL = {
@@ -67,7 +68,7 @@ def test_the_table_of_runs_at_80_columns() -> None:
         "9q2mx1  processFile  ⠹ running    1m  12.0s  transcode ██     41%  path=b.flac …",
         "7k3fq2  processFile  ✓ done       1m  54.0s  2 steps               path=song.mp3",
         "5d0xa8  syncLibrary  ✗ failed     1m  13.0s                        path=song.mp…",
-        "4a7pz0  reindex      ↻ retry 8s   1m      –  (try 2/4)             path=song.mp3",
+        "4a7pz0  reindex      ↻ retry 8s   1m      –  attempt 2/4           path=song.mp3",
         "2c9vk3  processFile  ◌ queued     1m      –                        path=song.mp3",
     ]
 
@@ -134,15 +135,18 @@ def test_one_run_shows_its_steps_its_error_with_code_and_what_to_type_next() -> 
         error=error(where="jobs/sync.py:48 in fetch_page"),
         source="schedule 0 * * * *",
     )
-    steps = [a_step("list", output="812"), a_step("fetch", StepStatus.FAILED, attempt=3, error=error("503"))]
+    failure = Failure(attempt=1, at=NOW - 45, error=ErrorRecord("HTTPError", "502"), started_at=NOW - 46)
+    tried = msgspec.json.encode([failure]).decode()
+    steps = [a_step("list", output="812"), a_step("fetch", StepStatus.FAILED, attempt=2, error=error("503"), failures=tried)]
     log = [{"seq": 214, "at": run["started_at"], "run": run["id"], "step": None, "stream": "log", "text": "giving up"}]
     code = Source(48, [(47, "r = get(url)"), (48, "r.raise_for_status()")])
     text = printed(run_screen(shown(run, steps, log=log, log_lines=214), NOW, Look(200), code), Look(200))
     for part in (
-        "syncLibrary 5d0xa8aaaaaa · ✗ failed 40s ago after 20.0s · attempt 2 of 4 · schedule 0 * * * *",
+        "syncLibrary 5d0xa8aaaaaa · ✗ failed 40s ago after 20.0s · attempt 2 of 4 · trigger: schedule 0 * * * *",
         "input   path=song.mp3",
         "→ 812",
-        "fetch (try 3)",
+        "✗  fetch  try 1",
+        "✗         try 2",
         "ERROR  HTTPError: 503 Service Unavailable",
         "jobs/sync.py:48 in fetch_page",
         "❱   48 │ r.raise_for_status()",

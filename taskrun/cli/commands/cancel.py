@@ -20,7 +20,7 @@ from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell
 from taskrun.words.records import UNFINISHED
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @dataclass(frozen=True)

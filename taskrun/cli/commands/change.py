@@ -7,14 +7,15 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.exits import Code
-from taskrun.cli.inputs import ASK
+from taskrun.cli.exits import Code, Stop
+from taskrun.cli.inputs import ASK, did_you_mean
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell
+from taskrun.words.errors import RunNotFound
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 REF = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last.")
 REF_OR_JOB = typer.Argument(..., metavar="RUN|JOB", help="A run, or a job with all that it starts.")
 
@@ -69,33 +70,41 @@ async def start_again(ref: str, step: str | None, as_json: bool, quiet: bool, se
 async def change(op: str, target: str, as_json: bool, session: Session) -> int:
     """Pauses or resumes, and says what that changed."""
     caller = await session.daemon()
-    job = await _is_job(caller, target)
-    named = {"job": target} if job else {"run": await caller.call("find", ref=target)}
-    answer = await caller.call(op, **named)
-    changed = [one for one in (answer if isinstance(answer, list) else [answer]) if one]
+    names = [job["name"] for job in (await caller.call("jobs"))["jobs"]]
+    if target in names:
+        changed = await caller.call(op, job=target)
+        said = _job_line(op, target, changed)
+    else:
+        changed = await caller.call(op, run=await _run(caller, target, names))
+        said = [_run_line(op, run) for run in changed]
     if as_json:
         session.json(changed)
         return Code.DONE
-    if job:
-        session.say(f"job {cell(target)}: {op}d")
-    for run in changed:
-        if "id" in run:
-            session.say(f"{short(run['id'])} {cell(run['job'])}: {_outcome(op, run)}")
-    ref = target if job else short(changed[0]["id"]) if changed else target
-    session.say(
-        f"  go on: taskrun resume {cell(ref)}"
-        if op == "pause"
-        else f"  see: taskrun list{' --job ' + ref if job else ''}"
-    )
+    for line in said:
+        session.say(line)
+    ref = cell(target) if target in names else short(changed[0]["id"])
+    session.say(f"  go on: taskrun resume {ref}" if op == "pause" else "  see: taskrun list")
     return Code.DONE
 
 
-async def _is_job(caller: Caller, target: str) -> bool:
-    answer = await caller.call("jobs")
-    return any(one["name"] == target for one in answer["jobs"])
+async def _run(caller: Caller, target: str, names: list[str]) -> str:
+    """Returns the run that is meant; what is neither run nor job may be a misspelt job."""
+    try:
+        return str(await caller.call("find", ref=target))
+    except RunNotFound:
+        raise Stop(
+            Code.NOT_FOUND, f'no run or job "{target}"', hint=did_you_mean(target, names, "see: taskrun list --all")
+        ) from None
 
 
-def _outcome(op: str, run: dict[str, Any]) -> str:
-    if op == "pause" and run["status"] != "paused":
-        return "pausing after the step in flight"
-    return str(run["status"])
+def _job_line(op: str, job: str, changed: list[dict[str, Any]]) -> list[str]:
+    if not changed:
+        return [f"job {cell(job)} was {'paused already' if op == 'pause' else 'not paused'}"]
+    count = changed[0]["runs"]
+    return [f"job {cell(job)}: {op}d, {count} run{'' if count == 1 else 's'} {'held' if op == 'pause' else 'let go'}"]
+
+
+def _run_line(op: str, run: dict[str, Any]) -> str:
+    pausing = op == "pause" and run["status"] != "paused"
+    state = "pausing after the step in flight" if pausing else run["status"]
+    return f"{short(run['id'])} {cell(run['job'])}: {state}"

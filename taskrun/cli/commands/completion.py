@@ -14,22 +14,24 @@ from taskrun.cli.inputs import did_you_mean, take_config
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 PATIENCE = 3.0  # seconds after which a TAB offers nothing
 
-# The words are taken from the line, since bash itself also splits them at `=`, `:` and `@`.
+# The words are taken from the line, since bash itself also splits them at `=`, `:` and `@`; it wants back what stands
+# behind the last of these, and an `@` with it.
 BASH = """\
 _taskrun() {
     local line=${COMP_LINE:0:COMP_POINT} words cur value rest
     read -ra words <<< "$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     cur=${words[${#words[@]}-1]}
-    rest=${cur##*["$COMP_WORDBREAKS"]}
+    rest=${cur##*[=:]}
+    [[ $rest == *@* ]] && rest=@${rest##*@}
     COMPREPLY=()
     while IFS=$'\\t' read -r value _; do
         [[ -n $value ]] && COMPREPLY+=("${value#"${cur%"$rest"}"}")
     done < <("${words[0]}" _complete -- "${words[@]:1}" 2>/dev/null)
-    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == */ ]] && compopt -o nospace
     return 0
 }
 complete -o default -F _taskrun taskrun
@@ -40,7 +42,7 @@ _taskrun() {
     local -a found
     local value about
     while IFS=$'\\t' read -r value about; do
-        found+=("${value//:/\\\\:}:${about}")
+        found+=("${value//:/\\\\:}${about:+:$about}")
     done < <("${words[1]}" _complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)
     if (( $#found )); then
         _describe -V taskrun found

@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.text import Text
 
 from taskrun.cli import times
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.gate import in_thread
 from taskrun.cli.inputs import ASK
+from taskrun.cli.screens.jobs import problem_line
+from taskrun.cli.screens.look import stacked
 from taskrun.cli.service import service_of, switch
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell, lines
 from taskrun.daemon.home import home_of
 from taskrun.daemon.launch import environment, find_holder, python, stop_daemon
+from taskrun.words import durations
 
-app = typer.Typer(rich_markup_mode=None, help="The process that runs a project's jobs.")
+app = typer.Typer(rich_markup_mode=None, add_completion=False, help="The process that runs a project's jobs.")
 POLL = 0.2  # seconds between looks at the daemon's log
 BLOCK = 65536
 
@@ -130,7 +134,7 @@ async def tell(as_json: bool, session: Session) -> int:
     if as_json:
         session.json(found)
     else:
-        session.data(_sentences(found) + "\n")
+        session.show(status_screen(found, session))
     return Code.DONE if found["running"] else Code.NOT_FOUND
 
 
@@ -142,13 +146,28 @@ async def _status(session: Session) -> dict[str, Any]:
     return found
 
 
-def _sentences(found: dict[str, Any]) -> str:
+def status_screen(found: dict[str, Any], session: Session) -> Text:
+    """Returns how the daemon is as a few lines."""
+    service = service_of(session.config, session.facts.env).path
+    places = [f"  journal  {found['journal']}{_size(found['journal'])} (keep {durations.human(session.config.keep)})"]
+    places += [f"  service  {service}"] if service.exists() else []
     if not found["running"]:
-        return "stopped   start it: taskrun daemon start"
-    parts = ["running", f"pid {found['pid']}", f"up {times.span(found['uptime'])}", found["version"]]
-    parts += [f"socket {found['socket']}", f"journal {found['journal']}"]
+        return stacked([Text("stopped   start it: taskrun daemon start"), *(Text(cell(line)) for line in places)])
     states = [f"{count} {state}" for state, count in sorted(found["runs"].items())]
-    return cell("  ".join(parts)) + "\n" + cell("  " + " · ".join([f"{found['jobs']} jobs", *states]))
+    lines = [
+        f"running  pid {found['pid']}  up {times.span(found['uptime'])}  {found['version']}",
+        "  " + " · ".join([f"{found['jobs']} jobs", *states]),
+        f"  socket   {found['socket']}",
+        *places,
+    ]
+    problems = [f"  broken   {problem_line(problem)}" for problem in found["problems"]]
+    problems += [f"  fault    {found['fault']}: taskrun doctor"] if found["fault"] else []
+    return stacked([Text(cell(line)) for line in lines + problems])
+
+
+def _size(journal: str) -> str:
+    path = Path(journal)
+    return f"  {durations.human_size(path.stat().st_size)}" if path.is_file() else ""
 
 
 async def foreground(session: Session) -> int:

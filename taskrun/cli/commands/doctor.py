@@ -11,11 +11,11 @@ from rich.text import Text
 from taskrun.cli.checks import Check, check_view, examine
 from taskrun.cli.exits import Code
 from taskrun.cli.inputs import ASK
-from taskrun.cli.screens.look import Look, mark
+from taskrun.cli.screens.look import Look, hanging, mark
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 NAMES = 15  # columns of a check's name
 
 
@@ -47,6 +47,6 @@ async def perform(as_json: bool, session: Session) -> int:
 
 def check_line(check: Check, look: Look) -> Text:
     """Returns a check as a line, and its hint as another."""
-    line = mark("succeeded" if check.ok else "failed", look)
-    line.append(f" {check.check:<{NAMES}}", "bold").append(cell(check.text))
-    return line.append(f"\n  {'':<{NAMES}}→ {cell(check.hint)}", "dim" if check.ok else "") if check.hint else line
+    head = mark("succeeded" if check.ok else "failed", look).append(f" {check.check:<{NAMES}}", "bold")
+    hint = [Text(f"→ {cell(check.hint)}", "dim" if check.ok else "")] if check.hint else []
+    return hanging(head, [Text(cell(check.text)), *hint], look)

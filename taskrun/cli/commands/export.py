@@ -11,7 +11,7 @@ from taskrun.cli.exits import Code
 from taskrun.cli.pages import old_lines
 from taskrun.cli.session import Caller, Session
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from taskrun.cli.exits import Code, Stop
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 CONFIG = """\
 [taskrun]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,13 +16,17 @@ from taskrun.cli.feeds import watch_feed
 from taskrun.cli.inputs import ASK
 from taskrun.cli.live import FRAME, Snapshot, Sticky
 from taskrun.cli.pages import all_runs
+from taskrun.cli.reasons import HELD, explained
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
-from taskrun.cli.session import Session
+from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import to_json
 from taskrun.words import durations
+from taskrun.words.errors import TaskrunError
 from taskrun.words.records import Status
 
-app = typer.Typer(rich_markup_mode=None)
+FRESH = 10  # frames between two looks at why runs are held
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ async def once(options: Listing, session: Session) -> int:
     elif not session.facts.out_tty:
         session.data(runs_tsv(runs, session.now))
     elif runs:
+        runs = await explained(caller, runs)
         session.show(runs_table(runs, session.now, session.look()))
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
@@ -136,8 +143,9 @@ class Table(Lines):
     def __init__(self, session: Session, options: Listing) -> None:
         super().__init__(session, options)
         self._snapshot = Snapshot()
-        self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look())
-        self._tick = 0
+        self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
+        self._why: dict[str, Any] = {}
+        self._caller: Caller | None = None
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change; the next frame shows it."""
@@ -148,15 +156,29 @@ class Table(Lines):
 
     async def tick(self) -> None:
         """Draws a frame ten times a second."""
-        while not self.options.json:
-            self._paint()
-            self._tick += 1
+        for count in itertools.count():
+            if self.options.json:
+                return
+            if count % FRESH == FRESH - 1:
+                await self._ask()
+            self._paint(count)
             await asyncio.sleep(FRAME)
+
+    async def _ask(self) -> None:
+        """Asks why what is shown is not running; a daemon that is gone is asked again later."""
+        with suppress(TaskrunError):
+            caller = self._caller = self._caller or await self.session.reader()
+            self._why = {run["id"]: run["why"] for run in await explained(caller, self._shown()) if "why" in run}
+            return
+        self._caller = None
 
     def close(self) -> None:
         """Leaves the last frame where it is."""
         self._sticky.close()
 
-    def _paint(self) -> None:
-        runs = [run for run in self._snapshot.newest() if self.options.takes(run)][: self.options.limit]
-        self._sticky.paint(runs_table(runs, self.session.now, self._sticky.look(self._tick)))
+    def _shown(self) -> list[dict[str, Any]]:
+        return [run for run in self._snapshot.newest() if self.options.takes(run)][: self.options.limit]
+
+    def _paint(self, count: int) -> None:
+        runs = [{**run, "why": self._why.get(run["id"])} if run["status"] in HELD else run for run in self._shown()]
+        self._sticky.paint(runs_table(runs, self.session.now, self._sticky.look(count)))

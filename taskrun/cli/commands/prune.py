@@ -12,7 +12,7 @@ from taskrun.cli.inputs import ASK
 from taskrun.cli.session import Session
 from taskrun.words import durations
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

@@ -19,7 +19,8 @@ from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import lines
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+PATIENCE = 3.0  # seconds that a run which is being killed is waited for
 
 
 @app.command(cls=InputCommand, add_help_option=False)
@@ -83,7 +84,7 @@ def print_output(session: Session, ended: dict[str, Any], as_json: bool) -> None
 
 
 class Stopper:
-    """What Ctrl-C does to a run in the foreground: the first one cancels it, the second kills it and leaves at once."""
+    """What Ctrl-C does to a run in the foreground: the first one cancels it, the second kills it, a third leaves at once."""
 
     def __init__(self, session: Session, run_id: str, view: Screen, work: asyncio.Future[dict[str, Any]]) -> None:
         self._session = session
@@ -100,6 +101,8 @@ class Stopper:
         elif len(self._asked) == 1:
             self._view.note(f"killing {short(self._run)}")
             self._ask(self._kill())
+        else:
+            self._work.cancel()
 
     def _ask(self, request: Coroutine[Any, Any, None]) -> None:
         self._asked.append(asyncio.ensure_future(request))
@@ -109,9 +112,11 @@ class Stopper:
         await caller.call("cancel", run=self._run, **how)
 
     async def _kill(self) -> None:
+        """Leaves no more grace, and then waits for the run's end, but not for long."""
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE):
                 await self._cancel({"reason": "explicit", "grace": 0})
+                await asyncio.wait([self._work])
         finally:
             self._work.cancel()
 

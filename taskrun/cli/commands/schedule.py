@@ -10,10 +10,9 @@ import typer
 from taskrun.cli.exits import Code
 from taskrun.cli.inputs import ASK
 from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
-from taskrun.cli.session import Caller, Session
-from taskrun.words.errors import RunNotFound
+from taskrun.cli.session import Session
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -27,26 +26,13 @@ def schedule(json: bool = ASK.json) -> Any:
 
 async def perform(as_json: bool, session: Session) -> int:
     """Lists them, the next one first."""
-    caller = await session.reader()
-    entries = await caller.call("schedule")
+    entries = await (await session.reader()).call("schedule")
     if as_json:
         session.json(entries)
     elif not session.facts.out_tty:
         session.data(schedule_tsv(entries))
     elif entries:
-        soonest = sorted(entries, key=lambda entry: entry["next"] or "~")
-        session.show(schedule_table(soonest, await _ends(caller, entries), session.now, session.look()))
+        session.show(schedule_table(entries, session.now, session.look()))
     else:
         session.say('no schedules; one is made by @job(cron="0 3 * * *") or by [[schedule]] in taskrun.toml')
     return Code.DONE
-
-
-async def _ends(caller: Caller, entries: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns the status of each last run that is still in the journal."""
-    ends: dict[str, str] = {}
-    for run in {entry["last_run"] for entry in entries if entry["last_run"]}:
-        try:
-            ends[run] = (await caller.call("show", run=run))["status"]
-        except RunNotFound:
-            ends[run] = "pruned"
-    return ends

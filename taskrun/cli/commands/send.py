@@ -15,7 +15,7 @@ from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command(cls=InputCommand, add_help_option=False)

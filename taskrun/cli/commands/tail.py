@@ -23,7 +23,7 @@ from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell, to_json
 from taskrun.words import durations
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 ACTIVE = ["running", "waiting", "queued", "scheduled"]
 STYLES = ("cyan", "magenta", "green", "yellow", "blue")  # of the runs' prefixes
 LINES = 100

@@ -12,7 +12,7 @@ from taskrun.cli.inputs import ASK
 from taskrun.cli.screens.why import why_screen
 from taskrun.cli.session import Session
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

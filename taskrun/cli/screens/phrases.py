@@ -49,6 +49,8 @@ def state(run: dict[str, Any], now: float, look: Look) -> Text:
 def current(run: dict[str, Any], look: Look) -> Text:
     """Returns the step that a run is at, with its tries and the run's progress."""
     step = run.get("step")
+    if run.get("why"):
+        return Text(cell(run["why"][0]).removeprefix("it "), "dim")
     if step is None:
         count = run.get("steps_ended")
         words = f"{count} step{'s' if count != 1 else ''}" if count and run["status"] in ENDED else ""
@@ -76,7 +78,7 @@ def progress(run: dict[str, Any], look: Look, width: int = BAR) -> Text:
 
 def tried(run: dict[str, Any]) -> str:
     """Returns which attempt it is, where there was more than one."""
-    return f"try {run['attempt']}/{run['attempts']}" if run["attempt"] > 1 else ""
+    return f"attempt {run['attempt']}/{run['attempts']}" if run["attempt"] > 1 else ""
 
 
 def given(run: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     if seconds is not None:
         title.append(f" {'after' if run['ended_at'] else 'for'} {times.span(seconds)}")
     title.append(f" · attempt {run['attempt']} of {run['attempts']}" if run["attempt"] > 1 else "")
-    title.append(f" · {cell(run['source'])}" if run["source"] else "")
+    title.append(f" · trigger: {cell(run['source'])}" if run["source"] else "")
     yield True, title
     yield True, Text.assemble(("input   ", "dim"), given(run) or "{}")
     for name in ("parent", "retried_from", "key"):
@@ -50,32 +50,58 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
             yield True, Text.assemble((f"{name.replace('_', ' '):<8}", "dim"), cell(run[name]))
     if run["progress"]:
         yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK))
+    for at, cause in enumerate(run.get("why") or ()):
+        yield False, Text.assemble(("        " if at else "why     ", "dim"), cell(cause))
     if run["status"] == "succeeded":
-        yield False, Text.assemble(("output  ", "dim"), cut(value(run["output"]), LONGEST_VALUE))
+        yield False, Text.assemble(("output  ", "dim"), _long(value(run["output"]), run))
+
+
+def _long(text: str, run: dict[str, Any]) -> Text:
+    """Returns a value, and where it is cut, how to see all of it."""
+    if len(text) <= LONGEST_VALUE:
+        return Text(text)
+    more = f"  ({len(text):,} characters; all of it: taskrun show {short(run['id'])} --json)"
+    return Text(cut(text, LONGEST_VALUE)).append(more, "dim")
 
 
 def _steps(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
-    if not run["steps"]:
+    tries = [one for step in run["steps"] for one in _tries(step)]
+    if not tries:
         return
-    begin = min(times.moment(step["started_at"]) or now for step in run["steps"])
-    end = max(times.moment(step["ended_at"]) or now for step in run["steps"])
-    rows = [_step_row(step, begin, max(end - begin, 1e-9), now, look) for step in run["steps"]]
-    heads = [Text(head, "dim") for head in ("", "STEP", "START", "TOOK", "", "")]
-    table = [heads, *rows]
-    for line in columns(table, widest(table), (False, False, False, True, False, False)):
+    begin = min(times.moment(one["started_at"]) or now for one in tries)
+    end = max(times.moment(one["ended_at"]) or now for one in tries)
+    rows = [_step_row(one, begin, max(end - begin, 1e-9), now, look) for one in tries]
+    table = [[Text(head, "dim") for head in ("", "STEP", "", "START", "TOOK", "", "")], *rows]
+    for line in columns(table, widest(table), (False, False, False, False, True, False, False)):
         yield True, line
+
+
+def _tries(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields a step once for each of its tries, the earlier ones as failed; `try` counts them where there are several."""
+    several = bool(step["failures"])
+    for past in step["failures"]:
+        begun = past["started_at"] or past["at"]
+        yield {**step, "status": "failed", "started_at": begun, "ended_at": past["at"], "error": past["error"]} | {
+            "try": past["attempt"]
+        }
+    latest = {**step, "try": step["attempt"] if several else None}
+    backing_off = several and step["status"] == "running" and step["wake_at"] and step["kind"] not in WAITING_KINDS
+    yield (
+        latest | {"status": "retry", "started_at": step["wake_at"], "ended_at": step["wake_at"]}
+        if backing_off
+        else latest
+    )
 
 
 def _step_row(step: dict[str, Any], begin: float, whole: float, now: float, look: Look) -> list[Text]:
     seconds = times.took(step, now)
-    name = Text(cell(step["key"]), "" if step["kind"] not in WAITING_KINDS else "dim")
-    if step["attempt"] > 1:
-        name.append(f" (try {step['attempt']})", "yellow")
+    first = step["try"] in (None, 1)
     return [
         mark(step["status"], look),
-        name,
+        Text(cell(step["key"]) if first else "", "" if step["kind"] not in WAITING_KINDS else "dim"),
+        Text(f"try {step['try']}" if step["try"] else "", "yellow"),
         Text(times.clock(step["started_at"], now), "dim"),
-        Text("" if seconds is None else times.span(seconds)),
+        Text("" if seconds is None or step["status"] == "retry" else times.span(seconds)),
         _track(step, begin, whole, now, look),
         _step_end(step),
     ]
@@ -115,11 +141,21 @@ def _error(run: dict[str, Any], source: Source | None) -> Iterator[Line]:
     yield False, Text.assemble(("ERROR  ", "bold red"), lines(f"{error['type']}: {error['message']}"))
     for failure in run["failures"]:
         yield True, Text(f"  attempt {failure['attempt']}: {fault(failure['error'])}", "dim")
-    if error.get("where"):
-        yield True, Text(f"  {cell(error['where'])}", "dim")
+    if where := place(run):
+        yield True, Text(f"  {cell(where)}", "dim")
     for number, text in source.lines if source else ():
         here = source is not None and number == source.line
         yield True, Text(f"{'❱' if here else ' '} {number:>4} │ {cell(text)}", "bold" if here else "dim")
+
+
+def place(run: dict[str, Any]) -> str:
+    """Returns where in the user's code a run's error came from: in a step, if it came out of one."""
+    error = run["error"] or {}
+    same = [
+        step for step in run.get("steps") or () if step["error"] and step["error"]["message"] == error.get("message")
+    ]
+    inner = same[-1]["error"] if same else error
+    return str(inner.get("where") or error.get("where") or "")
 
 
 def _log(run: dict[str, Any], now: float) -> Iterator[Line]:

@@ -114,7 +114,7 @@ def _step(run: dict[str, Any], look: Look) -> Text:
     text, tries = current(run, look), tried(run)
     if not tries or run["status"] in ("succeeded", "cancelled"):
         return text
-    return text.append(f" ({tries})" if text else f"({tries})", "yellow")
+    return text.append(f", {tries}" if text else tries, "yellow")
 
 
 def _input(run: dict[str, Any]) -> Text:

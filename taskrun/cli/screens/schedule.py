@@ -18,21 +18,18 @@ RIGHT = (False, True, False, False, False, False)
 WEEK = 7 * 86400
 
 
-def schedule_table(entries: Sequence[dict[str, Any]], ends: dict[str, str], now: float, look: Look) -> Text:
-    """Returns the schedules as a table.
-
-    Parameters:
-        ends: the status of each last run that is known.
-    """
-    rows = [[Text(head, "dim") for head in HEADS], *(_row(entry, ends, now, look) for entry in entries)]
+def schedule_table(entries: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
+    """Returns the schedules as a table."""
+    rows = [[Text(head, "dim") for head in HEADS], *(_row(entry, now, look) for entry in entries)]
     return stacked([clipped(line, look.width) for line in columns(rows, widest(rows), RIGHT)])
 
 
-def _row(entry: dict[str, Any], ends: dict[str, str], now: float, look: Look) -> list[Text]:
+def _row(entry: dict[str, Any], now: float, look: Look) -> list[Text]:
     coming, last, run = times.moment(entry["next"]), times.moment(entry["last"]), entry["last_run"]
     result = Text("–", "dim")
     if run:
-        result = mark(ends.get(run, ""), look).append(f" {short(run)}")
+        result = mark(entry["last_status"], look) if entry["last_status"] else Text("pruned", "dim")
+        result.append(f" {short(run)}")
     zone = f"   {cell(entry['timezone'])}" if entry.get("timezone") else ""
     return [
         Text("–" if coming is None else day(coming, now)),
