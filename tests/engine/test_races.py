@@ -11,7 +11,7 @@ from taskrun import job, pipe, run, sleep
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
-MOMENTS = range(0, 45)
+MOMENTS = range(45)
 news = pipe("news")
 
 
