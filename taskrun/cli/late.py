@@ -26,6 +26,7 @@ COMMANDS = {  # the command line's words, in the order of the help, and the modu
     "resume": "commands.change",
     "why": "commands.why",
     "schedule": "commands.schedule",
+    "watch": "commands.watch",
     "prune": "commands.prune",
     "export": "commands.export",
     "doctor": "commands.doctor",

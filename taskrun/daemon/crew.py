@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -96,7 +96,10 @@ class Crew:
         return worker
 
     def _tend(self, worker: WorkerProcess) -> None:
-        task = asyncio.get_running_loop().create_task(self._look_after(worker))
+        self._keep(self._look_after(worker))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tending.add(task)
         task.add_done_callback(self._no_longer_tended)
 
@@ -156,19 +159,23 @@ class Crew:
     async def reload(self) -> dict[str, Any]:
         """Changes to workers with the code as it is on the disk now, unless a file is newly broken.
 
+        What the old workers have under way ends or is unwound within the grace, and goes on in the new ones.
+
         Returns:
             `reloaded`, `problems`, and the names of jobs that were `added`, `removed` or `changed`.
         """
         async with self._reloading:
-            self._config = self._read_config()
+            kept, self._config = self._config, self._read_config()
             before = self.description
             fresh = [await self._hire() for _ in range(self._config.workers)]
             try:
                 after = await self._inspect(fresh)
             except BaseException:
+                self._config = kept
                 await self._dismiss(fresh)
                 raise
             if _newly_broken(before, after):
+                self._config = kept
                 await self._dismiss(fresh)
                 return {"reloaded": False, "problems": after.problems, "added": [], "removed": [], "changed": []}
             await self._change_to(fresh)
@@ -188,7 +195,8 @@ class Crew:
         for worker in old:
             worker.retired = True
             self._retire(worker)
-        await asyncio.gather(*(self._let_go(worker) for worker in old))
+            self._keep(self._let_go(worker))
+        await self.ready()
 
     async def _let_go(self, worker: WorkerProcess) -> None:
         with suppress(WorkerGone, TimeoutError):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,7 +31,20 @@ PATIENCE = 10.0
 PAUSE = 0.02
 READY = b"ready"
 PROGRAM = "taskrun.cli.detached"  # the daemon with its counter, which is put together a floor above
+WATCHING = "taskrun.cli.watched"  # the daemon of `taskrun watch`
 PACKAGE = Path(__file__).resolve().parents[2]  # the folder that `taskrun` is imported from
+
+
+class Watched(NamedTuple):
+    """A daemon that ends when `held`, the end of a pipe, is closed; at the latest when this process ends."""
+
+    process: subprocess.Popen[bytes]
+    held: int
+
+    def end(self) -> None:
+        """Lets it stop, and waits until it has."""
+        os.close(self.held)
+        self.process.wait()
 
 
 def find_holder(config: Config) -> Holder | None:
@@ -74,6 +88,23 @@ def ensure_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
         else:
             _pause(deadline, held)
     return connection
+
+
+def launch_watching(config: Config, timeout: float = PATIENCE) -> Watched:
+    """Takes the place of the project's daemon with one that watches its code, and that ends with this process.
+
+    Raises:
+        TaskrunError: why it could not start, or that the one before does not end.
+    """
+    home = home_of(config)
+    launching = Lock.take(home.launch, tries=round(timeout / PAUSE))
+    if launching is None:
+        raise DaemonError("another command is starting the daemon all the time; try again")
+    try:
+        stop_daemon(config)
+        return _launch_watched(config, home, time.monotonic() + timeout)
+    finally:
+        launching.release()
 
 
 def stop_daemon(config: Config, timeout: float | None = None) -> bool:
@@ -158,17 +189,36 @@ def _launch_unless_there(config: Config, home: Home, deadline: float) -> None:
         os.close(ready)
 
 
-def _spawn(config: Config, home: Home, ready: int) -> subprocess.Popen[bytes]:
+def _launch_watched(config: Config, home: Home, deadline: float) -> Watched:
+    ready, theirs = os.pipe()
+    end, held = os.pipe()
+    try:
+        process = _spawn(config, home, theirs, WATCHING, end)
+    finally:
+        os.close(theirs)
+        os.close(end)
+    try:
+        _await_word(ready, deadline)
+    except BaseException:
+        os.close(held)
+        process.wait()
+        raise
+    finally:
+        os.close(ready)
+    return Watched(process, held)
+
+
+def _spawn(config: Config, home: Home, ready: int, program: str = PROGRAM, *more: int) -> subprocess.Popen[bytes]:
     log = open_log(home.log)
     try:
         return subprocess.Popen(
-            [*python(PROGRAM), "--config", str(config.path), "--ready", str(ready)],
+            [*python(program), "--config", str(config.path), "--ready", str(ready), *map(str, more)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=config.root,
             env=environment({}),
-            pass_fds=[ready],
+            pass_fds=[ready, *more],
             start_new_session=True,
         )
     finally:

@@ -154,6 +154,7 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
     executor = Executor(
         found.registry,
         problems=[asdict(problem) for problem in found.problems],
+        files=[str(file) for file in found.files],
         grace=setup.grace,
         leash_fd=leash.fd,
         echo=False,

@@ -39,6 +39,7 @@ class Executor:
 
     Parameters:
         problems: what was wrong with job files, to be described.
+        files: the job files and what they import, likewise.
         leash_fd: descriptor that processes of steps keep open.
         echo: whether what runs print goes to the real stdout as well.
         max_payload: bytes of one input, output or step result.
@@ -51,6 +52,7 @@ class Executor:
         *,
         clock: Clock | None = None,
         problems: Sequence[dict[str, Any]] = (),
+        files: Sequence[str] = (),
         grace: float = 10.0,
         leash_fd: int | None = None,
         echo: bool = True,
@@ -63,6 +65,7 @@ class Executor:
         self.listeners = Listeners(registry)
         self.bodies = Bodies(self.clock, grace, leash_fd)
         self._problems = list(problems)
+        self._files = list(files)
         self._max_payload = max_payload
         self._sealed = sealed
         self._grace = grace
@@ -106,6 +109,7 @@ class Executor:
             jobs=[job.describe() for job in self.registry.jobs.values()],
             pipes=[pipe.describe() for pipe in self.registry.pipes.values()],
             problems=self._problems,
+            files=self._files,
             crons=[_schedule(job, cron) for job, cron in self.registry.crons()],
             hooked=self.listeners.hooked() if self._sealed else None,
         )

@@ -275,6 +275,7 @@ class Description(msgspec.Struct, frozen=True):
     pipes: list[dict[str, Any]]
     problems: list[dict[str, Any]]
     crons: list[dict[str, Any]] = []  # the schedules of the jobs: `job cron timezone input catch_up`, `input` JSON text
+    files: list[str] = []  # the source files behind them, helpers and broken ones included
     hooked: list[str] | None = None  # jobs with hooks or listeners: only these need `Notify`; None: any may get some
 
     @property

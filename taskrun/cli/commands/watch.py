@@ -1,0 +1,146 @@
+"""`taskrun watch`: the project's daemon in the foreground, which changes to new code as it is saved."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import typer
+from rich.text import Text
+
+from taskrun.cli.exits import Code
+from taskrun.cli.gate import in_thread
+from taskrun.cli.live import FRAME, Snapshot, Sticky
+from taskrun.cli.screens.changes import change_screen, watching_screen
+from taskrun.cli.screens.look import printed
+from taskrun.cli.screens.runs import runs_table
+from taskrun.cli.session import Session
+from taskrun.daemon.launch import find_holder, launch_watching
+from taskrun.words.errors import DaemonStopped
+
+app = typer.Typer(rich_markup_mode=None)
+ROWS = 10
+
+
+@app.command()
+def watch() -> Any:
+    """Run the project's jobs and reload them when their code changes; Ctrl-C ends it.
+
+    It is the project's daemon meanwhile: other terminals reach it. Unfinished runs go on when a daemon is back.
+
+    Example: taskrun watch
+    """
+    return perform
+
+
+async def perform(session: Session) -> int:
+    """Watches until Ctrl-C, or until somebody stops the daemon."""
+    if (held := find_holder(session.config)) is not None:
+        session.say(f"taking over from the daemon (pid {held.pid})")
+    view = View(session) if session.facts.out_tty and session.facts.cursor else Lines(session)
+    try:
+        while await _watch_once(session, view):
+            pass
+    except DaemonStopped:
+        view.note("the daemon was stopped from elsewhere; go on: taskrun watch")
+    except asyncio.CancelledError:
+        view.note("stopping; unfinished runs wait in the journal")
+    finally:
+        view.close()
+    return Code.DONE
+
+
+async def _watch_once(session: Session, view: Lines) -> bool:
+    """Shows one daemon's life; returns whether it wants to be replaced by another, for new settings."""
+    config = session.config
+    watched = await in_thread(lambda: launch_watching(config))
+    shown = asyncio.ensure_future(_runs(session, view))
+    ticking = asyncio.ensure_future(view.tick())
+    try:
+        async for item in _changes(session):
+            view.tell(item)
+            if item["kind"] == "restart":
+                return True
+        return False
+    finally:
+        for task in (shown, ticking):
+            task.cancel()
+        await asyncio.gather(shown, ticking, return_exceptions=True)
+        await in_thread(watched.end)
+
+
+async def _changes(session: Session) -> AsyncIterator[dict[str, Any]]:
+    caller = await session.gate.daemon(session.config, False)
+    async for item in caller.stream("changes"):
+        yield item
+
+
+async def _runs(session: Session, view: Lines) -> None:
+    caller = await session.gate.daemon(session.config, False)
+    async for message in caller.stream("watch", limit=ROWS):
+        view.change(message)
+
+
+class Lines:
+    """For a pipe: one line for each change of the code, no colour, no table."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def tell(self, item: dict[str, Any]) -> None:
+        """Says what happened to the code."""
+        look = self.session.look()
+        begins = item["kind"] == "watching"
+        self.line(watching_screen(item, look) if begins else change_screen(item, self.session.now, look))
+
+    def line(self, text: Text) -> None:
+        """Prints lines."""
+        self.session.show(text)
+
+    def note(self, text: str) -> None:
+        """Says something that is about no change."""
+        self.session.say(text)
+
+    def change(self, message: dict[str, Any]) -> None:
+        """Takes a change of a run."""
+
+    async def tick(self) -> None:
+        """Nothing is drawn again."""
+
+    def close(self) -> None:
+        """Nothing is left to draw."""
+
+
+class View(Lines):
+    """For a terminal: the log of changes scrolls above a live table of runs."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._snapshot = Snapshot()
+        self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look())
+
+    def line(self, text: Text) -> None:
+        """Prints lines above the table."""
+        self._sticky.above(printed(text, self.session.look()))
+
+    def note(self, text: str) -> None:
+        """Says something above the table."""
+        self.line(Text(text))
+
+    def change(self, message: dict[str, Any]) -> None:
+        """Takes a change of a run; the next frame shows it."""
+        self._snapshot.fold(message)
+
+    async def tick(self) -> None:
+        """Draws the table ten times a second."""
+        for count in itertools.count():
+            runs = self._snapshot.newest()[:ROWS]
+            frame = runs_table(runs, self.session.now, self._sticky.look(count)) if runs else Text()
+            self._sticky.paint(frame)
+            await asyncio.sleep(FRAME)
+
+    def close(self) -> None:
+        """Leaves the last frame where it is."""
+        self._sticky.close()

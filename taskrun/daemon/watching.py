@@ -1,0 +1,192 @@
+"""`taskrun watch` within the daemon: when the project's code changes, its workers change to it.
+
+The kernel's news only say *that* something happened; what it was is found by looking, so that no way of saving a file is
+missed and nothing is reloaded for nothing. Each change becomes a message, which the command that watches shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+from watchfiles import awatch
+
+from taskrun.daemon.desk import House, Nothing, Op
+from taskrun.daemon.sources import GONE, Sources, Touched
+from taskrun.engine.messages import Description
+from taskrun.engine.views import rfc3339
+from taskrun.words.config import Config
+from taskrun.words.records import UNFINISHED, Status
+
+STEP = 20  # milliseconds of quiet after which news are passed on
+SETTLE = 0.1  # seconds: an editor that takes a file away brings it back
+FIXED = (
+    "journal",
+    "concurrency",
+    "grace",
+    "max_payload",
+    "keep",
+    "max_log",
+    "schedules",
+)  # what only a new daemon takes
+
+logger = logging.getLogger(__name__)
+Item = dict[str, Any]
+
+
+class Watching:
+    """Watches one project, and tells whoever asks what came of it."""
+
+    def __init__(self) -> None:
+        self._told: list[Item] = []
+        self._news = asyncio.Condition()
+
+    def ops(self) -> dict[str, Op]:
+        """Returns what a client may ask."""
+        return {"changes": Op(Nothing, self._changes)}
+
+    async def _changes(self, house: House, want: Nothing) -> AsyncGenerator[Item, None]:
+        """Yields what has happened to the code, from the beginning."""
+        at = 0
+        while True:
+            while at < len(self._told):
+                at += 1
+                yield self._told[at - 1]
+            async with self._news:
+                if at == len(self._told):
+                    await self._news.wait()
+
+    async def watch(self, house: House, read_config: Callable[[], Config]) -> None:
+        """Watches until it is cancelled."""
+        try:
+            await self._watch(Project(house, read_config))
+        except Exception:
+            logger.exception("the code is watched no more")
+            raise
+
+    async def _watch(self, project: Project) -> None:
+        await self._tell(await project.begin())
+        while True:
+            folders = project.sources.folders()
+            async for _ in _news(folders):
+                for item in await project.look():
+                    await self._tell(item)
+                if project.sources.folders() != folders:
+                    break  # there are others to watch now
+
+    async def _tell(self, item: Item) -> None:
+        async with self._news:
+            self._told.append({**item, "at": rfc3339(time.time())})
+            self._news.notify_all()
+
+
+async def _news(folders: set[Path]) -> AsyncGenerator[None, None]:
+    """Yields whenever something may have happened in folders; at once too, since it may have before they were watched."""
+    yield
+    watch = awatch(*folders, watch_filter=None, step=STEP, debounce=STEP * 10, recursive=False, raise_interrupt=False)
+    async for _ in watch:
+        yield
+
+
+class Project:
+    """The code of one project, and the workers that have it."""
+
+    def __init__(self, house: House, read_config: Callable[[], Config]) -> None:
+        self._house = house
+        self._read_config = read_config
+        self._config = read_config()
+        self.sources = self._sources()
+
+    def _sources(self) -> Sources:
+        return Sources(self._config.path, self._config.root, self._config.jobs)
+
+    async def begin(self) -> Item:
+        """Waits for the first worker; returns what it has."""
+        await self._house.hands.ready()
+        found = self._house.hands.description
+        self._know(found.problems)
+        jobs, problems = [job["name"] for job in found.jobs], [self._problem(one) for one in found.problems]
+        return {
+            "kind": "watching",
+            "places": self._config.jobs,
+            "files": len(self.sources) - 1,
+            "jobs": jobs,
+            "problems": problems,
+        }
+
+    async def look(self) -> list[Item]:
+        """Looks what has happened, and changes to it; returns what there is to say."""
+        touched = self.sources.changes()
+        if any(one.how == GONE for one in touched):
+            await asyncio.sleep(SETTLE)
+            touched = _joined(touched, self.sources.changes())
+        if not touched:
+            return []
+        begun = time.monotonic()
+        files = [{"how": one.how, "file": self._near(one.file)} for one in touched]
+        try:
+            item = await self._change()
+        except Exception as error:
+            item = {"kind": "kept", "problems": [{"file": "", "line": 0, "text": str(error) or type(error).__name__}]}
+        return [{**item, "files": files, "took": time.monotonic() - begun}]
+
+    async def _change(self) -> Item:
+        config = self._read_config()
+        if any(getattr(config, name) != getattr(self._config, name) for name in FIXED):
+            return {"kind": "restart"}
+        before, running = self._house.hands.description, await self._count(Status.RUNNING, Status.WAITING)
+        answer = await self._house.hands.reload()
+        problems = [self._problem(one) for one in answer["problems"]]
+        if not answer["reloaded"]:
+            self._know(answer["problems"])
+            return {"kind": "kept", "problems": problems}
+        self._config, old = config, self._config
+        if config.jobs != old.jobs:
+            self.sources = self._sources()
+        self._know(answer["problems"])
+        jobs = await self._jobs(before, self._house.hands.description)
+        return {"kind": "reloaded", "problems": problems, "in_flight": running, **jobs}
+
+    def _know(self, problems: list[Item]) -> None:
+        broken = [str(one.get("file") or "") for one in problems]
+        self.sources.know(self._house.hands.description.files, broken)
+
+    async def _jobs(self, before: Description, after: Description) -> Item:
+        """Says what is different about the jobs."""
+        old, new = ({job["name"]: job for job in one.jobs} for one in (before, after))
+        gone = sorted(old.keys() - new.keys())
+        inputs = {
+            name: (old[name]["input_schema"], new[name]["input_schema"]) for name in sorted(old.keys() & new.keys())
+        }
+        return {
+            "added": sorted(new.keys() - old.keys()),
+            "gone": [{"job": name, "held": await self._held(name)} for name in gone],
+            "inputs": [{"job": name, "before": was, "after": now} for name, (was, now) in inputs.items() if was != now],
+        }
+
+    async def _count(self, *statuses: Status) -> int:
+        counts = await self._house.core.read(lambda tx: tx.count_runs())
+        return sum(count for (_, status), count in counts.items() if status in statuses)
+
+    async def _held(self, job: str) -> int:
+        counts = await self._house.core.read(lambda tx: tx.count_runs())
+        return sum(count for (name, status), count in counts.items() if name == job and status in UNFINISHED)
+
+    def _problem(self, problem: Item) -> Item:
+        return {**problem, "file": self._near(Path(problem.get("file") or ""))}
+
+    def _near(self, file: Path) -> str:
+        return str(file.relative_to(self._config.root) if file.is_relative_to(self._config.root) else file)
+
+
+def _joined(first: list[Touched], then: list[Touched]) -> list[Touched]:
+    """Returns what two looks have found: a file that was gone and is back has changed."""
+    merged = {one.file: one.how for one in first}
+    for file, how in then:
+        back = merged.get(file) == GONE and how != GONE
+        merged[file] = "~" if back else how
+    return [Touched(file, how) for file, how in sorted(merged.items())]
