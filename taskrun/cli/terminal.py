@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from taskrun.cli.exits import Code, Stop
 from taskrun.daemon.client import new_intent
 
 
@@ -97,6 +98,9 @@ class Local:
         except BrokenPipeError:
             _silence(sys.stdout)
             raise
+        except OSError as error:
+            _silence(sys.stdout)
+            raise Stop(Code.FAULT, f"standard output: {error.strerror}") from None
 
     def err(self, text: str) -> None:
         """Writes to standard error at once, if anybody still reads it."""
@@ -130,7 +134,7 @@ def facts_of(env: Mapping[str, str], intent: str) -> Facts:
         cursor=env.get("TERM", "dumb") != "dumb",
         colour=allows_colour(env),
         utf8=allows_utf8(env, getattr(sys.stdout, "encoding", None) or "utf-8"),
-        cwd=Path.cwd(),
+        cwd=_folder(env),
         env=dict(env),
         intent=intent,
     )
@@ -150,6 +154,14 @@ def allows_utf8(env: Mapping[str, str], encoding: str) -> bool:
     return ("utf" in locale.lower()) and not coerced
 
 
+def _folder(env: Mapping[str, str]) -> Path:
+    """Returns the current folder, or what it was called when it is gone."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(env.get("PWD", "/"))
+
+
 def _is_tty(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()
@@ -157,7 +169,9 @@ def _is_tty(stream: TextIO | None) -> bool:
         return False
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # it was closed before this process began
+        return
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))
     stream.flush()

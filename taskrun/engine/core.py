@@ -110,8 +110,10 @@ class Core:
         self.journal.open()
         self.journal.on_nudge = self._nudged
         self.journal.on_lost = self._lost
+        self.journal.patient = False
         await self.lease.acquire(self.journal)
         await self._bury_the_dead()
+        self.journal.patient = True
         self.dispatch.open = True
         self._timers.start()
         duties = (self.lease.watch(self._nudged, self._bury_the_dead), self.retention.run())

@@ -41,6 +41,7 @@ class Journal:
         self.commits = 0
         self.pending = 0  # entries that are not settled yet
         self.fault: Exception | None = None  # why the disk refuses, while it does
+        self.patient = True  # whether to wait for a disk that refuses; who only starts would rather know
         self._tries = 0
         self._written = 0
         self._entries: list[Entry] = []
@@ -136,7 +137,7 @@ class Journal:
 
     def _settle(self, batch: list[Entry], results: list[tuple[Any, Exception | None]], error: Exception | None) -> None:
         self._busy = False
-        if isinstance(error, JournalUnavailable) and not self._closed:
+        if isinstance(error, JournalUnavailable) and self.patient and not self._closed:
             self._wait_for_the_disk(batch, error)
             return
         self.fault, self._tries = None, 0

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,31 @@ def test_a_daemon_that_starts_on_a_full_disk_says_so(project: Project, small_dis
     assert "full" in outcome.err or "space" in outcome.err, outcome.err
     ballast.unlink()
     assert project.cli("run", "hello").code == 0
+
+
+def test_a_daemon_that_finds_its_journal_on_a_full_disk_says_so_and_goes(project: Project, small_disk: Path) -> None:
+    project.write("taskrun.toml", f'[taskrun]\njobs = ["jobs"]\njournal = "{small_disk}/journal.db"\n')
+    assert project.cli("run", "hello").code == 0
+    project.kill()
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", 0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+    outcome = project.cli("start", "hello")
+    assert outcome.code == 4 or outcome.code == 0, outcome
+    if outcome.code == 4:
+        assert "full" in outcome.err or "space" in outcome.err, outcome.err
+    assert project.cli("list").code in (0, 4)
+    ballast.unlink()
+    assert project.cli("run", "hello").code == 0
+    assert len(project.runs()) == 2 + (outcome.code == 0)
+
+
+def test_a_limit_on_file_sizes_is_a_full_disk(project: Project) -> None:
+    assert project.cli("run", "hello").code == 0
+    assert project.cli("daemon", "stop").code == 0
+    outcome = project.cli("start", "hello", before=["bash", "-c", 'ulimit -f 1; exec "$@"', "-"])
+    assert outcome.code == 4, outcome
+    assert "journal" in outcome.err
+    assert project.cli("run", "hello").code == 0
+    assert len(project.runs()) == 2
