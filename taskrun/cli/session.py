@@ -116,7 +116,7 @@ class Session:
 
     def json(self, value: Any) -> None:
         """Prints the one JSON document of a command: indented for a person, on one line for a pipe."""
-        self.terminal.out(to_json(value, indent=2 if self.facts.out_tty else None) + "\n")
+        self.terminal.out(to_json(value, indent=2 if self.facts.out_tty else None, ascii=not self.facts.utf8) + "\n")
 
 
 def _nothing() -> None:

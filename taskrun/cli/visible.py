@@ -45,9 +45,9 @@ def coloured(text: str) -> str:
     return "".join(shown) + ("\x1b[0m" if len(parts) > 1 else "")
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
-    """Returns a value as JSON text in which nothing can steer a terminal."""
-    return json.dumps(value, ensure_ascii=False, indent=indent).translate(_JSON)
+def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
+    """Returns a value as JSON text in which nothing can steer a terminal; as ASCII for who can read nothing else."""
+    return json.dumps(value, ensure_ascii=ascii, indent=indent).translate(_JSON)
 
 
 def value(given: Any) -> str:
