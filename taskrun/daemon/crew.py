@@ -51,6 +51,8 @@ class Crew:
         self._joined = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._young_deaths = 0
+        self._spare: WorkerProcess | None = None
+        self._hand_over: float | None = None
         self._closing = False
 
     async def start(self) -> None:
@@ -85,15 +87,35 @@ class Crew:
         for task in self._tending:
             task.cancel()
         await asyncio.gather(*self._tending, return_exceptions=True)
-        await asyncio.gather(*(worker.bury() for worker in self._workers))
+        await asyncio.gather(self._dismiss_spare(), *(worker.bury() for worker in self._workers))
         self._workers.clear()
 
     # ---- a worker's life
 
     async def _hire(self) -> WorkerProcess:
-        worker = await WorkerProcess.start(self._config, self._home, self._core, self._log)
+        worker, self._spare = self._spare, None
+        if worker is not None and worker.code is None:
+            worker.begin(self._config)
+        else:
+            worker = await WorkerProcess.start(self._config, self._home, self._core, self._log)
         self._workers.add(worker)
         return worker
+
+    async def expect_changes(self, hand_over: float) -> None:
+        """Has a worker ready for the next change of the code.
+
+        Parameters:
+            hand_over: seconds for what is in flight to end by itself when the code has changed, instead of the grace.
+        """
+        self._hand_over = hand_over
+        await self._dismiss_spare()
+        if not self._closing:
+            self._spare = await WorkerProcess.spare(self._config, self._home, self._core, self._log)
+
+    async def _dismiss_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.bury()
 
     def _tend(self, worker: WorkerProcess) -> None:
         self._keep(self._look_after(worker))
@@ -166,6 +188,8 @@ class Crew:
         """
         async with self._reloading:
             kept, self._config = self._config, self._read_config()
+            if (kept.env, kept.root) != (self._config.env, self._config.root):
+                await self._dismiss_spare()
             before = self.description
             fresh = [await self._hire() for _ in range(self._config.workers)]
             try:
@@ -199,9 +223,10 @@ class Crew:
         await self.ready()
 
     async def _let_go(self, worker: WorkerProcess) -> None:
+        grace = self._config.grace if self._hand_over is None else min(self._hand_over, self._config.grace)
         with suppress(WorkerGone, TimeoutError):
-            async with asyncio.timeout(self._config.grace + LINGER):
-                await worker.peer.ask(Drain(self._config.grace))
+            async with asyncio.timeout(grace + LINGER):
+                await worker.peer.ask(Drain(grace))
         await self._part(worker, crashed=False)
 
     async def _dismiss(self, workers: Sequence[WorkerProcess]) -> None:

@@ -45,6 +45,10 @@ class Hands(Protocol):
         """Changes to workers with the code as it is on the disk now; says what is different."""
         ...
 
+    async def expect_changes(self, hand_over: float) -> None:
+        """Has a worker ready for the next reload; `hand_over`: seconds for what is in flight to end by itself then."""
+        ...
+
 
 class House(NamedTuple):
     """What the functions of the desk work with."""

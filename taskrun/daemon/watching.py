@@ -23,6 +23,7 @@ from taskrun.words.config import Config
 from taskrun.words.records import UNFINISHED, Status
 
 STEP = 20  # milliseconds of quiet after which news are passed on
+HAND_OVER = 1.0  # seconds for a step in flight to end before its run goes on with the new code
 SETTLE = 0.1  # seconds: an editor that takes a file away brings it back
 FIXED = (
     "journal",
@@ -35,6 +36,7 @@ FIXED = (
 )  # what only a new daemon takes
 
 logger = logging.getLogger(__name__)
+logging.getLogger("watchfiles").setLevel(logging.WARNING)
 Item = dict[str, Any]
 
 
@@ -63,20 +65,33 @@ class Watching:
     async def watch(self, house: House, read_config: Callable[[], Config]) -> None:
         """Watches until it is cancelled."""
         try:
-            await self._watch(Project(house, read_config))
+            await self._watch(house, Project(house, read_config))
         except Exception:
             logger.exception("the code is watched no more")
             raise
 
-    async def _watch(self, project: Project) -> None:
+    async def _watch(self, house: House, project: Project) -> None:
         await self._tell(await project.begin())
+        await house.hands.expect_changes(HAND_OVER)
         while True:
-            folders = project.sources.folders()
-            async for _ in _news(folders):
+            await self._follow(house, project, project.sources.folders())
+
+    async def _follow(self, house: House, project: Project, folders: set[Path]) -> None:
+        """Watches as long as these are the folders to watch."""
+        came = asyncio.Event()
+        noticing = asyncio.get_running_loop().create_task(_notice(folders, came))
+        try:
+            await asyncio.sleep(0)  # from here on the kernel tells, so that nothing falls between looking and watching
+            while project.sources.folders() == folders and not noticing.done():
                 for item in await project.look():
                     await self._tell(item)
-                if project.sources.folders() != folders:
-                    break  # there are others to watch now
+                    await house.hands.expect_changes(HAND_OVER)
+                if project.sources.folders() == folders:
+                    await came.wait()
+                    came.clear()
+        finally:
+            noticing.cancel()
+            await asyncio.gather(noticing, return_exceptions=True)
 
     async def _tell(self, item: Item) -> None:
         async with self._news:
@@ -84,12 +99,17 @@ class Watching:
             self._news.notify_all()
 
 
-async def _news(folders: set[Path]) -> AsyncGenerator[None, None]:
-    """Yields whenever something may have happened in folders; at once too, since it may have before they were watched."""
-    yield
-    watch = awatch(*folders, watch_filter=None, step=STEP, debounce=STEP * 10, recursive=False, raise_interrupt=False)
-    async for _ in watch:
-        yield
+async def _notice(folders: set[Path], came: asyncio.Event) -> None:
+    """Sets `came` whenever something may have happened in folders, and when they cannot be watched any more."""
+    news = awatch(*folders, watch_filter=None, step=STEP, debounce=STEP * 10, recursive=False, raise_interrupt=False)
+    try:
+        async for _ in news:
+            came.set()
+    except Exception as error:  # one of them is gone, or the kernel watches no more: then it is looked now and then
+        logger.warning("%s; looking again in a second", error)
+        await asyncio.sleep(1)
+    finally:
+        came.set()
 
 
 class Project:

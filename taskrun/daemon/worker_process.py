@@ -45,6 +45,13 @@ class WorkerProcess:
     @classmethod
     async def start(cls, config: Config, home: Home, core: Answerer, log: Callable[[bytes], None]) -> WorkerProcess:
         """Starts a worker; its peer can be asked at once, and answers when the jobs are loaded."""
+        worker = await cls.spare(config, home, core, log)
+        worker.begin(config)
+        return worker
+
+    @classmethod
+    async def spare(cls, config: Config, home: Home, core: Answerer, log: Callable[[bytes], None]) -> WorkerProcess:
+        """Starts a process that becomes a worker when it is told to begin; it has loaded all but the jobs by then."""
         loop = asyncio.get_running_loop()
         leash = home.leash(secrets.token_hex(4))
         ours, theirs = socket.socketpair()
@@ -68,8 +75,11 @@ class WorkerProcess:
         _, protocol = await loop.create_unix_connection(lambda: PipeProtocol(core), sock=ours)
         worker = cls(process, protocol, leash)
         worker._output = loop.create_task(_log_output(read, log))
-        protocol.send(frame(msgspec.msgpack.encode(_setup(config, leash)), PIPE_CAP))
         return worker
+
+    def begin(self, config: Config) -> None:
+        """Lets it load the jobs."""
+        self._protocol.send(frame(msgspec.msgpack.encode(_setup(config, self._leash)), PIPE_CAP))
 
     @property
     def peer(self) -> PipePeer:
