@@ -68,7 +68,8 @@ class Crew:
         """
         try:
             async with asyncio.timeout(READY_WITHIN):
-                await self._joined.wait()
+                while not self._able:  # one that joined may be gone by the time that this is awake
+                    await self._joined.wait()
         except TimeoutError:
             why = self._problems_text() or "the job files are still being loaded"
             raise DaemonError(f"no worker is ready: {why}; see: taskrun daemon logs") from None
