@@ -121,10 +121,11 @@ class Crew:
     def _tend(self, worker: WorkerProcess) -> None:
         self._keep(self._look_after(worker))
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tending.add(task)
         task.add_done_callback(self._no_longer_tended)
+        return task
 
     def _no_longer_tended(self, task: asyncio.Task[None]) -> None:
         self._tending.discard(task)
@@ -220,8 +221,10 @@ class Crew:
         for worker in old:
             worker.retired = True
             self._retire(worker)
-            self._keep(self._let_go(worker))
+        partings = [self._keep(self._let_go(worker)) for worker in old]
         await self.ready()
+        if self._hand_over is None:  # who watches the code does not wait: the next change may come at once
+            await asyncio.gather(*partings)
 
     async def _let_go(self, worker: WorkerProcess) -> None:
         grace = self._config.grace if self._hand_over is None else min(self._hand_over, self._config.grace)
