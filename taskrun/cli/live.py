@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rich.cells import cell_len
-from rich.text import Text
-
+from taskrun.cli.rich_late import Text, cell_len
 from taskrun.cli.screens.look import Look, clipped, printed
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"

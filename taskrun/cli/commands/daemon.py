@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.text import Text
 
 from taskrun.cli import times
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.gate import in_thread
 from taskrun.cli.inputs import ASK
+from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.screens.look import stacked
 from taskrun.cli.service import service_of, switch

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 import typer
-from rich.text import Text
 
 from taskrun.cli.checks import Check, check_view, examine
 from taskrun.cli.exits import Code
 from taskrun.cli.inputs import ASK
+from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import Look, hanging, mark
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell

@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 import typer
-from rich.text import Text
 
 from taskrun.cli import times
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.feeds import log_feed, watch_feed
 from taskrun.cli.inputs import ASK
 from taskrun.cli.pages import all_runs, begin, old_lines
+from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short, short_ids
 from taskrun.cli.screens.run import end_line, log_line

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import typer
-from rich.text import Text
 
 from taskrun.cli.exits import Code
 from taskrun.cli.gate import in_thread
 from taskrun.cli.live import FRAME, Snapshot, Sticky
+from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.changes import change_screen, watching_screen
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.runs import runs_table
@@ -20,7 +20,7 @@ from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder, launch_watching
 from taskrun.words.errors import DaemonStopped
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 ROWS = 10
 
 

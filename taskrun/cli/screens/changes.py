@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.text import Text
-
 from taskrun.cli import times
+from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import Look, stacked
 from taskrun.cli.visible import cell, to_json
 

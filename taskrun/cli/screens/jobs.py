@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.text import Text
-
 from taskrun.cli.options import Own, listing, usage
+from taskrun.cli.rich_late import Text
 from taskrun.cli.schemas import InputSchema
 from taskrun.cli.screens.look import Look, clipped, columns, stacked, widest
 from taskrun.cli.visible import cell, cut, to_json, value

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.cells import cell_len
-from rich.text import Text
-
 from taskrun.cli.late import CONSOLE, load_rich
+from taskrun.cli.rich_late import Text, cell_len
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

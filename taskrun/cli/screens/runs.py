@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from rich.text import Text
-
 from taskrun.cli import times
+from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import GAP, Look, columns, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, current, fault, given, short_ids, state, tried
 from taskrun.cli.visible import cell, cut, to_json

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.text import Text
-
 from taskrun.cli import times
+from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import Look, clipped, columns, mark, stacked, widest
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.visible import cell

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.text import Text
-
 from taskrun.cli import times
-from taskrun.cli.screens.look import Look, clipped, mark, stacked
+from taskrun.cli.rich_late import Text
+from taskrun.cli.screens.look import Look, clipped, hanging, mark, stacked
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands
 from taskrun.cli.visible import cell
@@ -19,7 +18,7 @@ def why_screen(run: dict[str, Any], causes: list[dict[str, Any]], now: float, lo
     at = times.moment(since) or times.moment(run["created_at"]) or now
     head = mark(run["status"], look).append(f" {short(run['id'])} ", "bold").append(cell(run["job"]))
     head.append(f" is {run['status']} since {times.age(max(0.0, now - at))}")
-    lines = [Text(f"  {cell(cause['text'])}") for cause in causes]
+    lines = [hanging(Text("  "), [Text(cell(cause["text"]))], look) for cause in causes]
     return stacked([clipped(head, look.width), *lines, Text("  " + "   ".join(next_commands(run)), "dim")])
 
 
