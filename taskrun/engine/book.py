@@ -72,7 +72,9 @@ class Book:
     pauses: list[Run] = field(default_factory=list)  # runs of this engine that were asked to pause, or no longer are
     routes: list[tuple[str, PipeEvent]] = field(default_factory=list)  # jobs that events are to start
     freed: set[str] = field(default_factory=set)  # ids of steps' places that have become free
-    claimable: bool = False  # a run may have become ready, or a place free
+    granted: list[Run] = field(default_factory=list)  # new runs that were started with a place kept for them
+    claimable: bool = False  # a run may have become ready
+    left: bool = False  # a place of this engine may have become free
 
     def order(self) -> int:
         """Returns the next position among finished steps."""

@@ -26,6 +26,7 @@ from taskrun.engine.desk import Desk
 from taskrun.engine.handle import Run as Handle
 from taskrun.engine.inside import inside
 from taskrun.engine.replay import Replay
+from taskrun.engine.stillness import only_waits
 from taskrun.engine.transcript import Transcript
 from taskrun.rules.policies import BackoffPolicy, next_try
 from taskrun.rules.transitions import with_failure
@@ -470,7 +471,8 @@ class Context:
         self._looking = False
         if self.over or self.unwinding:
             return
-        stands = bool(self.waits or self._gates)
+        waits: list[asyncio.Future[Any]] = [*self.waits.values(), *self._gates]
+        stands = bool(waits) and not any(wait.done() for wait in waits)  # else the handler is about to go on
         if self.replay.moving:
             self.replay.when_still(self.look_soon)
         elif self._cancel_due:  # it is told where the handler has come as far as it was
@@ -486,18 +488,6 @@ class Context:
             run=self.run.id,
             backoff=self._backoffs > 0,
             seen=self.seen,
-            pinned=self._predicates > 0 or not self._only_waits(self.task),
+            pinned=self._predicates > 0 or not only_waits(self.task, set(self.waits.values())),
             wake_at=min(self._wakes.values()) if len(self._wakes) == len(self.waits) else None,
         )
-
-    def _only_waits(self, blocker: Any) -> bool:
-        """Whether a task certainly goes on with a durable wait alone: what it awaits is one, or a gather of such tasks.
-
-        Of anything else, a socket or the inside of a `TaskGroup`, it cannot be told: such a coroutine must not be evicted.
-        """
-        if isinstance(blocker, asyncio.Task):
-            return self._only_waits(getattr(blocker, "_fut_waiter", None))
-        if blocker is None or blocker.done():
-            return False
-        children = getattr(blocker, "_children", None)
-        return blocker in self.waits.values() if children is None else all(map(self._only_waits, children))

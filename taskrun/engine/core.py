@@ -175,7 +175,8 @@ class Core:
 
     async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
         """Admits a trigger; returns once it is durable, with the run and whether it is new."""
-        return await self.ledgers.do(lambda book: admit(book, trigger))
+        act, then = self.dispatch.keep_place(partial(admit, trigger=trigger))
+        return await self.ledgers.do(act, then)
 
     async def send(self, pipe: str, data: str) -> str:
         """Sends an event (JSON text); returns its id once it is durable.
@@ -338,7 +339,8 @@ class Core:
 
     async def _start_child(self, message: m.StartChild) -> Step:
         start = partial(start_child, step=message.step, prepared=message.prepared, wait=message.wait)
-        return await self.ledgers.do(start, self.dispatch.expect)
+        act, then = self.dispatch.keep_place(lambda book, place: start(book, place=place), self.dispatch.expect)
+        return await self.ledgers.do(act, then)
 
     async def _activate(self, message: m.Activate) -> None:
         await self.dispatch.activate(message.run)

@@ -7,7 +7,9 @@ count of places needs no lock. Coroutines that wait long, or too many of them, a
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -20,6 +22,7 @@ from taskrun.engine.why import Known
 from taskrun.words.clock import Clock
 from taskrun.words.records import Run, Status, Step
 
+T = TypeVar("T")
 EVICT_AFTER = 60.0  # seconds: a wait that is longer than this is not worth a coroutine
 MAX_PARKED = 1_000  # parked coroutines that are kept at most
 UNLIMITED = 1_000_000_000
@@ -49,6 +52,8 @@ class Dispatch:
         self._concurrency = UNLIMITED if concurrency is None else concurrency
         self._grace = grace
         self._places = 0  # how many residents hold one
+        self._kept = 0  # places that are kept for triggers on their way into the journal
+        self._backlog = True  # whether there may be ready runs that have no place
         self._suspects = 0  # how many of those were executing when a worker died
         self._parked: dict[str, Resident] = {}  # those that may be evicted, the longest parked first
         self._claiming = False
@@ -115,18 +120,53 @@ class Dispatch:
         """Gives places to ready runs; a call while a claim is under way makes it look once more."""
         if not self.open or not self._jobs:
             return
+        self._backlog = True
         if self._claiming:
             self._again = True
             return
         self._claiming, self._again = True, False
         jobs, suspects = self._jobs, self._suspects
-        limit = min(self._concurrency - self._places, CLAIM)
+        limit = min(self._concurrency - self._places - self._kept, CLAIM)
 
-        def act(book: Book) -> tuple[list[Start], bool]:
-            runs, more = lanes.claim(book, jobs, limit, suspects)
-            return [self._prepare(book, run) for run in runs], more
+        def act(book: Book) -> tuple[list[Start], lanes.Claim]:
+            claim = lanes.claim(book, jobs, limit, suspects)
+            return [self._prepare(book, run) for run in claim.started], claim
 
         self._ledgers.post(act, self._claimed)
+
+    def keep_place(
+        self, act: Callable[..., T], then: Callable[[T], None] | None = None
+    ) -> tuple[Callable[[Book], T], Callable[[T], None] | None]:
+        """Keeps a place, if one is free, for the run that `act` triggers, so that it need not be claimed.
+
+        Returns what to do in the journal and what to do then; `act` is told by `place` whether it has one.
+        """
+        if not self.open or self._claiming or self._backlog or self._places + self._kept >= self._concurrency:
+            return partial(act, place=False), then
+        self._kept += 1
+        loop = asyncio.get_running_loop()
+
+        def keeping(book: Book) -> T:
+            try:
+                return act(book, place=True)
+            except BaseException:
+                loop.call_soon_threadsafe(self._give_back)
+                raise
+
+        def kept(value: T) -> None:
+            self._give_back()
+            if then is not None:
+                then(value)
+
+        return keeping, kept
+
+    def _fill_place(self) -> None:
+        """Claims for a place that has become free, unless nobody is known to wait for one."""
+        if self._backlog:
+            self.claim()
+
+    def _give_back(self) -> None:
+        self._kept = max(0, self._kept - 1)
 
     def _prepare(self, book: Book, run: Run) -> Start:
         """Reads what a replay needs; nothing for a first start, nor for a coroutine that is alive."""
@@ -137,12 +177,12 @@ class Dispatch:
             return Start(run, [], 0, first)
         return Start(run, book.tx.steps(run.id), book.tx.last_log(run.id), first)
 
-    def _claimed(self, result: tuple[list[Start], bool]) -> None:
-        starts, more = result
-        self._claiming = False
+    def _claimed(self, result: tuple[list[Start], lanes.Claim]) -> None:
+        starts, claim = result
+        self._claiming, self._backlog = False, claim.backlog or self._again
         for start in starts:
             self._place(start)
-        if more or self._again:
+        if claim.more or self._again:
             self.claim()
 
     def _place(self, start: Start) -> None:
@@ -204,8 +244,12 @@ class Dispatch:
         for run in book.pauses:
             if (resident := self.residents.get(run.id)) is not None:
                 resident.peer.tell(m.Pause(run=run.id) if run.pause is not None else m.Unpause(run=run.id))
+        for run in book.granted:
+            self._place(Start(run, [], 0, True))
         if book.claimable:
             self.claim()
+        elif book.left:
+            self._fill_place()
 
     def _over(self, step: Step) -> None:
         resident = self.residents.get(step.run)
@@ -266,14 +310,23 @@ class Dispatch:
     # ---- what attempts say
 
     def parked(self, message: m.Parked) -> None:
-        """Takes the place of an attempt that only waits."""
+        """Takes the place of an attempt that only waits.
+
+        Not if a wait has ended meanwhile: whether the executor was told of it (`told`), or will be (`_news`). For a run that is
+        written as waiting must have a wait to wake it, also if everything dies right after the commit.
+        """
         resident = self.residents.get(message.run)
         if resident is None or resident.parked:
             return
 
         def act(book: Book) -> list[Step] | None:
             run = book.mine(message.run)
-            if run is None or run.status is not Status.RUNNING or run.cancel is not None:
+            if (
+                run is None
+                or run.status is not Status.RUNNING
+                or run.cancel is not None
+                or resident.told != message.seen
+            ):
                 return None
             if not (news := _news(book, run, resident)):
                 ledger.park(book, run, message.backoff)
@@ -293,11 +346,8 @@ class Dispatch:
         self._set_place(resident, False)
         if not message.pinned:
             self._parked[resident.run] = resident
-        self.claim()
-        if resident.told != message.seen or resident.over:  # a wait ended while the message was on its way
-            self.wake(message.run)
-        else:
-            self._evict_long(resident, message.wake_at)
+        self._fill_place()
+        self._evict_long(resident, message.wake_at)
 
     def _evict_long(self, resident: Resident, wake_at: float | None) -> None:
         if wake_at is not None and wake_at - self._clock.now() > EVICT_AFTER:
@@ -340,7 +390,7 @@ class Dispatch:
 
     def _after_end(self, resident: Resident) -> None:
         self._drop(resident)
-        self.claim()
+        self._fill_place()
 
     def progressed(self, message: m.Progressed) -> None:
         """Keeps the progress of an attempt; it is written now and then, and with its end."""

@@ -193,6 +193,7 @@ class Journal:
                 value = entry.then(value)
             except Exception as error:  # a bug of ours must not take the rest of the batch with it
                 self._loop.call_exception_handler({"message": "after a commit", "exception": error})
+                failure = error
         if entry.future is None:
             if failure is not None and not isinstance(failure, EngineLost):
                 self._loop.call_exception_handler({"message": "in the journal", "exception": failure})

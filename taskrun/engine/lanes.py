@@ -49,8 +49,16 @@ def _gate(group: str, limit: str) -> Gate:
     return Gate(group, f"{group}:{limit}")
 
 
-def claim(book: Book, jobs: list[str], limit: int, suspects: int) -> tuple[list[Run], bool]:
-    """Gives places to ready runs, the best first; returns them started, and whether to look again.
+class Claim(NamedTuple):
+    """What became of a look at the ready runs."""
+
+    started: list[Run]
+    more: bool  # there may be more to start now
+    backlog: bool  # there are, or may be, ready runs left
+
+
+def claim(book: Book, jobs: list[str], limit: int, suspects: int) -> Claim:
+    """Gives places to ready runs, the best first.
 
     Parameters:
         limit: free places of the engine.
@@ -58,15 +66,36 @@ def claim(book: Book, jobs: list[str], limit: int, suspects: int) -> tuple[list[
             death blames the right one.
     """
     started: list[Run] = []
+    passed_over = False
     ready = book.tx.ready(book.engine, jobs, limit + SPARE)
+    whole = len(ready) >= limit + SPARE
     for run in ready:
         if run.cancel is not None:  # its end needs no place
             started.append(book.save(replace(transitions.start(run, book.engine, book.now), placed=False)))
-        elif limit > 0 and not (run.crashes and suspects) and _admits(book, run):
+        elif limit <= 0 or (run.crashes and suspects):
+            passed_over = True
+        elif _admits(book, run):
             started.append(_start(book, run))
             suspects += bool(run.crashes)
             limit -= 1
-    return started, limit > 0 and len(ready) >= limit + SPARE
+    return Claim(started, limit > 0 and whole, passed_over or whole)
+
+
+def goes_first(book: Book, run: Run) -> bool:
+    """Whether a new run may start at once: no limit concerns it, and no ready run is ahead of it."""
+    return (
+        run.status is Status.QUEUED
+        and run.blocked is None
+        and run.job in book.jobs
+        and not gates(run)
+        and not book.tx.ready(book.engine, book.jobs, 1)
+    )
+
+
+def begin(book: Book, run: Run) -> Run:
+    """Returns a new run at its very first start."""
+    book.begun[run.id] = run
+    return transitions.start(run, book.engine, book.now)
 
 
 def enter(book: Book, run: Run) -> Run:
@@ -80,7 +109,7 @@ def leave(book: Book, run: Run) -> None:
     Parameters:
         run: as it was while it had them.
     """
-    book.claimable = True
+    book.left = True
     for gate in gates(run):
         _hand_on(book, gate.group)
 

@@ -20,13 +20,23 @@ BETWEEN = ("retry", "exhausted")  # why a run stands between two attempts: it ha
 CRASH_LOOP = 5  # deaths in a row after which a run is given up
 
 
-def add(book: Book, run: Run) -> Run:
-    """Inserts a new run, unless an outcome that was unknown turns out to have inserted it."""
-    run = book.tx.run(run.id) or book.tx.add_run(lanes.enter(book, run))
+def add(book: Book, run: Run, place: bool = False) -> Run:
+    """Inserts a new run, unless an outcome that was unknown turns out to have inserted it.
+
+    Parameters:
+        place: a place of this engine is kept for it, so that it starts at once, if nobody is ahead of it.
+    """
+    run = lanes.enter(book, run)
+    if place and lanes.goes_first(book, run):
+        run = lanes.begin(book, run)
+    run = (book.tx.run(run.id) if book.again else None) or book.tx.add_run(run)
     book.changed[run.id] = run
     book.fresh.append(run)
     if run.ended:
         book.ended.append(run)
+    if run.id in book.begun:
+        book.begun[run.id] = run
+        book.granted.append(run)
     book.claimable = book.claimable or run.status is Status.QUEUED
     return run
 

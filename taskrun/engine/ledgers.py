@@ -46,8 +46,13 @@ class Ledgers:
         self.journal.ride(self._entry(act), self._after(then))
 
     def _entry(self, act: Callable[[Book], T]) -> Callable[[Tx], tuple[T, Book]]:
+        again = False  # whether this entry was executed before: rolled back, or with an unknown outcome
+
         def entry(tx: Tx) -> tuple[T, Book]:
-            book = Book(tx, self._engine(), self._clock.now(), self.sequence.next, self.routed, self.jobs, self.moments)
+            nonlocal again
+            now, number = self._clock.now(), self.sequence.next
+            book = Book(tx, self._engine(), now, number, self.routed, self.jobs, self.moments, again)
+            again = True
             value = act(book)
             while book.freed:
                 permits.hand_on(book, book.freed.pop())

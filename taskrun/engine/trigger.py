@@ -42,8 +42,12 @@ def new_id() -> str:
     return os.urandom(12).translate(_LETTERS).decode()
 
 
-def admit(book: Book, trigger: Trigger) -> tuple[Run, bool]:
-    """Admits a trigger by the rules; returns the run, and whether it is new."""
+def admit(book: Book, trigger: Trigger, place: bool = False) -> tuple[Run, bool]:
+    """Admits a trigger by the rules; returns the run, and whether it is new.
+
+    Parameters:
+        place: a place of this engine is kept for it.
+    """
     tx, terms = book.tx, trigger.prepared.terms
     if trigger.intent is not None and (known := tx.get(f"intent:{trigger.intent}")) is not None:
         return _known(book, known), False
@@ -65,15 +69,15 @@ def admit(book: Book, trigger: Trigger) -> tuple[Run, bool]:
         ledger.end(book, decision.superseded, Status.CANCELLED, reason="debounce")
     for key, value in decision.facts.items():
         tx.put(key, value)
-    return ledger.add(book, decision.run), True
+    return ledger.add(book, decision.run, place and trigger.retried_from is None), True
 
 
-def start_child(book: Book, step: Step, prepared: Prepared, wait: bool) -> Step:
+def start_child(book: Book, step: Step, prepared: Prepared, wait: bool, place: bool = False) -> Step:
     """Triggers the child of a step, or finds the one that it has; with `wait` the step ends when the child does."""
     known = book.tx.step(step.run, step.key)
     if known is not None and known.child is not None:
         return known
-    child, _ = admit(book, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run))
+    child, _ = admit(book, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), place)
     begun = replace(step, child=child.id, topic=f"run:{child.id}" if wait else None)
     if not wait:
         output = msgspec.json.encode(child.id).decode()
