@@ -18,6 +18,7 @@ from taskrun.daemon.pipe import WorkerGone
 from taskrun.daemon.worker_process import WorkerProcess
 from taskrun.engine.core import Core
 from taskrun.engine.messages import Describe, Description, Drain
+from taskrun.engine.reception import Reception
 from taskrun.words.config import Config
 from taskrun.words.errors import DaemonError
 
@@ -41,6 +42,7 @@ class Crew:
     def __init__(self, core: Core, config: Callable[[], Config], home: Home, log: Callable[[bytes], None]) -> None:
         self.description = NOBODY
         self._core = core
+        self._reception = Reception(core)
         self._read_config = config
         self._config = config()
         self._home = home
@@ -98,7 +100,7 @@ class Crew:
         if worker is not None and worker.code is None:
             worker.begin(self._config)
         else:
-            worker = await WorkerProcess.start(self._config, self._home, self._core, self._log)
+            worker = await WorkerProcess.start(self._config, self._home, self._reception, self._log)
         self._workers.add(worker)
         return worker
 
@@ -111,7 +113,7 @@ class Crew:
         self._hand_over = hand_over
         await self._dismiss_spare()
         if not self._closing:
-            self._spare = await WorkerProcess.spare(self._config, self._home, self._core, self._log)
+            self._spare = await WorkerProcess.spare(self._config, self._home, self._reception, self._log)
 
     async def _dismiss_spare(self) -> None:
         spare, self._spare = self._spare, None

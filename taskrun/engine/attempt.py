@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from taskrun.declarations.calls import caller
 from taskrun.declarations.job import Job
 from taskrun.engine import messages as m
@@ -15,7 +17,7 @@ from taskrun.engine.context import Context
 from taskrun.rules.policies import next_try
 from taskrun.words.codec import encode, encode_error
 from taskrun.words.errors import Unwind
-from taskrun.words.records import Run
+from taskrun.words.records import ErrorRecord, Run
 
 
 async def attempt(context: Context, job: Job, bodies: Bodies, max_payload: int) -> m.Outcome:
@@ -54,17 +56,28 @@ def _classify(context: Context, job: Job, output: str, error: BaseException | No
     return _failed(context.run, job, error, context.used_up)
 
 
-def _failed(run: Run, job: Job, error: BaseException, used_up: list[BaseException]) -> m.Failed:
+def _failed(run: Run, job: Job, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> m.Failed:
     delay: float | None = None
     if not _final(job, error, used_up):
         delay, error = next_try(job.options.backoff, run.attempt, run.retry, error, job.input.load(run.input))
     pause = delay is None and job.options.on_exhausted == "pause"
-    return m.Failed(error=encode_error(error), retry_in=delay, pause=pause)
+    return m.Failed(error=_told(error, used_up), retry_in=delay, pause=pause)
 
 
-def _final(job: Job, error: BaseException, used_up: list[BaseException]) -> bool:
+def _told(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> ErrorRecord:
+    """Returns an error as the journal keeps it; one that came out of a step says where it was raised there."""
+    record = encode_error(error)
+    for used, origin in used_up:
+        if used is error and origin.where:
+            return replace(
+                record, where=origin.where, traceback=f"{origin.traceback}\nwhich came out of\n\n{record.traceback}"
+            )
+    return record
+
+
+def _final(job: Job, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> bool:
     """Whether a step has retried it already, and the job sets no retry itself."""
-    return not job.options.retry_given and any(leaf is used for leaf in _leaves(error) for used in used_up)
+    return not job.options.retry_given and any(leaf is used for leaf in _leaves(error) for used, _ in used_up)
 
 
 async def _close(context: Context) -> None:

@@ -33,7 +33,7 @@ from taskrun.rules.transitions import with_failure
 from taskrun.words.clock import Clock
 from taskrun.words.codec import check_size, decode, encode, encode_error, error_from, error_text, rebuild
 from taskrun.words.errors import JournalError, Unwind
-from taskrun.words.records import Failure, Run, Step, StepKind, StepStatus
+from taskrun.words.records import ErrorRecord, Failure, Run, Step, StepKind, StepStatus
 
 Read = Callable[[str], Any]  # from JSON text to the value that a handler gets
 
@@ -64,7 +64,7 @@ class Context:
         self.pausing = False
         self.given_up = False  # it has used up its grace
         self.cancel_reason: str | None = None
-        self.used_up: list[BaseException] = []  # errors of steps that have used up their retries
+        self.used_up: list[tuple[BaseException, ErrorRecord]] = []  # errors of steps that have used up their retries
         self.on_idle: Callable[[], None] | None = None  # called when nothing is in flight any more
         self.task: asyncio.Task[Any] | None = None
         self.tasks: set[asyncio.Task[Any]] = set()  # tasks of the handler that are inside a step
@@ -190,7 +190,7 @@ class Context:
             record = encode_error(error)
             if delay is None:
                 await self._record(replace(done, status=StepStatus.FAILED, error=error_text(record)))
-                raise self._mark(rebuild(record, key)) from error
+                raise self._mark(record, key) from error
             failure = Failure(attempt=attempt, at=self._clock.now(), error=record, started_at=step.started_at)
             attempt, failures = attempt + 1, with_failure(failures, failure)
             wake_at = self._clock.now() + delay
@@ -386,7 +386,7 @@ class Context:
 
     def _outcome(self, step: Step, read: Read) -> Any:
         if step.error is not None:
-            raise self._mark(rebuild(error_from(step.error), step.key))
+            raise self._mark(error_from(step.error), step.key)
         return None if step.output is None else read(step.output)
 
     async def _ready(self) -> None:
@@ -434,8 +434,10 @@ class Context:
         self._host.tell(m.Noted(replace(step, status=StepStatus.CANCELLED, ended_at=self._clock.now(), wake_at=None)))
         return asyncio.CancelledError()
 
-    def _mark(self, error: BaseException) -> BaseException:
-        self.used_up.append(error)
+    def _mark(self, record: ErrorRecord, key: str) -> BaseException:
+        """Returns a step's error as the handler gets it."""
+        error = rebuild(record, key)
+        self.used_up.append((error, record))
         return error
 
     def _new(self, key: str, name: str, kind: StepKind, **fields: Any) -> Step:

@@ -1,7 +1,7 @@
 """The core: the half of an engine that owns the journal and the clock and never runs user code.
 
-It admits triggers, gives places to ready runs, hands them to executors, and turns what executors say into transactions. It is
-driven by a `Queue` or by the daemon's server; every executor reaches it through `answer` and `hear`.
+It admits triggers, gives places to ready runs, hands them to executors, and answers for the runs of its journal. It is driven by
+a `Queue` or by the daemon's server; what executors say to it comes through its `Reception`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from taskrun.engine import ledger, views, waits
@@ -30,14 +29,14 @@ from taskrun.engine.retention import Retention
 from taskrun.engine.routing import Routing
 from taskrun.engine.schedules import Schedules
 from taskrun.engine.timers import Timers
-from taskrun.engine.trigger import Trigger, admit, new_id, start_again, start_child
+from taskrun.engine.trigger import Trigger, admit, new_id, start_again
 from taskrun.engine.waiters import Waiters
 from taskrun.engine.why import why
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store, Tx
 from taskrun.words.clock import Clock, SystemClock
 from taskrun.words.errors import EngineLost, JobNotFound, PipeNotFound, RunEnded, RunNotEnded, RunNotFound
-from taskrun.words.records import UNFINISHED, LogLine, Run, RunFilter, Step
+from taskrun.words.records import UNFINISHED, LogLine, Run, RunFilter
 
 T = TypeVar("T")
 
@@ -80,7 +79,7 @@ class Core:
         self.journal = Journal(store, None if alone else self.lease.guard)
         self.ledgers = Ledgers(self.journal, self.clock, lambda: self.lease.id)
         self.dispatch = Dispatch(self.ledgers, self.clock, concurrency, grace)
-        self._log = Logs(self.journal, self.bus, max_log)
+        self.log = Logs(self.journal, self.bus, max_log)
         self._routing = Routing(self.ledgers, self.dispatch)
         self.retention = Retention(self.ledgers, self.clock, keep)
         self._waiters = Waiters()
@@ -95,7 +94,7 @@ class Core:
             self._waiters.follow,
             self.dispatch.follow,
             self._routing.follow,
-            self._log.follow,
+            self.log.follow,
             self._follow_times,
         ]
 
@@ -318,72 +317,6 @@ class Core:
             raise RunEnded(f"run {run_id} has ended already")
         return changed
 
-    # ---- what executors say
-
-    async def answer(self, peer: m.Peer, message: m.Asked) -> Any:
-        """Answers an executor."""
-        return await _ANSWERS[type(message)](self, message)
-
-    def hear(self, peer: m.Peer, message: m.Told) -> None:
-        """Takes what an executor tells."""
-        _HEARS[type(message)](self, message)
-
-    def _record(self, message: m.Record) -> asyncio.Future[None]:
-        resident = self.dispatch.residents.get(message.step.run)
-        suspect = resident is not None and resident.suspect
-        return self.ledgers.do(lambda book: book.record(message.step, suspect))
-
-    async def _wait(self, message: m.Wait) -> Step:
-        begin = partial(waits.begin, step=message.step, since=message.since)
-        return await self.ledgers.do(begin, self.dispatch.expect)
-
-    async def _start_child(self, message: m.StartChild) -> Step:
-        start = partial(start_child, step=message.step, prepared=message.prepared, wait=message.wait)
-        act, then = self.dispatch.keep_place(lambda book, place: start(book, place=place), self.dispatch.expect)
-        return await self.ledgers.do(act, then)
-
-    async def _activate(self, message: m.Activate) -> None:
-        await self.dispatch.activate(message.run)
-
-    async def _send(self, message: m.Send) -> Step:
-        return await self.ledgers.do(lambda book: waits.send(book, message.step, message.data))
-
-    async def _prepare_for(self, message: m.Prepare) -> Prepared:
-        return await self.prepare(message.job, message.input)
-
-    async def _cancel_runs(self, message: m.CancelRuns) -> int:
-        return await self.cancel_runs(message.job, message.input)
-
-    async def _look(self, message: m.Look) -> Run:
-        return await (self.news(message.run) if message.next else self.get(message.run))
-
-    async def _show(self, message: m.Show) -> str:
-        return msgspec.json.encode(await self.show(message.run)).decode()
-
-    async def _read_log(self, message: m.ReadLog) -> list[LogLine]:
-        return await self.logs(message.run, message.after)
-
-    async def _order(self, message: m.Order) -> m.Ordered:
-        return await self.order(message.run, message.verb, message.argument)
-
-    def _noted(self, message: m.Noted) -> None:
-        self.ledgers.ride(lambda book: ledger.note(book, message.step))
-
-    def _parked(self, message: m.Parked) -> None:
-        self.dispatch.parked(message)
-
-    def _finished(self, message: m.Finished) -> None:
-        self.dispatch.finished(message)
-
-    def _logged(self, message: m.Logged) -> None:
-        self._log.add(message.lines)
-
-    def _progressed(self, message: m.Progressed) -> None:
-        self.dispatch.progressed(message)
-
-    def _blocked(self, message: m.Blocked) -> None:
-        self.dispatch.hear_blocked(message)
-
     # ---- following transactions
 
     def _publish(self, book: Book) -> None:
@@ -444,6 +377,7 @@ class Core:
             for engine in await self.read(lambda tx: tx.engines()):
                 if self.lease.dead(engine):
                     await self.ledgers.do(lambda book, e=engine: ledger.take_over(book, e.id, self._blame))  # type: ignore[misc]
+                    self.lease.bury(engine)
 
     def _lost(self) -> None:
         """Gives up everything it held, since another engine has it now, and goes on under a new id."""
@@ -472,26 +406,3 @@ def _concerns(change: Change, run_id: str) -> bool:
     if isinstance(change, LogAdded):
         return change.lines[0].run == run_id
     return isinstance(change, Lagged)
-
-
-_ANSWERS: dict[type[m.Message], Callable[[Core, Any], Any]] = {
-    m.Record: Core._record,
-    m.Wait: Core._wait,
-    m.StartChild: Core._start_child,
-    m.Send: Core._send,
-    m.Activate: Core._activate,
-    m.Prepare: Core._prepare_for,
-    m.CancelRuns: Core._cancel_runs,
-    m.Look: Core._look,
-    m.Show: Core._show,
-    m.ReadLog: Core._read_log,
-    m.Order: Core._order,
-}
-_HEARS: dict[type[m.Message], Callable[[Core, Any], None]] = {
-    m.Noted: Core._noted,
-    m.Parked: Core._parked,
-    m.Finished: Core._finished,
-    m.Logged: Core._logged,
-    m.Progressed: Core._progressed,
-    m.Blocked: Core._blocked,
-}

@@ -81,6 +81,11 @@ class Lease:
             return True
         return engine.lease_until < time.time()
 
+    def bury(self, engine: Engine) -> None:
+        """Removes what a dead engine has left beside the journal."""
+        if engine.leash is not None and engine.host == socket.gethostname() and Leash.free(Path(engine.leash)):
+            Path(engine.leash).unlink(missing_ok=True)
+
     async def watch(self, nudged: Callable[[], None], take_over: Callable[[], Awaitable[None]]) -> None:
         """Looks for what others wrote, and for the dead, until cancelled."""
         if not self._heartbeat:
@@ -101,7 +106,6 @@ class Lease:
         return Engine(
             id=engine,
             name=self._name,
-            epoch=1,
             lease_until=until,
             host=socket.gethostname(),
             pid=os.getpid(),

@@ -19,6 +19,7 @@ from taskrun.engine.executor import Executor
 from taskrun.engine.handle import Run
 from taskrun.engine.listeners import KINDS, Listener
 from taskrun.engine.messages import LocalPeer
+from taskrun.engine.reception import Reception
 from taskrun.stores.base import Store
 from taskrun.stores.memory import MemoryStorage
 from taskrun.words import records
@@ -112,7 +113,7 @@ class Queue:
         )
         for kind, listener in self._early:
             self._executor.listeners.add(kind, listener)
-        to_executor, to_core = LocalPeer(self._executor), LocalPeer(self.core)
+        to_executor, to_core = LocalPeer(self._executor), LocalPeer(Reception(self.core))
         to_executor.back, to_core.back = to_core, to_executor
         self._executor.connect(to_core)
         await self.core.join(to_executor)

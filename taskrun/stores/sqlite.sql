@@ -174,9 +174,9 @@ DELETE FROM logs WHERE run = ? AND seq BETWEEN ? AND ?
 SELECT max(seq) FROM logs WHERE run = ?
 
 -- name: put_engine
-INSERT INTO engines (id, name, epoch, lease_until, host, pid, leash) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO engines (id, name, lease_until, host, pid, leash) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
-    name = excluded.name, epoch = excluded.epoch, lease_until = excluded.lease_until, host = excluded.host,
+    name = excluded.name, lease_until = excluded.lease_until, host = excluded.host,
     pid = excluded.pid, leash = excluded.leash
 
 -- name: engine

@@ -174,11 +174,10 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An engine that executes runs of a journal. `epoch` fences: a lost engine's writes are refused."""
+    """An engine that executes runs of a journal. Its id is new at each start; one whose row is gone may write no more."""
 
     id: str
     name: str
-    epoch: int
     lease_until: float
     host: str = ""
     pid: int = 0

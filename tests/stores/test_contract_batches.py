@@ -46,7 +46,7 @@ def fill(tx: Tx) -> None:
     tx.put_step(step("b", "run"))
     tx.add_event(event("e1"))
     tx.add_logs([line("b", 1), line("b", 2)])
-    tx.put_engine(Engine(id="e", name="n", epoch=1, lease_until=1.0))
+    tx.put_engine(Engine(id="e", name="n", lease_until=1.0))
     tx.put("fact", "1")
 
 
@@ -64,8 +64,8 @@ CHANGES: dict[str, tuple[Fn, ...]] = {
     "add_event": (lambda tx: tx.add_event(event("e2")),),
     "drop_events": (lambda tx: tx.drop_events(1e9), lambda tx: tx.add_event(event("e3"))),
     "add_logs": (lambda tx: tx.add_logs([line("b", 2, "again"), line("b", 3), line("a", 1)]),),
-    "put_engine": (lambda tx: tx.put_engine(Engine(id="f", name="n", epoch=1, lease_until=1.0)),),
-    "put_engine again": (lambda tx: tx.put_engine(Engine(id="e", name="n", epoch=2, lease_until=1.0)),),
+    "put_engine": (lambda tx: tx.put_engine(Engine(id="f", name="n", lease_until=1.0)),),
+    "put_engine again": (lambda tx: tx.put_engine(Engine(id="e", name="n", lease_until=2.0)),),
     "drop_engine": (lambda tx: tx.drop_engine("e"),),
     "put": (lambda tx: tx.put("fact", "2"), lambda tx: tx.put("other", "3")),
     "put none": (lambda tx: tx.put("fact", None),),

@@ -179,13 +179,13 @@ def test_the_last_log_seq_is_0_without_a_line(tx: Tx) -> None:
 
 
 def test_engines_are_put_replaced_and_dropped(tx: Tx) -> None:
-    first = Engine(id="e", name="default", epoch=1, lease_until=5.5, host="h", pid=7, leash="/l")
-    other = Engine(id="f", name="default", epoch=1, lease_until=6.5)
+    first = Engine(id="e", name="default", lease_until=5.5, host="h", pid=7, leash="/l")
+    other = Engine(id="f", name="default", lease_until=6.5)
     tx.put_engine(other)
     tx.put_engine(first)
     assert tx.engines() == [first, other]
-    tx.put_engine(replace(first, epoch=2, leash=None))
-    assert tx.engine("e") == replace(first, epoch=2, leash=None)
+    tx.put_engine(replace(first, pid=9, leash=None))
+    assert tx.engine("e") == replace(first, pid=9, leash=None)
     tx.drop_engine("e")
     tx.drop_engine("never was")
     assert tx.engine("e") is None

@@ -120,7 +120,6 @@ CREATE TABLE logs (
 CREATE TABLE engines (
     id TEXT NOT NULL PRIMARY KEY,
     name TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
     lease_until REAL NOT NULL,
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
