@@ -211,6 +211,6 @@ def test_on_a_terminal_the_log_scrolls_above_a_live_table(root: Path) -> None:
     assert person.end() == 0
     lines = person.screen()
     assert lines[0].startswith("watching jobs")
-    assert any("~ jobs/hello.py" in line for line in lines)
+    assert any("~ jobs/hello.py" in line for line in lines), lines
     table = next(at for at, line in enumerate(lines) if line.startswith("RUN "))
     assert "hello" in lines[table + 1]
