@@ -78,7 +78,7 @@ async def _daemon(session: Session, config: Config) -> Check:
     held = await in_thread(lambda: find_holder(config))
     if held is None:
         return Check("daemon", True, f"stopped; nobody holds {home_of(config).lock}", "start it: taskrun daemon start")
-    status = await (await session.gate.daemon(config, False)).call("status")
+    status = await (await session.daemon(start=False)).call("status")
     running = f"running, pid {status['pid']}, version {status['version']}"
     if status["fault"]:
         return Check("daemon", False, f"{running}; its journal refuses: {status['fault']}", "taskrun daemon restart")

@@ -108,6 +108,8 @@ def _read(line: Line) -> None:
 
 
 async def _candidates(line: Line, session: Session) -> list[Candidate]:
+    if line.command is None and line.words:
+        return []
     if line.command is None:
         return [Candidate(name, _summary(find(name))) for name in COMMANDS if not find(name).hidden]
     inner = getattr(line.command, "commands", None)

@@ -28,6 +28,20 @@ class Code(IntEnum):
     PIPE = 141  # nobody reads the output any more
 
 
+CODES = {
+    Code.DONE: "done",
+    Code.FAILED: "the run failed; for `doctor`, something is wrong",
+    Code.USAGE: "usage, bad input or bad configuration: nothing was recorded",
+    Code.NOT_FOUND: "not found or ambiguous; for `daemon status`, it is stopped",
+    Code.UNREACHABLE: "the daemon or the journal cannot be reached",
+    Code.REFUSED: "refused: discarded, or not possible in this state",
+    Code.TIMED_OUT: "timed out: the run's own timeout, or `--timeout`",
+    Code.FAULT: "taskrun's own fault",
+    Code.INTERRUPTED: "cancelled or interrupted",
+    Code.PIPE: "nobody reads the output any more",
+}
+
+
 class Stop(Exception):
     """Ends a command with a code and a message.
 
@@ -109,7 +123,7 @@ _MEANINGS: tuple[tuple[type[Exception], Callable[[Any], Explained]], ...] = (
     (errors.JobNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun jobs")),
     (errors.PipeNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun jobs")),
     (errors.RunNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun list --all")),
-    (errors.NotFound, _plain(Code.NOT_FOUND)),
+    (errors.NotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun show RUN")),
     (errors.RunEnded, _plain(Code.REFUSED, "run it again: taskrun retry RUN")),
     (errors.RunNotEnded, _plain(Code.REFUSED, "end it first: taskrun cancel RUN")),
     (errors.DurationInvalid, _plain(Code.USAGE)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from taskrun.daemon.launch import find_holder
 from taskrun.words.config import Config
 
 T = TypeVar("T")
+PATIENCE = 10.0  # seconds that a thread waits for the loop to take its answer
 
 
 class Direct:
@@ -25,7 +27,7 @@ class Direct:
 
     async def daemon(self, config: Config, autostart: bool) -> Caller:
         """Returns a connection to the daemon; starts it if it may."""
-        return Daemon(await in_thread(lambda: Client.connect(config, autostart=autostart)))
+        return Daemon(await in_thread(lambda: Client.connect(config, autostart=autostart), Client.close))
 
     async def reader(self, config: Config) -> Caller:
         """Returns the daemon when it runs, else the journal."""
@@ -55,26 +57,48 @@ class Daemon:
         self._client.close()
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Returns what `work` returns, without blocking the loop; a cancelled wait leaves the thread behind."""
+async def in_thread(work: Callable[[], T], unwanted: Callable[[T], None] = lambda _: None) -> T:
+    """Returns what `work` returns, without blocking the loop; a cancelled wait leaves the thread behind.
+
+    Parameters:
+        unwanted: takes what `work` returned when nobody waits for it any more.
+    """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
     def run() -> None:
         try:
-            outcome = (answer.set_result, work())
+            value = work()
         except BaseException as error:
-            outcome = (answer.set_exception, error)  # type: ignore[assignment]
-        with suppress(RuntimeError):  # the command is over
-            loop.call_soon_threadsafe(_settle, answer, *outcome)
+            _tell(loop, answer, answer.set_exception, error)
+        else:
+            if not _tell(loop, answer, answer.set_result, value):
+                unwanted(value)
 
     threading.Thread(target=run, daemon=True).start()
-    return await answer
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if answer.done() and not answer.cancelled() and answer.exception() is None:  # it came at the same moment
+            unwanted(answer.result())
+        raise
 
 
-def _settle(answer: asyncio.Future[Any], put: Callable[[Any], None], value: Any) -> None:
-    if not answer.done():
-        put(value)
+def _tell(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Any], put: Callable[[Any], None], value: Any) -> bool:
+    """Settles a future from a thread; returns whether anybody was still waiting."""
+    told: Future[bool] = Future()
+
+    def settle() -> None:
+        wanted = not answer.done()
+        if wanted:
+            put(value)
+        told.set_result(wanted)
+
+    try:
+        loop.call_soon_threadsafe(settle)
+        return told.result(PATIENCE)
+    except (RuntimeError, TimeoutError):  # the command is over
+        return False
 
 
 async def from_thread(items: Callable[[], Iterator[T]]) -> AsyncIterator[T]:

@@ -137,7 +137,10 @@ def test_one_run_shows_its_steps_its_error_with_code_and_what_to_type_next() -> 
     )
     failure = Failure(attempt=1, at=NOW - 45, error=ErrorRecord("HTTPError", "502"), started_at=NOW - 46)
     tried = msgspec.json.encode([failure]).decode()
-    steps = [a_step("list", output="812"), a_step("fetch", StepStatus.FAILED, attempt=2, error=error("503"), failures=tried)]
+    steps = [
+        a_step("list", output="812"),
+        a_step("fetch", StepStatus.FAILED, attempt=2, error=error("503"), failures=tried),
+    ]
     log = [{"seq": 214, "at": run["started_at"], "run": run["id"], "step": None, "stream": "log", "text": "giving up"}]
     code = Source(48, [(47, "r = get(url)"), (48, "r.raise_for_status()")])
     text = printed(run_screen(shown(run, steps, log=log, log_lines=214), NOW, Look(200), code), Look(200))

@@ -110,7 +110,7 @@ def uninstall(json: bool = ASK.json) -> Any:
 
 async def begin(as_json: bool, session: Session) -> int:
     """Starts it and says so."""
-    await session.gate.daemon(session.config, True)
+    await (await session.gate.daemon(session.config, True)).close()
     return await tell(as_json, session)
 
 
@@ -142,7 +142,7 @@ async def _status(session: Session) -> dict[str, Any]:
     stopped = {"running": False, "pid": None, "version": None, "socket": None, "journal": session.config.journal}
     if find_holder(session.config) is None:
         return stopped
-    found: dict[str, Any] = await (await session.gate.daemon(session.config, False)).call("status")
+    found: dict[str, Any] = await (await session.daemon(start=False)).call("status")
     return found
 
 

@@ -18,7 +18,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
-def jobs(name: str = typer.Argument("", metavar="[NAME]"), json: bool = ASK.json) -> Any:
+def jobs(name: str = typer.Argument("", metavar="[JOB]"), json: bool = ASK.json) -> Any:
     """List the jobs, with what starts them; with a name, that job's options.
 
     Example: taskrun jobs hello

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from rich.text import Text
-
 from taskrun.cli import times
-from taskrun.cli.screens.look import Look, clipped, columns, labelled, mark, stacked, widest
+from taskrun.cli.rich_late import Text
+from taskrun.cli.screens.look import Look, clipped, columns, hanging, labelled, mark, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, fault, given, progress, short, state
 from taskrun.cli.visible import cell, coloured, cut, lines, value
 
@@ -50,8 +49,8 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
             yield True, Text.assemble((f"{name.replace('_', ' '):<8}", "dim"), cell(run[name]))
     if run["progress"]:
         yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK))
-    for at, cause in enumerate(run.get("why") or ()):
-        yield False, Text.assemble(("        " if at else "why     ", "dim"), cell(cause))
+    if run.get("why"):
+        yield False, hanging(Text("why     ", "dim"), [Text(cell(cause)) for cause in run["why"]], look)
     if run["status"] == "succeeded":
         yield False, Text.assemble(("output  ", "dim"), _long(value(run["output"]), run))
 
