@@ -7,10 +7,11 @@ from typing import Any
 from taskrun.cli import times
 from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import Look, bar, labelled
-from taskrun.cli.visible import cell, value
+from taskrun.cli.visible import cell, cut, value
 
 BAR = 5
 SHORT_ID = 6
+REASON = 60  # characters of why a run is held, in a table
 ENDED = frozenset({"succeeded", "failed", "cancelled", "discarded"})
 
 
@@ -49,7 +50,7 @@ def current(run: dict[str, Any], look: Look) -> Text:
     """Returns the step that a run is at, with its tries and the run's progress."""
     step = run.get("step")
     if run.get("why"):
-        return Text(cell(run["why"][0]).removeprefix("it "), "dim")
+        return Text(cut(cell(run["why"][0]).removeprefix("it "), REASON), "dim")
     if step is None:
         count = run.get("steps_ended")
         words = f"{count} step{'s' if count != 1 else ''}" if count and run["status"] in ENDED else ""

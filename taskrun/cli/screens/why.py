@@ -16,7 +16,8 @@ def why_screen(run: dict[str, Any], causes: list[dict[str, Any]], now: float, lo
     """Returns the state of a run, its causes, and what one would type next."""
     since = run["ended_at"] or run["started_at"] if run["status"] != "queued" else run["created_at"]
     at = times.moment(since) or times.moment(run["created_at"]) or now
-    head = mark(run["status"], look).append(f" {short(run['id'])} ", "bold").append(cell(run["job"]))
+    head = mark(run["status"], look).append(" ") if look.utf8 else Text()
+    head.append(f"{short(run['id'])} ", "bold").append(cell(run["job"]))
     head.append(f" is {run['status']} since {times.age(max(0.0, now - at))}")
     lines = [hanging(Text("  "), [Text(cell(cause["text"]))], look) for cause in causes]
     return stacked([clipped(head, look.width), *lines, Text("  " + "   ".join(next_commands(run)), "dim")])
