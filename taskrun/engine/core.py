@@ -207,8 +207,11 @@ class Core:
         """Returns a run once it has ended."""
         future = self._waiters.add(run_id)
         try:
-            run = await self.get(run_id)
-            return run if run.ended else await future
+            if run_id not in self.dispatch.residents:  # else its end is still to come
+                run = await self.get(run_id)
+                if run.ended:
+                    return run
+            return await future
         finally:
             self._waiters.drop(run_id, future)
 

@@ -50,7 +50,7 @@ class Listeners:
     def notify(self, message: Notify, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Calls all that listen for this kind, after the calls for the same run before."""
         job = self._registry.jobs.get(message.run.job)
-        if job is None:
+        if job is None or not (self._all or job.heard or job.options.hooks):
             return
         calls = [*job.hooks(message.kind), *self._all.get(message.kind, [])]
         if calls:
