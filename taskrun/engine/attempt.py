@@ -69,9 +69,7 @@ def _told(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]
     record = encode_error(error)
     for used, origin in used_up:
         if used is error and origin.where:
-            return replace(
-                record, where=origin.where, traceback=f"{origin.traceback}\nwhich came out of\n\n{record.traceback}"
-            )
+            return replace(record, where=origin.where, traceback=origin.traceback)
     return record
 
 
