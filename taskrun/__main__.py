@@ -8,6 +8,7 @@ import os
 import sys
 
 from taskrun.cli.thin import INTERRUPTED, hand_over
+from taskrun.daemon.handover import new_intent
 
 HERE = "taskrun.cli.here"  # imported when it is needed: it takes longer than a warm daemon's whole answer
 LOCAL = "--local"  # user code runs in this process
@@ -15,7 +16,7 @@ LOCAL = "--local"  # user code runs in this process
 
 def main() -> None:
     """Runs the command line of this process."""
-    argv, intent = sys.argv[1:], os.urandom(12).hex()
+    argv, intent = sys.argv[1:], new_intent()
     try:
         code = hand_over(argv, intent)
         if code is None:

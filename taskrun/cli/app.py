@@ -18,8 +18,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from taskrun.cli.asks import Action, take_config
 from taskrun.cli.exits import Code, Explained, Stop, explain
-from taskrun.cli.inputs import Action, take_config
 from taskrun.cli.late import COMMANDS, HIDDEN, find
 from taskrun.cli.session import Gate, Session
 from taskrun.cli.terminal import Terminal

@@ -1,34 +1,47 @@
-"""`python -m taskrun.cli.describe ROOT JOBS…`: imports the job files, prints what is in them as JSON, and ends.
+"""What is in the job files, for a command while no daemon runs: they are imported into its process, which ends right after.
 
-Run by `offline` as a process of its own, so that user code never runs inside a command that only looks.
+What they print, also by processes of their own, goes to standard error: standard output belongs to the command.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stdout
+from typing import Any
 
 import msgspec
 
 from taskrun.declarations.registry import discover
+from taskrun.words.config import Config
 
 
-def main() -> None:
-    """Answers on what is standard output now; what the job files print goes to standard error."""
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    root, *places = sys.argv[1:]
-    found = discover(places, Path(root))
+def describe(config: Config) -> dict[str, Any]:
+    """Returns what the `jobs` request returns, save what is paused; `fresh`: the files were read just now.
+
+    The environment and the folder are a worker's.
+    """
+    os.environ.update(config.env)
+    with chdir(config.root), _output_aside():
+        found = discover(config.jobs, config.root)
     described = {
         "jobs": [job.describe() for job in found.registry.jobs.values()],
         "pipes": [pipe.describe() for pipe in found.registry.pipes.values()],
         "problems": found.problems,
+        "fresh": True,
     }
-    with os.fdopen(answer, "wb") as out:
-        out.write(msgspec.json.encode(described))
-    os._exit(0)  # threads of user code do not hold up the answer
+    plain: dict[str, Any] = msgspec.to_builtins(described)
+    return plain
 
 
-if __name__ == "__main__":
-    main()
+@contextmanager
+def _output_aside() -> Iterator[None]:
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

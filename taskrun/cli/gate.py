@@ -10,13 +10,16 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from taskrun.cli.late import OFFLINE, load
+from taskrun.cli.late import CLIENT, OFFLINE, load, load_daemon
 from taskrun.cli.session import Caller
-from taskrun.daemon.client import Client
-from taskrun.daemon.launch import find_holder
+from taskrun.daemon.home import home_of
+from taskrun.daemon.lock import holder
 from taskrun.words.config import Config
+
+if TYPE_CHECKING:
+    from taskrun.daemon.client import Client
 
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds that a thread waits for the loop to take its answer
@@ -27,11 +30,12 @@ class Direct:
 
     async def daemon(self, config: Config, autostart: bool) -> Caller:
         """Returns a connection to the daemon; starts it if it may."""
-        return Daemon(await in_thread(lambda: Client.connect(config, autostart=autostart), Client.close))
+        connect = load_daemon(CLIENT).Client.connect  # loaded for nobody who only reads the journal
+        return Daemon(await in_thread(lambda: connect(config, autostart=autostart), _close))
 
     async def reader(self, config: Config) -> Caller:
         """Returns the daemon when it runs, else the journal."""
-        if find_holder(config):
+        if holder(home_of(config, make=False).lock):
             return await self.daemon(config, False)
         journal: Caller = load(OFFLINE).Offline(config)  # SQLite is loaded for nobody else
         return journal
@@ -55,6 +59,10 @@ class Daemon:
     async def close(self) -> None:
         """Ends the connection."""
         self._client.close()
+
+
+def _close(client: Client) -> None:
+    client.close()
 
 
 async def in_thread(work: Callable[[], T], unwanted: Callable[[T], None] = lambda _: None) -> T:

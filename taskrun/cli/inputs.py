@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
 from taskrun.cli.exits import Code, Stop
+from taskrun.cli.names import find_described
 from taskrun.cli.options import Given, Own, build, partition, usage
 from taskrun.cli.schemas import InputSchema
-from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import to_json
 from taskrun.words import durations
 from taskrun.words.codec import check_size, parse_json
 from taskrun.words.errors import InputInvalid
 
-Action = Callable[[Session], Awaitable[int]]
 GIVEN = "taskrun.given"
 
 
@@ -49,40 +47,6 @@ def given(ctx: typer.Context) -> tuple[Given, ...]:
     return tuple(ctx.meta.get(GIVEN, ()))
 
 
-# ---- options that several commands have
-
-
-def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
-    """Takes `--config FILE` out of a command line, wherever it stands before a `--`."""
-    kept: list[str] = []
-    found: str | None = None
-    rest = iter(argv)
-    for token in rest:
-        if token == "--":
-            return [*kept, token, *rest], found
-        if token == "--config":
-            found = next(rest, None)
-            if found is None:
-                raise Stop(Code.USAGE, "--config needs a file")
-        elif token.startswith("--config="):
-            found = token.partition("=")[2]
-        else:
-            kept.append(token)
-    return kept, found
-
-
-class Ask(NamedTuple):
-    """Declarations of options, said once."""
-
-    json: Any = typer.Option(False, "--json", help="Print one JSON document and nothing else.")
-    quiet: Any = typer.Option(False, "-q", "--quiet", help="Print the id alone.")
-    input: Any = typer.Option("", "--input", metavar="JSON|@FILE|-", help="The input as JSON; options win over it.")
-    help: Any = typer.Option(False, "--help", help="Show this, and with a name its options.", show_default=False)
-
-
-ASK = Ask()
-
-
 # ---- finding what the input is for
 
 
@@ -101,18 +65,8 @@ async def find_target(caller: Caller, name: str, kind: str = "job") -> Target:
     Raises:
         Stop: there is none.
     """
-    answer = await caller.call("jobs")
-    found = {one["name"]: one for one in answer["jobs" if kind == "job" else "pipes"]}
-    if name in found:
-        return Target(name, InputSchema(found[name].get("input_schema")), found[name])
-    broken = [f"there is a broken file: {problem_line(one)}" for one in answer.get("problems") or ()]
-    raise Stop(Code.NOT_FOUND, f'no {kind} "{name}"', *broken, hint=did_you_mean(name, found))
-
-
-def did_you_mean(name: str, known: Iterable[str], otherwise: str = "see what there is: taskrun jobs") -> str:
-    """Returns the names that are close, or where to find them all."""
-    close = get_close_matches(name, list(known), 2, 0.6)
-    return f"did you mean  {'  '.join(close)}" if close else otherwise
+    described = await find_described(caller, name, kind)
+    return Target(name, InputSchema(described.get("input_schema")), described)
 
 
 # ---- reading it

@@ -37,7 +37,9 @@ COMMANDS = {  # the command line's words, in the order of the help, and the modu
 HIDDEN = frozenset({"ps", "_complete"})
 LOCAL = "local"  # the engine in this process, for `run --local` alone
 OFFLINE = "offline"  # the journal, where no daemon runs
-SCHEDULES = "schedules"
+CLIENT = "client"  # of a daemon that runs
+DESCRIBE = "describe"  # the job files, where no daemon runs
+SLOTS = "slots"  # for `schedule` alone
 CONSOLE = "console"  # of rich: a pipe is written to without it
 
 
@@ -49,6 +51,11 @@ def load(module: str) -> ModuleType:
 def load_rich(module: str) -> ModuleType:
     """Returns a module of rich by its name."""
     return import_module(f"rich.{module}")
+
+
+def load_daemon(module: str) -> ModuleType:
+    """Returns a module of the daemon by its name."""
+    return import_module(f"taskrun.daemon.{module}")
 
 
 def load_engine(module: str) -> ModuleType:

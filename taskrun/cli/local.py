@@ -17,7 +17,8 @@ from taskrun.cli.commands.run import print_output
 from taskrun.cli.commands.start import Start
 from taskrun.cli.exits import Code, Stop, code_of
 from taskrun.cli.follow import Plain, Screen
-from taskrun.cli.inputs import Target, did_you_mean
+from taskrun.cli.inputs import Target
+from taskrun.cli.names import did_you_mean
 from taskrun.cli.schemas import InputSchema
 from taskrun.cli.session import Session
 from taskrun.cli.visible import lines

@@ -1,29 +1,23 @@
 """Answers from the journal itself, for commands that only look while no daemon runs.
 
-The journal is opened exclusively and for a moment, so that a daemon that starts meanwhile need not wait for long. The jobs
-are asked of a short-lived process, because describing them means importing the user's code.
+The journal is opened exclusively and for a moment, so that a daemon that starts meanwhile need not wait for long.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from taskrun.cli.late import SCHEDULES, load_engine
+from taskrun.cli.gate import in_thread
+from taskrun.cli.late import DESCRIBE, SLOTS, load, load_engine
 from taskrun.engine import views
 from taskrun.stores.base import Tx
 from taskrun.stores.sqlite import SqliteStorage
 from taskrun.words.config import Config
 from taskrun.words.errors import DaemonError, RunNotFound
 from taskrun.words.records import Status
-
-PATIENCE = 60  # seconds for the job files to be imported
 
 
 class Offline:
@@ -43,7 +37,7 @@ class Offline:
     async def call(self, op: str, **params: Any) -> Any:
         """Returns the answer to one request."""
         if op == "jobs":
-            return self._with_pauses(await describe(self._config))
+            return self._with_pauses(await in_thread(lambda: load(DESCRIBE).describe(self._config)))
         return self._answers[op](**params)
 
     async def stream(self, op: str, **params: Any) -> AsyncIterator[Any]:
@@ -80,7 +74,7 @@ class Offline:
         return [{"id": run, "status": self._show(run)["status"], "causes": [cause]} for run in runs]
 
     def _schedule(self) -> Any:
-        return self._read(lambda tx: load_engine(SCHEDULES).schedule_views(tx, time.time()), [])
+        return self._read(lambda tx: load_engine(SLOTS).schedule_views(tx, time.time()), [])
 
     def _with_pauses(self, described: Any) -> Any:
         paused = self._read(lambda tx: tx.facts("paused:"), {})
@@ -108,28 +102,3 @@ class Offline:
         if error is not None:
             raise error
         return value
-
-
-async def describe(config: Config) -> Any:
-    """Returns what the `jobs` request returns, from a process that imports the job files and ends.
-
-    Raises:
-        DaemonError: it said nothing that can be read.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "taskrun.cli.describe", str(config.root), *config.jobs),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, **config.env},
-        cwd=config.root,
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            answer, _ = await process.communicate()
-        return json.loads(answer)
-    except (ValueError, TimeoutError):
-        raise DaemonError("the job files could not be described; import them to see why") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

@@ -17,7 +17,7 @@ from taskrun.cli.visible import to_json
 from taskrun.words.config import Config, find, load
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.text import Text
 
 
 class Caller(Protocol):
@@ -102,11 +102,11 @@ class Session:
         tty = self.facts.err_tty if err else self.facts.out_tty
         return Look(self.terminal.size()[0], self.facts.colour and tty, self.facts.utf8)
 
-    def show(self, renderable: RenderableType) -> None:
+    def show(self, renderable: Text | str) -> None:
         """Prints a screen on standard output."""
         self.terminal.out(printed(renderable, self.look()))
 
-    def say(self, renderable: RenderableType) -> None:
+    def say(self, renderable: Text | str) -> None:
         """Prints chatter on standard error."""
         self.terminal.err(printed(renderable, self.look(err=True)))
 

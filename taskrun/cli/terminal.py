@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from taskrun.cli.exits import Code, Stop
-from taskrun.daemon.client import new_intent
+from taskrun.daemon.handover import new_intent
 
 
 @dataclass(frozen=True, slots=True)

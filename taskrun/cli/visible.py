@@ -10,14 +10,12 @@ import json
 import re
 from typing import Any
 
-_C0 = {code: f"^{chr(code ^ 64)}" for code in (*range(32), 127)}
-_C1 = {code: f"<{code:02X}>" for code in range(0x80, 0xA0)}
-_REORDERING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
-_UNPRINTABLE = (*_REORDERING, *range(0xD800, 0xE000), *range(0xE0000, 0xE0080))
-_TABLE = _C0 | _C1 | {code: f"<U+{code:04X}>" for code in _UNPRINTABLE}
-_LINES = {code: shown for code, shown in _TABLE.items() if chr(code) not in "\n\t"}
-_CELL = _TABLE | {ord("\n"): "\\n", ord("\t"): "\\t", ord("\r"): "\\r"}
-_JSON = {code: f"\\u{code:04x}" for code in (127, *range(0x80, 0xA0), *_REORDERING, *range(0xD800, 0xE000))}
+_JSON = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"  # what `json` itself lets through
+_MORE = "\U000e0000-\U000e007f"  # tags, which nobody sees
+_IN_JSON = re.compile(f"[{_JSON}]")
+_IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_JSON}{_MORE}]")
+_IN_CELL = re.compile(f"[\x00-\x1f{_JSON}{_MORE}]")
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
 CUT = 200  # characters of a value in a piped table
@@ -25,12 +23,12 @@ CUT = 200  # characters of a value in a piped table
 
 def lines(text: str) -> str:
     """Returns text of several lines; line ends and tabs stay."""
-    return text.replace("\r\n", "\n").translate(_LINES)
+    return _IN_LINES.sub(_shown, text.replace("\r\n", "\n"))
 
 
 def cell(text: str) -> str:
     """Returns text as one line, for a cell of a table."""
-    return text.translate(_CELL)
+    return _IN_CELL.sub(lambda found: _ESCAPES.get(found[0]) or _shown(found), text)
 
 
 def cut(text: str, limit: int = CUT) -> str:
@@ -47,9 +45,17 @@ def coloured(text: str) -> str:
 
 def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
     """Returns a value as JSON text in which nothing can steer a terminal; as ASCII for who can read nothing else."""
-    return json.dumps(value, ensure_ascii=ascii, indent=indent).translate(_JSON)
+    text = json.dumps(value, ensure_ascii=ascii, indent=indent)
+    return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def value(given: Any) -> str:
     """Returns a value as a cell: text as it is, all else as JSON."""
     return cell(given) if isinstance(given, str) else to_json(given)
+
+
+def _shown(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 32 or code == 127:
+        return f"^{chr(code ^ 64)}"
+    return f"<{code:02X}>" if code < 0xA0 else f"<U+{code:04X}>"

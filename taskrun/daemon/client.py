@@ -7,7 +7,6 @@ with `DaemonError`; whoever wants to go on connects again and resumes by its cur
 from __future__ import annotations
 
 import itertools
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -159,8 +158,3 @@ class Client:
             raise DaemonError(f"the daemon gave no answer within {self._timeout:g} seconds") from error
         except OSError as error:
             raise Disconnected(f"the connection to the daemon broke: {error}") from error
-
-
-def new_intent() -> str:
-    """Returns a key for one trigger, under which a repeated request finds the same run."""
-    return os.urandom(12).hex()

@@ -23,6 +23,11 @@ ALIVE, OUT, ERR, WANT_ALL, WANT_LINE, END, REFUSED, STOPPED = b".", b"1", b"2", 
 INTERRUPT, GIVEN, GIVEN_ALL = b"c", b"g", b"e"
 
 
+def new_intent() -> str:
+    """Returns a key for one trigger, under which a repeated request finds the same run."""
+    return os.urandom(12).hex()
+
+
 def home(root: str, journal: str) -> tuple[str, str]:
     """Returns the folder in which a project's daemon keeps its files, and what their names begin with."""
     if "://" in journal:

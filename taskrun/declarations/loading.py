@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -83,7 +82,7 @@ class Files:
 
     def loaded(self) -> list[Path]:
         """Returns the files of the project that make up what was loaded, broken ones and helpers included."""
-        files = {_file(module) for module in list(sys.modules.values()) if self._is_own(module)}
+        files = {_file(module) for name in self._names if (module := sys.modules.get(name)) is not None}
         return sorted({file for file in files if file is not None} | set(self.tried))
 
     def _load_entry(self, entry: str) -> Iterator[ModuleType]:
@@ -257,7 +256,7 @@ def _make_package(name: str, folder: Path) -> None:
 # ---- importing
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds the project's modules where `sys.path` has them, and gives each its one name."""
 
     def __init__(self, files: Files) -> None:
@@ -273,14 +272,14 @@ class _Finder(MetaPathFinder):
         file = Path(spec.origin)
         known_as = self._files.name_of(file)
         if known_as is not None and known_as != name:
-            return ModuleSpec(name, _Alias(known_as), origin=spec.origin)
+            return ModuleSpec(name, _Alias(known_as), origin=spec.origin)  # type: ignore[arg-type]  # it does all a loader must
         if known_as is not None or self._files.owns(file):
             spec.loader = _Fresh(name, spec.origin)
             return spec
         return None
 
 
-class _Alias(Loader):
+class _Alias:
     """Gives a module that is known under another name."""
 
     def __init__(self, name: str) -> None:

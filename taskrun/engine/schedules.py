@@ -21,16 +21,14 @@ from taskrun.engine import messages as m
 from taskrun.engine.book import Book
 from taskrun.engine.dispatch import Dispatch
 from taskrun.engine.ledgers import Ledgers
+from taskrun.engine.slots import FACT, Kept, schedule_views
 from taskrun.engine.trigger import Trigger, admit, new_id
-from taskrun.engine.views import rfc3339
 from taskrun.rules.cron import CatchUp, CronRule
 from taskrun.rules.policies import Prepared
-from taskrun.stores.base import Tx
 from taskrun.words.clock import Clock
 from taskrun.words.errors import DefinitionError, InputInvalid, JobNotFound
 
 logger = logging.getLogger("taskrun.engine.schedules")
-FACT = "schedule:"  # fact `schedule:ORIGIN:JOB:DIGEST` is a `Kept`
 CODE, FILE = "code", "file"  # origins: `@job(cron=…)`, `[[schedule]]`
 PUNCTUAL = 60.0  # seconds: a slot that is no older is not missed, only late
 AGAIN = 1.0  # seconds until a slot is tried again that could not be used
@@ -45,17 +43,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str | None = None
     input: str = "{}"
     catch_up: CatchUp = "skip"
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the journal keeps of a schedule: slots after `seen` are still to come; `last` is the last that started a run."""
-
-    job: str
-    cron: str
-    timezone: str | None = None
-    seen: float
-    last: float | None = None
-    run: str | None = None
 
 
 @dataclass(slots=True)
@@ -236,23 +223,3 @@ def _keep(book: Book, origin: str, wanted: dict[str, Active], jobs: frozenset[st
 def _key(origin: str, entry: Entry) -> str:
     digest = blake2b(msgspec.json.encode((entry.cron, entry.timezone, entry.input)), digest_size=6).hexdigest()
     return f"{FACT}{origin}:{entry.job}:{digest}"
-
-
-def schedule_views(tx: Tx, now: float) -> list[dict[str, Any]]:
-    """Returns the schedules that the journal knows as JSON (`job cron timezone next last last_run`), the next one first."""
-    kept = [msgspec.json.decode(text, type=Kept) for text in tx.facts(FACT).values()]
-    return sorted((_view(tx, one, now) for one in kept), key=lambda view: (view["next"] or "~", view["job"]))
-
-
-def _view(tx: Tx, kept: Kept, now: float) -> dict[str, Any]:
-    upcoming = CronRule(kept.cron, kept.timezone).next_after(max(kept.seen, now))
-    run = None if kept.run is None else tx.run(kept.run)
-    return {
-        "job": kept.job,
-        "cron": kept.cron,
-        "timezone": kept.timezone,
-        "next": None if upcoming == math.inf else rfc3339(upcoming),
-        "last": rfc3339(kept.last),
-        "last_run": kept.run,
-        "last_status": None if run is None else run.status.value,
-    }

@@ -200,7 +200,7 @@ class SqliteStorage:
     def _last_mark(self, connection: sqlite3.Connection) -> None:
         with suppress(sqlite3.Error):
             commits = int(value(connection, SQL["commits"]))
-            if self._synced(connection):
+            if commits > self._high.read() and self._synced(connection):  # who has only read syncs nothing
                 self._high.write(commits)
 
     # ---- the connection

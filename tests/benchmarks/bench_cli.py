@@ -19,7 +19,7 @@ from pathlib import Path
 SCRIPT = shutil.which("taskrun", path=str(Path(sys.executable).parent))
 TASKRUN = [SCRIPT] if SCRIPT else [sys.executable, "-m", "taskrun"]
 WARM = ("start hello", "list", "list --json", "show @last", "show @last --json", "wait @last", "_complete -- start h")
-COLD = ("list", "list --json", "show @last", "show @last --json", "schedule")
+COLD = ("list", "list --json", "show @last", "show @last --json", "schedule", "jobs", "jobs --json")
 WARM_LIMIT, COLD_LIMIT = 2.5, 10.0
 JOB = "from taskrun import job\n\n@job\nasync def hello(name: str = 'you') -> str:\n    return name\n"
 

@@ -10,9 +10,10 @@ from typing import Any
 import typer
 
 from taskrun.cli import inputs
+from taskrun.cli.asks import ASK
 from taskrun.cli.commands.list import statuses
 from taskrun.cli.exits import Code, Stop
-from taskrun.cli.inputs import ASK, InputCommand
+from taskrun.cli.inputs import InputCommand
 from taskrun.cli.options import Given, build
 from taskrun.cli.pages import all_runs
 from taskrun.cli.screens.phrases import ENDED, given, short

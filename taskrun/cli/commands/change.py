@@ -7,8 +7,9 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code, Stop
-from taskrun.cli.inputs import ASK, did_you_mean
+from taskrun.cli.names import did_you_mean
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Caller, Session

@@ -8,9 +8,10 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.asks import take_config
 from taskrun.cli.completing import SHELLS, complete
 from taskrun.cli.exits import Code, Stop
-from taskrun.cli.inputs import did_you_mean, take_config
+from taskrun.cli.names import did_you_mean
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell
 

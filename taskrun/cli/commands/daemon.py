@@ -13,9 +13,9 @@ from typing import Any
 import typer
 
 from taskrun.cli import times
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.gate import in_thread
-from taskrun.cli.inputs import ASK
 from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.screens.look import stacked

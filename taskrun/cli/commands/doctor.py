@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.asks import ASK
 from taskrun.cli.checks import Check, check_view, examine
 from taskrun.cli.exits import Code
-from taskrun.cli.inputs import ASK
 from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import Look, hanging, mark
 from taskrun.cli.session import Session

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from taskrun.cli import inputs
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code
-from taskrun.cli.inputs import ASK
+from taskrun.cli.names import find_described
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.session import Session
 
@@ -52,9 +52,9 @@ def near(described: dict[str, Any], root: Path) -> dict[str, Any]:
 
 async def one(name: str, as_json: bool, session: Session) -> int:
     """Shows one job."""
-    target = await inputs.find_target(await session.reader(), name)
+    described = await find_described(await session.reader(), name)
     if as_json:
-        session.json([target.described])
+        session.json([described])
     else:
-        session.show(job_screen(near(target.described, session.config.root)))
+        session.show(job_screen(near(described, session.config.root)))
     return Code.DONE

@@ -11,9 +11,9 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.feeds import watch_feed
-from taskrun.cli.inputs import ASK
 from taskrun.cli.live import FRAME, Snapshot, Sticky
 from taskrun.cli.pages import all_runs
 from taskrun.cli.reasons import HELD, explained

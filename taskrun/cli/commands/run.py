@@ -10,10 +10,11 @@ from typing import Any
 import typer
 
 from taskrun.cli import inputs
+from taskrun.cli.asks import ASK
 from taskrun.cli.commands.start import Start, help_of, trigger
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.follow import Screen, screen, watch_to_end
-from taskrun.cli.inputs import ASK, InputCommand
+from taskrun.cli.inputs import InputCommand
 from taskrun.cli.late import LOCAL, load
 from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.session import Caller, Session

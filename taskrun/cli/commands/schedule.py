@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code
-from taskrun.cli.inputs import ASK
 from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
 from taskrun.cli.session import Session
 

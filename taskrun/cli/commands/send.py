@@ -8,8 +8,9 @@ from typing import Any
 import typer
 
 from taskrun.cli import inputs
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code
-from taskrun.cli.inputs import ASK, InputCommand
+from taskrun.cli.inputs import InputCommand
 from taskrun.cli.options import Given, Own
 from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.session import Session

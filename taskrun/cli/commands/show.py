@@ -11,9 +11,9 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.feeds import watch_feed
-from taskrun.cli.inputs import ASK
 from taskrun.cli.live import FRAME, Sticky
 from taskrun.cli.reasons import explained
 from taskrun.cli.screens.phrases import ENDED, short

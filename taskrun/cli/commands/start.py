@@ -10,9 +10,10 @@ from typing import Any
 import typer
 
 from taskrun.cli import inputs
+from taskrun.cli.asks import ASK, Action
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.follow import follow
-from taskrun.cli.inputs import ASK, Action, InputCommand
+from taskrun.cli.inputs import InputCommand
 from taskrun.cli.options import Given, Own
 from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.screens.phrases import short

@@ -11,9 +11,9 @@ from typing import Any
 import typer
 
 from taskrun.cli import times
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.feeds import log_feed, watch_feed
-from taskrun.cli.inputs import ASK
 from taskrun.cli.pages import all_runs, begin, old_lines
 from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import printed

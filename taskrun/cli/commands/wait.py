@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.feeds import resumed
-from taskrun.cli.inputs import ASK
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import end_line
 from taskrun.cli.session import Session

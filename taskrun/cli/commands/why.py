@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code
-from taskrun.cli.inputs import ASK
 from taskrun.cli.screens.why import why_screen
 from taskrun.cli.session import Session
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import StringIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from taskrun.cli.late import CONSOLE, load_rich
 from taskrun.cli.rich_late import Text, cell_len
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 GAP = 2
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -107,15 +104,20 @@ def widest(rows: Sequence[Sequence[Text]]) -> list[int]:
     return [max(cell_len(cell.plain) for cell in column) for column in zip(*rows, strict=True)]
 
 
-def printed(renderable: RenderableType, look: Look) -> str:
+def printed(renderable: Text | str, look: Look) -> str:
     """Returns what a terminal of that look is sent."""
+    text = _coloured(renderable, look) if look.colour else f"{renderable}\n"
+    return text if look.utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
+
+
+def _coloured(renderable: Text | str, look: Look) -> str:
     file = StringIO()
     console = load_rich(CONSOLE).Console(
         file=file,
         width=max(look.width, 20),
         height=1000,
-        color_system="standard" if look.colour else None,
-        force_terminal=look.colour,
+        color_system="standard",
+        force_terminal=True,
         legacy_windows=False,
         markup=False,
         highlight=False,
@@ -124,8 +126,7 @@ def printed(renderable: RenderableType, look: Look) -> str:
         _environ={},
     )
     console.print(renderable)
-    text = file.getvalue()
-    return text if look.utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
+    return file.getvalue()
 
 
 def hanging(head: Text, body: Sequence[Text], look: Look) -> Text:
