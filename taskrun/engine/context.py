@@ -69,6 +69,7 @@ class Context:
         self.task: asyncio.Task[Any] | None = None
         self.tasks: set[asyncio.Task[Any]] = set()  # tasks of the handler that are inside a step
         self.waits: dict[str, asyncio.Future[Step]] = {}
+        self._early: dict[str, Step] = {}  # waits that were over before the handler waited for them
         self._wakes: dict[str, float] = {}  # when those waits are over by the clock
         self._backoffs = 0
         self._predicates = 0
@@ -296,6 +297,9 @@ class Context:
 
     async def _until_over(self, step: Step, registered: bool, since: float = 0.0) -> Step:
         """Registers a wait unless it is, then parks until it is over."""
+        early = self._early.pop(step.key, None)
+        if registered and early is not None:
+            return early
         over: asyncio.Future[Step] = asyncio.get_running_loop().create_future()
         self.waits[step.key] = over
         if step.wake_at is not None:
@@ -323,8 +327,9 @@ class Context:
             over = self.waits.get(step.key)
             if over is not None and not over.done():
                 over.set_result(step)
-            else:
+            else:  # the handler has not come to it yet, or stands just before it
                 self.replay.update(step)
+                self._early[step.key] = step
         self.look_soon()
 
     def cancel(self, reason: str) -> None:

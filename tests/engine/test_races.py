@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import job, pipe, run, sleep
+from taskrun import MemoryStorage, job, pipe, run, sleep
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -111,3 +111,30 @@ async def test_a_cancel_at_any_moment_after_a_pause_or_a_resume_ends_the_run(nam
             await handle.cancel()
             await queue.settle()
             assert await handle.status() == "cancelled", f"after {turns} turns"
+
+
+async def test_a_sleep_that_is_over_before_a_replay_waits_for_it_is_not_missed() -> None:
+    storage, gate, executions = MemoryStorage(), asyncio.Event(), 0
+
+    @job
+    async def late() -> str:
+        nonlocal executions
+        executions += 1
+        nap = sleep("1m")  # its identity is taken here, its end is awaited below
+        if executions > 1:
+            await gate.wait()
+            await nap
+            return "woke"
+        await asyncio.gather(nap, run("hang", asyncio.sleep, 1000))  # it is executing when the queue is closed
+        return "never"
+
+    async with TestQueue(jobs=[late], storage=storage) as queue:
+        begun = await queue.jobs.late.start()
+        await queue.settle()
+    async with TestQueue(jobs=[late], storage=storage, start=queue.now) as queue:
+        await queue.settle()
+        await queue.advance("2m")  # the sleep ends while the replay stands at the gate
+        gate.set()
+        await queue.settle()
+        assert await (await queue.get(begun.id)).status() == "succeeded"
+    assert executions == 2
