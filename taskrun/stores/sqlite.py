@@ -6,6 +6,7 @@ A batch runs whole in the thread that calls. Verbs are in `sqlite_tx`, opening i
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -62,6 +63,9 @@ class SqliteStorage:
         self._connection: sqlite3.Connection | None = None
         self._tx: SqliteTx
         self.written = 0
+        self._writer = secrets.token_hex(8)
+        self._unknown: tuple[int, dict[Fn, Answer]] | None = None  # a batch whose COMMIT failed
+        self._done: dict[Fn, Answer] = {}  # what was written by one all the same, until it is asked for again
         self._changes = 0  # of the connection, when the transaction began
         self._token: tuple[int, int] = (0, 0)
 
@@ -95,6 +99,7 @@ class SqliteStorage:
             self._users = max(0, self._users - 1)
             if not self._users and self._connection is not None:
                 self._last_mark(self._connection)
+                self._sign_off(self._connection)
                 self._drop_connection()
 
     def apply(self, fns: Sequence[Fn], guard: Guard | None = None) -> list[Answer]:
@@ -107,6 +112,7 @@ class SqliteStorage:
         """
         with self._lock:
             connection = self._connected()
+            self._find_out(connection)
             try:
                 answers = self._batch(connection, fns, guard)
                 mark = self._bump(connection)
@@ -116,7 +122,7 @@ class SqliteStorage:
             except BaseException:
                 self._roll_back(connection)
                 raise
-            self._commit(connection)
+            self._commit(connection, fns, answers)
             if mark and (self._journal.synchronous == "full" or self._synced(connection)):
                 self._high.write(mark)
             return answers
@@ -154,6 +160,8 @@ class SqliteStorage:
         return answer
 
     def _answer(self, connection: sqlite3.Connection, fn: Fn) -> Answer:
+        if fn in self._done:
+            return self._done.pop(fn)
         try:
             answer: Answer = fn(self._tx), None
         except _FAULTS_OF_FN as error:
@@ -178,16 +186,39 @@ class SqliteStorage:
             return 0
         self.written += 1
         connection.execute(SQL["bump_commits"])
+        connection.execute(SQL["bump_batch"], (self._writer, self.written))
         return int(value(connection, SQL["commits"])) if self._high.due() else 0
 
-    def _commit(self, connection: sqlite3.Connection) -> None:
+    def _commit(self, connection: sqlite3.Connection, fns: Sequence[Fn], answers: list[Answer]) -> None:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
+            self._unknown = self.written, dict(zip(fns, answers, strict=True))
             self._drop_connection()
             with suppress(JournalError):
                 self._use(self._journal.reopen())
             raise self._unavailable(error, "whether this was written is not known") from error
+
+    def _find_out(self, connection: sqlite3.Connection) -> None:
+        """Looks what became of a COMMIT that failed: if it was written after all, its functions keep their answers.
+
+        A batch writes its number in its own transaction, so that the journal itself knows.
+        """
+        if self._unknown is None:
+            return
+        try:
+            number, answers = self._unknown
+            if connection.execute(SQL["batch"], (self._writer, number)).fetchone() is not None:
+                connection.execute("PRAGMA wal_checkpoint(FULL)")  # what was not synced then is synced now
+                self._done.update(answers)
+        except sqlite3.Error as error:
+            raise self._unavailable(error, "whether the last batch was written is not known") from error
+        self._unknown = None
+
+    def _sign_off(self, connection: sqlite3.Connection) -> None:
+        with suppress(sqlite3.Error):
+            if self.written:
+                connection.execute(SQL["drop_batch"], (self._writer,))
 
     # ---- the mark
     def _synced(self, connection: sqlite3.Connection) -> bool:

@@ -203,6 +203,15 @@ SELECT key, value FROM facts WHERE key >= ?1 AND key < ?1 || char(1114111) ORDER
 -- name: bump_commits
 UPDATE commits SET n = n + 1
 
+-- name: bump_batch
+INSERT INTO batches (writer, n) VALUES (?, ?) ON CONFLICT (writer) DO UPDATE SET n = excluded.n
+
+-- name: batch
+SELECT 1 FROM batches WHERE writer = ? AND n = ?
+
+-- name: drop_batch
+DELETE FROM batches WHERE writer = ?
+
 -- name: commits
 SELECT n FROM commits
 

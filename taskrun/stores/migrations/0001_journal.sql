@@ -134,3 +134,6 @@ CREATE TABLE facts (
 -- The number of transactions that wrote: a journal that comes back with a lower one is missing some.
 CREATE TABLE commits (n INTEGER NOT NULL);
 INSERT INTO commits VALUES (0);
+
+-- The number of the last batch of each writer: after a COMMIT that failed it tells whether that one was written.
+CREATE TABLE batches (writer TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
