@@ -18,10 +18,7 @@ from taskrun.words.config import Config
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """Returns what the `jobs` request returns, save what is paused; `fresh`: the files were read just now.
-
-    The environment and the folder are a worker's.
-    """
+    """Returns what the `jobs` request returns, save what is paused; the environment and the folder are a worker's."""
     os.environ.update(config.env)
     with chdir(config.root), _output_aside():
         found = discover(config.jobs, config.root)
@@ -29,7 +26,6 @@ def describe(config: Config) -> dict[str, Any]:
         "jobs": [job.describe() for job in found.registry.jobs.values()],
         "pipes": [pipe.describe() for pipe in found.registry.pipes.values()],
         "problems": found.problems,
-        "fresh": True,
     }
     plain: dict[str, Any] = msgspec.to_builtins(described)
     return plain

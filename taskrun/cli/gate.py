@@ -44,6 +44,8 @@ class Direct:
 class Daemon:
     """The daemon as a `Caller`: one connection, which a stream takes for itself."""
 
+    live = True
+
     def __init__(self, client: Client) -> None:
         self._client = client
 

@@ -51,6 +51,8 @@ class Inside:
 class Within:
     """The desk as a `Caller`."""
 
+    live = True
+
     def __init__(self, desk: Asked, loop: asyncio.AbstractEventLoop) -> None:
         self._desk = desk
         self._loop = loop

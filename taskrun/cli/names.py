@@ -24,7 +24,7 @@ async def find_described(caller: Caller, name: str, kind: str = "job") -> dict[s
     if name in found:
         return found[name]
     broken = [f"there is a broken file: {problem_line(one)}" for one in answer.get("problems") or ()]
-    hints = [did_you_mean(name, found), *([] if answer.get("fresh") else [LOAD])]
+    hints = [did_you_mean(name, found), *([LOAD] if caller.live else [])]
     raise Stop(Code.NOT_FOUND, f'no {kind} "{name}"', *broken, hint="\n  ".join(hints))
 
 

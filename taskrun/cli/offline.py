@@ -21,7 +21,9 @@ from taskrun.words.records import Status
 
 
 class Offline:
-    """The journal as a `Caller`; knows the requests that need no daemon."""
+    """The journal as a `Caller`; knows the requests that need no daemon. What has not ended there is `held`."""
+
+    live = False
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -57,13 +59,15 @@ class Offline:
         before: int | None = None,
     ) -> Any:
         named = {"job": job, "statuses": [Status(one) for one in status or ()], "since": since, "before": before}
-        return self._read(lambda tx: views.page_runs(tx, limit, **named), [])
+        return [_still(run) for run in self._read(lambda tx: views.page_runs(tx, limit, **named), [])]
 
     def _find(self, ref: str) -> Any:
         return self._found(self._read(lambda tx: views.resolve(tx, ref), None), ref)
 
     def _show(self, run: str) -> Any:
-        return self._found(self._read(lambda tx: views.show(tx, run), None), run)
+        shown = self._found(self._read(lambda tx: views.show(tx, run), None), run)
+        parts = {name: [_still(one) for one in shown[name]] for name in ("steps", "children")}
+        return {**_still(shown), **parts}
 
     def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
         return self._read(lambda tx: views.page_logs(tx, run, after, limit), [])
@@ -102,3 +106,8 @@ class Offline:
         if error is not None:
             raise error
         return value
+
+
+def _still(thing: dict[str, Any]) -> dict[str, Any]:
+    """Returns a run or a step, `held` where it has not ended: nobody is at it, whatever its status was."""
+    return thing if thing["ended_at"] else {**thing, "held": True}

@@ -14,7 +14,7 @@ MOST = 200  # runs that are asked about
 
 async def explained(caller: Caller, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the runs, those that are held with `why`: the texts of the causes."""
-    held = [run["id"] for run in runs if run["status"] in HELD][:MOST]
+    held = [run["id"] for run in runs if run["status"] in HELD or run.get("held")][:MOST]
     if not held:
         return list(runs)
     try:

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """Who answers requests: the daemon, or the journal itself when no daemon runs."""
+    """Who answers requests: the daemon, or the journal itself when no daemon runs.
+
+    `live`: whether runs go on meanwhile, which is to say whether it is a daemon.
+    """
+
+    live: bool
 
     async def call(self, op: str, **params: Any) -> Any:
         """Returns the answer to one request; raises what the other side raised."""

@@ -44,6 +44,8 @@ def clock(text: str | None, now: float) -> str:
 
 
 def took(thing: dict[str, Any], now: float) -> float | None:
-    """Returns the seconds that a run or a step took, or has taken so far."""
+    """Returns the seconds that a run or a step took, or has taken so far; None where that cannot be told."""
     started, ended = moment(thing["started_at"]), moment(thing["ended_at"])
-    return None if started is None else (now if ended is None else ended) - started
+    if started is None or (ended is None and thing.get("held")):
+        return None
+    return (now if ended is None else ended) - started

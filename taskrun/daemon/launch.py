@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +109,7 @@ def launch_watching(config: Config, timeout: float = PATIENCE) -> Watched:
 
 
 def stop_daemon(config: Config, timeout: float | None = None) -> bool:
-    """Stops the daemon and waits until it has let go of everything; returns whether one ran.
+    """Stops the daemon and waits until it has let go of everything and is gone; returns whether one ran.
 
     Raises:
         DaemonError: it does not end.
@@ -123,7 +124,21 @@ def stop_daemon(config: Config, timeout: float | None = None) -> bool:
         if time.monotonic() > deadline:
             raise DaemonError(f"the daemon (pid {held.pid}) does not end; end it by hand: kill -9 {held.pid}")
         time.sleep(PAUSE)
+    _await_end(held.pid, PATIENCE)
     return True
+
+
+def _await_end(pid: int, patience: float) -> None:
+    """Waits until a process is gone that has nothing left to do; it is not our child."""
+    deadline = time.monotonic() + patience
+    with suppress(OSError):
+        if sys.platform == "linux":  # where one that nobody reaps is not to be waited for
+            with os.fdopen(os.pidfd_open(pid), "rb") as process:
+                select.select([process], [], [], patience)
+            return
+        while time.monotonic() < deadline:
+            os.kill(pid, 0)
+            time.sleep(PAUSE)
 
 
 # ---- reaching it

@@ -6,7 +6,6 @@ A batch runs whole in the thread that calls. Verbs are in `sqlite_tx`, opening i
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -63,7 +62,7 @@ class SqliteStorage:
         self._connection: sqlite3.Connection | None = None
         self._tx: SqliteTx
         self.written = 0
-        self._writer = secrets.token_hex(8)
+        self._writer = os.urandom(8).hex()
         self._unknown: tuple[int, dict[Fn, Answer]] | None = None  # a batch whose COMMIT failed
         self._done: dict[Fn, Answer] = {}  # what was written by one all the same, until it is asked for again
         self._changes = 0  # of the connection, when the transaction began

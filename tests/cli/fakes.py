@@ -95,6 +95,8 @@ class FakeTerminal:
 class FakeDaemon:
     """Answers from a dict of ops: values, exceptions, functions of the parameters, or lists for streams."""
 
+    live = True
+
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {"jobs": {"jobs": [JOB], "pipes": [], "problems": []}, "logs": [], "why": []}
         self.answers |= answers

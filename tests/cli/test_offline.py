@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from taskrun.cli.app import execute
+from taskrun.cli.gate import Direct
+from tests.cli.fakes import FakeTerminal
+from tests.cli.test_terminal import command
 from tests.cli.test_thin import imported
 
 ENV = {**os.environ, "NO_COLOR": "1"}
@@ -89,3 +96,53 @@ def test_job_files_see_the_folder_and_the_environment_of_a_worker(folder: Path) 
     (found,) = json.loads(run(folder / "below", "jobs", "hello", "--json").stdout)
     defaults = {name: field["default"] for name, field in found["input_schema"]["properties"].items()}
     assert defaults == {"where": folder.name, "mode": "quiet"}
+
+
+SLOW = """
+import asyncio
+from taskrun import job, run
+
+@job
+async def slow() -> None:
+    await run("work", asyncio.sleep, 60)
+"""
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    """A project whose daemon was killed while a run was under way."""
+    (tmp_path / "taskrun.toml").write_text("")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "slow.py").write_text(SLOW)
+    run(tmp_path, "start", "slow")
+    deadline = time.monotonic() + 20
+    while not json.loads(run(tmp_path, "show", "@last", "--json").stdout)["steps"]:
+        assert time.monotonic() < deadline, "the step never began"
+    os.kill(json.loads(run(tmp_path, "daemon", "status", "--json").stdout)["pid"], signal.SIGKILL)
+    while subprocess.run(command("daemon", "status"), cwd=tmp_path, env=ENV, capture_output=True).returncode != 3:
+        assert time.monotonic() < deadline, "the daemon is still there"
+    return tmp_path
+
+
+async def test_what_a_dead_daemon_was_at_is_shown_as_interrupted(interrupted: Path) -> None:
+    for line in ("list", "show @last"):
+        terminal = FakeTerminal(interrupted, in_tty=True, out_tty=True, err_tty=True, env={"HOME": str(interrupted)})
+        assert await execute(line.split(), terminal, Direct()) == 0
+        assert "‖ interrupted" in terminal.written
+        assert "running" not in terminal.written
+        assert "no daemon runs" in terminal.chatter + terminal.written
+    (listed,) = json.loads(run(interrupted, "list", "--json").stdout)
+    assert (listed["status"], listed["held"]) == ("running", True)
+
+
+def test_a_daemon_that_was_started_knows_its_jobs_and_one_that_was_stopped_is_gone(folder: Path) -> None:
+    assert "2 jobs" in run(folder, "daemon", "start").stdout
+    pid = json.loads(run(folder, "daemon", "status", "--json").stdout)["pid"]
+    assert run(folder, "daemon", "stop").stderr == "stopped\n  start it: taskrun daemon start\n"
+    with suppress(FileNotFoundError):  # a process that has ended, and that nobody has asked for yet
+        assert "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_a_daemon_that_was_stopped_says_that_something_is_left(folder: Path) -> None:
+    run(folder, "start", "hello", "--in", "1h")
+    assert run(folder, "daemon", "stop").stderr.startswith("stopped; unfinished runs wait in the journal\n")

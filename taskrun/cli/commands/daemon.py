@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from taskrun.cli.visible import cell, lines
 from taskrun.daemon.home import home_of
 from taskrun.daemon.launch import environment, find_holder, python, stop_daemon
 from taskrun.words import durations
+from taskrun.words.errors import DaemonError, TaskrunError
+from taskrun.words.records import UNFINISHED
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, help="The process that runs a project's jobs.")
 POLL = 0.2  # seconds between looks at the daemon's log
@@ -109,17 +112,27 @@ def uninstall(json: bool = ASK.json) -> Any:
 
 
 async def begin(as_json: bool, session: Session) -> int:
-    """Starts it and says so."""
-    await (await session.gate.daemon(session.config, True)).close()
+    """Starts it, waits for its jobs to be loaded, and says how it is."""
+    caller = await session.gate.daemon(session.config, True)
+    with suppress(DaemonError):  # no worker comes up: its status says why
+        await caller.call("jobs")
+    await caller.close()
     return await tell(as_json, session)
 
 
 async def end(session: Session) -> int:
     """Stops it and says so."""
     stopped = await in_thread(lambda: stop_daemon(session.config))
-    session.say("stopped; unfinished runs wait in the journal" if stopped else "no daemon runs")
+    left = "; unfinished runs wait in the journal" if stopped and await _has_unfinished(session) else ""
+    session.say(f"stopped{left}" if stopped else "no daemon runs")
     session.say("  start it: taskrun daemon start")
     return Code.DONE
+
+
+async def _has_unfinished(session: Session) -> bool:
+    with suppress(TaskrunError):  # a journal that cannot be read has no say in whether the daemon was stopped
+        return bool(await (await session.reader()).call("runs", status=sorted(UNFINISHED), limit=1))
+    return False
 
 
 async def again(as_json: bool, session: Session) -> int:

@@ -17,6 +17,7 @@ from taskrun.cli.feeds import watch_feed
 from taskrun.cli.live import FRAME, Snapshot, Sticky
 from taskrun.cli.pages import all_runs
 from taskrun.cli.reasons import HELD, explained
+from taskrun.cli.screens.phrases import ENDED
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import to_json
@@ -89,11 +90,13 @@ async def once(options: Listing, session: Session) -> int:
     elif not session.facts.out_tty:
         session.data(runs_tsv(runs, session.now))
     elif runs:
-        runs = await explained(caller, runs)
+        runs = await explained(caller, runs) if caller.live else runs  # else there is one reason for all
         session.show(runs_table(runs, session.now, session.look()))
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
         session.say("no runs; start one: taskrun start JOB   see the jobs: taskrun jobs")
+    if not (caller.live or options.json) and any(run["status"] not in ENDED for run in runs):
+        session.say("no daemon runs, so what is unfinished waits; start it: taskrun daemon start")
     return Code.DONE
 
 

@@ -48,6 +48,7 @@ MARKS = {
     "failed": Mark("✗", "failed", "red"),
     "cancelled": Mark("⊘", "cancelled", "magenta"),
     "discarded": Mark("⊝", "discarded", "magenta"),
+    "interrupted": Mark("‖", "interrupted", "yellow"),
     "retry": Mark("↻", "retry", "yellow"),
 }
 

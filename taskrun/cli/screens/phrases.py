@@ -32,6 +32,8 @@ def state(run: dict[str, Any], now: float, look: Look) -> Text:
     """Returns the state of a run in words."""
     if run.get("cancelling"):
         return labelled("cancelled", look).append(" soon")
+    if run.get("held") and run["status"] == "running":
+        return labelled("interrupted", look)
     wake = times.moment(run.get("wake_at"))
     left = "" if wake is None else times.age(max(0.0, wake - now))
     if run["status"] == "scheduled":

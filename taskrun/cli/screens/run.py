@@ -68,7 +68,7 @@ def _steps(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     if not tries:
         return
     begin = min(times.moment(one["started_at"]) or now for one in tries)
-    end = max(times.moment(one["ended_at"]) or now for one in tries)
+    end = max(times.moment(one["started_at" if one.get("held") else "ended_at"]) or now for one in tries)
     rows = [_step_row(one, begin, max(end - begin, 1e-9), now, look) for one in tries]
     table = [[Text(head, "dim") for head in ("", "STEP", "", "START", "TOOK", "", "")], *rows]
     for line in columns(table, widest(table), (False, False, False, False, True, False, False)):
@@ -83,13 +83,20 @@ def _tries(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**step, "status": "failed", "started_at": begun, "ended_at": past["at"], "error": past["error"]} | {
             "try": past["attempt"]
         }
-    latest = {**step, "try": step["attempt"] if several else None}
-    backing_off = several and step["status"] == "running" and step["wake_at"] and step["kind"] not in WAITING_KINDS
+    latest = {**step, "status": _status(step), "try": step["attempt"] if several else None}
+    backing_off = several and latest["status"] == "running" and step["wake_at"] and step["kind"] not in WAITING_KINDS
     yield (
         latest | {"status": "retry", "started_at": step["wake_at"], "ended_at": step["wake_at"]}
         if backing_off
         else latest
     )
+
+
+def _status(step: dict[str, Any]) -> str:
+    """Returns the status of a step as it is shown: nobody is at one that is held."""
+    if not step.get("held"):
+        return str(step["status"])
+    return "waiting" if step["kind"] in WAITING_KINDS else "interrupted"
 
 
 def _step_row(step: dict[str, Any], begin: float, whole: float, now: float, look: Look) -> list[Text]:
@@ -108,7 +115,7 @@ def _step_row(step: dict[str, Any], begin: float, whole: float, now: float, look
 
 def _track(step: dict[str, Any], begin: float, whole: float, now: float, look: Look) -> Text:
     start = times.moment(step["started_at"]) or now
-    end = times.moment(step["ended_at"]) or now
+    end = times.moment(step["ended_at"]) or (start if step.get("held") else now)
     left = min(int((start - begin) / whole * TRACK), TRACK - 1)
     width = max(1, round((end - start) / whole * TRACK))
     block = "█" if step["kind"] not in WAITING_KINDS else "·"
