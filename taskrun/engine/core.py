@@ -88,6 +88,8 @@ class Core:
         self.jobs = Jobs(self.ledgers, self.dispatch)
         self._blame = blame
         self._duties: list[asyncio.Task[None]] = []
+        self._closed = True  # not started yet, or closed
+        self._anew: asyncio.Task[None] | None = None  # going on under a new id
         self.ledgers.followers += [
             self._publish,
             Hooks(self.dispatch).follow,
@@ -113,6 +115,7 @@ class Core:
         await self.lease.acquire(self.journal)
         await self._bury_the_dead()
         self.journal.patient = True
+        self._closed = False
         self.dispatch.open = True
         self._timers.start()
         duties = (self.lease.watch(self._nudged, self._bury_the_dead), self.retention.run())
@@ -120,9 +123,13 @@ class Core:
 
     async def close(self, grace: float | None = None) -> None:
         """Stops giving places, lets attempts end for `grace` seconds, and leaves the rest in the journal."""
-        if not self.dispatch.open:
+        if self._closed:
             return
+        self._closed = True
         self.dispatch.open = False
+        if self._anew is not None:
+            self._anew.cancel()
+            await asyncio.wait([self._anew])
         await self._timers.stop()
         await self._routing.close()
         await self.schedules.close()
@@ -384,22 +391,29 @@ class Core:
 
     def _lost(self) -> None:
         """Gives up everything it held, since another engine has it now, and goes on under a new id."""
-        task = asyncio.get_running_loop().create_task(self._begin_again())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._closed or (self._anew is not None and not self._anew.done()):
+            return
+        self.dispatch.open = False
+        self._anew = asyncio.get_running_loop().create_task(self._begin_again())
+        self._anew.add_done_callback(_surface)
 
     async def _begin_again(self) -> None:
-        if self.dispatch.open:
-            self.dispatch.open = False
-            await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.dispatch.peers), return_exceptions=True)
-            self.dispatch.forget()
-            await self.lease.acquire(self.journal)
-            self.dispatch.open = True
-            self.dispatch.claim()
-            self._timers.at(0.0)
+        await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.dispatch.peers), return_exceptions=True)
+        self.dispatch.forget()
+        await self.lease.acquire(self.journal)
+        self.dispatch.open = True
+        self._nudged()
 
     async def _let_go(self) -> None:
         """Releases what is still held, for the next start or another engine."""
         await self.ledgers.do(lambda book: ledger.let_go(book, book.tx.owned(self.lease.id), blame=False))
+
+
+def _surface(task: asyncio.Task[None]) -> None:
+    """Says that a task nobody awaits has failed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        context = {"message": "an engine could not go on after it had lost its lease", "exception": error, "task": task}
+        task.get_loop().call_exception_handler(context)
 
 
 def _concerns(change: Change, run_id: str) -> bool:

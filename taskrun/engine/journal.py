@@ -8,6 +8,7 @@ returns, so that what follows a commit happens even if whoever awaited it was ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -28,6 +29,7 @@ class Entry(NamedTuple):
     then: Callable[[Any], Any] | None
     future: asyncio.Future[Any] | None
     reads: bool = False  # it writes nothing, and need not wait for the disk
+    registers: bool = False  # it is committed before all others and alone, past the guard
 
 
 class Journal:
@@ -46,7 +48,7 @@ class Journal:
         self._written = 0
         self._entries: list[Entry] = []
         self._riders: list[Entry] = []
-        self._ride: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of riders, or of the next try
         self._busy = False
         self._closed = False
         self._writer: _Writer | None = None
@@ -70,6 +72,12 @@ class Journal:
         self._add(Entry(fn, then, future))
         return future
 
+    def register(self, fn: Callable[[Tx], Any], then: Callable[[Any], Any]) -> asyncio.Future[Any]:
+        """Like `write` for what makes this engine one that may write: the guard, which refuses all others, lets it pass."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._add(Entry(fn, then, future, registers=True))
+        return future
+
     def read(self, fn: Callable[[Tx], Any]) -> asyncio.Future[Any]:
         """Like `write` for what only reads: while the disk refuses, it sees what is durable."""
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -86,8 +94,8 @@ class Journal:
         """Puts `fn` into the next commit that happens anyway, at the latest in 50 ms."""
         self._riders.append(Entry(fn, then, None))
         self.pending += 1
-        if self._ride is None and not self._busy:
-            self._ride = self._loop.call_later(RIDE, self._kick)
+        if self._timer is None and not self._busy:
+            self._timer = self._loop.call_later(RIDE, self._kick)
 
     @property
     def riding(self) -> bool:
@@ -101,11 +109,23 @@ class Journal:
     async def close(self) -> None:
         """Writes what is pending and closes the store."""
         if not self._closed and self.fault is None:
-            await self.flush()
+            with contextlib.suppress(EngineLost):
+                await self.flush()
         self._closed = True
+        self._give_up()
         if self._writer is not None:
             await self._loop.run_in_executor(None, self._writer.close)
         self.store.close()
+
+    def _give_up(self) -> None:
+        """Fails what still waits for the disk."""
+        if self._timer is not None:
+            self._timer.cancel()
+        left, self._riders, self._entries = self._riders + self._entries, [], []
+        self.pending -= len(left)
+        for entry in left:
+            if entry.future is not None and not entry.future.done():
+                entry.future.set_exception(JournalUnavailable("the journal was closed while the disk refused"))
 
     def _add(self, entry: Entry) -> None:
         if self._closed:
@@ -122,18 +142,26 @@ class Journal:
             self._loop.call_soon(self._commit)
 
     def _commit(self) -> None:
-        if self._ride is not None:
-            self._ride.cancel()
-            self._ride = None
-        batch = self._riders + self._entries  # riders are older than what waits for a commit of its own
-        self._riders, self._entries = [], []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, guard = self._next()
         if self._writer is not None:
-            self._writer.put(batch, self.guard, self._settle)
+            self._writer.put(batch, guard, self._settle)
             return
         try:
-            self._settle(batch, self.store.apply([entry.fn for entry in batch], self.guard), None)
+            self._settle(batch, self.store.apply([entry.fn for entry in batch], guard), None)
         except Exception as error:
             self._settle(batch, [], error)
+
+    def _next(self) -> tuple[list[Entry], Callable[[Tx], None] | None]:
+        """Takes the next batch, and who guards it."""
+        if registering := [entry for entry in self._entries if entry.registers]:
+            self._entries = [entry for entry in self._entries if not entry.registers]
+            return registering, None
+        batch = self._riders + self._entries  # riders are older than what waits for a commit of its own
+        self._riders, self._entries = [], []
+        return batch, self.guard
 
     def _settle(self, batch: list[Entry], results: list[tuple[Any, Exception | None]], error: Exception | None) -> None:
         self._busy = False
@@ -170,7 +198,7 @@ class Journal:
         self._entries = batch + self._entries
         self._busy = True
         self._read_past_the_fault()
-        self._loop.call_later(waits, self._commit)
+        self._timer = self._loop.call_later(waits, self._commit)
 
     def _read_past_the_fault(self) -> None:
         """Answers at once those who only want to look."""

@@ -8,6 +8,7 @@ file is free (it and all its processes are gone), else it is assumed when its le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -47,8 +48,8 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def guard(self, tx: Tx) -> None:
-        """Raises EngineLost when this engine may not write any more."""
-        if self.id and tx.engine(self.id) is None:
+        """Raises EngineLost when this engine may not write: not registered yet, or not any more."""
+        if tx.engine(self.id) is None:
             raise EngineLost("another engine has taken over the runs of this one: its lease had run out")
 
     async def acquire(self, journal: Journal) -> None:
@@ -56,9 +57,7 @@ class Lease:
         engine = secrets.token_hex(6)
         if self.leash is None and self._store.place is not None:
             self.leash = Leash(Path(f"{self._store.place}.{engine}.leash"))
-        self.id = ""
-        await journal.write(lambda tx: tx.put_engine(self._row(engine)))
-        self.id = engine
+        await journal.register(lambda tx: tx.put_engine(self._row(engine)), lambda _: self._become(engine))
         if self._heartbeat and self._thread is None:
             self._thread = threading.Thread(target=self._beat, name="taskrun-heartbeat", daemon=True)
             self._thread.start()
@@ -67,9 +66,9 @@ class Lease:
         """Gives back what it holds and signs off."""
         self._stop.set()
         if journal.fault is None:
-            await let_go()
-            engine, self.id = self.id, ""
-            await journal.write(lambda tx: tx.drop_engine(engine))
+            with contextlib.suppress(EngineLost):  # then it holds nothing any more
+                await let_go()
+                await journal.write(lambda tx: tx.drop_engine(self.id))
         if self.leash is not None:
             self.leash.close()
 
@@ -99,6 +98,9 @@ class Lease:
             if time.monotonic() >= check_at:
                 check_at = time.monotonic() + min(1.0, self._seconds / 3)
                 await take_over()
+
+    def _become(self, engine: str) -> None:
+        self.id = engine
 
     def _row(self, engine: str) -> Engine:
         until = time.time() + self._seconds if self._heartbeat else FOREVER

@@ -1,0 +1,123 @@
+"""An engine that was taken for dead: what it does when it notices, and when it is closed or the disk refuses meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from taskrun import MemoryStorage, Queue, job, sleep
+from taskrun.engine import ledger
+from taskrun.engine.core import Core
+from taskrun.engine.journal import Journal
+from taskrun.engine.lease import Lease
+from taskrun.stores.base import Store
+from taskrun.testing import TestQueue
+from taskrun.words.errors import EngineLost, JournalUnavailable
+from taskrun.words.records import Engine
+
+
+async def take_over(by: Core, lost: str) -> None:
+    await by.ledgers.do(lambda book: ledger.take_over(book, lost, blame=False))
+
+
+async def write(core: Core) -> None:
+    """Writes something, so that an engine notices that it is lost."""
+    with pytest.raises(EngineLost):
+        await core.journal.write(lambda tx: tx.put("k", "v"))
+
+
+def engines(storage: MemoryStorage) -> list[Engine]:
+    [(found, _)] = storage.apply([lambda tx: tx.engines()])
+    return list(found)
+
+
+async def test_a_queue_that_is_closed_while_it_begins_again_is_closed() -> None:
+    storage = MemoryStorage()
+    async with Queue(storage=storage) as other:
+        lost = Queue(storage=storage)
+        await lost.start()
+        await take_over(other.core, lost.core.lease.id)
+        core = lost.core
+        await write(core)
+        await lost.close()
+        await asyncio.sleep(0.05)
+        assert not core.dispatch.open
+        assert [engine.id for engine in engines(storage)] == [other.core.lease.id]
+
+
+async def test_a_lost_queue_closes_though_it_did_not_know() -> None:
+    storage = MemoryStorage()
+    async with Queue(storage=storage) as other:
+        async with Queue(storage=storage) as lost:
+            await take_over(other.core, lost.core.lease.id)
+        assert [engine.id for engine in engines(storage)] == [other.core.lease.id]
+
+
+async def test_who_waits_for_a_run_at_a_lost_engine_is_told_of_the_end_that_another_gave_it() -> None:
+    storage = MemoryStorage()
+
+    @job
+    async def handler() -> str:
+        await sleep("1h")
+        return "done"
+
+    async with TestQueue(jobs=[handler], storage=storage) as lost, TestQueue(storage=storage) as other:
+        handle = await lost.jobs.handler.start()
+        await lost.settle()
+        waiting = asyncio.ensure_future(lost.core.wait(handle.id))
+        await asyncio.sleep(0)
+        lost.core.journal.on_nudge = None  # no other occasion to look than having begun again
+        await take_over(other.core, lost.core.lease.id)
+        await other.core.cancel(handle.id)
+        await write(lost.core)
+        async with asyncio.timeout(10):
+            assert (await waiting).status == "cancelled"
+
+
+async def test_that_an_engine_cannot_begin_again_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+
+    async def refuse(self: Lease, journal: Journal) -> None:
+        raise JournalUnavailable("no")
+
+    async with Queue(storage=MemoryStorage()) as queue:
+        monkeypatch.setattr(Lease, "acquire", refuse)
+        await take_over(queue.core, queue.core.lease.id)
+        await write(queue.core)
+        await asyncio.sleep(0.01)
+    assert [str(context["exception"]) for context in said] == ["no"]
+
+
+async def test_nothing_is_written_without_an_id_but_the_registration(storage: Store) -> None:
+    lease = Lease(storage, "e", 15.0, alone=False, heartbeat=False)
+    journal = Journal(storage, lease.guard)
+    journal.open()
+    with pytest.raises(EngineLost):
+        await journal.write(lambda tx: tx.put("k", "too early"))
+    before = journal.write(lambda tx: lease.id)
+    await lease.acquire(journal)
+    assert lease.id != ""
+    assert await before == lease.id
+    await journal.close()
+
+
+async def test_what_waits_for_a_disk_that_refuses_is_failed_by_the_close(
+    storage: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise JournalUnavailable("full")
+
+    journal = Journal(storage)
+    journal.open()
+    monkeypatch.setattr(storage, "apply", refuse)
+    written = journal.write(lambda tx: tx.put("k", "v"))
+    async with asyncio.timeout(10):
+        while journal.fault is None:
+            await asyncio.sleep(0.001)
+        await journal.close()
+        with pytest.raises(JournalUnavailable):
+            await written
+    assert journal.pending == 0
