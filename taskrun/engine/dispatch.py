@@ -19,6 +19,7 @@ from taskrun.engine.book import Book
 from taskrun.engine.ledgers import Ledgers
 from taskrun.engine.resident import Resident
 from taskrun.engine.why import Known
+from taskrun.stores.base import Tx
 from taskrun.words.clock import Clock
 from taskrun.words.records import Run, Status, Step
 
@@ -31,12 +32,16 @@ CLAIM = 256  # runs that one transaction starts at most
 
 
 class Start(NamedTuple):
-    """A run that was given a place, with what its replay needs."""
+    """A run that was given a place, with what it needs to go on.
+
+    `alive`: its coroutine was there, so that `steps` are only the waits that are over; else they are all, for a replay.
+    """
 
     run: Run
     steps: list[Step]
-    log_seq: int
-    fresh: bool
+    log_seq: int = 0
+    fresh: bool = False
+    alive: bool = False
 
 
 class Dispatch:
@@ -172,10 +177,10 @@ class Dispatch:
         """Reads what a replay needs; nothing for a first start, nor for a coroutine that is alive."""
         first = run.id in book.begun
         if (resident := self.residents.get(run.id)) is not None:
-            return Start(run, _news(book, run, resident), 0, first)
+            return Start(run, _news(book, run, resident), alive=True)
         if first and run.retried_from is None:
-            return Start(run, [], 0, first)
-        return Start(run, book.tx.steps(run.id), book.tx.last_log(run.id), first)
+            return Start(run, [], fresh=True)
+        return _whole(book.tx, run, first)
 
     def _claimed(self, result: tuple[list[Start], lanes.Claim]) -> None:
         starts, claim = result
@@ -187,6 +192,10 @@ class Dispatch:
 
     def _place(self, start: Start) -> None:
         resident = self.residents.get(start.run.id)
+        if resident is None and start.alive:  # its coroutine went while its place was on its way: now it needs all its steps
+            self._kept += 1
+            self._ledgers.journal.post(lambda tx: _whole(tx, start.run, False), self._replay)
+            return
         if resident is None:
             self._execute(start)
             return
@@ -194,6 +203,10 @@ class Dispatch:
         if not resident.evicting:  # else it goes on by replay, once its coroutine is gone
             resident.over += start.steps
             self._continue(resident)
+
+    def _replay(self, start: Start) -> None:
+        self._give_back()
+        self._execute(start)
 
     def _execute(self, start: Start) -> None:
         peer = self.peer_for(start.run.job)
@@ -245,7 +258,7 @@ class Dispatch:
             if (resident := self.residents.get(run.id)) is not None:
                 resident.peer.tell(m.Pause(run=run.id) if run.pause is not None else m.Unpause(run=run.id))
         for run in book.granted:
-            self._place(Start(run, [], 0, True))
+            self._place(Start(run, [], fresh=True))
         if book.claimable:
             self.claim()
         elif book.left:
@@ -439,6 +452,11 @@ class Dispatch:
 def _is_wait(step: Step) -> bool:
     """Whether a step waits for what another engine may write: an event, an end, a place."""
     return step.topic is not None and not step.finished and not permits.holds(step)
+
+
+def _whole(tx: Tx, run: Run, first: bool) -> Start:
+    """Returns a run with all that a replay needs."""
+    return Start(run, tx.steps(run.id), tx.last_log(run.id), first)
 
 
 def _news(book: Book, run: Run, resident: Resident) -> list[Step]:
