@@ -3,12 +3,12 @@
 
 -- name: add_run
 INSERT INTO runs (
-    id, job, created_at, parent, parent_step, key, source, slot, retried_from, retry, priority, timeout,
+    id, job, created_at, parent, key, source, slot, retried_from, retry, priority, timeout,
     lane, lane_limit, lane_period, throttle, throttle_period, debounce, input,
     status, reason, attempt, engine, started_at, ended_at, wake_at, deadline, blocked, placed, cancel, pause,
     crashes, progress, failures, error, output
 ) VALUES (
-    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?
@@ -35,6 +35,7 @@ SELECT r.* FROM json_each(?1) AS j CROSS JOIN runs AS r
 WHERE r.seq IN (
     SELECT seq FROM runs
     WHERE job = j.value AND status = 'queued' AND blocked IS NULL AND (engine IS NULL OR engine = ?2)
+        AND (?4 OR crashes = 0 OR cancel IS NOT NULL)
     ORDER BY cancel IS NULL, priority DESC, seq LIMIT ?3
 )
 ORDER BY r.cancel IS NULL, r.priority DESC, r.seq LIMIT ?3
@@ -94,17 +95,23 @@ DELETE FROM logs WHERE run = ?
 -- name: put_step
 INSERT INTO steps (
     run, key, name, kind, status, attempt, started_at, ended_at, wake_at, "order", topic, "match", cursor, child,
-    retry_of, failures, error, output
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    failures, error, output
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, key) DO UPDATE SET
     name = excluded.name, kind = excluded.kind, status = excluded.status, attempt = excluded.attempt,
     started_at = excluded.started_at, ended_at = excluded.ended_at, wake_at = excluded.wake_at,
     "order" = excluded."order", topic = excluded.topic, "match" = excluded."match", cursor = excluded.cursor,
-    child = excluded.child, retry_of = excluded.retry_of, failures = excluded.failures, error = excluded.error,
+    child = excluded.child, failures = excluded.failures, error = excluded.error,
     output = excluded.output
 
 -- name: step
 SELECT * FROM steps WHERE run = ? AND key = ?
+
+-- name: holds
+SELECT 1 FROM runs WHERE id = ? AND engine = ? AND ended_at IS NULL
+
+-- name: open_steps
+SELECT * FROM steps WHERE run = ? AND status = 'running' ORDER BY n
 
 -- name: steps
 SELECT * FROM steps WHERE run = ? ORDER BY n
@@ -145,7 +152,7 @@ SELECT min(due) FROM (
 )
 
 -- name: add_event
-INSERT INTO events (id, topic, at, data, input, run) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO events (id, topic, at, data, input) VALUES (?, ?, ?, ?, ?)
 
 -- name: events_since
 SELECT * FROM events WHERE seq IN (

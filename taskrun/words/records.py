@@ -81,7 +81,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     job: str
     created_at: float
     parent: str | None = None
-    parent_step: str | None = None  # key of the child step in the parent, where the parent waits for it
     key: str | None = None  # idempotency key
     source: str = ""  # what triggered it: `cli`, `pipe uploads`, `job other`, `schedule 0 * * * *` …
     slot: float | None = None  # the cron slot
@@ -104,7 +103,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     engine: str | None = None  # the engine that executes it, or holds its coroutine while it waits
     started_at: float | None = None  # first start
     ended_at: float | None = None
-    wake_at: float | None = None  # while scheduled or waiting: when the clock itself makes it ready
+    wake_at: float | None = None  # while scheduled: when the clock itself makes it ready
     deadline: float | None = None  # when its timeout is over
     blocked: str | None = None  # queued, but held back by a limit: the queue that it stands in, not offered until its turn
     placed: bool = False  # holds a place of its lane and of its engine
@@ -139,7 +138,6 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     match: str | None = None  # wait: JSON of the mapping to match; absent with `topic` set: a predicate or any
     cursor: int | None = None  # wait: seq of the event that it consumed
     child: str | None = None  # child: run id
-    retry_of: str | None = None
     failures: str | None = None  # JSON list of Failure: the tries before this one
     error: str | None = None  # JSON ErrorRecord
     output: str | None = None
@@ -158,7 +156,6 @@ class PipeEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: float
     data: str  # JSON of the event; for a job its output
     input: str | None = None  # for a job: its input
-    run: str | None = None  # for a job: the run that succeeded
     seq: int = 0
 
 

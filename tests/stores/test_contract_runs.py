@@ -17,7 +17,6 @@ FULL_RUN = Run(
     job="job",
     created_at=1.25,
     parent="p",
-    parent_step="child",
     key="k",
     source="pipe uploads",
     slot=60.0,
@@ -84,7 +83,7 @@ def test_saving_writes_the_changing_fields_and_no_other(tx: Tx) -> None:
     changed = replace(FULL_RUN, id="a", seq=added.seq)
     tx.save_run(changed)
     stored = tx.run("a")
-    assert stored == replace(changed, **{field: getattr(added, field) for field in Run.__struct_fields__[:20]})
+    assert stored == replace(changed, **{field: getattr(added, field) for field in Run.__struct_fields__[:19]})
 
 
 def test_saving_can_empty_every_changing_field_but_the_output(tx: Tx) -> None:
@@ -202,6 +201,13 @@ def test_ready_leaves_out_what_may_not_start(tx: Tx) -> None:
 def test_ready_skips_other_engines_runs_before_it_counts(tx: Tx) -> None:
     add(tx, *(run(f"theirs{n}", priority=1, engine="f") for n in range(5)), run("free"))
     assert ids(tx.ready("e", ["job"], 2)) == ["free"]
+
+
+def test_ready_leaves_out_suspects_before_it_counts_but_for_cancelled_ones(tx: Tx) -> None:
+    suspects = (run(f"suspect{n}", priority=1, crashes=1) for n in range(5))
+    add(tx, *suspects, run("cancelled", crashes=1, cancel="explicit"), run("sound"))
+    assert ids(tx.ready("e", ["job"], 2, suspects=False)) == ["cancelled", "sound"]
+    assert ids(tx.ready("e", ["job"], 2)) == ["cancelled", "suspect0"]
 
 
 def test_a_run_leaves_the_queue_when_it_starts_and_comes_back_when_it_is_let_go(tx: Tx) -> None:

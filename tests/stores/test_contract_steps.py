@@ -25,7 +25,6 @@ FULL_STEP = Step(
     match='{"a": 1}',
     cursor=9,
     child="c",
-    retry_of="r",
     failures="[]",
     error="{}",
     output="null",
@@ -105,7 +104,7 @@ def test_waiting_steps_of_a_topic_come_in_the_order_they_were_put(tx: Tx) -> Non
 
 
 def test_an_event_comes_back_as_it_was_added(tx: Tx) -> None:
-    sent = PipeEvent(id="e", topic="job:x", at=1.5, data='{"a": null}', input="{}", run="r")
+    sent = PipeEvent(id="e", topic="job:x", at=1.5, data='{"a": null}', input="{}")
     added = tx.add_event(sent)
     assert added == replace(sent, seq=added.seq)
     assert tx.events("job:x", 0.0, 0, 9) == [added]

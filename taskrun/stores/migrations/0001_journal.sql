@@ -6,7 +6,6 @@ CREATE TABLE runs (
     job TEXT NOT NULL,
     created_at REAL NOT NULL,
     parent TEXT,
-    parent_step TEXT,
     key TEXT,
     source TEXT NOT NULL,
     slot REAL,
@@ -80,7 +79,6 @@ CREATE TABLE steps (
     "match" TEXT,
     cursor INTEGER,
     child TEXT,
-    retry_of TEXT,
     failures TEXT,
     error TEXT,
     output TEXT,
@@ -88,6 +86,8 @@ CREATE TABLE steps (
     UNIQUE (run, key)
 );
 
+CREATE INDEX steps_open ON steps (run)
+    WHERE status = 'running';
 CREATE INDEX steps_wake ON steps (wake_at)
     WHERE status = 'running' AND wake_at IS NOT NULL;
 CREATE INDEX steps_topic ON steps (topic)
@@ -99,7 +99,6 @@ CREATE TABLE events (
     at REAL NOT NULL,
     data TEXT NOT NULL,
     input TEXT,
-    run TEXT,
     seq INTEGER PRIMARY KEY AUTOINCREMENT
 );
 
