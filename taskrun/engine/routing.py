@@ -18,7 +18,7 @@ from taskrun.engine.ledgers import Ledgers
 from taskrun.engine.trigger import Trigger, admit, new_id
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Tx
-from taskrun.words.errors import TaskrunError
+from taskrun.words.errors import DaemonError, TaskrunError
 from taskrun.words.records import PipeEvent
 
 logger = logging.getLogger("taskrun.engine.routing")
@@ -90,16 +90,28 @@ class Routing:
         try:
             starts = await self._prepared(peer, job, event)
             await self._ledgers.do(lambda book: _start(book, event, note, starts))
+        except DaemonError as error:
+            logger.warning("%s is started by %s later: %s", job, event.topic, error)
+            asyncio.get_running_loop().call_soon(self._ask_another, peer, job, event)
         except TaskrunError:
             logger.exception("%s could not be started by %s", job, event.topic)
         finally:
             self._under_way.discard(note)
 
+    def _ask_another(self, gone: m.Peer, job: str, event: PipeEvent) -> None:
+        """Asks an executor that has joined meanwhile; else the note is read when the next one joins."""
+        if self._dispatch.peer_for(job) is not gone:
+            self._begin(job, event)
+
     async def _prepared(self, peer: m.Peer, job: str, event: PipeEvent) -> list[Prepared]:
-        """Asks user code what to start; what it refuses is logged, and the event is done with."""
+        """Asks user code what to start; what it refuses is logged, and the event is done with.
+
+        Raises:
+            DaemonError: the executor is gone, and nobody has answered.
+        """
         try:
             starts: list[Prepared] = await peer.ask(m.Route(topic=event.topic, data=event.data))
-        except asyncio.CancelledError:
+        except DaemonError:
             raise
         except Exception:
             logger.exception("the trigger of %s by %s failed", job, event.topic)
