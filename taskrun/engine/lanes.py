@@ -66,8 +66,10 @@ def claim(book: Book, jobs: list[str], limit: int, suspects: int) -> Claim:
             death blames the right one.
     """
     started: list[Run] = []
-    passed_over = False
-    ready = book.tx.ready(book.engine, jobs, limit + SPARE)
+    passed_over = suspects > 0  # there may be more of them
+    ready = book.tx.ready(
+        book.engine, jobs, limit + SPARE, suspects=not suspects
+    )  # else they fill it up while they wait
     whole = len(ready) >= limit + SPARE
     for run in ready:
         if run.cancel is not None:  # its end needs no place

@@ -27,6 +27,10 @@ class Tx(Protocol):
         """Returns a run by its whole id."""
         ...
 
+    def holds(self, engine: str, run_id: str) -> bool:
+        """Whether a run has not ended and is this engine's."""
+        ...
+
     def save_run(self, run: Run) -> None:
         """Writes the changing fields of a run: those from `status` on; `output` only when it is set."""
         ...
@@ -47,10 +51,10 @@ class Tx(Protocol):
         """Returns the scheduled run that holds this debounce id."""
         ...
 
-    def ready(self, engine: str, jobs: Sequence[str], limit: int) -> list[Run]:
+    def ready(self, engine: str, jobs: Sequence[str], limit: int, suspects: bool = True) -> list[Run]:
         """Returns queued, unblocked runs of `jobs`, owned by nobody or by `engine`: highest priority first, then lowest seq.
 
-        Those with `cancel` set come before all others.
+        Those with `cancel` set come before all others. Without `suspects`, others that have `crashes` are left out.
         """
         ...
 
@@ -92,6 +96,10 @@ class Tx(Protocol):
 
     def steps(self, run_id: str) -> list[Step]:
         """Returns the steps of a run in the order they were first put."""
+        ...
+
+    def open_steps(self, run_id: str) -> list[Step]:
+        """Returns the running steps of a run, in the order they were first put."""
         ...
 
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:

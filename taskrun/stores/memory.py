@@ -115,6 +115,10 @@ class MemoryTx:
     def run(self, run_id: str) -> Run | None:
         return self._runs.by_id.get(run_id)
 
+    def holds(self, engine: str, run_id: str) -> bool:
+        run = self._runs.by_id.get(run_id)
+        return run is not None and run.engine == engine and not run.ended
+
     def save_run(self, run: Run) -> None:
         if (old := self._runs.by_id.get(run.id)) is not None:
             changed = dict(zip(RUN_CHANGING, _changing(run), strict=True))
@@ -135,10 +139,10 @@ class MemoryTx:
     def run_by_debounce(self, debounce: str) -> Run | None:
         return self._runs.newest(self._runs.debounced.group(debounce))
 
-    def ready(self, engine: str, jobs: Sequence[str], limit: int) -> list[Run]:
+    def ready(self, engine: str, jobs: Sequence[str], limit: int, suspects: bool = True) -> list[Run]:
         queues = (self._runs.ready.group(job) for job in set(jobs))
-        runs = self._runs.at(merge(*queues))
-        return list(islice((run for run in runs if run.engine in (None, engine)), limit))
+        ours = (run for run in self._runs.at(merge(*queues)) if run.engine in (None, engine))
+        return list(islice((run for run in ours if suspects or not run.crashes or run.cancel is not None), limit))
 
     def owned(self, engine: str) -> list[Run]:
         return list(self._runs.at(self._runs.owned.group(engine)))
@@ -178,6 +182,9 @@ class MemoryTx:
 
     def steps(self, run_id: str) -> list[Step]:
         return self._steps.of(run_id)
+
+    def open_steps(self, run_id: str) -> list[Step]:
+        return [step for step in self._steps.of(run_id) if not step.finished]
 
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:

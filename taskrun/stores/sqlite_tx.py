@@ -56,6 +56,9 @@ class SqliteTx:
     def run(self, run_id: str) -> Run | None:
         return self._one(run_of, "run", run_id)
 
+    def holds(self, engine: str, run_id: str) -> bool:
+        return self._value("holds", run_id, engine) is not None
+
     def save_run(self, run: Run) -> None:
         self._write("save_run", _saved_run(run))
 
@@ -78,8 +81,8 @@ class SqliteTx:
     def run_by_debounce(self, debounce: str) -> Run | None:
         return self._one(run_of, "run_by_debounce", debounce)
 
-    def ready(self, engine: str, jobs: Sequence[str], limit: int) -> list[Run]:
-        return self._all(run_of, "ready", _json(set(jobs)), engine, limit)
+    def ready(self, engine: str, jobs: Sequence[str], limit: int, suspects: bool = True) -> list[Run]:
+        return self._all(run_of, "ready", _json(set(jobs)), engine, limit, suspects)
 
     def owned(self, engine: str) -> list[Run]:
         return self._all(run_of, "owned", engine)
@@ -112,6 +115,9 @@ class SqliteTx:
 
     def steps(self, run_id: str) -> list[Step]:
         return self._all(step_of, "steps", run_id)
+
+    def open_steps(self, run_id: str) -> list[Step]:
+        return self._all(step_of, "open_steps", run_id)
 
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:

@@ -206,7 +206,7 @@ def test_ready_skips_other_engines_runs_before_it_counts(tx: Tx) -> None:
 def test_ready_leaves_out_suspects_before_it_counts_but_for_cancelled_ones(tx: Tx) -> None:
     suspects = (run(f"suspect{n}", priority=1, crashes=1) for n in range(5))
     add(tx, *suspects, run("cancelled", crashes=1, cancel="explicit"), run("sound"))
-    assert ids(tx.ready("e", ["job"], 2, suspects=False)) == ["cancelled", "sound"]
+    assert ids(tx.ready("e", ["job"], 2, False)) == ["cancelled", "sound"]
     assert ids(tx.ready("e", ["job"], 2)) == ["cancelled", "suspect0"]
 
 
