@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from taskrun.rules import transitions
 from taskrun.stores.base import Tx
+from taskrun.words.errors import EngineLost
 from taskrun.words.records import ErrorRecord, PipeEvent, Run, Status, Step
 
 TICK = 1e-6  # seconds between an event and a trigger that came after it at the same instant
@@ -85,6 +86,15 @@ class Book:
         run = self.tx.run(run_id)
         return run if run is not None and run.engine == self.engine and not run.ended else None
 
+    def must_hold(self, run_id: str) -> None:
+        """Lets nothing be written for a run that is not this engine's any more, or has ended.
+
+        Raises:
+            EngineLost: so it is; the attempt that asked is taken down by it.
+        """
+        if not self.tx.holds(self.engine, run_id):
+            raise EngineLost(f"run {run_id} has ended, or another engine has it")
+
     def save(self, run: Run) -> Run:
         """Writes a changed run."""
         self.tx.save_run(run)
@@ -122,6 +132,7 @@ class Book:
 
     def record(self, step: Step, suspect: bool) -> None:
         """Keeps the end of a step that an attempt executed; its run is no longer suspected of killing workers."""
+        self.must_hold(step.run)
         self.save_step(replace(step, order=self.order()))
         if suspect and (run := self.mine(step.run)) is not None:
             self.save(replace(run, crashes=0))

@@ -122,8 +122,8 @@ class Context:
     def join(self, run_id: str) -> Coroutine[Any, Any, None]:
         """Waits, as a step, for the end of a run that was started."""
         key = identify("result")
-        recorded = self.replay.find(key, StepKind.CHILD)
-        step = self._new(key, "result", StepKind.CHILD, topic=f"run:{run_id}", child=run_id)
+        recorded = self.replay.find(key, StepKind.WAIT)
+        step = self._new(key, "result", StepKind.WAIT, topic=f"run:{run_id}", match="{}", child=run_id)
         return self._held(self._joined(step, recorded))
 
     def send(self, pipe: Pipe, data: object) -> Coroutine[Any, Any, str]:
@@ -207,6 +207,7 @@ class Context:
                 value = await self._bodies.execute(call, step.key)
             output = encode(value, f'result of step "{step.key}"', self._max_payload)
             done = replace(step, status=StepStatus.SUCCEEDED, output=output, ended_at=self._clock.now())
+            self._check()
             await self._ask(m.Record(done))
             return done, None  # a cancel during the record is noted in vain: the core keeps what is finished
         except (Unwind, GeneratorExit):
@@ -271,7 +272,10 @@ class Context:
         if begun is None:
             step, prepared = self._new(key, job.name, StepKind.CHILD), job.prepare(input)
             check_size(prepared.input.encode(), f"input of {job.name}", self._max_payload)
-            begun = await self._busily(m.StartChild(step=step, prepared=prepared, wait=wait))
+            try:
+                begun = await self._busily(m.StartChild(step=step, prepared=prepared, wait=wait))
+            except asyncio.CancelledError:
+                raise self._cut_off(step) from None
         done = begun if begun.finished else await self._until_over(begun, registered=True)
         return self._outcome(done, read)
 
@@ -351,11 +355,6 @@ class Context:
         for future in futures:
             if not future.done():
                 future.set_exception(Unwind())
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing of a step is in flight."""
-        return self._busy == 0
 
     @property
     def held(self) -> bool:

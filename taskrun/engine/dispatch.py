@@ -192,7 +192,9 @@ class Dispatch:
 
     def _place(self, start: Start) -> None:
         resident = self.residents.get(start.run.id)
-        if resident is None and start.alive:  # its coroutine went while its place was on its way: now it needs all its steps
+        if (
+            resident is None and start.alive
+        ):  # its coroutine went while its place was on its way: now it needs all its steps
             self._kept += 1
             self._ledgers.journal.post(lambda tx: _whole(tx, start.run, False), self._replay)
             return

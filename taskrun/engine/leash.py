@@ -43,9 +43,11 @@ class Leash:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
+        except OSError:  # no file descriptor left, say: who cannot look does not take it for free
+            return False
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not disturb each other
-        except BlockingIOError:
+        except OSError:
             return False
         finally:
             os.close(fd)

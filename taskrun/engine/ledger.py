@@ -106,7 +106,7 @@ def end(
     ended = book.save(transitions.end(run, status, book.now, reason=reason, output=output, error=error))
     book.ended.append(ended)
     lanes.leave(book, run)
-    if status is not Status.SUCCEEDED and run.started_at is not None:
+    if run.started_at is not None:
         _end_steps(book, ended)
     waits.tell_end(book, ended)
     return ended
@@ -114,11 +114,15 @@ def end(
 
 def _end_steps(book: Book, run: Run) -> None:
     """Ends the steps in flight of an ended run, and with them the children that it was waiting for."""
-    for step in book.tx.steps(run.id):
-        if not step.finished:
-            book.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=book.now, wake_at=None))
-            if step.kind is StepKind.CHILD and step.child is not None:
-                cancel(book, step.child, "parent")
+    for step in book.tx.open_steps(run.id):
+        _cut_off(book, book.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=book.now, wake_at=None)))
+
+
+def _cut_off(book: Book, step: Step) -> None:
+    """Cancels the child that a cancelled step was waiting for; not a run that it found by its key, nor one it only joined."""
+    child = book.tx.run(step.child) if step.kind is StepKind.CHILD and step.child is not None else None
+    if child is not None and child.parent == step.run:
+        cancel(book, child.id, "parent")
 
 
 def _forget_unfinished(book: Book, run: Run) -> None:
@@ -184,8 +188,8 @@ def resume(book: Book, run: Run) -> Run:
 def note(book: Book, step: Step) -> None:
     """Keeps that a step has begun or was cancelled; the child that it was waiting for is cancelled with it."""
     cut_off = waits.note(book, step)
-    if cut_off is not None and cut_off.child is not None:
-        cancel(book, cut_off.child, "parent")
+    if cut_off is not None:
+        _cut_off(book, cut_off)
 
 
 # ---- the clock

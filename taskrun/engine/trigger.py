@@ -74,8 +74,9 @@ def admit(book: Book, trigger: Trigger, place: bool = False) -> tuple[Run, bool]
 
 def start_child(book: Book, step: Step, prepared: Prepared, wait: bool, place: bool = False) -> Step:
     """Triggers the child of a step, or finds the one that it has; with `wait` the step ends when the child does."""
+    book.must_hold(step.run)
     known = book.tx.step(step.run, step.key)
-    if known is not None and known.child is not None:
+    if known is not None and (known.child is not None or known.finished):  # finished: it was cancelled on its way here
         return known
     child, _ = admit(book, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), place)
     begun = replace(step, child=child.id, topic=f"run:{child.id}" if wait else None)

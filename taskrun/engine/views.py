@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from itertools import accumulate
 from typing import Any
 
@@ -239,6 +240,8 @@ def resolve(tx: Tx, ref: str) -> str:
 
 def _last(tx: Tx, job: str) -> str:
     newest = tx.runs(RunFilter(job=job or None, limit=1))
-    if not newest:
-        raise RunNotFound(f'no run of a job "{job}" yet' if job else "no run yet")
-    return newest[0].id
+    if newest:
+        return newest[0].id
+    close = get_close_matches(job, {name for name, _ in tx.count_runs()}, 2, 0.6)
+    meant = f"; did you mean  {'  '.join(f'{name}@last' for name in close)}" if close else ""
+    raise RunNotFound(f'no run of a job "{job}" yet{meant}' if job else "no run yet")

@@ -15,7 +15,15 @@ from taskrun.engine import permits
 from taskrun.engine.book import Book
 from taskrun.rules.matching import address, leaf, matches
 from taskrun.words.codec import encode_error, error_from, error_text
-from taskrun.words.errors import RunCancelled, RunDiscarded, RunFailed, RunTimeout, TaskrunError, WaitTimeout
+from taskrun.words.errors import (
+    RunCancelled,
+    RunDiscarded,
+    RunFailed,
+    RunNotFound,
+    RunTimeout,
+    TaskrunError,
+    WaitTimeout,
+)
 from taskrun.words.records import ErrorRecord, PipeEvent, Run, RunFilter, Status, Step, StepKind, StepStatus
 
 PAGE = 1_000
@@ -31,6 +39,7 @@ def begin(book: Book, step: Step, since: float) -> Step:
     One for an event without `match` has a predicate, which its attempt must judge: it is answered with the next event after
     its `cursor`, still running.
     """
+    book.must_hold(step.run)
     if permits.asks(step):
         return permits.ask(book, step)
     known = book.tx.step(step.run, step.key)
@@ -40,13 +49,19 @@ def begin(book: Book, step: Step, since: float) -> Step:
         book.free(known)
     if step.kind is StepKind.SLEEP and step.wake_at is not None and step.wake_at <= book.now:
         return finish(book, step, output="null")
+    if step.child is not None:
+        return _join(book, book.save_step(step), step.child)
     step = book.save_step(_addressed(book, step) if step.kind is StepKind.WAIT else step)
-    if step.kind is StepKind.CHILD and step.child is not None:
-        run = book.tx.run(step.child)
-        return step if run is None or not run.ended else finish_with(book, step, run)
     if step.topic is not None and (event := _unseen(book, step, since)) is not None:
         return _take(book, step, event)
     return step
+
+
+def _join(book: Book, step: Step, child: str) -> Step:
+    run = book.tx.run(child)
+    if run is None:
+        return finish(book, step, error=encode_error(RunNotFound(f"run {child} was pruned")))
+    return finish_with(book, step, run) if run.ended else step
 
 
 def finish(
@@ -97,11 +112,11 @@ def tell_end(book: Book, run: Run) -> None:
 def note(book: Book, step: Step) -> Step | None:
     """Keeps that a step has begun or was cancelled, unless its end is recorded; returns a child to be cancelled with it."""
     known = book.tx.step(step.run, step.key)
-    if known is not None and known.finished:
+    if (known is not None and known.finished) or not book.tx.holds(book.engine, step.run):
         return None
     child = step.child or (known.child if known is not None else None)
     kept = book.save_step(replace(step, child=child))
-    return kept if kept.status is StepStatus.CANCELLED and child is not None else None
+    return kept if kept.status is StepStatus.CANCELLED else None
 
 
 # ---- the clock
@@ -132,6 +147,7 @@ def emit(book: Book, topic: str, event_id: str, data: str) -> PipeEvent:
 
 def send(book: Book, step: Step, data: str) -> Step:
     """Sends an event from a handler: the event and the step are one."""
+    book.must_hold(step.run)
     known = book.tx.step(step.run, step.key)
     if known is not None and known.finished:
         return known

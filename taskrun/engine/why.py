@@ -179,10 +179,10 @@ def _wait(tx: Tx, step: Step, known: Known) -> Cause:
     since, until = rfc3339(step.started_at), rfc3339(step.wake_at)
     if step.kind is StepKind.SLEEP:
         return _cause("sleep", f"it sleeps and wakes {_in(step.wake_at, known)}", step=step.key, until=until)
-    if step.kind is StepKind.WAIT:
-        return _cause("event", _event(step, known), step=step.key, topic=topic_of(step), since=since, until=until)
     if step.child is not None:
         return _child(tx, step, known)
+    if step.kind is StepKind.WAIT:
+        return _cause("event", _event(step, known), step=step.key, topic=topic_of(step), since=since, until=until)
     if permits.asks(step):
         return _place(tx, step, known)
     failures = msgspec.json.decode(step.failures or "[]", type=list[Failure])
