@@ -1,13 +1,25 @@
-"""Removes ended runs that are older than they are to be kept, with their steps and logs, a few at a time."""
+"""Removes what is older than it is to be kept, a few at a time: ended runs with their steps and logs, events, small facts.
+
+Nothing goes that a run which has not ended may still read: its children, and the events since it was triggered.
+"""
 
 from __future__ import annotations
 
+import logging
+from functools import partial
+
+import msgspec
+from msgspec.structs import replace
+
 from taskrun.engine.ledgers import Ledgers
+from taskrun.rules.admission import BurstFact, debounce_fact
 from taskrun.stores.base import Tx
 from taskrun.words.clock import Clock
-from taskrun.words.records import ENDED, RunFilter
+from taskrun.words.records import ENDED, Run, RunFilter
 
+logger = logging.getLogger("taskrun.engine.retention")
 BATCH = 200  # runs of one transaction, so that nobody waits long for the next
+DEBOUNCE = debounce_fact("")
 EVERY = 600.0  # seconds between two looks
 
 
@@ -26,7 +38,10 @@ class Retention:
     async def run(self) -> None:
         """Prunes now and then, until cancelled."""
         while self._keep is not None:
-            await self.prune(self._keep)
+            try:
+                await self.prune(self._keep)
+            except Exception:  # the next time may go well
+                logger.exception("old runs could not be removed")
             due = self._clock.now() + EVERY
             while (left := due - self._clock.now()) > 0:
                 await self._clock.sleep(left)
@@ -40,10 +55,14 @@ class Retention:
         before = self._clock.now() - keep
         journal = self._ledgers.journal
         if dry_run:
-            return [run.id for run in await journal.write(lambda tx: tx.runs(_old(before, None)))]
+            return await journal.write(
+                lambda tx: [run.id for run in tx.runs(_old(before, None)) if _is_done_with(tx, run)]
+            )
         gone: list[str] = []
-        while batch := await journal.write(lambda tx: _drop(tx, before)):
-            gone += batch
+        page: RunFilter | None = _old(before, BATCH)
+        while page is not None:
+            dropped, page = await journal.write(partial(_drop, page=page))
+            gone += dropped
         await journal.write(lambda tx: _drop_leftovers(tx, before))
         return gone
 
@@ -52,15 +71,35 @@ def _old(before: float, limit: int | None) -> RunFilter:
     return RunFilter(statuses=tuple(sorted(ENDED)), until=before, limit=limit)
 
 
-def _drop(tx: Tx, before: float) -> list[str]:
-    ids = [run.id for run in tx.runs(_old(before, BATCH))]
+def _drop(tx: Tx, page: RunFilter) -> tuple[list[str], RunFilter | None]:
+    """Drops those of a page that nobody needs; returns them, and the next page."""
+    found = tx.runs(page)
+    ids = [run.id for run in found if _is_done_with(tx, run)]
     tx.drop_runs(ids)
-    return ids
+    return ids, replace(page, before=found[-1].seq) if found else None
+
+
+def _is_done_with(tx: Tx, run: Run) -> bool:
+    """Whether no parent may still ask for a run."""
+    parent = None if run.parent is None else tx.run(run.parent)
+    return parent is None or parent.ended
 
 
 def _drop_leftovers(tx: Tx, before: float) -> None:
-    """Drops old events, and the intents of runs that are gone."""
-    tx.drop_events(before)
+    """Drops old events, the intents of runs that are gone, and what is kept of bursts that are over."""
+    oldest = tx.oldest()
+    tx.drop_events(before if oldest is None else min(before, oldest))
     for key, run_id in tx.facts("intent:").items():
         if tx.run(run_id) is None:
             tx.put(key, None)
+    for key, text in tx.facts(DEBOUNCE).items():
+        if _is_over(msgspec.json.decode(text, type=BurstFact), before) and not _holds(tx, key):
+            tx.put(key, None)
+
+
+def _is_over(burst: BurstFact, before: float) -> bool:
+    return max(burst.since or 0.0, burst.leading_until or 0.0) < before
+
+
+def _holds(tx: Tx, key: str) -> bool:
+    return tx.run_by_debounce(key.removeprefix(DEBOUNCE)) is not None

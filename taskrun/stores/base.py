@@ -43,6 +43,10 @@ class Tx(Protocol):
         """Returns the number of runs for each (job, status)."""
         ...
 
+    def oldest(self) -> float | None:
+        """Returns when the oldest unfinished run was triggered."""
+        ...
+
     def run_by_key(self, job: str, key: str) -> Run | None:
         """Returns the newest run of a job with this idempotency key."""
         ...

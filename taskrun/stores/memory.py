@@ -133,6 +133,9 @@ class MemoryTx:
     def count_runs(self) -> dict[tuple[str, str], int]:
         return {group: count for group, count in self._runs.counts.items() if count}
 
+    def oldest(self) -> float | None:
+        return min((run.created_at for run in self._runs.by_id.values() if not run.ended), default=None)
+
     def run_by_key(self, job: str, key: str) -> Run | None:
         return self._runs.newest(self._runs.keyed.group((job, key)))
 

@@ -24,6 +24,10 @@ WHERE id = ?
 -- name: run
 SELECT * FROM runs WHERE id = ?
 
+-- name: oldest
+SELECT min(created_at) FROM runs
+WHERE status <> 'succeeded' AND status IN ('scheduled', 'queued', 'running', 'waiting', 'paused')
+
 -- name: run_by_key
 SELECT * FROM runs WHERE job = ? AND key = ? ORDER BY seq DESC LIMIT 1
 

@@ -75,6 +75,10 @@ class SqliteTx:
             succeeded[job] -= count
         return counts | {(job, str(Status.SUCCEEDED)): count for job, count in succeeded.items() if count}
 
+    def oldest(self) -> float | None:
+        moment: float | None = self._value("oldest")
+        return moment
+
     def run_by_key(self, job: str, key: str) -> Run | None:
         return self._one(run_of, "run_by_key", job, key)
 

@@ -165,6 +165,13 @@ def test_the_newest_run_of_a_key_is_found_within_its_job(tx: Tx) -> None:
     assert tx.run_by_key("x", "other") is None
 
 
+def test_the_oldest_run_is_the_first_that_is_not_finished(tx: Tx) -> None:
+    assert tx.oldest() is None
+    add(tx, run("a", created_at=1.0, status=Status.FAILED), run("b", created_at=3.0, status=Status.WAITING))
+    add(tx, run("c", created_at=2.0))
+    assert tx.oldest() == 2.0
+
+
 def test_a_burst_is_found_while_its_run_is_scheduled(tx: Tx) -> None:
     bursts = run("a", debounce="d", status=Status.CANCELLED), run("b", debounce="d", status=Status.SCHEDULED)
     _, scheduled = add(tx, *bursts)

@@ -1,0 +1,69 @@
+"""What is pruned is what nobody can ask for any more."""
+
+from __future__ import annotations
+
+from taskrun import Debounce, job, pipe, sleep
+from taskrun.stores.base import Store
+from taskrun.testing import TestQueue
+
+p = pipe("p")
+DAY = 86_400.0
+
+
+@job
+async def child() -> int:
+    return 1
+
+
+@job
+async def parent() -> int:
+    started = await child.start()
+    await sleep(10 * DAY)
+    return int(await started.result())
+
+
+async def test_a_child_outlives_its_parent(storage: Store) -> None:
+    async with TestQueue([parent, child], storage=storage) as queue:
+        started = await queue.jobs.parent.start()
+        await queue.advance(5 * DAY)
+        assert await queue.core.retention.prune(DAY) == []
+        await queue.advance(6 * DAY)
+        assert await started.result() == 1
+        assert len(await queue.core.retention.prune(DAY, dry_run=True)) == 1, "the parent ended a day ago or less"
+        await queue.advance(2 * DAY)
+        assert len(await queue.core.retention.prune(DAY)) == 2
+
+
+async def test_an_event_outlives_the_runs_that_may_wait_for_it(storage: Store) -> None:
+    @job
+    async def late() -> int:
+        await sleep(5 * DAY)
+        return int((await p.wait_for())["n"])
+
+    async with TestQueue([late], [p], storage=storage) as queue:
+        started = await queue.jobs.late.start()
+        await queue.settle()
+        await queue.pipes.p.send(n=7)
+        await queue.advance(3 * DAY)
+        await queue.core.retention.prune(DAY)
+        await queue.advance(3 * DAY)
+        assert await started.result() == 7
+        await queue.advance(2 * DAY)
+        await queue.core.retention.prune(DAY)
+        assert await queue.core.journal.write(lambda tx: tx.events("p", 0.0, 0, 9)) == []
+
+
+async def test_what_is_kept_of_a_burst_goes_when_that_is_over(storage: Store) -> None:
+    @job(debounce=Debounce(duration=3 * DAY, id="user-7"))
+    async def burst() -> None:
+        return None
+
+    async with TestQueue([burst], storage=storage) as queue:
+        await queue.jobs.burst.start()
+        await queue.advance(2 * DAY)
+        await queue.core.retention.prune(DAY)
+        facts = await queue.core.journal.write(lambda tx: tx.facts("debounce:"))
+        assert len(facts) == 1, "the burst is under way"
+        await queue.advance(3 * DAY)
+        await queue.core.retention.prune(DAY)
+        assert await queue.core.journal.write(lambda tx: tx.facts("debounce:")) == {}
