@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -23,6 +24,7 @@ from taskrun.stores.base import Store, Tx
 from taskrun.words.errors import EngineLost, TaskrunError
 from taskrun.words.records import Engine
 
+logger = logging.getLogger("taskrun.engine.lease")
 POLL = 0.1  # seconds between looks at a journal that other processes may write to
 FOREVER = 1e12
 
@@ -92,12 +94,15 @@ class Lease:
         seen, check_at = self._store.outside(), time.monotonic()
         while True:
             await asyncio.sleep(POLL if self._store.shared else self._seconds / 3)
-            if (token := self._store.outside()) != seen:
-                seen = token
-                nudged()
-            if time.monotonic() >= check_at:
-                check_at = time.monotonic() + min(1.0, self._seconds / 3)
-                await take_over()
+            try:
+                if (token := self._store.outside()) != seen:
+                    seen = token
+                    nudged()
+                if time.monotonic() >= check_at:
+                    check_at = time.monotonic() + min(1.0, self._seconds / 3)
+                    await take_over()
+            except Exception:  # what fails now may go well at the next look
+                logger.exception("the look at what other engines do failed")
 
     def _become(self, engine: str) -> None:
         self.id = engine

@@ -7,10 +7,14 @@ nothing and a hundred thousand sleeping runs cost disk alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from taskrun.words.clock import Clock
+
+logger = logging.getLogger("taskrun.engine.timers")
+AGAIN = 1.0  # seconds after which what could not be fired is tried again
 
 
 class Timers:
@@ -43,7 +47,11 @@ class Timers:
         while True:
             await self._wait()
             self._next = None
-            upcoming = await self._fire()
+            try:
+                upcoming = await self._fire()
+            except Exception:  # what is due stays so in the journal
+                logger.exception("what is due could not be fired")
+                upcoming = self._clock.now() + AGAIN
             if upcoming is not None:
                 self.at(upcoming)
 
