@@ -11,6 +11,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from itertools import chain, repeat
 from typing import Any
 
 from taskrun.daemon.home import Home
@@ -53,6 +54,7 @@ class Crew:
         self._joined = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._young_deaths = 0
+        self._reloads = 0
         self._spare: WorkerProcess | None = None
         self._hand_over: float | None = None
         self._closing = False
@@ -136,16 +138,35 @@ class Crew:
 
     async def _look_after(self, worker: WorkerProcess) -> None:
         """Lets a worker join, waits for its end, and brings up the next one, unless it was told to go."""
-        born = asyncio.get_running_loop().time()
+        born, reloads = asyncio.get_running_loop().time(), self._reloads
         try:
             self._welcome(worker, await self._core.join(worker.peer))
             await worker.ended()
         except WorkerGone:
             pass
+        except Exception:
+            logger.exception("worker %d could not join", worker.pid)
         if worker.retired or self._closing:
             return
         await self._mourn(worker, asyncio.get_running_loop().time() - born)
-        self._tend(await self._hire())
+        await self._replace(reloads)
+
+    async def _replace(self, reloads: int) -> None:
+        """Brings up the next worker, however often that fails, unless a reload has brought up all of them meanwhile."""
+        for pause in chain(PAUSES[1:], repeat(PAUSES[-1])):
+            if self._closing or reloads != self._reloads:
+                return
+            try:
+                worker = await self._hire()
+            except Exception:  # no process or no file to be had, say: there may be one later
+                logger.exception("no worker could be started")
+                await asyncio.sleep(pause)
+                continue
+            if reloads != self._reloads:
+                await self._dismiss([worker])
+            else:
+                self._tend(worker)
+            return
 
     def _welcome(self, worker: WorkerProcess, description: Description) -> None:
         self.description = description
@@ -164,7 +185,7 @@ class Crew:
     async def _mourn(self, worker: WorkerProcess, age: float) -> None:
         """Lets the runs of a dead worker go, once nothing of it is left, and waits if it died young."""
         self._retire(worker)
-        await self._part(worker, crashed=True)
+        await self._part(worker, crashed=worker.peer.gone)
         logger.error("worker %d died: %s", worker.pid, _cause(worker.code))
         self._young_deaths = self._young_deaths + 1 if age < SHORT_LIFE else 0
         if not self.description.jobs:
@@ -195,8 +216,10 @@ class Crew:
             if (kept.env, kept.root) != (self._config.env, self._config.root):
                 await self._dismiss_spare()
             before = self.description
-            fresh = [await self._hire() for _ in range(self._config.workers)]
+            fresh: list[WorkerProcess] = []
             try:
+                for _ in range(self._config.workers):
+                    fresh.append(await self._hire())
                 after = await self._inspect(fresh)
             except BaseException:
                 self._config = kept
@@ -217,6 +240,7 @@ class Crew:
         return first
 
     async def _change_to(self, fresh: Sequence[WorkerProcess]) -> None:
+        self._reloads += 1
         old = self._workers - set(fresh)
         for worker in fresh:
             self._tend(worker)

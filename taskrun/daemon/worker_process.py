@@ -69,6 +69,10 @@ class WorkerProcess:
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
+        except BaseException:
+            ours.close()
+            os.close(read)
+            raise
         finally:
             os.close(write)
         ours.setblocking(False)

@@ -1,0 +1,134 @@
+"""The crew keeps its size, whatever goes wrong when one of it is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from taskrun.daemon import crew as module
+from taskrun.daemon.crew import Crew
+from taskrun.daemon.pipe import WorkerGone
+from taskrun.daemon.worker_process import WorkerProcess
+from taskrun.engine.messages import Description
+
+FULL = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+class Worker:
+    """A worker without a process."""
+
+    def __init__(self) -> None:
+        self.retired, self.code, self.pid = False, None, 1
+        self.over = asyncio.Event()
+        self.peer = SimpleNamespace(gone=False, ask=self._ask)
+
+    async def _ask(self, message: Any) -> Description:
+        return Description(jobs=[{"name": "job"}], pipes=[], problems=[])
+
+    async def ended(self) -> None:
+        await self.over.wait()
+        self.peer.gone = True
+        raise WorkerGone("gone")
+
+    async def bury(self) -> None:
+        self.over.set()
+
+
+class Core:
+    """Takes workers on."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Exception] = []
+
+    async def join(self, peer: Any) -> Description:
+        if self.refusals:
+            raise self.refusals.pop()
+        return Description(jobs=[{"name": "job"}], pipes=[], problems=[])
+
+    def retire(self, peer: Any) -> None: ...
+
+    async def leave(self, peer: Any, *, crashed: bool) -> None: ...
+
+
+class House:
+    """A crew of two and what it has started."""
+
+    def __init__(self) -> None:
+        self.started: list[Worker] = []
+        self.failures: list[Exception] = []
+        self.core = Core()
+        config = SimpleNamespace(workers=2, env={}, root=Path("/"), grace=0.0)
+        self.crew = Crew(cast(Any, self.core), lambda: cast(Any, config), cast(Any, None), lambda data: None)
+
+    async def start(self, *args: Any) -> Any:
+        if self.failures:
+            raise self.failures.pop()
+        self.started.append(Worker())
+        return self.started[-1]
+
+    async def comes_to(self, able: int, started: int) -> None:
+        async with asyncio.timeout(10):
+            while (len(self.crew._able), len(self.started)) != (able, started):
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(module, "Reception", lambda core: core)
+    made = House()
+    monkeypatch.setattr(WorkerProcess, "start", made.start)
+    yield made
+
+
+async def test_a_worker_that_cannot_be_started_is_started_later(house: House) -> None:
+    await house.crew.start()
+    await house.comes_to(2, 2)
+    house.failures += [FULL, FULL, FULL]
+    house.started[0].over.set()
+    await house.comes_to(2, 3)
+    await house.crew.close()
+
+
+async def test_a_worker_that_cannot_join_is_replaced(house: House) -> None:
+    house.core.refusals.append(FULL)
+    await house.crew.start()
+    await house.comes_to(2, 3)
+    await house.crew.close()
+
+
+async def test_a_reload_while_a_dead_worker_is_mourned_gives_no_worker_too_many(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.2))
+    await house.crew.start()
+    await house.comes_to(2, 2)
+    house.started[0].over.set()
+    await house.comes_to(1, 2)
+    assert (await house.crew.reload())["reloaded"]
+    await asyncio.gather(*[task for task in house.crew._tending if "_look_after" not in str(task.get_coro())])
+    await asyncio.sleep(0.3)
+    assert len(house.crew._workers) == 2
+    await house.crew.close()
+
+
+async def test_a_worker_that_cannot_be_executed_leaves_no_descriptor_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*args: Any, **options: Any) -> Any:
+        raise FULL
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
+    home = SimpleNamespace(leash=lambda name: tmp_path / name)
+    config = SimpleNamespace(root=tmp_path, env={})
+    before = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
+        await WorkerProcess.spare(cast(Any, config), cast(Any, home), cast(Any, None), lambda data: None)
+    assert len(list(Path("/dev/fd").iterdir())) == before
