@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from taskrun.cli.exits import Code
 from taskrun.cli.visible import to_json
+from taskrun.engine.views import step_view
 from taskrun.words.errors import AmbiguousRun, DaemonError, InputInvalid, JournalDamaged, RunEnded, RunNotFound
-from taskrun.words.records import Status
+from taskrun.words.records import Status, StepKind
 from tests.cli.fakes import FOREVER, NOW, FakeDaemon, FakeTerminal, a_run, a_step, shown, typed
 
 RUN = a_run()
@@ -288,13 +290,73 @@ async def test_json_of_what_streams_is_one_document_for_each_line(pipe: FakeTerm
     assert [json.loads(line) for line in pipe.written.splitlines()] == [RUN]
 
 
+def stepping(key: str, **fields: Any) -> dict[str, Any]:
+    return {"kind": "step", "step": step_view(a_step(key, **fields))}
+
+
+class Slow(FakeDaemon):
+    """Ends runs only once everything has been said about their steps."""
+
+    def __init__(self, **answers: Any) -> None:
+        super().__init__(**answers)
+        self._said = asyncio.Event()
+
+    async def stream(self, op: str, **params: Any) -> Any:
+        if op == "tail":
+            await self._said.wait()
+        answers = self.answers[op](**params) if callable(self.answers[op]) else self.answers[op]
+        self.asked.append((op, params))
+        for item in answers:
+            yield item
+        self._said.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_tail_says_which_steps_end_meanwhile_and_json_has_records_alone(pipe: FakeTerminal) -> None:
+    before = {"kind": "run", "run": shown(RUN, [a_step("list")])}
+    changes = [before, {"kind": "ready"}, stepping("list"), stepping("fetch"), stepping("id", kind=StepKind.VALUE)]
+    daemon = Slow(find=RUN["id"], watch=changes, tail=ending(DONE))
+    assert await typed("tail @last", pipe, daemon) == 0
+    assert pipe.written == "hi\n"
+    assert [line.strip() for line in pipe.chatter.splitlines()] == [
+        "✓  fetch  10.0s",
+        "✓ done  7k3fq2 processFile  8.0s",
+    ]
+    pipe.written = pipe.chatter = ""
+    assert await typed("tail @last --json", pipe, Slow(find=RUN["id"], watch=changes, tail=ending(DONE))) == 0
+    assert [json.loads(line)["text"] for line in pipe.written.splitlines()] == ["hi"]
+    assert pipe.chatter == ""
+
+
+async def test_a_tail_of_nothing_in_particular_takes_on_runs_that_start_later(pipe: FakeTerminal) -> None:
+    other = a_run("9q2mx1bbbbbb", job="reindex", created_at=time.time() + 1)
+    ended = {run["id"]: {**DONE, "id": run["id"], "job": run["job"]} for run in (RUN, other)}
+
+    def tail(runs: list[str], **_: Any) -> list[dict[str, Any]]:
+        said = [{"kind": "log", **LOG, "run": run, "text": f"of {run[:6]}"} for run in runs]
+        return said + [{"kind": "end", "run": ended[run]} for run in runs]
+
+    changes = [*WATCH, {"kind": "run", "run": other}, stepping("fetch")]
+    assert await typed("tail", pipe, Slow(runs=[RUN], watch=changes, tail=tail)) == 0
+    first, second = sorted(pipe.written.splitlines())
+    assert first.startswith("7k3fq2 processFile ") and first.endswith(" of 7k3fq2")
+    assert second.startswith("9q2mx1 reindex     ") and second.endswith(" of 9q2mx1")
+    assert "7k3fq2 processFile" in next(line for line in pipe.chatter.splitlines() if "✓  fetch" in line)
+
+
+async def test_a_tail_of_nothing_waits_for_the_next_run(pipe: FakeTerminal) -> None:
+    assert await typed("tail", pipe, Slow(runs=[], watch=WATCH, tail=ending(DONE))) == 0
+    assert pipe.chatter.startswith("nothing is active; waiting for the next run\n")
+    assert pipe.written == "hi\n"
+
+
 async def test_a_tail_goes_on_over_a_restart_without_gap_or_repeat(pipe: FakeTerminal) -> None:
     lines = [LOG | {"seq": seq, "text": f"line {seq}"} for seq in (1, 2, 3)]
     streams = [[lines[0], lines[1], DaemonError("gone")], [lines[1], lines[2], {"kind": "end", "run": DONE}]]
 
     class Restarting(FakeDaemon):
         async def stream(self, op: str, **params: Any) -> Any:
-            self.answers[op] = streams.pop(0)
+            self.answers[op] = streams.pop(0) if op == "tail" else [FOREVER]
             async for item in super().stream(op, **params):
                 yield {"kind": "log", **item}
 

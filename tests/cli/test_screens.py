@@ -20,7 +20,7 @@ from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
 from taskrun.cli.times import age, span
 from taskrun.cli.visible import cell, coloured, lines, to_json
 from taskrun.engine.views import run_view, step_view
-from taskrun.words.records import ErrorRecord, Failure, Run, Status, StepStatus
+from taskrun.words.records import ErrorRecord, Failure, Run, Status, StepKind, StepStatus
 from tests.cli.fakes import JOB, NOW, a_run, a_step, shown
 
 EVIL = {
@@ -154,9 +154,25 @@ def test_one_run_shows_its_steps_its_error_with_code_and_what_to_type_next() -> 
         "jobs/sync.py:48 in fetch_page",
         "❱   48 │ r.raise_for_status()",
         "last log lines (of 214)",
-        "taskrun retry 5d0xa8",
+        "retry: taskrun retry 5d0xa8   from a step: taskrun retry 5d0xa8 --from list   all logs:",
     ):
         assert part in text, text
+
+
+def test_a_retry_from_a_step_is_offered_where_one_was_kept_and_as_the_shell_wants_it() -> None:
+    run = a_run(status=Status.FAILED, ended_at=NOW)
+    cases = {"fetch#2": "--from 'fetch#2'", "2/fetch": "--from 2/fetch", "a b": "--from 'a b'"}
+    for key, offered in cases.items():
+        text = printed(run_screen(shown(run, [a_step("first"), a_step(key)]), NOW, Look(200)), Look(200))
+        assert f"taskrun retry 7k3fq2 {offered}   all logs" in text
+    narrow = printed(run_screen(shown(run, [a_step("fetch")]), NOW, Look(60)), Look(60))
+    assert narrow.endswith(
+        "next    retry: taskrun retry 7k3fq2\n"
+        "        from a step: taskrun retry 7k3fq2 --from fetch\n"
+        "        all logs: taskrun tail 7k3fq2\n"
+    )
+    for steps in ([], [a_step("fetch", StepStatus.FAILED)], [a_step("id", kind=StepKind.VALUE)]):
+        assert "--from" not in printed(run_screen(shown(run, steps), NOW, Look(200)), Look(200))
 
 
 def test_live_steps_show_the_one_under_way_with_the_progress() -> None:

@@ -110,6 +110,11 @@ def test_what_leads_nowhere_is_not_found(ref: str, store: MemoryStorage) -> None
         read(store, lambda tx: views.resolve(tx, ref))
 
 
+def test_the_last_run_of_a_misspelt_job_says_which_job_was_meant(store: MemoryStorage) -> None:
+    with pytest.raises(RunNotFound, match="did you mean  job1@last"):
+        read(store, lambda tx: views.resolve(tx, "jobb1@last"))
+
+
 def test_what_fits_several_lists_them_newest_first(store: MemoryStorage) -> None:
     with pytest.raises(AmbiguousRun) as raised:
         read(store, lambda tx: views.resolve(tx, "aaaa"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from taskrun.cli.pages import all_runs, begin, old_lines
 from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short, short_ids
-from taskrun.cli.screens.run import end_line, log_line
+from taskrun.cli.screens.run import end_line, log_line, step_line
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell, to_json
 from taskrun.words import durations
@@ -68,8 +67,8 @@ async def once(options: Tail, session: Session) -> int:
     """Prints the lines that there are."""
     caller = await session.reader()
     runs = await _named(caller, options) or await _active(caller)
-    runs = runs or [run["id"] for run in await caller.call("runs", limit=1)]
-    printer = Printer(session, options.json, await _names(caller, runs))
+    runs = runs or {run["id"]: run["job"] for run in await caller.call("runs", limit=1)}
+    printer = Printer(session, options.json, runs)
     for run in runs:
         async for record in old_lines(caller, run, await options.begin(caller, run, session.now)):
             printer.line(record)
@@ -79,74 +78,149 @@ async def once(options: Tail, session: Session) -> int:
 async def following(options: Tail, session: Session) -> int:
     """Prints lines as they come; ends with the runs, and with the code of a single one."""
     caller = await session.daemon()
+    begun = session.now
     runs = await _named(caller, options) or await _active(caller)
+    follower = Follower(session, Printer(session, options.json, runs), None if options.refs else begun)
     try:
         if not runs:
             session.say("nothing is active; waiting for the next run")
-            runs = [await _next_run(session)]
-        printer = Printer(session, options.json, await _names(caller, runs))
-        after = {run: await options.begin(caller, run, session.now) for run in runs}
-        ended = [run async for run in _print(session, printer, after)]
+        ended = await follower.follow({run: await options.begin(caller, run, session.now) for run in runs})
     except asyncio.CancelledError:
-        goes_on = " ".join(map(short, runs))
-        verb = "goes on" if len(runs) < 2 else "go on"
+        goes_on = " ".join(map(short, follower.active))
+        verb = "goes on" if len(follower.active) < 2 else "go on"
         session.say(f"no longer following; {goes_on or 'nothing'} {verb}: taskrun tail {goes_on}".rstrip())
         return Code.INTERRUPTED
     return code_of(ended[0]) if len(ended) == 1 else Code.DONE
 
 
-async def _named(caller: Caller, options: Tail) -> list[str]:
-    return list(dict.fromkeys([await caller.call("find", ref=ref) for ref in options.refs]))
+async def _named(caller: Caller, options: Tail) -> dict[str, str]:
+    """Returns the runs that were named, and the job of each where several have to be told apart."""
+    runs = list(dict.fromkeys([await caller.call("find", ref=ref) for ref in options.refs]))
+    return {run: (await caller.call("show", run=run))["job"] if len(runs) > 1 else "" for run in runs}
 
 
-async def _active(caller: Caller) -> list[str]:
-    return [run["id"] for run in await all_runs(caller, status=ACTIVE)]
+async def _active(caller: Caller) -> dict[str, str]:
+    return {run["id"]: run["job"] for run in await all_runs(caller, status=ACTIVE)}
 
 
-async def _names(caller: Caller, runs: list[str]) -> dict[str, str]:
-    """Returns the job of each run, where lines of several have to be told apart."""
-    if len(runs) < 2:
-        return {}
-    return {run: (await caller.call("show", run=run))["job"] for run in runs}
+class Follower:
+    """The logs of runs to their end, and which steps end meanwhile.
 
+    Parameters:
+        begun: the moment since which runs that start are followed too, as long as any goes on; None: only those named.
+    """
 
-async def _next_run(session: Session) -> str:
-    """Waits for a run that begins or goes on."""
-    async for message in watch_feed(session, limit=1):
-        if message["kind"] == "run" and message["run"]["status"] not in ENDED:
-            return str(message["run"]["id"])
-    raise asyncio.CancelledError
+    def __init__(self, session: Session, printer: Printer, begun: float | None) -> None:
+        self.active: list[str] = []
+        self._session = session
+        self._printer = printer
+        self._begun = begun
+        self._ended: list[dict[str, Any]] = []
+        self._feeds: set[asyncio.Future[None]] = set()
+        self._told: set[tuple[str, str]] = set()  # steps that have ended
+        self._joined = asyncio.Event()
 
+    async def follow(self, after: dict[str, int]) -> list[dict[str, Any]]:
+        """Prints until all runs have ended; returns them.
 
-async def _print(session: Session, printer: Printer, after: dict[str, int]) -> AsyncIterator[dict[str, Any]]:
-    """Prints the logs of runs and yields each run that has ended."""
+        Parameters:
+            after: the last seq of each run that is not wanted.
+        """
+        if after:
+            self._add(after)
+        watching = asyncio.ensure_future(self._watch(list(after)))
+        try:
+            if not after:
+                await self._first_of(watching)
+            while self._feeds:
+                done, _ = await asyncio.wait(self._feeds, return_when=asyncio.FIRST_COMPLETED)
+                self._feeds -= done
+                for feed in done:
+                    await feed
+        finally:
+            for task in (watching, *self._feeds):
+                task.cancel()
+            await asyncio.gather(watching, *self._feeds, return_exceptions=True)
+        return self._ended
 
-    def back() -> None:
-        places = " ".join(f"{short(run)}:{seq}" for run, seq in after.items())
-        session.say(f"── daemon restarted, resumed at {places} ──")
+    async def _first_of(self, watching: asyncio.Future[None]) -> None:
+        """Waits for a run to follow; raises what ends the watch for one."""
+        joined = asyncio.ensure_future(self._joined.wait())
+        try:
+            waiting: list[asyncio.Future[Any]] = [joined, watching]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not joined.done():
+                await watching
+        finally:
+            joined.cancel()
 
-    async for message in log_feed(session, after, back):
-        if message["kind"] == "end":
-            printer.end(message["run"])
-            yield message["run"]
-        else:
-            printer.line(message)
+    def _add(self, after: dict[str, int]) -> None:
+        self._joined.set()
+        self.active += after
+        self._feeds.add(asyncio.ensure_future(self._print(after)))
+
+    async def _print(self, after: dict[str, int]) -> None:
+        def back() -> None:
+            places = " ".join(f"{short(run)}:{seq}" for run, seq in after.items())
+            self._session.say(f"── daemon restarted, resumed at {places} ──")
+
+        async for message in log_feed(self._session, after, back):
+            if message["kind"] != "end":
+                self._printer.line(message)
+                continue
+            self._printer.end(message["run"])
+            self._ended.append(message["run"])
+            self.active.remove(message["run"]["id"])
+
+    async def _watch(self, named: list[str]) -> None:
+        """Says which steps end, and takes on runs that start. What a run had done before is in nobody's interest."""
+        wanted: dict[str, Any] = {"run": named} if self._begun is None else {"status": ACTIVE}
+        known = False
+        async for message in watch_feed(self._session, **wanted):
+            known = known or message["kind"] == "ready"
+            if message["kind"] == "run" and self._begun is not None:
+                self._take_on(message["run"], self._begun)
+            for step in [message["step"]] if message["kind"] == "step" else message.get("run", {}).get("steps") or ():
+                self._step(step, say=known)
+
+    def _take_on(self, run: dict[str, Any], begun: float) -> None:
+        fresh = run["status"] not in ENDED or (times.moment(run["created_at"]) or 0.0) >= begun
+        if fresh and self._printer.name(run["id"], run["job"]):
+            self._add({run["id"]: 0})
+
+    def _step(self, step: dict[str, Any], say: bool) -> None:
+        place = step["run"], step["key"]
+        if step["status"] == "running" or step["kind"] == "value" or place in self._told:
+            return
+        self._told.add(place)
+        if say and step["run"] in self.active:
+            self._printer.step(step)
 
 
 class Printer:
     """Prints log records as lines, or as NDJSON.
 
     Parameters:
-        names: the jobs of runs whose lines need a prefix.
+        names: the job of each run; where there are several, their lines have a prefix.
     """
 
     def __init__(self, session: Session, as_json: bool, names: dict[str, str]) -> None:
         self._session = session
         self._json = as_json
-        self._names = names
-        self._shown = short_ids(list(names))
-        self._width = max((len(cell(name)) for name in names.values()), default=0)
+        self._names = dict(names)
+        self._arrange()
         self._sgr = session.facts.out_tty and session.facts.colour
+
+    def name(self, run: str, job: str) -> bool:
+        """Takes a run on; returns whether it is a new one."""
+        new = run not in self._names
+        self._names[run] = job
+        self._arrange()
+        return new
+
+    def _arrange(self) -> None:
+        self._shown = short_ids(list(self._names))
+        self._width = max((len(cell(name)) for name in self._names.values()), default=0)
 
     def line(self, record: dict[str, Any]) -> None:
         """Prints a line of a log."""
@@ -159,11 +233,21 @@ class Printer:
         if not self._json:
             self._session.say(end_line(run, self._session.now, self._session.look(err=True)))
 
+    def step(self, step: dict[str, Any]) -> None:
+        """Says that a step has ended, apart from the log."""
+        if not self._json:
+            line = step_line(step, self._session.now, self._session.look(err=True))
+            self._session.say(self._head(step["run"], step["ended_at"]).append_text(line))
+
     def _prefix(self, record: dict[str, Any]) -> str:
-        if not self._names:
+        if len(self._names) < 2:
             return ""
-        run = record["run"]
+        return printed(self._head(record["run"], record["at"]), self._session.look()).rstrip("\n") + " "
+
+    def _head(self, run: str, at: str) -> Text:
+        """Returns whose line it is, and of when; nothing where there is one run alone."""
+        if len(self._names) < 2:
+            return Text()
         style = STYLES[list(self._names).index(run) % len(STYLES)]
         head = Text.assemble((self._shown[run], style), f" {cell(self._names[run]):<{self._width}} ")
-        head.append(times.clock(record["at"], self._session.now), "dim")
-        return printed(head, self._session.look()).rstrip("\n") + " "
+        return head.append(times.clock(at, self._session.now), "dim")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import Any, NamedTuple
 
 from taskrun.cli import times
@@ -13,6 +14,7 @@ from taskrun.cli.visible import cell, coloured, cut, lines, value
 
 TRACK = 20  # columns of the timeline
 LONGEST_VALUE = 2000
+INDENT = 8  # columns of what a line is about
 WAITING_KINDS = frozenset({"sleep", "wait", "child"})
 
 
@@ -26,7 +28,7 @@ class Source(NamedTuple):
 def run_screen(shown: dict[str, Any], now: float, look: Look, source: Source | None = None) -> Text:
     """Returns everything about one run as a screen."""
     parts = [*_head(shown, now, look), *_steps(shown, now, look), *_children(shown, now, look)]
-    parts += [*_error(shown, source), *_log(shown, now), *_next(shown)]
+    parts += [*_error(shown, source), *_log(shown, now), *_next(shown, look)]
     return stacked([clipped(line, look.width) if no_wrap else line for no_wrap, line in parts])
 
 
@@ -173,15 +175,23 @@ def _log(run: dict[str, Any], now: float) -> Iterator[Line]:
         yield True, Text(f"  {times.clock(line['at'], now)} ", "dim").append(cell(line["text"]), "default")
 
 
-def _next(run: dict[str, Any]) -> Iterator[Line]:
-    yield True, Text.assemble(("next    ", "dim"), "   ".join(next_commands(run)))
+def _next(run: dict[str, Any], look: Look) -> Iterator[Line]:
+    """Yields what to type next: on one line where that has room, else on one each, since half a command is none."""
+    commands = next_commands(run)
+    line = "   ".join(commands)
+    for at, text in enumerate([line] if len(line) + INDENT <= look.width else commands):
+        yield True, Text.assemble((("" if at else "next").ljust(INDENT), "dim"), text)
 
 
 def next_commands(run: dict[str, Any]) -> list[str]:
     """Returns what one would type next, the likeliest first."""
     ref = short(run["id"])
     if run["status"] in ("failed", "cancelled"):
-        return [f"retry: taskrun retry {ref}", f"all logs: taskrun tail {ref}"]
+        kept = [
+            step["key"] for step in run.get("steps") or () if step["status"] == "succeeded" and step["kind"] != "value"
+        ]
+        again = [f"from a step: taskrun retry {ref} --from {cell(quote(kept[-1]))}"] if kept else []
+        return [f"retry: taskrun retry {ref}", *again, f"all logs: taskrun tail {ref}"]
     if run["status"] in ENDED:
         return [f"all logs: taskrun tail {ref}", "all runs: taskrun list"]
     if run["status"] == "paused":
