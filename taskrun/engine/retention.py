@@ -55,9 +55,7 @@ class Retention:
         before = self._clock.now() - keep
         journal = self._ledgers.journal
         if dry_run:
-            return await journal.write(
-                lambda tx: [run.id for run in tx.runs(_old(before, None)) if _is_done_with(tx, run)]
-            )
+            return await journal.write(partial(_prunable, before=before))
         gone: list[str] = []
         page: RunFilter | None = _old(before, BATCH)
         while page is not None:
@@ -69,6 +67,10 @@ class Retention:
 
 def _old(before: float, limit: int | None) -> RunFilter:
     return RunFilter(statuses=tuple(sorted(ENDED)), until=before, limit=limit)
+
+
+def _prunable(tx: Tx, before: float) -> list[str]:
+    return [run.id for run in tx.runs(_old(before, None)) if _is_done_with(tx, run)]
 
 
 def _drop(tx: Tx, page: RunFilter) -> tuple[list[str], RunFilter | None]:
