@@ -55,7 +55,8 @@ class Retention:
         before = self._clock.now() - keep
         journal = self._ledgers.journal
         if dry_run:
-            return await journal.write(partial(_prunable, before=before))
+            found: list[str] = await journal.write(partial(_prunable, before=before))
+            return found
         gone: list[str] = []
         page: RunFilter | None = _old(before, BATCH)
         while page is not None:
