@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from taskrun.cli.app import execute
+from taskrun.cli.exits import Code
 from taskrun.cli.gate import Direct
 from tests.cli.fakes import FakeTerminal
 from tests.cli.test_terminal import command
@@ -146,3 +147,9 @@ def test_a_daemon_that_was_started_knows_its_jobs_and_one_that_was_stopped_is_go
 def test_a_daemon_that_was_stopped_says_that_something_is_left(folder: Path) -> None:
     run(folder, "start", "hello", "--in", "1h")
     assert run(folder, "daemon", "stop").stderr.startswith("stopped; unfinished runs wait in the journal\n")
+
+
+async def test_without_a_daemon_the_job_files_are_as_they_are_now_so_nothing_has_to_be_loaded(folder: Path) -> None:
+    terminal = FakeTerminal(folder, env={"HOME": str(folder)})
+    assert await execute(["jobs", "helo"], terminal, Direct()) == Code.NOT_FOUND
+    assert terminal.chatter.endswith('error: no job "helo"\n  did you mean  hello\n')
