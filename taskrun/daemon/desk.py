@@ -170,6 +170,7 @@ async def status(house: House, want: Nothing) -> Any:
     return {
         "running": True,
         **msgspec.to_builtins(holder),
+        "started_at": views.rfc3339(holder.started_at),
         "journal": house.journal,
         "uptime": time.time() - holder.started_at,
         "jobs": len(house.hands.description.jobs),

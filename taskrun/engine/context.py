@@ -355,6 +355,7 @@ class Context:
         for future in futures:
             if not future.done():
                 future.set_exception(Unwind())
+                future.exception()  # whoever waited may be gone: then nobody misses it
 
     @property
     def held(self) -> bool:

@@ -150,7 +150,7 @@ class Executor:
         """Lets attempts end by themselves for a while, then takes them down."""
         self._draining = True
         for context in self.contexts.values():
-            context.look_soon()
+            context.pause(True)  # the step in flight may end, no other begins
             if context.parked:
                 self._chore(self._unwind(context))
         tasks = [context.task for context in self.contexts.values() if context.task is not None]

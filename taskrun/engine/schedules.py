@@ -30,7 +30,7 @@ from taskrun.words.errors import DefinitionError, InputInvalid, JobNotFound
 
 logger = logging.getLogger("taskrun.engine.schedules")
 CODE, FILE = "code", "file"  # origins: `@job(cron=…)`, `[[schedule]]`
-PUNCTUAL = 60.0  # seconds: a slot that is no older is not missed, only late
+PUNCTUAL = 10.0  # seconds: a slot that is no older is not missed, only late
 AGAIN = 1.0  # seconds until a slot is tried again that could not be used
 BURST = 100  # missed slots that one transaction makes up for
 

@@ -105,7 +105,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: float | None = None
     wake_at: float | None = None  # while scheduled: when the clock itself makes it ready
     deadline: float | None = None  # when its timeout is over
-    blocked: str | None = None  # queued, but held back by a limit: the queue that it stands in, not offered until its turn
+    blocked: str | None = (
+        None  # queued, but held back by a limit: the queue that it stands in, not offered until its turn
+    )
     placed: bool = False  # holds a place of its lane and of its engine
     cancel: str | None = None  # a cancel was asked for, with this reason, and its end is under way
     pause: str | None = None  # a pause was asked for, by this

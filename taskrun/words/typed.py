@@ -49,7 +49,7 @@ def read(text: str | msgspec.Raw, kind: Any) -> Any:
     decoder = _decoder(kind)
     if decoder is not None:
         try:
-            return decoder.decode(text)
+            return _filled(decoder.decode(text))
         except Exception:  # said in full below; a model's own checks may raise anything
             pass
     problems: Problems = []
@@ -64,7 +64,7 @@ def build(data: Any, kind: Any, path: str, problems: Problems) -> Any:
     fault: Exception | None = None
     if isinstance(_decoder(kind), msgspec.json.Decoder):
         try:
-            return msgspec.convert(data, kind, dec_hook=_from_plain, str_keys=True)
+            return _filled(msgspec.convert(data, kind, dec_hook=_from_plain, str_keys=True))
         except Exception as error:
             fault = error
     before = len(problems)
@@ -344,3 +344,19 @@ def at(path: str, inner: str) -> str:
     """Returns the path of a part within a part: `a` and `b` are `a.b`."""
     inner = inner.removeprefix(".")
     return f"{path}.{inner}" if path and inner and not inner.startswith("[") else path + inner
+
+
+def _filled(value: Any) -> Any:
+    """Returns a value with the defaults of its dataclasses set: msgspec leaves them to the class, and so out of the JSON."""
+    if isinstance(value, list):
+        for item in value:
+            _filled(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _filled(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for each in dataclasses.fields(value):
+            item = _filled(getattr(value, each.name))
+            if each.name not in getattr(value, "__dict__", {each.name}):
+                object.__setattr__(value, each.name, item)
+    return value

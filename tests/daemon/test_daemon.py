@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from taskrun.daemon.client import Client, Disconnected, new_intent
+from taskrun.daemon.client import Client, Disconnected
+from taskrun.daemon.handover import new_intent
 from taskrun.daemon.launch import stop_daemon
 from taskrun.words.errors import DaemonError, InputInvalid, JobNotFound, RunNotFound
 

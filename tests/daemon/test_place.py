@@ -17,6 +17,13 @@ from taskrun.words.errors import DaemonError
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short folder: with pytest's own, a long `TMPDIR` would send these tests to the sockets of the user's real daemons."""
+    with tempfile.TemporaryDirectory(prefix="tr", dir="/tmp") as name:
+        yield Path(name).resolve()
+
+
+@pytest.fixture
 def runtime(tmp_path: Path) -> dict[str, str]:
     return {"XDG_RUNTIME_DIR": str(tmp_path)}
 
@@ -35,7 +42,7 @@ def test_the_path_fits_however_deep_the_project_is(tmp_path: Path, runtime: dict
 def test_a_runtime_folder_with_a_long_path_is_passed_over(tmp_path: Path) -> None:
     long = tmp_path / ("y" * 100)
     long.mkdir(0o700)
-    path = place.socket_path(tmp_path / "daemon.lock", {"XDG_RUNTIME_DIR": str(long), "TMPDIR": "/tmp"})
+    path = place.socket_path(tmp_path / "daemon.lock", {"XDG_RUNTIME_DIR": str(long), "TMPDIR": str(tmp_path)})
     assert not path.is_relative_to(long)
     assert len(os.fsencode(path)) <= place.LONGEST
 

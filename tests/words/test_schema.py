@@ -453,3 +453,13 @@ def test_every_reference_of_a_schema_leads_somewhere(source: Any) -> None:
 @pytest.mark.parametrize("source", [Positive(), None, Callable[[], int], complex])
 def test_what_has_no_schema_gives_an_empty_one(source: Any) -> None:
     assert Schema.of(source, "pipe").json_schema() == {}
+
+
+def test_the_defaults_of_a_dataclass_are_written_down() -> None:
+    @dataclasses.dataclass
+    class Order:
+        item: str
+        count: int = 1
+
+    schema = Schema.of(Order, "order")
+    assert schema.dump(schema.check({"item": "pear"})) == '{"item":"pear","count":1}'
