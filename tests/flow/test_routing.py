@@ -40,7 +40,7 @@ async def test_an_event_whose_worker_dies_while_it_is_asked_starts_its_job_with_
 
     async with TestQueue([starts], [p], storage=storage) as queue:
         with monkeypatch.context() as patch:
-            patch.setattr(executor, "_ANSWERS", {**executor._ANSWERS, m.Route: die})
+            patch.setitem(executor._ANSWERS, m.Route, die)
             await queue.pipes.p.send(n=7)
             await queue.settle()
         assert await results(queue) == []
