@@ -40,7 +40,8 @@ async def test_an_event_whose_worker_dies_while_it_is_asked_starts_its_job_with_
 
     async with TestQueue([starts], [p], storage=storage) as queue:
         with monkeypatch.context() as patch:
-            patch.setitem(executor._ANSWERS, m.Route, die)
+            answers: dict[Any, Any] = executor._ANSWERS
+            patch.setitem(answers, m.Route, die)
             await queue.pipes.p.send(n=7)
             await queue.settle()
         assert await results(queue) == []
