@@ -96,7 +96,8 @@ def _paused(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
         text = f"its retries are used up, the last error: {_last_error(run.error)}; after a fix: taskrun resume {_short(run)}"
         yield _cause("exhausted", text, by="on_exhausted")
     else:
-        yield _cause("paused", f"it was paused (by {run.reason}); go on: taskrun resume {_short(run)}", by=run.reason)
+        by = "by hand" if run.reason == "explicit" else f"by {run.reason}"
+        yield _cause("paused", f"it was paused ({by}); go on: taskrun resume {_short(run)}", by=run.reason)
 
 
 def _scheduled(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:

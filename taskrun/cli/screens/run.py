@@ -46,9 +46,9 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     title.append(f" · trigger: {cell(run['source'])}" if run["source"] else "")
     yield True, title
     yield True, Text.assemble(("input   ", "dim"), given(run) or "{}")
-    for name in ("parent", "retried_from", "key"):
+    for name, label in (("parent", "parent"), ("retried_from", "retries"), ("key", "key")):
         if run[name]:
-            yield True, Text.assemble((f"{name.replace('_', ' '):<8}", "dim"), cell(run[name]))
+            yield True, Text.assemble((f"{label:<8}", "dim"), cell(run[name]))
     if run["progress"]:
         yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK))
     if run.get("why"):
