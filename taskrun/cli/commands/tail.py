@@ -44,7 +44,7 @@ class Tail:
 
 @app.command()
 def tail(
-    runs: list[str] = typer.Argument(None, metavar="[RUN]...", help="None: what is active."),  # noqa: B008
+    runs: list[str] = typer.Argument(None, metavar="[RUN]...", help="None: what is active, and what starts meanwhile."),  # noqa: B008
     limit: int = typer.Option(
         None, "-n", "--lines", min=0, help=f"How many lines that are there already.  [default: {LINES}]"
     ),
