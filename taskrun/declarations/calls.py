@@ -11,17 +11,17 @@ import inspect
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
+
+import msgspec
 
 from taskrun.rules.policies import BackoffPolicy, Concurrency
 from taskrun.words.records import StepKind
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
+class Current(msgspec.Struct, frozen=True):
     """The run that the caller is in."""
 
     run_id: str
@@ -32,8 +32,7 @@ class Current:
     slot: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepCall:
+class StepCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call of `run`, `thread` or `shell`, with its arguments checked.
 
     `backoff` None is the job's. `output_type` is what the result is decoded as. The last five are of `shell` alone.
@@ -43,7 +42,7 @@ class StepCall:
     name: str
     fn: Callable[..., Any] | None = None
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = {}
     retry: int | None = None
     backoff: BackoffPolicy | None = None
     timeout: float | None = None
