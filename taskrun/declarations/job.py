@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, Unpack, overload
+
+import msgspec
 
 from taskrun.declarations.calls import Current, Match, caller, is_async
 from taskrun.declarations.options import KINDS, Hook, Options, checked, evaluate, refuse_unknown
@@ -20,8 +21,7 @@ from taskrun.words.schema import Schema, check_output
 L = TypeVar("L", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """What listeners and hooks get: something happened to a run."""
 
     kind: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from taskrun.declarations.calls import Caller, Match, Target, caller
 from taskrun.declarations.plain import reach
@@ -19,8 +20,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 Into = Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """What starts a job: the events of a pipe, or the outputs of another job.
 
     Parameters:

@@ -12,9 +12,10 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from taskrun.declarations.calls import Caller, Current, JobTarget, Match, PipeTarget, StepCall, caller, is_async
 from taskrun.words.errors import CommandFailed, NotBound
@@ -23,8 +24,7 @@ from taskrun.words.records import StepKind
 log = logging.getLogger("taskrun.run")
 
 
-@dataclass(frozen=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """The end of a command: its exit code, negative for a signal, and at most 1 MB of each stream."""
 
     code: int
@@ -32,8 +32,7 @@ class Completed:
     stderr: str
 
 
-@dataclass(frozen=True)
-class PlainRun:
+class PlainRun(msgspec.Struct, frozen=True):
     """The handle that `start` gives in a plain call: the handler has been executed already."""
 
     id: str
