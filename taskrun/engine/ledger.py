@@ -240,7 +240,12 @@ def _let_go(book: Book, run: Run) -> None:
         death = WorkerCrashed(f"its execution killed its worker {run.crashes} times in a row")
         end(book, run, Status.FAILED, reason="crash loop", error=encode_error(death))
         return
-    released = book.save(transitions.release(run))
+    released = transitions.release(run)
+    if released.status is Status.WAITING and not book.tx.open_steps(
+        run.id
+    ):  # its waits were over before it was written as waiting
+        released = transitions.wake(released)
+    book.save(released)
     if released.cancel is not None:  # it was asked for while the coroutine was taken down
         _requeue_to_cancel(book, released)
     if run.status is not Status.WAITING or run.pause is not None:
