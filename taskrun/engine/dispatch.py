@@ -452,8 +452,8 @@ class Dispatch:
 
 
 def _is_wait(step: Step) -> bool:
-    """Whether a step waits for what another engine may write: an event, an end, a place."""
-    return step.topic is not None and not step.finished and not permits.holds(step)
+    """Whether a step waits: for the clock, an event, an end, a place."""
+    return (step.topic is not None or step.wake_at is not None) and not step.finished and not permits.holds(step)
 
 
 def _whole(tx: Tx, run: Run, first: bool) -> Start:

@@ -92,7 +92,8 @@ def finish_with(book: Book, step: Step, run: Run) -> Step:
 def news(book: Book, run: Run, key: str) -> Step | None:
     """Returns a wait that is over, or for whose predicate there is an event, as another engine may have written it."""
     step = book.tx.step(run.id, key)
-    if step is None or step.finished or permits.holds(step):
+    over = step is not None and step.topic is None and step.wake_at is None  # a backoff
+    if step is None or step.finished or permits.holds(step) or over:
         return step
     if step.kind is StepKind.WAIT and step.match is None:
         event = _unseen(book, step, run.created_at)
