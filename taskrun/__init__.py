@@ -25,12 +25,9 @@ if TYPE_CHECKING:
         thread,
         uuid,
     )
-    from taskrun.engine.handle import Run
-    from taskrun.engine.queue import Queue
-    from taskrun.rules.policies import Backoff, Concurrency, Cron, Debounce, Throttle
-    from taskrun.stores.memory import MemoryStorage
-    from taskrun.stores.sqlite import SqliteStorage
-    from taskrun.words.errors import (
+    from taskrun.engine.api.queue import Queue
+    from taskrun.engine.api.run import Run
+    from taskrun.model.errors import (
         AmbiguousRun,
         CommandFailed,
         ConfigError,
@@ -68,6 +65,9 @@ if TYPE_CHECKING:
         WaitTimeout,
         WorkerCrashed,
     )
+    from taskrun.rules.policies import Backoff, Concurrency, Cron, Debounce, Throttle
+    from taskrun.stores.memory import MemoryStorage
+    from taskrun.stores.sqlite import SqliteStorage
 
 __version__ = "0.1.0"
 
@@ -144,8 +144,8 @@ _HOMES = {
     "taskrun.declarations.job": "Event Job job",
     "taskrun.declarations.pipe": "Pipe pipe",
     "taskrun.declarations.steps": "Completed current log now progress random run shell sleep sleep_until step thread uuid",
-    "taskrun.engine.handle": "Run",
-    "taskrun.engine.queue": "Queue",
+    "taskrun.engine.api.run": "Run",
+    "taskrun.engine.api.queue": "Queue",
     "taskrun.rules.policies": "Backoff Concurrency Cron Debounce Throttle",
     "taskrun.stores.memory": "MemoryStorage",
     "taskrun.stores.sqlite": "SqliteStorage",
@@ -155,7 +155,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.s
 
 def __getattr__(name: str) -> object:
     """Loads a public name (PEP 562)."""
-    home = _HOME_OF.get(name, "taskrun.words.errors")
+    home = _HOME_OF.get(name, "taskrun.model.errors")
     if name not in __all__:
         raise AttributeError(f"module 'taskrun' has no attribute {name!r}")
     value = globals()[name] = getattr(__import__(home, fromlist=[name]), name)

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from taskrun.engine.queue import Queue
-from taskrun.words.durations import seconds
+from taskrun.engine.api.queue import Queue
+from taskrun.model.durations import seconds
 
 QUIET = 30  # turns of the event loop without any activity after which nothing more follows by itself
 

@@ -22,10 +22,10 @@ from taskrun.daemon.home import home_of
 from taskrun.daemon.launch import find_holder
 from taskrun.daemon.place import socket_path
 from taskrun.daemon.protocol import VERSION
+from taskrun.model.config import Config
+from taskrun.model.durations import human_size
+from taskrun.model.errors import ConfigError, TaskrunError
 from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.config import Config
-from taskrun.words.durations import human_size
-from taskrun.words.errors import ConfigError, TaskrunError
 
 LITTLE_SPACE = 200_000_000  # bytes that are free on the journal's disk
 WAL_RESET_FIXED = (3, 51, 3)

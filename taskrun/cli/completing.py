@@ -20,7 +20,7 @@ from taskrun.cli.schemas import Field, InputSchema, choices, kind
 from taskrun.cli.screens.phrases import given, short_ids
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell, cut
-from taskrun.words.records import ENDED, UNFINISHED, Status
+from taskrun.model.records import ENDED, UNFINISHED, Status
 
 SHELLS = ("bash", "zsh", "fish")
 RUNS = 50  # that are offered

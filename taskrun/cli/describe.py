@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from taskrun.declarations.registry import discover
-from taskrun.words.config import Config
+from taskrun.model.config import Config
 
 
 def describe(config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from taskrun.cli import times
 from taskrun.cli.visible import lines
-from taskrun.words import errors
+from taskrun.model import errors
 
 
 class Code(IntEnum):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from taskrun.cli.terminal import Facts, allows_colour, allows_utf8, number
 from taskrun.daemon.handover import ERR, GIVEN, GIVEN_ALL, INTERRUPT, OUT, WANT_ALL, WANT_LINE, Order, framed
-from taskrun.words.errors import PayloadTooLarge
+from taskrun.model.errors import PayloadTooLarge
 
 PIECE = 65536
 MOST_INPUT = 16 * 1024 * 1024

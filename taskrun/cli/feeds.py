@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from taskrun.cli.session import Session
-from taskrun.words.errors import DaemonError, DaemonStopped
+from taskrun.model.errors import DaemonError, DaemonStopped
 
 TRIES = 5  # in a row without a single message
 TRIES_STOPPED = 12  # that a daemon, told to stop, is waited for

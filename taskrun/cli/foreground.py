@@ -12,7 +12,7 @@ from pathlib import Path
 from taskrun.cli.counter import CommandCounter
 from taskrun.cli.exits import Code, explain
 from taskrun.daemon.server import serve
-from taskrun.words.config import load
+from taskrun.model.config import load
 
 
 def main() -> None:

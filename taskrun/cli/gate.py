@@ -16,7 +16,7 @@ from taskrun.cli.late import CLIENT, OFFLINE, load, load_daemon
 from taskrun.cli.session import Caller
 from taskrun.daemon.home import home_of
 from taskrun.daemon.lock import holder
-from taskrun.words.config import Config
+from taskrun.model.config import Config
 
 if TYPE_CHECKING:
     from taskrun.daemon.client import Client

@@ -17,9 +17,9 @@ from taskrun.cli.options import Given, Own, build, partition, usage
 from taskrun.cli.schemas import InputSchema
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import to_json
-from taskrun.words import durations
-from taskrun.words.codec import check_size, parse_json
-from taskrun.words.errors import InputInvalid
+from taskrun.model import durations
+from taskrun.model.codec import check_size, parse_json
+from taskrun.model.errors import InputInvalid
 
 GIVEN = "taskrun.given"
 

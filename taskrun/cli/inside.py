@@ -16,7 +16,7 @@ import msgspec
 
 from taskrun.daemon.counter import Asked
 from taskrun.daemon.home import home_of
-from taskrun.words.config import Config
+from taskrun.model.config import Config
 
 AHEAD = 64  # items of a stream that a command may be behind
 

@@ -23,10 +23,10 @@ from taskrun.cli.schemas import InputSchema
 from taskrun.cli.session import Session
 from taskrun.cli.visible import lines
 from taskrun.declarations.registry import Registry, discover
-from taskrun.engine import views
-from taskrun.engine.bus import Change, LogAdded, RunChanged, StepChanged
-from taskrun.engine.handle import Run
-from taskrun.engine.queue import Queue
+from taskrun.engine.api.queue import Queue
+from taskrun.engine.api.run import Run
+from taskrun.engine.core.queries import views
+from taskrun.engine.core.subscriptions import Change, LogAdded, RunChanged, StepChanged
 
 ECHOED = frozenset({"stdout", "stderr"})  # the engine shows what is printed by itself
 

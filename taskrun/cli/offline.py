@@ -12,12 +12,12 @@ from typing import Any
 
 from taskrun.cli.gate import in_thread
 from taskrun.cli.late import DESCRIBE, SLOTS, load, load_engine
-from taskrun.engine import views
+from taskrun.engine.core.queries import views
+from taskrun.model.config import Config
+from taskrun.model.errors import DaemonError, RunNotFound
+from taskrun.model.records import Status
 from taskrun.stores.base import Tx
 from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.config import Config
-from taskrun.words.errors import DaemonError, RunNotFound
-from taskrun.words.records import Status
 
 
 class Offline:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from taskrun.cli.session import Caller
-from taskrun.words.errors import RunNotFound
+from taskrun.model.errors import RunNotFound
 
 HELD = frozenset({"scheduled", "queued", "waiting", "paused"})
 MOST = 200  # runs that are asked about

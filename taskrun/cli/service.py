@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from taskrun.daemon.launch import environment, python
-from taskrun.words.config import Config
+from taskrun.model.config import Config
 
 PATIENCE = 20  # seconds for the session's tool
 KEPT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL")  # of the environment in which it was installed

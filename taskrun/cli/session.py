@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from taskrun.cli.screens.look import Look, printed
 from taskrun.cli.terminal import Terminal
 from taskrun.cli.visible import to_json
-from taskrun.words.config import Config, find, load
+from taskrun.model.config import Config, find, load
 
 if TYPE_CHECKING:
     from rich.text import Text

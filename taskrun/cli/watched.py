@@ -15,8 +15,8 @@ from taskrun.daemon.desk import House
 from taskrun.daemon.launch import READY
 from taskrun.daemon.server import Word, serve
 from taskrun.daemon.watching import Watching
-from taskrun.words.codec import encode_error
-from taskrun.words.config import Config, load
+from taskrun.model.codec import encode_error
+from taskrun.model.config import Config, load
 
 
 class Attached(Watching):

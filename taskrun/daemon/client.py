@@ -19,8 +19,8 @@ import msgspec
 from taskrun.daemon.frames import CLIENT_CAP, Unframer, frame, refusal
 from taskrun.daemon.launch import ensure_daemon, find_daemon
 from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Reply, mismatch, speak
-from taskrun.words.config import Config
-from taskrun.words.errors import DaemonError
+from taskrun.model.config import Config
+from taskrun.model.errors import DaemonError
 
 PATIENCE = 10.0  # seconds without an answer
 CHUNK = 262_144

@@ -21,8 +21,8 @@ from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, Unframer, frame
 from taskrun.daemon.handover import MAGIC, STOPPED, framed
 from taskrun.daemon.place import check_peer
 from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Request, mismatch, speak
-from taskrun.words.codec import encode_error
-from taskrun.words.errors import DaemonError, DaemonStopped, TaskrunError
+from taskrun.model.codec import encode_error
+from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
 
 HELLO_WITHIN = 5.0
 FRAME_WITHIN = 30.0

@@ -17,11 +17,11 @@ from typing import Any
 from taskrun.daemon.home import Home
 from taskrun.daemon.pipe import WorkerGone
 from taskrun.daemon.worker_process import WorkerProcess
-from taskrun.engine.core import Core
+from taskrun.engine.core.core import Core
+from taskrun.engine.core.executor_messages import Reception
 from taskrun.engine.messages import Describe, Description, Drain
-from taskrun.engine.reception import Reception
-from taskrun.words.config import Config
-from taskrun.words.errors import DaemonError
+from taskrun.model.config import Config
+from taskrun.model.errors import DaemonError
 
 SHORT_LIFE = 5.0  # seconds: a worker that lived less is not replaced at once
 PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next, by how many died young in a row

@@ -17,13 +17,13 @@ import msgspec
 from taskrun.daemon.connection import Answering
 from taskrun.daemon.lock import Holder
 from taskrun.daemon.pipe import WorkerGone
-from taskrun.engine import views
-from taskrun.engine.core import Core
+from taskrun.engine.core.admit import Trigger, new_id
+from taskrun.engine.core.core import Core
+from taskrun.engine.core.queries import views
 from taskrun.engine.messages import Description
-from taskrun.engine.trigger import Trigger, new_id
+from taskrun.model.errors import DaemonError, JournalUnavailable, RunNotFound
+from taskrun.model.records import UNFINISHED, Run, RunFilter, Status
 from taskrun.stores.base import Tx
-from taskrun.words.errors import DaemonError, JournalUnavailable, RunNotFound
-from taskrun.words.records import UNFINISHED, Run, RunFilter, Status
 
 P = TypeVar("P")
 T = TypeVar("T")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 
-from taskrun.words.codec import rebuild
-from taskrun.words.errors import DaemonError, StepFailed
-from taskrun.words.records import ErrorRecord
+from taskrun.model.codec import rebuild
+from taskrun.model.errors import DaemonError, StepFailed
+from taskrun.model.records import ErrorRecord
 
 HEAD = struct.Struct(">I")
 CLIENT_CAP = 16 * 1024 * 1024  # a request or an answer over the socket

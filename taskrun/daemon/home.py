@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from taskrun.daemon.handover import LOCK, home
-from taskrun.words.config import Config
-from taskrun.words.errors import DaemonError
+from taskrun.model.config import Config
+from taskrun.model.errors import DaemonError
 
 
 class Home(NamedTuple):

@@ -24,9 +24,9 @@ from taskrun.daemon.home import Home, home_of
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import open_log
 from taskrun.daemon.place import check_peer, connect, socket_path
-from taskrun.words.config import Config
-from taskrun.words.errors import DaemonError
-from taskrun.words.records import ErrorRecord
+from taskrun.model.config import Config
+from taskrun.model.errors import DaemonError
+from taskrun.model.records import ErrorRecord
 
 PATIENCE = 10.0
 PAUSE = 0.02

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from taskrun.words.errors import DaemonError
+from taskrun.model.errors import DaemonError
 
 PATIENCE = 10  # tries: somebody who only asks holds the lock for an instant
 PAUSE = 0.02

@@ -14,10 +14,10 @@ import msgspec
 
 from taskrun.daemon.frames import PIPE_CAP, Unframer, frame, refusal
 from taskrun.engine import messages as m
+from taskrun.model.codec import encode_error
+from taskrun.model.errors import DaemonError
+from taskrun.model.records import ErrorRecord, LogLine, Run, Step
 from taskrun.rules.policies import Prepared
-from taskrun.words.codec import encode_error
-from taskrun.words.errors import DaemonError
-from taskrun.words.records import ErrorRecord, LogLine, Run, Step
 
 
 class WorkerGone(DaemonError):

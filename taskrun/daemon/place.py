@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from taskrun.daemon.handover import credentials
-from taskrun.words.errors import DaemonError
+from taskrun.model.errors import DaemonError
 
 LONGEST = 100  # bytes of a socket's path: the kernel's limit is 104 on macOS, 108 on Linux
 LOOSE = stat.S_IRWXG | stat.S_IRWXO

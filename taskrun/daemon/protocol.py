@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from taskrun import __version__
-from taskrun.words.records import ErrorRecord
+from taskrun.model.records import ErrorRecord
 
 VERSION = __version__
 PROTOCOL = (1, 1)  # the oldest and the newest version that this side speaks

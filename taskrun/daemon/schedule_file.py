@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from taskrun.engine.schedules import Entry, Schedules
-from taskrun.words.config import Config
-from taskrun.words.errors import TaskrunError
+from taskrun.engine.core.schedules import Entry, Schedules
+from taskrun.model.config import Config
+from taskrun.model.errors import TaskrunError
 
 POLL = 1.0  # seconds between looks at the file
 

@@ -34,11 +34,11 @@ from taskrun.daemon.protocol import VERSION
 from taskrun.daemon.schedule_file import following
 from taskrun.daemon.streams import STREAMS
 from taskrun.daemon.worker_process import leash_free
-from taskrun.engine.core import Core
+from taskrun.engine.core.core import Core
+from taskrun.model.codec import encode_error
+from taskrun.model.config import Config, load
+from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
 from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.codec import encode_error
-from taskrun.words.config import Config, load
-from taskrun.words.errors import DaemonError, DaemonStopped, TaskrunError
 
 MOST_CLIENTS = 256
 FILES = 8192  # descriptors that a daemon may want

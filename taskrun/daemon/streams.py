@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from taskrun.daemon.desk import House, Op, known
-from taskrun.engine import views
-from taskrun.engine.bus import Change, Lagged, LogAdded, RunChanged, StepChanged
+from taskrun.engine.core.queries import views
+from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded, RunChanged, StepChanged
+from taskrun.model.records import LogLine, Run, Status
 from taskrun.stores.base import Tx
-from taskrun.words.records import LogLine, Run, Status
 
 PAGE = 1000  # log lines that one transaction reads
 Item = dict[str, Any]

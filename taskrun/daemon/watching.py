@@ -17,10 +17,10 @@ from watchfiles import awatch
 
 from taskrun.daemon.desk import House, Nothing, Op
 from taskrun.daemon.sources import GONE, Sources, Touched
+from taskrun.engine.core.queries.views import rfc3339
 from taskrun.engine.messages import Description
-from taskrun.engine.views import rfc3339
-from taskrun.words.config import Config
-from taskrun.words.records import UNFINISHED, Status
+from taskrun.model.config import Config
+from taskrun.model.records import UNFINISHED, Status
 
 STEP = 20  # milliseconds of quiet after which news are passed on
 HAND_OVER = 1.0  # seconds for a step in flight to end before its run goes on with the new code

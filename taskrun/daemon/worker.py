@@ -31,8 +31,8 @@ from taskrun.daemon.pipe import DECODE, ENCODE, Ask, Envelope, PipePeer, Tell, a
 from taskrun.daemon.watchdog import Watchdog
 from taskrun.declarations.registry import discover
 from taskrun.engine import messages as m
-from taskrun.engine.executor import Executor
-from taskrun.engine.leash import Leash
+from taskrun.engine.executor.executor import Executor
+from taskrun.processes.liveness_lock import Leash
 
 ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # what needs no event loop, though it may need patience
 CHUNK = 262_144

@@ -22,9 +22,9 @@ from taskrun.daemon.home import Home
 from taskrun.daemon.launch import environment, python
 from taskrun.daemon.pipe import PipePeer, PipeProtocol
 from taskrun.daemon.worker import Setup
-from taskrun.engine.leash import Leash
 from taskrun.engine.messages import Answerer
-from taskrun.words.config import Config
+from taskrun.model.config import Config
+from taskrun.processes.liveness_lock import Leash
 
 LINGER = 2.0  # seconds for a worker to end by itself once its pipe is closed
 LOOKS = (0.002, 0.01, 0.05)  # seconds between looks at a leash

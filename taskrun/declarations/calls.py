@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from taskrun.model.records import StepKind
 from taskrun.rules.policies import BackoffPolicy, Concurrency
-from taskrun.words.records import StepKind
 
 
 class Current(msgspec.Struct, frozen=True):

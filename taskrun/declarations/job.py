@@ -14,9 +14,9 @@ from taskrun.declarations.calls import Current, Match, caller, is_async
 from taskrun.declarations.options import KINDS, Hook, Options, checked, evaluate, refuse_unknown
 from taskrun.declarations.pipe import Into, Source, bound, check_into, check_name, gather, wait_for
 from taskrun.declarations.plain import PlainCaller
+from taskrun.model.errors import DefinitionError, InputInvalid
+from taskrun.model.schema import Schema, check_output
 from taskrun.rules.policies import Duration, Prepared
-from taskrun.words.errors import DefinitionError, InputInvalid
-from taskrun.words.schema import Schema, check_output
 
 L = TypeVar("L", bound=Callable[..., Any])
 

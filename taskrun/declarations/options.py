@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, TypeVar
 
 from taskrun.declarations.pipe import Pipe, Source
+from taskrun.model.durations import Frequency, human, seconds
+from taskrun.model.errors import DefinitionError
 from taskrun.rules.policies import (
     DEFAULT_BACKOFF,
     Backoff,
@@ -24,8 +26,6 @@ from taskrun.rules.policies import (
     debounce_of,
     throttle_of,
 )
-from taskrun.words.durations import Frequency, human, seconds
-from taskrun.words.errors import DefinitionError
 
 T = TypeVar("T")
 Of = Callable[[Any], T]

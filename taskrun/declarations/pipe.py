@@ -11,10 +11,10 @@ import msgspec
 
 from taskrun.declarations.calls import Caller, Match, Target, caller
 from taskrun.declarations.plain import reach
+from taskrun.model.durations import seconds
+from taskrun.model.errors import DefinitionError, NotBound
+from taskrun.model.schema import Schema
 from taskrun.rules.policies import Duration
-from taskrun.words.durations import seconds
-from taskrun.words.errors import DefinitionError, NotBound
-from taskrun.words.schema import Schema
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 Into = Callable[[Any], Any]

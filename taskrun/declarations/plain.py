@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 
 from taskrun.declarations.calls import Caller, Current, JobTarget, Match, PipeTarget, StepCall, caller, is_async
-from taskrun.words.errors import CommandFailed, NotBound
-from taskrun.words.records import StepKind
+from taskrun.model.errors import CommandFailed, NotBound
+from taskrun.model.records import StepKind
 
 log = logging.getLogger("taskrun.run")
 

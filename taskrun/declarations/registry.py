@@ -15,8 +15,8 @@ from typing import TypeVar
 from taskrun.declarations.job import Job
 from taskrun.declarations.loading import Files, Problem
 from taskrun.declarations.pipe import Pipe, Source
+from taskrun.model.errors import DefinitionError
 from taskrun.rules.policies import Cron, Prepared
-from taskrun.words.errors import DefinitionError
 
 log = logging.getLogger("taskrun.triggers")
 N = TypeVar("N", Job, Pipe)

@@ -23,10 +23,10 @@ from typing import Any, Never, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from taskrun.declarations.calls import Current, StepCall, caller
 from taskrun.declarations.plain import PLAIN, Completed, reach
+from taskrun.model.durations import Frequency, seconds, size
+from taskrun.model.errors import DefinitionError
+from taskrun.model.records import StepKind
 from taskrun.rules.policies import BackoffPolicy, Concurrency, Duration, backoff_of, concurrency_of
-from taskrun.words.durations import Frequency, seconds, size
-from taskrun.words.errors import DefinitionError
-from taskrun.words.records import StepKind
 
 __all__ = [
     "Completed",

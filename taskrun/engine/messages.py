@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from taskrun.model.records import ErrorRecord, LogLine, Run, Step
 from taskrun.rules.policies import Prepared
-from taskrun.words.records import ErrorRecord, LogLine, Run, Step
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from taskrun.model.records import Run, Status
 from taskrun.rules.policies import Debounce, Terms
-from taskrun.words.records import Run, Status
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from taskrun.words.errors import DefinitionError
+from taskrun.model.errors import DefinitionError
 
 CatchUp = Literal["skip", "one", "all"]
 

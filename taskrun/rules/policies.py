@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 from msgspec.structs import force_setattr
 
+from taskrun.model.durations import Frequency, frequency, period, seconds
+from taskrun.model.errors import DefinitionError, Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge, RetryAfter
 from taskrun.rules.cron import CatchUp, CronRule
-from taskrun.words.durations import Frequency, frequency, period, seconds
-from taskrun.words.errors import DefinitionError, Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge, RetryAfter
 
 Duration: TypeAlias = float | timedelta | str
 HOPELESS = (Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.words.records import ENDED, UNFINISHED, ErrorRecord, Failure, Run, Status
+from taskrun.model.records import ENDED, UNFINISHED, ErrorRecord, Failure, Run, Status
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.SCHEDULED: frozenset({Status.QUEUED, Status.PAUSED}) | ENDED,

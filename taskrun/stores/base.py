@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from taskrun.words.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
+from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
 
 
 class Tx(Protocol):

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
+from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
 from taskrun.stores.base import Tx
 from taskrun.stores.indexes import Item, SortedItems
 from taskrun.stores.memory_tables import Logs, Runs, Steps, Topics
 from taskrun.stores.rows import RUN_CHANGING
-from taskrun.words.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
 
 Fn = Callable[[Tx], Any]
 Guard = Callable[[Tx], None]

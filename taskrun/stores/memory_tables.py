@@ -9,8 +9,8 @@ from operator import attrgetter
 
 import msgspec
 
+from taskrun.model.records import LogLine, PipeEvent, Run, RunFilter, Status, Step
 from taskrun.stores.indexes import Index, Item, SortedItems
-from taskrun.words.records import LogLine, PipeEvent, Run, RunFilter, Status, Step
 
 _seq = attrgetter("seq")
 

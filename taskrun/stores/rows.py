@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from taskrun.words.records import Engine, LogLine, PipeEvent, Run, Status, Step, StepKind, StepStatus
+from taskrun.model.records import Engine, LogLine, PipeEvent, Run, Status, Step, StepKind, StepStatus
 
 Row = tuple[Any, ...]
 

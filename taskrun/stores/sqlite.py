@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from taskrun.model.errors import JournalError, JournalUnavailable
 from taskrun.stores.base import Tx
 from taskrun.stores.highwater import HighWater
 from taskrun.stores.sqlite_open import JournalFile, Synchronous, name, value
 from taskrun.stores.sqlite_tx import SQL, SqliteTx
-from taskrun.words.errors import JournalError, JournalUnavailable
 
 Fn = Callable[[Tx], Any]
 Guard = Callable[[Tx], None]

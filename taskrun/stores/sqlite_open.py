@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from taskrun.model.errors import JournalDamaged, JournalError, JournalLocked, JournalNewer, JournalUnavailable
 from taskrun.stores.highwater import HighWater
 from taskrun.stores.queries import migrations
 from taskrun.stores.sqlite_tx import SQL
-from taskrun.words.errors import JournalDamaged, JournalError, JournalLocked, JournalNewer, JournalUnavailable
 
 Synchronous = Literal["full", "normal"]
 

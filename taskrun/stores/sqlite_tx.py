@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Status, Step
 from taskrun.stores.queries import named_queries
 from taskrun.stores.rows import (
     ENGINE_FIELDS,
@@ -24,7 +25,6 @@ from taskrun.stores.rows import (
     step_of,
     values_of,
 )
-from taskrun.words.records import Engine, LogLine, PipeEvent, Run, RunFilter, Status, Step
 
 SQL: Final = named_queries("sqlite.sql")
 

@@ -11,9 +11,9 @@ from typing import Any
 from taskrun.cli.app import execute
 from taskrun.cli.session import Caller
 from taskrun.cli.terminal import Facts
-from taskrun.engine.views import run_view, step_view
-from taskrun.words.config import Config
-from taskrun.words.records import Run, Status, Step, StepKind, StepStatus
+from taskrun.engine.core.queries.views import run_view, step_view
+from taskrun.model.config import Config
+from taskrun.model.records import Run, Status, Step, StepKind, StepStatus
 
 NOW = 1_800_000_000.0
 SCHEMA = {

@@ -12,9 +12,9 @@ import pytest
 
 from taskrun.cli.exits import Code
 from taskrun.cli.visible import to_json
-from taskrun.engine.views import step_view
-from taskrun.words.errors import AmbiguousRun, DaemonError, InputInvalid, JournalDamaged, RunEnded, RunNotFound
-from taskrun.words.records import Status, StepKind
+from taskrun.engine.core.queries.views import step_view
+from taskrun.model.errors import AmbiguousRun, DaemonError, InputInvalid, JournalDamaged, RunEnded, RunNotFound
+from taskrun.model.records import Status, StepKind
 from tests.cli.fakes import FOREVER, NOW, FakeDaemon, FakeTerminal, a_run, a_step, shown, typed
 
 RUN = a_run()

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from taskrun.cli.live import Snapshot, Sticky
 from taskrun.cli.screens.look import Look
-from taskrun.engine.views import step_view
-from taskrun.words.records import Status, StepStatus
+from taskrun.engine.core.queries.views import step_view
+from taskrun.model.records import Status, StepStatus
 from tests.cli.fakes import a_run, a_step
 
 _TOKEN = re.compile(r"\x1b\[(\?[0-9]+)?([0-9;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n])")

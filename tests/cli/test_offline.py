@@ -46,10 +46,10 @@ HEAVY = (
     "taskrun.daemon.client",
     "taskrun.daemon.launch",
     "taskrun.declarations",
-    "taskrun.engine.core",
-    "taskrun.engine.dispatch",
+    "taskrun.engine.core.core",
+    "taskrun.engine.core.executors",
     "taskrun.engine.messages",
-    "taskrun.words.codec",
+    "taskrun.model.codec",
 )
 
 

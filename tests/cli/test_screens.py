@@ -19,8 +19,8 @@ from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
 from taskrun.cli.times import age, span
 from taskrun.cli.visible import cell, coloured, lines, to_json
-from taskrun.engine.views import run_view, step_view
-from taskrun.words.records import ErrorRecord, Failure, Run, Status, StepKind, StepStatus
+from taskrun.engine.core.queries.views import run_view, step_view
+from taskrun.model.records import ErrorRecord, Failure, Run, Status, StepKind, StepStatus
 from tests.cli.fakes import JOB, NOW, a_run, a_step, shown
 
 EVIL = {

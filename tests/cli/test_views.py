@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from taskrun.engine import views
+from taskrun.engine.core.queries import views
+from taskrun.model.errors import AmbiguousRun, RunNotFound
+from taskrun.model.records import LogLine, Run, Status, Step, StepKind, StepStatus
 from taskrun.stores.base import Tx
 from taskrun.stores.memory import MemoryStorage
-from taskrun.words.errors import AmbiguousRun, RunNotFound
-from taskrun.words.records import LogLine, Run, Status, Step, StepKind, StepStatus
 
 CONTRACT = [
     "id",

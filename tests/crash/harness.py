@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from taskrun import SqliteStorage
-from taskrun.engine.replay import Replay
+from taskrun.engine.executor.replay import Replay
 from tests.crash.corpus import CORPUS, TRACE, queue
 
 LIMIT = 120  # more commits than any handler of the corpus makes

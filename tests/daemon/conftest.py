@@ -15,8 +15,8 @@ import pytest
 
 from taskrun.daemon.client import Client
 from taskrun.daemon.launch import find_holder, stop_daemon
-from taskrun.words.config import Config, load
-from taskrun.words.errors import DaemonError
+from taskrun.model.config import Config, load
+from taskrun.model.errors import DaemonError
 
 JOBS = """
 import asyncio, os, time

@@ -16,7 +16,7 @@ from taskrun.daemon import connection as module
 from taskrun.daemon.connection import Answering, Connection
 from taskrun.daemon.frames import CLIENT_CAP, HEAD
 from taskrun.daemon.place import bind
-from taskrun.words.errors import DaemonError, RunNotFound
+from taskrun.model.errors import DaemonError, RunNotFound
 
 HELLO = {"protocol": [1, 1], "version": "test"}
 MOST = 8

@@ -14,7 +14,7 @@ import pytest
 from taskrun.daemon.client import Client, Disconnected
 from taskrun.daemon.handover import new_intent
 from taskrun.daemon.launch import stop_daemon
-from taskrun.words.errors import DaemonError, InputInvalid, JobNotFound, RunNotFound
+from taskrun.model.errors import DaemonError, InputInvalid, JobNotFound, RunNotFound
 
 from .conftest import Project, ended, processes, until
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskrun.daemon.frames import HEAD, FrameInvalid, Unframer, frame, refusal
-from taskrun.words.codec import encode_error
-from taskrun.words.errors import InputInvalid, StepFailed
+from taskrun.model.codec import encode_error
+from taskrun.model.errors import InputInvalid, StepFailed
 
 
 @given(st.lists(st.binary(max_size=50)), st.lists(st.integers(1, 20), min_size=1))

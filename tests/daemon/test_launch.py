@@ -17,7 +17,7 @@ from taskrun.daemon.home import home_of
 from taskrun.daemon.launch import environment, find_holder, stop_daemon
 from taskrun.daemon.lock import Lock
 from taskrun.daemon.place import socket_path
-from taskrun.words.errors import ConfigError, DaemonError, TaskrunError
+from taskrun.model.errors import ConfigError, DaemonError, TaskrunError
 
 from .conftest import Project, until
 
@@ -25,7 +25,7 @@ STARTER = """
 import os, sys
 from pathlib import Path
 from taskrun.daemon.client import Client
-from taskrun.words.config import load
+from taskrun.model.config import load
 with Client.connect(load(Path(sys.argv[1]), os.environ)) as client:
     print(client.daemon.pid)
 """
@@ -34,7 +34,7 @@ FOREGROUND = """
 import os, sys
 from pathlib import Path
 from taskrun.daemon.server import serve
-from taskrun.words.config import load
+from taskrun.model.config import load
 serve(load(Path(sys.argv[1]), os.environ), foreground=True, ready=print)
 """
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from taskrun.daemon.lock import Holder, Lock, holder
-from taskrun.words.errors import DaemonError
+from taskrun.model.errors import DaemonError
 
 ROOT = Path(__file__).parents[2]
 CONTENDER = """

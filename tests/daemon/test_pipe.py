@@ -15,8 +15,8 @@ import pytest
 from taskrun.daemon.frames import HEAD
 from taskrun.daemon.pipe import RESULTS, PipeProtocol, WorkerGone
 from taskrun.engine import messages as m
-from taskrun.words.errors import InputInvalid, JobNotFound
-from taskrun.words.records import Step, StepKind
+from taskrun.model.errors import InputInvalid, JobNotFound
+from taskrun.model.records import Step, StepKind
 
 STEP = Step(run="r", key="fetch#2", name="fetch", kind=StepKind.RUN, output='{"a": 1}', started_at=1.5)
 SILENT = {m.Drain, m.Record, m.Activate}  # what is answered with None

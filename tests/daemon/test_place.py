@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from taskrun.daemon import place
-from taskrun.words.errors import DaemonError
+from taskrun.model.errors import DaemonError
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from taskrun.declarations.job import Event, Job, job
 from taskrun.declarations.pipe import pipe
 from taskrun.declarations.steps import current, now, run, sleep
+from taskrun.model.errors import DefinitionError, DurationInvalid, InputInvalid, NotBound, OutputInvalid
 from taskrun.rules.policies import Backoff, Concurrency, Cron, Debounce, Prepared, Terms, Throttle
-from taskrun.words.errors import DefinitionError, DurationInvalid, InputInvalid, NotBound, OutputInvalid
 from tests.declarations.fake import handler
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from taskrun.declarations.job import job
 from taskrun.declarations.pipe import pipe
-from taskrun.words.errors import DefinitionError, InputInvalid, NotBound
+from taskrun.model.errors import DefinitionError, InputInvalid, NotBound
 from tests.declarations.fake import handler
 
 

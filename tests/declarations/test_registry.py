@@ -10,7 +10,7 @@ import pytest
 from taskrun.declarations.job import Job, job
 from taskrun.declarations.pipe import pipe
 from taskrun.declarations.registry import Registry
-from taskrun.words.errors import DefinitionError
+from taskrun.model.errors import DefinitionError
 
 uploads = pipe("uploads")
 

@@ -31,9 +31,9 @@ from taskrun.declarations.steps import (
     thread,
     uuid,
 )
+from taskrun.model.errors import CommandFailed, DefinitionError, DurationInvalid, NotBound
+from taskrun.model.records import StepKind
 from taskrun.rules.policies import Backoff, Concurrency
-from taskrun.words.errors import CommandFailed, DefinitionError, DurationInvalid, NotBound
-from taskrun.words.records import StepKind
 from tests.declarations.fake import handler
 
 T = TypeVar("T")

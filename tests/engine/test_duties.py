@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from taskrun import MemoryStorage
-from taskrun.engine import lease as lease_module
-from taskrun.engine.lease import Lease
-from taskrun.engine.leash import Leash
-from taskrun.engine.timers import Timers
-from taskrun.words.clock import SystemClock
+from taskrun.engine.core import lease as lease_module
+from taskrun.engine.core.lease import Lease
+from taskrun.engine.core.timers import Timers
+from taskrun.model.clock import SystemClock
+from taskrun.processes.liveness_lock import Leash
 
 
 class Failing:
@@ -35,7 +35,7 @@ class Failing:
 async def test_the_clock_goes_on_after_a_failure(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("taskrun.engine.timers.AGAIN", 0.0)
+    monkeypatch.setattr("taskrun.engine.core.timers.AGAIN", 0.0)
     fire = Failing()
     timers = Timers(SystemClock(), fire)
     timers.start()

@@ -10,9 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from taskrun import MemoryStorage
+from taskrun.model.records import Run, Status, Step
 from taskrun.stores.base import Tx
 from taskrun.testing import TestQueue
-from taskrun.words.records import Run, Status, Step
 from tests.crash.corpus import CORPUS, HELPERS, TRACE
 
 JOBS = [*CORPUS.values(), *HELPERS]

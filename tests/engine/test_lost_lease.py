@@ -9,14 +9,14 @@ import pytest
 from msgspec.structs import replace
 
 from taskrun import MemoryStorage, Queue, job, sleep
-from taskrun.engine import ledger
-from taskrun.engine.core import Core
-from taskrun.engine.journal import Journal
-from taskrun.engine.lease import Lease
+from taskrun.engine.core import run_lifecycle as ledger
+from taskrun.engine.core.core import Core
+from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.lease import Lease
+from taskrun.model.errors import EngineLost, JournalUnavailable
+from taskrun.model.records import Engine, Status
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
-from taskrun.words.errors import EngineLost, JournalUnavailable
-from taskrun.words.records import Engine, Status
 
 
 async def take_over(by: Core, lost: str) -> None:

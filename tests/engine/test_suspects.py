@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from taskrun import Queue, job
-from taskrun.engine.lanes import SPARE
+from taskrun.engine.core.run_queue import SPARE
+from taskrun.model.records import Run, Status
 from taskrun.stores.base import Store, Tx
-from taskrun.words.records import Run, Status
 
 MANY = 10 * SPARE
 

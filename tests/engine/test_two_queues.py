@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskrun import Concurrency, Job, MemoryStorage, Queue, RunCancelled, SqliteStorage, job, run, sleep
-from taskrun.engine import ledger
+from taskrun.engine.core import run_lifecycle as ledger
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 

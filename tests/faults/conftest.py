@@ -20,7 +20,7 @@ import pytest
 
 from taskrun.daemon.client import Client
 from taskrun.daemon.launch import find_holder
-from taskrun.words.config import load
+from taskrun.model.config import load
 
 COMMAND = [sys.executable, "-m", "taskrun"]
 SOURCE = Path(__file__).resolve().parents[2]

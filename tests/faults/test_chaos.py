@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from taskrun.daemon.handover import new_intent
-from taskrun.words.errors import DaemonError
+from taskrun.model.errors import DaemonError
 
 from .conftest import TRACE, Project
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskrun import Queue, job
-from taskrun.words.errors import InputInvalid, NotEncodable, PayloadTooLarge
+from taskrun.model.errors import InputInvalid, NotEncodable, PayloadTooLarge
 
 from .conftest import Project, all_in
 

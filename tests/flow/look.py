@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from taskrun import Run
-from taskrun.engine.queue import Queue
-from taskrun.words import records
+from taskrun.engine.api.queue import Queue
+from taskrun.model import records
 
 
 async def outcomes(runs: Iterable[Run]) -> list[str]:

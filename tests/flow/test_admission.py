@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from taskrun import Debounce, InputInvalid, Run, Throttle, job
-from taskrun.engine.queue import Queue
-from taskrun.engine.trigger import Trigger, new_id
+from taskrun.engine.api.queue import Queue
+from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted, outcomes

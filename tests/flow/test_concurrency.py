@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskrun import Concurrency, job, run, sleep
-from taskrun.engine.queue import Queue
+from taskrun.engine.api.queue import Queue
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted, outcomes

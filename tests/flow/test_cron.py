@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskrun import Cron, DefinitionError, MemoryStorage, current, job, sleep
-from taskrun.engine.schedules import Entry
+from taskrun.engine.core.schedules import Entry
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted

@@ -8,9 +8,9 @@ import pytest
 
 from taskrun import Queue, job, pipe
 from taskrun.daemon.pipe import WorkerGone
-from taskrun.engine import executor
 from taskrun.engine import messages as m
-from taskrun.engine.executor import Executor
+from taskrun.engine.executor import executor
+from taskrun.engine.executor.executor import Executor
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 

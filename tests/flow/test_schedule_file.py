@@ -11,9 +11,9 @@ import pytest
 from taskrun import job
 from taskrun.daemon import schedule_file
 from taskrun.daemon.schedule_file import following
-from taskrun.engine.schedules import Entry
+from taskrun.engine.core.schedules import Entry
+from taskrun.model.config import Config, load
 from taskrun.testing import TestQueue
-from taskrun.words.config import Config, load
 
 HOURLY = '[[schedule]]\njob = "backup"\ncron = "0 * * * *"\ninput = {{ path = "{path}" }}\n'
 

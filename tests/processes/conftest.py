@@ -28,11 +28,11 @@ class Census:
 
     def commands(self) -> dict[int, str]:
         """The same without the shims and the engine that a test may have started."""
-        return {pid: line for pid, line in self.alive().items() if "shim.py" not in line and "engine.py" not in line}
+        return {pid: line for pid, line in self.alive().items() if "supervisor.py" not in line and "engine.py" not in line}
 
     def shims(self) -> list[int]:
         """The shims."""
-        return [pid for pid, line in self.alive().items() if "shim.py" in line]
+        return [pid for pid, line in self.alive().items() if "supervisor.py" in line]
 
     async def until(self, count: int, containing: str) -> None:
         """Wait until `count` processes have `containing` in their command line."""

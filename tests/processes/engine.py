@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from taskrun.engine.command import run_command
-from taskrun.engine.leash import Leash
-from taskrun.engine.pool import ProcessPool
+from taskrun.processes.command import run_command
+from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.pool import ProcessPool
 
 
 def spin() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from taskrun.engine.command import KEEP, CommandResult, OnLine, run_command
-from taskrun.engine.leash import Leash
+from taskrun.processes.command import KEEP, CommandResult, OnLine, run_command
+from taskrun.processes.liveness_lock import Leash
 
 from .conftest import Census, open_fds
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taskrun.engine.leash import Leash
+from taskrun.processes.liveness_lock import Leash
 
 
 def test_it_is_held_until_it_is_closed_and_its_file_goes_with_it(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from taskrun.engine import shim
-from taskrun.engine.leash import Leash
+from taskrun.processes import supervisor as shim
+from taskrun.processes.liveness_lock import Leash
 
 from .conftest import Census
 

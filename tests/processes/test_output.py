@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskrun.engine.output import LINE_LIMIT, Excerpt, Lines
+from taskrun.processes.output import LINE_LIMIT, Excerpt, Lines
 
 pieces = st.lists(st.text(alphabet="ab\r\né\u2028", max_size=5).map(str.encode) | st.binary(max_size=4), max_size=12)
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import taskrun
-from taskrun.engine.pool import ProcessPool, register_by_value
-from taskrun.words.errors import CommandFailed, WorkerCrashed
+from taskrun.model.errors import CommandFailed, WorkerCrashed
+from taskrun.processes.pool import ProcessPool, register_by_value
 
 from .conftest import Census, open_fds
 
@@ -232,7 +232,7 @@ async def test_over_its_memory_it_crashes_and_under_it_works(call: Caller) -> No
 
 async def test_memory_that_is_watched_ends_the_process(call: Caller) -> None:
     def watched() -> None:
-        from taskrun.engine import pool_child
+        from taskrun.processes import pool_worker as pool_child
 
         threading.Thread(target=pool_child.watch_memory, args=(pool_child.peak() + 50 * MB,), daemon=True).start()
         hoard = bytearray(os.urandom(100 * MB))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from taskrun.model.records import Run, Status
 from taskrun.rules.admission import (
     Decision,
     Facts,
@@ -20,7 +21,6 @@ from taskrun.rules.admission import (
     window_room,
 )
 from taskrun.rules.policies import Concurrency, Debounce, Terms, Throttle
-from taskrun.words.records import Run, Status
 
 NOW = 1000.0
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskrun.model.errors import DefinitionError
 from taskrun.rules.cron import CatchUp, CronRule
-from taskrun.words.errors import DefinitionError
 
 BERLIN = "Europe/Berlin"  # clocks go forward on 2026-03-29 at 02:00, back on 2026-10-25 at 03:00
 

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from taskrun.model.errors import DefinitionError, DurationInvalid, Fatal, RetryAfter
 from taskrun.rules.policies import (
     DEFAULT_BACKOFF,
     LONGEST,
@@ -28,7 +29,6 @@ from taskrun.rules.policies import (
     next_delay,
     throttle_of,
 )
-from taskrun.words.errors import DefinitionError, DurationInvalid, Fatal, RetryAfter
 
 
 @pytest.mark.parametrize(

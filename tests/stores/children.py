@@ -14,8 +14,8 @@ PRELUDE = """
 import os, sys, time
 from taskrun.stores import highwater, sqlite_open
 from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.errors import *
-from taskrun.words.records import Run
+from taskrun.model.errors import *
+from taskrun.model.records import Run
 path = sys.argv[1]
 """
 

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from taskrun.model.records import Run
 from taskrun.stores.base import Store, Tx
 from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.records import Run
 
 from .children import start
 from .records import run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskrun.words.records import LogLine, PipeEvent, Run, Step, StepKind
+from taskrun.model.records import LogLine, PipeEvent, Run, Step, StepKind
 
 
 def run(run_id: str, job: str = "job", **fields: Any) -> Run:

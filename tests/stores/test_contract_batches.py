@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from taskrun.model.errors import EngineLost
+from taskrun.model.records import Engine, RunFilter, Status, StepKind
 from taskrun.stores.base import Store, Tx
-from taskrun.words.errors import EngineLost
-from taskrun.words.records import Engine, RunFilter, Status, StepKind
 
 from .conftest import Do
 from .records import event, ids, line, run, step

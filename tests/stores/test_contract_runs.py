@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from taskrun.model.records import ENDED, UNFINISHED, Run, RunFilter, Status
 from taskrun.stores.base import Tx
-from taskrun.words.records import ENDED, UNFINISHED, Run, RunFilter, Status
 
 from .records import ids, line, run, step
 

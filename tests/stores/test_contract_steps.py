@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from taskrun.model.records import Engine, LogLine, PipeEvent, Status, Step, StepKind, StepStatus
 from taskrun.stores.base import Tx
-from taskrun.words.records import Engine, LogLine, PipeEvent, Status, Step, StepKind, StepStatus
 
 from .records import event, ids, keys, line, run, step
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from taskrun.model.errors import JournalUnavailable
+from taskrun.model.records import RunFilter
 from taskrun.stores import sqlite_open
 from taskrun.stores.base import Tx
 from taskrun.stores.highwater import HighWater
 from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.errors import JournalUnavailable
-from taskrun.words.records import RunFilter
 
 from . import children
 from .files import add_runs, closed_journal, killed_journal, write

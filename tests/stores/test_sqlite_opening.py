@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from taskrun.model.errors import JournalDamaged, JournalError, JournalLocked, JournalNewer
+from taskrun.model.records import RunFilter
 from taskrun.stores import sqlite_open
 from taskrun.stores.highwater import HighWater
 from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.errors import JournalDamaged, JournalError, JournalLocked, JournalNewer
-from taskrun.words.records import RunFilter
 
 from . import children
 from .files import add_runs, closed_journal, files_of, killed_journal, write

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from taskrun.model.records import RunFilter
 from taskrun.stores.sqlite import SqliteStorage
-from taskrun.words.records import RunFilter
 
 from . import children
 from .files import write

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from taskrun.model.records import ENDED, RunFilter, Status
 from taskrun.stores import rows, sqlite_tx
 from taskrun.stores.queries import migrations, named_queries, statements
 from taskrun.stores.sqlite_open import migrate
 from taskrun.stores.sqlite_tx import SQL, listing
-from taskrun.words.records import ENDED, RunFilter, Status
 
 
 @pytest.fixture

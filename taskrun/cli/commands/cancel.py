@@ -19,7 +19,7 @@ from taskrun.cli.pages import all_runs
 from taskrun.cli.screens.phrases import ENDED, given, short
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell
-from taskrun.words.records import UNFINISHED
+from taskrun.model.records import UNFINISHED
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 

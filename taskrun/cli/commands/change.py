@@ -14,7 +14,7 @@ from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell
-from taskrun.words.errors import RunNotFound
+from taskrun.model.errors import RunNotFound
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 REF = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last.")

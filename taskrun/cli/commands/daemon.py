@@ -25,9 +25,9 @@ from taskrun.cli.session import Session
 from taskrun.cli.visible import cell, lines
 from taskrun.daemon.home import home_of
 from taskrun.daemon.launch import environment, find_holder, python, stop_daemon
-from taskrun.words import durations
-from taskrun.words.errors import DaemonError, TaskrunError
-from taskrun.words.records import UNFINISHED
+from taskrun.model import durations
+from taskrun.model.errors import DaemonError, TaskrunError
+from taskrun.model.records import UNFINISHED
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, help="The process that runs a project's jobs.")
 POLL = 0.2  # seconds between looks at the daemon's log

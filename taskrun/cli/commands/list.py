@@ -21,9 +21,9 @@ from taskrun.cli.screens.phrases import ENDED
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import to_json
-from taskrun.words import durations
-from taskrun.words.errors import TaskrunError
-from taskrun.words.records import Status
+from taskrun.model import durations
+from taskrun.model.errors import TaskrunError
+from taskrun.model.records import Status
 
 FRESH = 10  # frames between two looks at why runs are held
 

@@ -10,7 +10,7 @@ import typer
 from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code
 from taskrun.cli.session import Session
-from taskrun.words import durations
+from taskrun.model import durations
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 

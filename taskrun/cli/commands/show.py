@@ -20,7 +20,7 @@ from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.run import Source, place, run_screen
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import to_json
-from taskrun.words.errors import TaskrunError
+from taskrun.model.errors import TaskrunError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 FRESH = 10  # frames after which a run is looked at again even without news: its log has none

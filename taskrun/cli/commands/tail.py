@@ -20,7 +20,7 @@ from taskrun.cli.screens.phrases import ENDED, short, short_ids
 from taskrun.cli.screens.run import end_line, log_line, step_line
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import cell, to_json
-from taskrun.words import durations
+from taskrun.model import durations
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 ACTIVE = ["running", "waiting", "queued", "scheduled"]

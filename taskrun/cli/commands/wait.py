@@ -14,7 +14,7 @@ from taskrun.cli.feeds import resumed
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import end_line
 from taskrun.cli.session import Session
-from taskrun.words import durations
+from taskrun.model import durations
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 

@@ -18,7 +18,7 @@ from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.runs import runs_table
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder, launch_watching
-from taskrun.words.errors import DaemonStopped
+from taskrun.model.errors import DaemonStopped
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 ROWS = 10

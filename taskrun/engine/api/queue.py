@@ -1,0 +1,228 @@
+"""`Queue`: the engine in your own process. Joins a core and an executor; the public face of both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from types import ModuleType, TracebackType
+from typing import Any, TypeVar, overload
+
+from taskrun.declarations.job import Event, Job
+from taskrun.declarations.pipe import Pipe
+from taskrun.declarations.registry import Registry
+from taskrun.engine.api.bound_jobs import bind_jobs, bind_pipes
+from taskrun.engine.api.run import Run
+from taskrun.engine.core.core import Core
+from taskrun.engine.core.executor_messages import Reception
+from taskrun.engine.executor.executor import Executor
+from taskrun.engine.executor.hooks import KINDS, Listener
+from taskrun.engine.messages import LocalPeer
+from taskrun.model import records
+from taskrun.model.clock import Clock, SystemClock
+from taskrun.model.codec import MAX_PAYLOAD
+from taskrun.model.durations import seconds
+from taskrun.model.errors import JournalUnavailable
+from taskrun.model.records import RunFilter, Status
+from taskrun.stores.base import Store
+from taskrun.stores.memory import MemoryStorage
+
+T = TypeVar("T", bound="Queue")
+L = TypeVar("L", bound=Listener)
+
+
+class Queue:
+    """Runs jobs in this process, on a journal that other queues may share.
+
+    Parameters:
+        jobs: a list of jobs, a dict from names to jobs, or a module that holds them.
+        pipes: pipes that no job names as a trigger.
+        storage: where the journal is; in memory by default.
+        logger: where the queue says what it does; runs' own lines are in their logs.
+        concurrency: runs that execute at once; None for no limit.
+        clock: the source of time, for tests.
+        grace: seconds (or a duration) that handlers get to end after a cancel or at close.
+        lease: seconds (or a duration) after which the runs of a silent queue are taken over by another.
+        name: shown to others on the same storage.
+        max_payload: bytes of one input, output or step result.
+
+    Raises:
+        DefinitionError: two jobs of one name, or a key in `jobs` that differs from the job's name.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job] | Mapping[str, Job] | ModuleType = (),
+        pipes: Sequence[Pipe] | Mapping[str, Pipe] = (),
+        storage: Store | None = None,
+        logger: logging.Logger | None = None,
+        concurrency: int | None = None,
+        clock: Clock | None = None,
+        grace: float | str | timedelta = 10,
+        lease: float | str | timedelta = 15,
+        name: str = "default",
+        max_payload: int = MAX_PAYLOAD,
+    ) -> None:
+        self.logger = logger or logging.getLogger("taskrun.queue")
+        self._storage = storage if storage is not None else MemoryStorage()
+        self._clock = clock or SystemClock()
+        self._grace = seconds(grace, "grace")
+        self.max_payload = max_payload
+        self.registry = Registry(jobs, pipes)
+        self._new_core = partial(
+            Core,
+            self._storage,
+            clock=self._clock,
+            concurrency=concurrency,
+            grace=self._grace,
+            lease=seconds(lease, "lease"),
+            name=name,
+            heartbeat=self._heartbeat,
+            timezone=self._zone,
+        )
+        self.jobs = bind_jobs(self)
+        self.pipes = bind_pipes(self)
+        self._core: Core | None = None
+        self._executor: Executor | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._early: list[tuple[str, Listener]] = []
+
+    _heartbeat = True
+    _zone: str | None = None  # of schedules that name none
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Opens the journal, takes over what a dead queue left, and begins to run jobs.
+
+        Raises:
+            JournalError: the journal cannot be used; the message says why and what helps.
+        """
+        self._ready = self._ready or asyncio.get_running_loop().create_future()
+        self._core = self._new_core()
+        await self.core.start()
+        leash = self.core.lease.leash
+        self._executor = Executor(
+            self.registry,
+            clock=self._clock,
+            grace=self._grace,
+            leash_fd=None if leash is None else leash.fd,
+            max_payload=self.max_payload,
+        )
+        for kind, listener in self._early:
+            self._executor.listeners.add(kind, listener)
+        to_executor, to_core = LocalPeer(self._executor), LocalPeer(Reception(self.core))
+        to_executor.back, to_core.back = to_core, to_executor
+        self._executor.connect(to_core)
+        await self.core.join(to_executor)
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    @property
+    def ready(self) -> Awaitable[None]:
+        """Awaitable: the queue has started."""
+        self._ready = self._ready or asyncio.get_running_loop().create_future()
+        return asyncio.shield(self._ready)
+
+    async def close(self, grace: float | str | timedelta | None = None) -> None:
+        """Ends: runs get the grace period, unfinished ones stay in the journal and go on at the next start."""
+        if self._core is not None:
+            await self._core.close(None if grace is None else seconds(grace, "grace"))
+        if self._executor is not None:
+            await self._executor.close()
+        self._core = self._executor = self._ready = None
+
+    async def __aenter__(self: T) -> T:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- runs
+
+    def handle(self, record: records.Run) -> Run:
+        """Returns the handle of a run, which reads its output as its job says."""
+        job = self.registry.jobs.get(record.job)
+        return Run(self.core, record) if job is None else Run(self.core, record, job.read)
+
+    async def get(self, run_id: str) -> Run:
+        """Returns the handle of a run.
+
+        Raises:
+            RunNotFound: no run of this id.
+        """
+        return self.handle(await self.core.get(run_id))
+
+    async def runs(
+        self,
+        job: str | None = None,
+        status: str | Sequence[str] | None = None,
+        since: datetime | float | str | timedelta | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Run]:
+        """Yields handles of runs, newest first.
+
+        Parameters:
+            job: only of this job.
+            status: only in this state, or these.
+            since: only triggered at or after a moment, or within a duration before now.
+            limit: at most so many.
+        """
+        states = None if status is None else tuple(Status(s) for s in ([status] if isinstance(status, str) else status))
+        want = RunFilter(job=job, statuses=states, since=self._moment(since), limit=limit)
+        for run in await self.core.read(lambda tx: tx.runs(want)):
+            yield self.handle(run)
+
+    def _moment(self, since: datetime | float | str | timedelta | None) -> float | None:
+        if since is None:
+            return None
+        if isinstance(since, datetime):
+            return since.timestamp()
+        return self._clock.now() - seconds(since, "since")
+
+    # ---- events
+
+    @overload
+    def on(self, kind: str, callback: L) -> L: ...
+    @overload
+    def on(self, kind: str, callback: None = None) -> Callable[[L], L]: ...
+    def on(self, kind: str, callback: Any = None) -> Any:
+        """Calls `callback(event)` for every job's `kind` of event; as a decorator without `callback`."""
+        if callback is None:
+            return lambda fn: (self.on(kind, fn), fn)[1]
+        if kind not in KINDS:
+            raise ValueError(f'no event "{kind}": there are {", ".join(sorted(KINDS))}')
+        self._early.append((kind, callback))
+        if self._executor is not None:
+            self._executor.listeners.add(kind, callback)
+        return callback
+
+    def off(self, kind: str, callback: Callable[[Event], Any]) -> None:
+        """Stops calling `callback`."""
+        self._early = [entry for entry in self._early if entry != (kind, callback)]
+        if self._executor is not None:
+            self._executor.listeners.remove(kind, callback)
+
+    @property
+    def core(self) -> Core:
+        """The half that owns the journal.
+
+        Raises:
+            JournalUnavailable: the queue is not running.
+        """
+        if self._core is None:
+            raise JournalUnavailable(
+                "the queue is not running: use it within `async with`, or after `await queue.start()`"
+            )
+        return self._core
+
+    @property
+    def executor(self) -> Executor:
+        """The half that owns user code, once the queue has started."""
+        assert self._executor is not None, "the queue has not been started"
+        return self._executor

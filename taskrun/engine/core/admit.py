@@ -1,0 +1,142 @@
+"""From a trigger to a run: admission inside one transaction. Used by the core for users, schedules, pipes and parents alike."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from msgspec.structs import replace
+
+from taskrun.engine.core import run_lifecycle as ledger
+from taskrun.engine.core import waits
+from taskrun.engine.core.transaction import Book
+from taskrun.model.errors import NotFound
+from taskrun.model.records import Run, Status, Step, StepKind, StepStatus
+from taskrun.rules.admission import Request, decide, gather
+from taskrun.rules.policies import Prepared
+
+ALPHABET = b"23456789abcdefghjkmnpqrstuvwxyz"  # without look-alikes
+_LETTERS = bytes(ALPHABET[byte % len(ALPHABET)] for byte in range(256))
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated wish for a run.
+
+    Parameters:
+        id: of the run that it is to become.
+        delay_until: Unix time before which it is not to start.
+        intent: made by a client; a repeated request with it finds the same run.
+    """
+
+    prepared: Prepared
+    id: str
+    source: str = ""
+    delay_until: float | None = None
+    parent: str | None = None
+    slot: float | None = None
+    retried_from: str | None = None
+    intent: str | None = None
+
+
+def new_id() -> str:
+    """Returns a random id: 12 characters, of which any 6 will do on a screen."""
+    return os.urandom(12).translate(_LETTERS).decode()
+
+
+def admit(book: Book, trigger: Trigger, place: bool = False) -> tuple[Run, bool]:
+    """Admits a trigger by the rules; returns the run, and whether it is new.
+
+    Parameters:
+        place: a place of this engine is kept for it.
+    """
+    tx, terms = book.tx, trigger.prepared.terms
+    if trigger.intent is not None and (known := tx.get(f"intent:{trigger.intent}")) is not None:
+        return _known(book, known), False
+    facts = gather(
+        terms,
+        tx.run_by_key(trigger.prepared.job, terms.key) if terms.key is not None else None,
+        tx.run_by_debounce(terms.debounce.id or "") if terms.debounce is not None else None,
+        tx.get,
+    )
+    paused = tx.get(f"paused:{trigger.prepared.job}") is not None
+    run = _run(trigger, book.moments.trigger(book.now))
+    request = Request(run=run, terms=terms, delay_until=trigger.delay_until, paused=paused)
+    decision = decide(request, facts, book.now)
+    if trigger.intent is not None:
+        tx.put(f"intent:{trigger.intent}", decision.run.id)
+    if not decision.new:
+        return decision.run, False
+    if decision.superseded is not None:
+        ledger.end(book, decision.superseded, Status.CANCELLED, reason="debounce")
+    for key, value in decision.facts.items():
+        tx.put(key, value)
+    return ledger.add(book, decision.run, place and trigger.retried_from is None), True
+
+
+def start_child(book: Book, step: Step, prepared: Prepared, wait: bool, place: bool = False) -> Step:
+    """Triggers the child of a step, or finds the one that it has; with `wait` the step ends when the child does."""
+    book.must_hold(step.run)
+    known = book.tx.step(step.run, step.key)
+    if known is not None and (known.child is not None or known.finished):  # finished: it was cancelled on its way here
+        return known
+    child, _ = admit(book, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), place)
+    begun = replace(step, child=child.id, topic=f"run:{child.id}" if wait else None)
+    if not wait:
+        output = msgspec.json.encode(child.id).decode()
+        done = replace(begun, status=StepStatus.SUCCEEDED, output=output, ended_at=book.now, order=book.order())
+        return book.save_step(done)
+    book.save_step(begun)
+    return waits.finish_with(book, begun, child) if child.ended else begun
+
+
+def start_again(book: Book, ended: Run, prepared: Prepared, from_step: str | None) -> Run:
+    """Starts a new run that keeps the finished steps of an ended one before `from_step`, or all; errors are dropped.
+
+    Raises:
+        NotFound: the run has no such step.
+    """
+    kept = _kept(book.tx.steps(ended.id), from_step)
+    terms = replace(prepared.terms, key=None, debounce=None)  # a retry is meant, not deduplicated
+    trigger = Trigger(
+        prepared=replace(prepared, terms=terms), id=new_id(), source=f"retry of {ended.id}", retried_from=ended.id
+    )
+    run, _ = admit(book, trigger)
+    for step in kept:
+        book.save_step(replace(step, run=run.id))
+    return run
+
+
+def _kept(steps: list[Step], from_step: str | None) -> list[Step]:
+    if from_step is not None:
+        names = [step.key for step in steps]
+        at = names.index(from_step) if from_step in names else _by_name(steps, from_step)
+        steps = steps[:at]
+    return [step for step in steps if step.status is StepStatus.SUCCEEDED]
+
+
+def _by_name(steps: list[Step], name: str) -> int:
+    for at, step in enumerate(steps):
+        if step.name == name:
+            return at
+    known = ", ".join(step.key for step in steps if step.kind is not StepKind.VALUE) or "none"
+    raise NotFound(f'the run has no step "{name}" (there are: {known})')
+
+
+def _run(trigger: Trigger, now: float) -> Run:
+    return Run(
+        id=trigger.id,
+        job=trigger.prepared.job,
+        created_at=now,
+        parent=trigger.parent,
+        source=trigger.source,
+        slot=trigger.slot,
+        retried_from=trigger.retried_from,
+        input=trigger.prepared.input,
+    )
+
+
+def _known(book: Book, run_id: str) -> Run:
+    run = book.tx.run(run_id)
+    if run is None:
+        raise NotFound(f"run {run_id} of this request was pruned")
+    return run

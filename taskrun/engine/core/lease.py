@@ -1,0 +1,133 @@
+"""An engine's hold on its runs: registration, heartbeat, fencing, and the takeover of dead engines.
+
+The heartbeat has a thread of its own, so that a blocked event loop is not taken for death. An engine whose row is gone was
+taken over: its guard raises `EngineLost` and nothing of the batch is written. A death is *seen* when the dead engine's leash
+file is free (it and all its processes are gone), else it is assumed when its lease has run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from taskrun.engine.core.journal import Journal
+from taskrun.model.errors import EngineLost, TaskrunError
+from taskrun.model.records import Engine
+from taskrun.processes.liveness_lock import Leash
+from taskrun.stores.base import Store, Tx
+
+logger = logging.getLogger("taskrun.engine.core.lease")
+POLL = 0.1  # seconds between looks at a journal that other processes may write to
+FOREVER = 1e12
+
+
+class Lease:
+    """One engine's registration in a journal.
+
+    Parameters:
+        seconds: after this long without a heartbeat others may take over.
+        alone: nobody else can be there (the daemon's own journal): whoever is registered is dead.
+        heartbeat: False where nobody looks at it: alone, or with virtual time.
+    """
+
+    def __init__(self, store: Store, name: str, seconds: float, *, alone: bool, heartbeat: bool) -> None:
+        self.id = ""
+        self.leash: Leash | None = None
+        self._store = store
+        self._name = name
+        self._seconds = seconds
+        self._alone = alone
+        self._heartbeat = heartbeat
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def guard(self, tx: Tx) -> None:
+        """Raises EngineLost when this engine may not write: not registered yet, or not any more."""
+        if tx.engine(self.id) is None:
+            raise EngineLost("another engine has taken over the runs of this one: its lease had run out")
+
+    async def acquire(self, journal: Journal) -> None:
+        """Registers a new engine; the old id, if there was one, is fenced for ever."""
+        engine = secrets.token_hex(6)
+        if self.leash is None and self._store.place is not None:
+            self.leash = Leash(Path(f"{self._store.place}.{engine}.leash"))
+        await journal.register(lambda tx: tx.put_engine(self._row(engine)), lambda _: self._become(engine))
+        if self._heartbeat and self._thread is None:
+            self._thread = threading.Thread(target=self._beat, name="taskrun-heartbeat", daemon=True)
+            self._thread.start()
+
+    async def release(self, journal: Journal, let_go: Callable[[], Awaitable[None]]) -> None:
+        """Gives back what it holds and signs off."""
+        self._stop.set()
+        if journal.fault is None:
+            with contextlib.suppress(EngineLost):  # then it holds nothing any more
+                await let_go()
+                await journal.write(lambda tx: tx.drop_engine(self.id))
+        if self.leash is not None:
+            self.leash.close()
+
+    def dead(self, engine: Engine) -> bool:
+        """Whether another engine is dead."""
+        if engine.id == self.id or self._alone:
+            return engine.id != self.id
+        if engine.leash is not None and engine.host == socket.gethostname() and Leash.free(Path(engine.leash)):
+            return True
+        return engine.lease_until < time.time()
+
+    def bury(self, engine: Engine) -> None:
+        """Removes what a dead engine has left beside the journal."""
+        if engine.leash is not None and engine.host == socket.gethostname() and Leash.free(Path(engine.leash)):
+            Path(engine.leash).unlink(missing_ok=True)
+
+    async def watch(self, nudged: Callable[[], None], take_over: Callable[[], Awaitable[None]]) -> None:
+        """Looks for what others wrote, and for the dead, until cancelled."""
+        if not self._heartbeat:
+            return
+        seen, check_at = self._store.outside(), time.monotonic()
+        while True:
+            await asyncio.sleep(POLL if self._store.shared else self._seconds / 3)
+            try:
+                if (token := self._store.outside()) != seen:
+                    seen = token
+                    nudged()
+                if time.monotonic() >= check_at:
+                    check_at = time.monotonic() + min(1.0, self._seconds / 3)
+                    await take_over()
+            except Exception:  # what fails now may go well at the next look
+                logger.exception("the look at what other engines do failed")
+
+    def _become(self, engine: str) -> None:
+        self.id = engine
+
+    def _row(self, engine: str) -> Engine:
+        until = time.time() + self._seconds if self._heartbeat else FOREVER
+        leash = None if self.leash is None else str(self.leash.path)
+        return Engine(
+            id=engine,
+            name=self._name,
+            lease_until=until,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            leash=leash,
+        )
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._seconds / 3):
+            engine = self.id
+            if engine:
+                try:
+                    self._store.apply([lambda tx, e=engine: self._renew(tx, e)])  # type: ignore[misc]
+                except TaskrunError:  # the disk refuses: the next beat may succeed, else the lease runs out
+                    continue
+
+    def _renew(self, tx: Tx, engine: str) -> None:
+        if tx.engine(engine) is not None:
+            tx.put_engine(self._row(engine))

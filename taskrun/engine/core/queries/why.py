@@ -1,0 +1,307 @@
+"""Why a run is not running, or not finished: every cause, who holds what, and when it ends. Behind `taskrun why`.
+
+A pure function of a transaction, which it only reads, and of what only the core knows (`Known`). Each cause is a JSON object with
+its `kind`, a `text` for people, and the facts in it (`id limit held_by ahead until since run step` …).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from taskrun.engine.core import run_queue as lanes
+from taskrun.engine.core import step_queue as permits
+from taskrun.engine.core.queries.views import rfc3339
+from taskrun.engine.core.waits import ANYTHING, topic_of
+from taskrun.model.codec import error_from
+from taskrun.model.durations import human
+from taskrun.model.errors import RunNotFound
+from taskrun.model.records import Failure, Run, Status, Step, StepKind
+from taskrun.rules.admission import THROTTLE
+from taskrun.stores.base import Tx
+
+Cause = dict[str, Any]
+MANY = 1_000  # runs ahead, that are counted
+NAMED = 5  # holders that a text names
+SHORT = 6
+
+
+class Known(NamedTuple):
+    """What the journal does not say.
+
+    Parameters:
+        engine: id of this engine.
+        limit: runs that it executes at once, None for any number.
+        executing: the runs that hold its places.
+        jobs: those that its executors have.
+        stuck: runs that block their executor's event loop, and where.
+    """
+
+    now: float
+    engine: str
+    limit: int | None
+    executing: Sequence[str]
+    jobs: Sequence[str]
+    stuck: Mapping[str, str]
+
+
+def why(tx: Tx, run_id: str, known: Known) -> dict[str, Any]:
+    """Returns `{id, status, causes}` of a run.
+
+    Raises:
+        RunNotFound: no run has this id.
+    """
+    run = tx.run(run_id)
+    if run is None:
+        raise RunNotFound(f"no run {run_id}")
+    return {"id": run.id, "status": run.status.value, "causes": causes(tx, run, known)}
+
+
+def causes(tx: Tx, run: Run, known: Known) -> list[Cause]:
+    """Returns the causes, the one that matters most first."""
+    found = list(_STATES[run.status](tx, run, known)) if not run.ended else [_ended(run, known)]
+    return [*_requests(run), *found]
+
+
+def _cause(kind: str, text: str, **facts: Any) -> Cause:
+    return {"kind": kind, "text": text, **facts}
+
+
+def _ended(run: Run, known: Known) -> Cause:
+    ago = human(known.now - (run.ended_at or known.now))
+    because = f", reason {run.reason}" if run.reason else ""
+    return _cause("ended", f"it ended {ago} ago: {run.status.value}{because}", since=rfc3339(run.ended_at))
+
+
+def _requests(run: Run) -> Iterable[Cause]:
+    if run.cancel is not None:
+        text = f"it is being cancelled (reason {run.cancel}): its handler is ending within its grace period"
+        yield _cause("cancelling", text, reason=run.cancel)
+    if run.pause is not None:
+        yield _cause("pausing", "it is being paused: held once the step in flight has ended", by=run.pause)
+
+
+# ---- states
+
+
+def _paused(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
+    if run.reason == "job":
+        kept = msgspec.json.decode(tx.get(f"paused:{run.job}") or "{}")
+        by, since = kept.get("by", "explicit"), kept.get("at")
+        ago = "" if since is None else f" {human(known.now - since)} ago"
+        text = f"job {run.job} was paused{ago} (by {by}); go on: taskrun resume {run.job}"
+        yield _cause("job-paused", text, job=run.job, by=by, since=rfc3339(since))
+    elif run.reason == "exhausted":
+        text = f"its retries are used up, the last error: {_last_error(run.error)}; after a fix: taskrun resume {_short(run)}"
+        yield _cause("exhausted", text, by="on_exhausted")
+    else:
+        by = "by hand" if run.reason == "explicit" else f"by {run.reason}"
+        yield _cause("paused", f"it was paused ({by}); go on: taskrun resume {_short(run)}", by=run.reason)
+
+
+def _scheduled(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
+    if run.reason == "throttle":
+        yield from (_limit(tx, run, gate, known) for gate in lanes.gates(run)[:1])
+    elif run.reason == "backoff":
+        yield from _waits(tx, run, known)
+    else:
+        yield _moment(run, known)
+
+
+def _moment(run: Run, known: Known) -> Cause:
+    when, until = _in(run.wake_at, known), rfc3339(run.wake_at)
+    if run.reason == "retry":
+        failures = msgspec.json.decode(run.failures or "[]", type=list[Failure])
+        error = f": {failures[-1].error.type}: {failures[-1].error.message}" if failures else ""
+        text = f"attempt {run.attempt - 1} of {run.retry + 1} failed{error}; the next starts {when}"
+        return _cause("retry", text, attempt=run.attempt, until=until)
+    if run.reason == "debounce":
+        text = f'debounce "{run.debounce}": it starts {when} unless a newer trigger takes its place'
+        return _cause("debounce", text, id=run.debounce, until=until)
+    return _cause("delay", f"it was triggered for later: it starts {when}", until=until)
+
+
+def _queued(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
+    if run.job not in known.jobs:
+        text = f"no job is called {run.job} here: its file is gone or broken; see: taskrun jobs"
+        yield _cause("no-job", text, job=run.job)
+        return
+    for gate in lanes.gates(run):
+        if run.blocked == gate.queue:
+            yield _limit(tx, run, gate, known)
+    if known.limit is not None and len(known.executing) >= known.limit:
+        yield _engine_full(tx, run, known)
+    elif run.crashes and run.blocked is None:
+        yield _cause(
+            "suspect", f"its worker died {run.crashes} times while it ran: it starts once nothing suspect runs"
+        )
+    elif run.blocked is None:
+        yield _cause("starting", "nothing holds it: it is about to start")
+
+
+def _engine_full(tx: Tx, run: Run, known: Known) -> Cause:
+    ready = [one.id for one in tx.ready(known.engine, known.jobs, MANY)]
+    ahead = ready.index(run.id) if run.id in ready else len(ready)
+    held = [one for run_id in known.executing if (one := tx.run(run_id)) is not None]
+    text = f"all {known.limit} places for runs are taken, held by {_named(held, known)}; {_ahead(ahead)}"
+    return _cause("engine-full", text, limit=known.limit, held_by=[one.id for one in held], ahead=ahead)
+
+
+def _running(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
+    where = known.stuck.get(run.id)
+    if where:
+        yield _cause("blocked", f"its code blocks the event loop of its worker, at {where}", where=where)
+    busy = [step for step in tx.steps(run.id) if not step.finished]
+    for step in busy:
+        if not _is_wait(step):
+            text = f'step "{step.key}" is running since {human(known.now - step.started_at)} (try {step.attempt})'
+            yield _cause("step", text, step=step.key, since=rfc3339(step.started_at), attempt=step.attempt)
+    if not busy and not where:
+        since = human(known.now - (run.started_at or known.now))
+        yield _cause("running", f"it is running since {since}, between steps", since=rfc3339(run.started_at))
+
+
+# ---- waits
+
+
+def _waits(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
+    """Yields what the steps of a run wait for."""
+    for step in tx.steps(run.id):
+        if not step.finished and _is_wait(step):
+            yield _wait(tx, step, known)
+
+
+def _is_wait(step: Step) -> bool:
+    return (step.topic is not None and not permits.holds(step)) or step.wake_at is not None or step.child is not None
+
+
+def _wait(tx: Tx, step: Step, known: Known) -> Cause:
+    since, until = rfc3339(step.started_at), rfc3339(step.wake_at)
+    if step.kind is StepKind.SLEEP:
+        return _cause("sleep", f"it sleeps and wakes {_in(step.wake_at, known)}", step=step.key, until=until)
+    if step.child is not None:
+        return _child(tx, step, known)
+    if step.kind is StepKind.WAIT:
+        return _cause("event", _event(step, known), step=step.key, topic=topic_of(step), since=since, until=until)
+    if permits.asks(step):
+        return _place(tx, step, known)
+    failures = msgspec.json.decode(step.failures or "[]", type=list[Failure])
+    error = f" ({failures[-1].error.type}: {failures[-1].error.message})" if failures else ""
+    text = f'step "{step.key}" failed{error}; try {step.attempt} begins {_in(step.wake_at, known)}'
+    return _cause("backoff", text, step=step.key, attempt=step.attempt, until=until)
+
+
+def _event(step: Step, known: Known) -> str:
+    kind, _, name = topic_of(step).partition(":")
+    what = f'an event of pipe "{name}"' if kind == "pipe" else f"the success of a run of {name}"
+    if step.match is None:
+        what += " that its predicate accepts"
+    elif step.match != ANYTHING:
+        what += f" that matches {step.match}"
+    ends = "" if step.wake_at is None else f"; it times out {_in(step.wake_at, known)}"
+    return f"it waits for {what}, since {human(known.now - step.started_at)}{ends}"
+
+
+def _child(tx: Tx, step: Step, known: Known) -> Cause:
+    child = tx.run(step.child or "")
+    if child is None:
+        return _cause("child", f"it waits for its child {step.child}, which was pruned", step=step.key, run=step.child)
+    inner = causes(tx, child, known) if child.status is not Status.WAITING else []
+    because = f": {inner[0]['text']}" if inner else ""
+    text = f"it waits for its child {_short(child)} {child.job}, which is {child.status.value}{because}"
+    return _cause("child", text, step=step.key, run=child.id, status=child.status.value)
+
+
+def _place(tx: Tx, step: Step, known: Known) -> Cause:
+    place, terms = permits.place_of(step), permits.terms_of(step)
+    waiting = [(one.run, one.key) for one in tx.waiting_steps(f"{permits.WAITS}{place}", MANY)]
+    ahead = waiting.index((step.run, step.key)) if (step.run, step.key) in waiting else len(waiting)
+    facts = {"step": step.key, "id": place, "limit": terms.limit, "ahead": ahead}
+    head = f'step "{step.key}" waits for its place, concurrency "{place}"'
+    if terms.period is not None:
+        opens = next((one.wake_at for one in tx.waiting_steps(f"{permits.WAITS}{place}", 1)), None)
+        rate = f"{terms.limit} per {human(terms.period)}"
+        text = f"{head} lets {rate} begin; the next does {_in(opens, known)}; {_ahead(ahead, 'steps')}"
+        return _cause("step-concurrency", text, until=rfc3339(opens), **facts)
+    ids = dict.fromkeys(one.run for one in tx.waiting_steps(f"{permits.HOLDS}{place}"))
+    held = [run for run_id in ids if (run := tx.run(run_id)) is not None]
+    text = f"{head} is full: {terms.limit} of {terms.limit}, held by {_named(held, known)}; {_ahead(ahead, 'steps')}"
+    return _cause("step-concurrency", text, held_by=[run.id for run in held], **facts)
+
+
+# ---- limits
+
+
+def _limit(tx: Tx, run: Run, gate: lanes.Gate, known: Known) -> Cause:
+    ahead, head = _line(tx, run, gate)
+    if gate.group.startswith(lanes.WINDOW):
+        held = tx.holders(run.lane or "")
+        text = f'concurrency "{run.lane}" is full: {len(held)} of {run.lane_limit}, held by {_named(held, known)}'
+        text += f"; {_ahead(ahead)}; frees when one of them ends or waits"
+        facts = {"id": run.lane, "limit": run.lane_limit, "held_by": [one.id for one in held], "ahead": ahead}
+        return _cause("concurrency", text, **facts)
+    opens = head.wake_at if head is not None else None
+    next_one = f"the next does {_in(opens, known)}; {_ahead(ahead)}"
+    facts = {"ahead": ahead, "until": rfc3339(opens)}
+    if gate.group.startswith(THROTTLE):
+        text = f'throttle "{run.throttle}" lets one start per {human(run.throttle_period or 0.0)}; {next_one}'
+        return _cause("throttle", text, id=run.throttle, **facts)
+    rate = f"{run.lane_limit} start per {human(run.lane_period or 0.0)}"
+    text = f'concurrency "{run.lane}" lets {rate}; {next_one}'
+    return _cause("concurrency", text, id=run.lane, limit=run.lane_limit, **facts)
+
+
+def _line(tx: Tx, run: Run, gate: lanes.Gate) -> tuple[int, Run | None]:
+    """Returns how many stand before a run in its queue, and the head of that, who waits for the clock."""
+    queues = msgspec.json.decode(tx.get(f"{lanes.QUEUES}{gate.group}") or "{}", type=dict[str, str])
+    head = tx.run(queues.get(gate.queue, ""))
+    if head is not None and head.id == run.id:
+        return 0, head
+    waiting = [one.id for one in tx.blocked(gate.queue, MANY)]
+    before = waiting.index(run.id) if run.id in waiting else len(waiting)
+    return before + (head is not None and not head.ended and head.started_at is None), head
+
+
+# ---- words
+
+
+def _in(moment: float | None, known: Known) -> str:
+    if moment is None:
+        return "soon"
+    return f"in {human(moment - known.now)}" if moment > known.now else "now"
+
+
+def _ahead(count: int, what: str = "runs") -> str:
+    if count == 0:
+        return "it is the next"
+    more = "or more " if count >= MANY else ""
+    return f"1 {what[:-1]} is ahead of it" if count == 1 else f"{count} {more}{what} are ahead of it"
+
+
+def _named(runs: Sequence[Run], known: Known) -> str:
+    names = [f"{_short(run)} {run.job} ({run.status.value} {human(_age(run, known))})" for run in runs[:NAMED]]
+    return ", ".join(names) + (f" and {len(runs) - NAMED} more" if len(runs) > NAMED else "") or "nobody"
+
+
+def _age(run: Run, known: Known) -> float:
+    return known.now - (run.started_at or run.created_at)
+
+
+def _short(run: Run) -> str:
+    return run.id[:SHORT]
+
+
+def _last_error(text: str | None) -> str:
+    error = error_from(text) if text else None
+    return "unknown" if error is None else f"{error.type}: {error.message}"
+
+
+_STATES: dict[Status, Callable[[Tx, Run, Known], Iterable[Cause]]] = {
+    Status.PAUSED: _paused,
+    Status.SCHEDULED: _scheduled,
+    Status.QUEUED: _queued,
+    Status.RUNNING: _running,
+    Status.WAITING: _waits,
+}

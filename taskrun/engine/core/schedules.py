@@ -1,0 +1,225 @@
+"""Schedules: cron slots of jobs and of `taskrun.toml`, each of which starts one run, however many engines there are.
+
+A schedule is a fact in the journal that holds its last slot, written in the transaction of the slot's trigger: whoever comes
+second finds the slot used. Slots that passed while nobody was there are missed, and made up for as `catch_up` says. Part of
+the core, whose timers call `fire`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from taskrun.engine import messages as m
+from taskrun.engine.core.admit import Trigger, admit, new_id
+from taskrun.engine.core.executors import Dispatch
+from taskrun.engine.core.schedule_slots import FACT, Kept, schedule_views
+from taskrun.engine.core.transaction import Book
+from taskrun.engine.core.transactions import Ledgers
+from taskrun.model.clock import Clock
+from taskrun.model.errors import DefinitionError, InputInvalid, JobNotFound
+from taskrun.rules.cron import CatchUp, CronRule
+from taskrun.rules.policies import Prepared
+
+logger = logging.getLogger("taskrun.engine.core.schedules")
+CODE, FILE = "code", "file"  # origins: `@job(cron=…)`, `[[schedule]]`
+PUNCTUAL = 10.0  # seconds: a slot that is no older is not missed, only late
+AGAIN = 1.0  # seconds until a slot is tried again that could not be used
+BURST = 100  # missed slots that one transaction makes up for
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One schedule; `input` is JSON text."""
+
+    job: str
+    cron: str
+    timezone: str | None = None
+    input: str = "{}"
+    catch_up: CatchUp = "skip"
+
+
+@dataclass(slots=True)
+class Active:
+    """A schedule that this engine looks after."""
+
+    entry: Entry
+    rule: CronRule
+    seen: float = math.inf
+    busy: bool = False  # its slot is being fired
+    pause: float = 0.0  # not to be tried again before this moment
+
+    @property
+    def next(self) -> float:
+        """When it is to be fired next."""
+        return math.inf if self.busy or self.seen == math.inf else max(self.rule.next_after(self.seen), self.pause)
+
+
+class Schedules:
+    """The schedules of one engine.
+
+    Parameters:
+        timezone: of those that name none; the machine's own by default.
+        wake: called with the moment of a slot that the timers may not know of.
+    """
+
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        dispatch: Dispatch,
+        clock: Clock,
+        timezone: str | None,
+        wake: Callable[[float], None],
+    ) -> None:
+        self._ledgers = ledgers
+        self._dispatch = dispatch
+        self._clock = clock
+        self._timezone = timezone
+        self._wake = wake
+        self._active: dict[str, Active] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def join(self, description: m.Description) -> None:
+        """Takes on the schedules of an executor's jobs; those that they had before and have no longer are dropped."""
+        entries = [msgspec.convert(cron, Entry) for cron in description.crons]
+        await self._take(CODE, entries, description.names)
+        self._wake(self.next() or math.inf)  # those of the configuration have waited for their jobs
+
+    async def set(self, entries: Iterable[Entry]) -> None:
+        """Takes on the schedules of the configuration, in place of those that it had before.
+
+        Raises:
+            DefinitionError: an expression or a time zone is wrong; names the job and the field. Nothing changes then.
+        """
+        await self._take(FILE, list(entries), None)
+
+    async def views(self) -> list[dict[str, Any]]:
+        """Returns all schedules of the journal, as `taskrun schedule --json` does."""
+        now = self._clock.now()
+        return await self._ledgers.do(lambda book: schedule_views(book.tx, now))
+
+    async def close(self) -> None:
+        """Fires nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def next(self) -> float | None:
+        """Returns the moment of the next slot."""
+        moment = min((active.next for active in self._active.values() if self._has_job(active)), default=math.inf)
+        return None if moment == math.inf else moment
+
+    def _has_job(self, active: Active) -> bool:
+        """Whether an executor has its job: until then its slots are left alone."""
+        return self._dispatch.peer_for(active.entry.job) is not None
+
+    def fire(self) -> None:
+        """Starts what is due."""
+        now = self._clock.now()
+        for key, active in self._active.items():
+            if active.next <= now and self._dispatch.open and self._has_job(active):
+                active.busy = True
+                task = asyncio.get_running_loop().create_task(self._fire(key, active))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    # ---- inside
+
+    async def _take(self, origin: str, entries: list[Entry], jobs: frozenset[str] | None) -> None:
+        wanted = {_key(origin, entry): Active(entry, self._rule(entry)) for entry in entries}
+        stale = [
+            key
+            for key, active in self._active.items()
+            if key not in wanted and key.startswith(f"{FACT}{origin}:") and (jobs is None or active.entry.job in jobs)
+        ]
+        for key in stale:
+            del self._active[key]
+        kept = await self._ledgers.do(lambda book: _keep(book, origin, wanted, jobs))
+        for key, active in wanted.items():
+            self._active.setdefault(key, active).seen = kept[key].seen
+            self._wake(self._active[key].next)
+
+    def _rule(self, entry: Entry) -> CronRule:
+        try:
+            return CronRule(entry.cron, entry.timezone or self._timezone)
+        except DefinitionError as error:
+            raise DefinitionError(f"schedule of {entry.job}: {error}") from None
+
+    async def _fire(self, key: str, active: Active) -> None:
+        entry, more = active.entry, True
+        try:
+            while more:
+                prepared = await self._prepared(entry)
+                active.seen, more = await self._ledgers.do(lambda book, p=prepared: _start(book, key, active, p))  # type: ignore[misc]
+        except Exception:  # such as the death of a worker: the slot is still to be used
+            logger.exception("the schedule %s could not start %s yet", entry.cron, entry.job)
+            active.pause = self._clock.now() + AGAIN
+        finally:
+            active.busy = False
+        self._wake(active.next)
+
+    async def _prepared(self, entry: Entry) -> Prepared | None:
+        """Asks the job's executor; what that refuses is logged, and the slot is used up."""
+        peer = self._dispatch.peer_for(entry.job)
+        if peer is None:
+            raise JobNotFound(f'no job "{entry.job}"')
+        try:
+            prepared: Prepared = await peer.ask(m.Prepare(job=entry.job, input=entry.input))
+            return prepared
+        except (InputInvalid, DefinitionError):
+            logger.exception("the schedule %s could not start %s", entry.cron, entry.job)
+            return None
+
+
+def due(active: Active, seen: float, now: float) -> tuple[list[float], float, bool]:
+    """Returns the slots that are to start a run, the moment up to which slots are used up then, and whether there are more."""
+    slots = active.rule.slots(seen, now, "all", BURST + 1)
+    if active.entry.catch_up == "all" and len(slots) > BURST:
+        return slots[:BURST], slots[BURST - 1], True
+    newest = active.rule.slots(seen, now, "one")
+    if active.entry.catch_up == "all":
+        return slots, now, False
+    late = bool(newest) and now - newest[0] > PUNCTUAL
+    return ([] if late and active.entry.catch_up == "skip" else newest), now, False
+
+
+def _start(book: Book, key: str, active: Active, prepared: Prepared | None) -> tuple[float, bool]:
+    text = book.tx.get(key)
+    if text is None:  # dropped meanwhile
+        return book.now, False
+    kept = msgspec.json.decode(text, type=Kept)
+    if kept.seen >= book.now:
+        return kept.seen, False
+    slots, seen, more = due(active, kept.seen, book.now)
+    kept = msgspec.structs.replace(kept, seen=seen)
+    for slot in slots if prepared is not None else ():
+        trigger = Trigger(prepared=prepared, id=new_id(), source=f"schedule {active.entry.cron}", slot=slot)  # type: ignore[arg-type]
+        run, _ = admit(book, trigger)
+        kept = msgspec.structs.replace(kept, last=slot, run=run.id)
+    book.tx.put(key, msgspec.json.encode(kept).decode())
+    return seen, more
+
+
+def _keep(book: Book, origin: str, wanted: dict[str, Active], jobs: frozenset[str] | None) -> dict[str, Kept]:
+    """Writes down new schedules, whose slots begin now, and forgets those that are gone."""
+    known = {key: msgspec.json.decode(text, type=Kept) for key, text in book.tx.facts(f"{FACT}{origin}:").items()}
+    for key, kept in known.items():
+        if key not in wanted and (jobs is None or kept.job in jobs):
+            book.tx.put(key, None)
+    for key, active in wanted.items():
+        if key not in known:
+            entry, zone = active.entry, active.rule.timezone
+            known[key] = Kept(job=entry.job, cron=entry.cron, timezone=zone, seen=book.now)
+            book.tx.put(key, msgspec.json.encode(known[key]).decode())
+    return known
+
+
+def _key(origin: str, entry: Entry) -> str:
+    digest = blake2b(msgspec.json.encode((entry.cron, entry.timezone, entry.input)), digest_size=6).hexdigest()
+    return f"{FACT}{origin}:{entry.job}:{digest}"

@@ -1,0 +1,69 @@
+"""The clock's side of the core: one loop that sleeps until the journal's next due moment and fires what is due.
+
+No timer lives in memory: sleeps, timeouts, delays and backoffs are rows with an index on their time, so that a restart loads
+nothing and a hundred thousand sleeping runs cost disk alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from taskrun.model.clock import Clock
+
+logger = logging.getLogger("taskrun.engine.core.timers")
+AGAIN = 1.0  # seconds after which what could not be fired is tried again
+
+
+class Timers:
+    """Calls `fire` when something is due; `fire` returns the next due moment, or None."""
+
+    def __init__(self, clock: Clock, fire: Callable[[], Awaitable[float | None]]) -> None:
+        self._clock = clock
+        self._fire = fire
+        self._changed = asyncio.Event()
+        self._next: float | None = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins; what became due while nobody looked fires at once."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="taskrun-timers")
+
+    async def stop(self) -> None:
+        """Ends; what becomes due from now on waits for the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def at(self, moment: float) -> None:
+        """Says that something is due at a moment that the loop may not know of."""
+        if self._next is None or moment < self._next:
+            self._next = moment
+            self._changed.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wait()
+            self._next = None
+            try:
+                upcoming = await self._fire()
+            except Exception:  # what is due stays so in the journal
+                logger.exception("what is due could not be fired")
+                upcoming = self._clock.now() + AGAIN
+            if upcoming is not None:
+                self.at(upcoming)
+
+    async def _wait(self) -> None:
+        """Waits for the next due moment, looking at the wall clock anew whenever it wakes."""
+        while self._next is None or self._next > self._clock.now():
+            self._changed.clear()
+            waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait())]
+            if self._next is not None:
+                waits.append(asyncio.ensure_future(self._clock.sleep(self._next - self._clock.now())))
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()

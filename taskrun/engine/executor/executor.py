@@ -1,0 +1,331 @@
+"""The executor: the half of an engine that owns user code and never touches the journal.
+
+Holds the jobs, one `Context` per attempt under way, and the processes. Answers the core (`Prepare`, `Describe` …) and does
+what it tells (`Execute`, `Cancel` …). Made by a `Queue`, or by a worker process of the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from taskrun.declarations.calls import Current
+from taskrun.declarations.job import Job
+from taskrun.declarations.registry import Registry
+from taskrun.engine import messages as m
+from taskrun.engine.executor.attempt import attempt
+from taskrun.engine.executor.capture import Capture
+from taskrun.engine.executor.hooks import Listeners
+from taskrun.engine.executor.replay import Replay
+from taskrun.engine.executor.run_log import Transcript
+from taskrun.engine.executor.step_bodies import Bodies
+from taskrun.engine.executor.step_context import Context
+from taskrun.model.clock import Clock, SystemClock
+from taskrun.model.codec import MAX_PAYLOAD, check_size, decode, encode, parse_json
+from taskrun.model.errors import JobNotFound, PipeNotFound
+from taskrun.model.records import Run
+from taskrun.rules.policies import Cron, Prepared
+
+UNWIND = 1.0  # seconds that a handler gets to let itself be taken down
+
+
+class Executor:
+    """User code of one process.
+
+    Parameters:
+        problems: what was wrong with job files, to be described.
+        files: the job files and what they import, likewise.
+        leash_fd: descriptor that processes of steps keep open.
+        echo: whether what runs print goes to the real stdout as well.
+        max_payload: bytes of one input, output or step result.
+        sealed: no listeners will be added any more, so that the core need only tell of jobs that have some.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        clock: Clock | None = None,
+        problems: Sequence[dict[str, Any]] = (),
+        files: Sequence[str] = (),
+        grace: float = 10.0,
+        leash_fd: int | None = None,
+        echo: bool = True,
+        max_payload: int = MAX_PAYLOAD,
+        sealed: bool = False,
+    ) -> None:
+        self.registry = registry
+        self.clock = clock or SystemClock()
+        self.contexts: dict[str, Context] = {}
+        self.listeners = Listeners(registry)
+        self.bodies = Bodies(self.clock, grace, leash_fd)
+        self._problems = list(problems)
+        self._files = list(files)
+        self._max_payload = max_payload
+        self._sealed = sealed
+        self._grace = grace
+        self._draining = False
+        self._core: m.Peer | None = None
+        self._scope = copy_context()  # what each attempt begins with: nothing of the run that happened to come before
+        self._chores: set[asyncio.Task[Any]] = set()
+        Capture.install(echo)
+
+    def connect(self, core: m.Peer) -> None:
+        """Tells it how to reach the core."""
+        self._core = core
+
+    @property
+    def core(self) -> m.Peer:
+        """The other half."""
+        assert self._core is not None, "an executor is connected before it is used"
+        return self._core
+
+    async def close(self) -> None:
+        """Ends what is left; the coroutines have been unwound by `Drain`."""
+        for context in list(self.contexts.values()):
+            await self._unwind(context)
+        for chore in self._chores:
+            chore.cancel()
+        await self.bodies.close()
+        Capture.remove()
+
+    # ---- what the core asks
+
+    async def answer(self, peer: m.Peer, message: m.Asked) -> Any:
+        """Answers the core."""
+        return await _ANSWERS[type(message)](self, message)
+
+    async def _describe(self, message: m.Describe) -> m.Description:
+        return self.description()
+
+    def description(self) -> m.Description:
+        """Returns what there is."""
+        return m.Description(
+            jobs=[job.describe() for job in self.registry.jobs.values()],
+            pipes=[pipe.describe() for pipe in self.registry.pipes.values()],
+            problems=self._problems,
+            files=self._files,
+            crons=[_schedule(job, cron) for job, cron in self.registry.crons()],
+            hooked=self.listeners.hooked() if self._sealed else None,
+        )
+
+    async def _prepare(self, message: m.Prepare) -> Prepared:
+        return self.prepare(message)
+
+    def prepare(self, message: m.Prepare) -> Prepared:
+        """Validates an input and evaluates the job's options for it; needs no event loop."""
+        return self.job(message.job).prepare(self._read(message.input, message.job, "input of"))
+
+    async def _prepare_event(self, message: m.PrepareEvent) -> str:
+        return self.prepare_event(message)
+
+    def prepare_event(self, message: m.PrepareEvent) -> str:
+        """Validates an event; needs no event loop."""
+        pipe = self.registry.pipes.get(message.pipe)
+        if pipe is None:
+            raise PipeNotFound(f'no pipe "{message.pipe}"')
+        return pipe.prepare(self._read(message.data, message.pipe, "event for"))
+
+    def _read(self, text: str, name: str, what: str) -> Any:
+        """Reads JSON that may come from anybody."""
+        check_size(text.encode(), f"{what} {name}", self._max_payload)
+        try:
+            return decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            return parse_json(text, name)  # says what is wrong with it
+
+    async def _route(self, message: m.Route) -> list[Prepared]:
+        return self.route(message)
+
+    def route(self, message: m.Route) -> list[Prepared]:
+        """Returns the triggers that an event makes; needs no event loop."""
+        return self.registry.route(message.topic, message.data)
+
+    async def _drain(self, message: m.Drain) -> None:
+        """Lets attempts end by themselves for a while, then takes them down."""
+        self._draining = True
+        for context in self.contexts.values():
+            context.pause(True)  # the step in flight may end, no other begins
+            if context.parked:
+                self._chore(self._unwind(context))
+        tasks = [context.task for context in self.contexts.values() if context.task is not None]
+        if tasks and message.grace > 0:
+            await self._settle(tasks, message.grace)
+        await asyncio.gather(*(self._unwind(context) for context in list(self.contexts.values())))
+        self._draining = False
+
+    async def _settle(self, tasks: list[asyncio.Task[Any]], grace: float) -> None:
+        """Waits for tasks until `grace` seconds of the clock are over."""
+        over = asyncio.Event()
+        alarm = self.clock.alarm(grace, over.set)
+        waits = [asyncio.ensure_future(asyncio.wait(tasks)), asyncio.ensure_future(over.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            alarm.cancel()
+            for wait in waits:
+                wait.cancel()
+
+    # ---- what the core tells
+
+    def hear(self, peer: m.Peer, message: m.Told) -> None:
+        """Takes what the core tells."""
+        _HEARS[type(message)](self, message)
+
+    def _execute(self, message: m.Execute) -> None:
+        run = message.run
+        context = self._context(message)
+        self.contexts[run.id] = context
+        context.on_idle = lambda: self._idle(context)
+        if run.cancel is not None:
+            context.cancel_reason = run.cancel
+        context.task = asyncio.get_running_loop().create_task(
+            self._attempt(context, message.fresh), name=f"run {run.id}", context=self._scope.copy()
+        )
+        if run.cancel is not None:
+            cancel = m.Cancel(run=run.id, reason=run.cancel, grace=self._grace)
+            asyncio.get_running_loop().call_soon(self._cancel, cancel)
+
+    def _context(self, message: m.Execute) -> Context:
+        run, job = message.run, self.job(message.run.job)
+        replay = Replay(message.steps)
+        return Context(
+            run=run,
+            current=_current(run, job),
+            host=self.core,
+            clock=self.clock,
+            bodies=self.bodies,
+            replay=replay,
+            transcript=Transcript(run.id, message.log_seq, self.core, self.clock, lambda: replay.active),
+            backoff=job.options.backoff,
+            max_payload=self._max_payload,
+        )
+
+    async def _attempt(self, context: Context, fresh: bool) -> None:
+        run = context.run
+        if fresh:
+            await self.listeners.before(run)
+        outcome = await attempt(context, self.job(run.job), self.bodies, self._max_payload)
+        if self.contexts.get(run.id) is context:  # else it was given up on
+            self._finish(context, outcome)
+
+    def _finish(self, context: Context, outcome: m.Outcome) -> None:
+        del self.contexts[context.run.id]
+        context.over = True
+        context.transcript.close()
+        self.core.tell(m.Finished(run=context.run.id, outcome=outcome))
+
+    def _idle(self, context: Context) -> None:
+        """All that a handler does is wait: park, or take it down where it is not to go on."""
+        if self._draining or context.pausing:
+            self._chore(self._unwind(context))
+        elif context.waits and not context.held:
+            self.core.tell(context.parked_message())
+
+    def _resume(self, message: m.Resume) -> None:
+        if (context := self.contexts.get(message.run)) is not None:
+            context.resume(message.steps)
+
+    def _cancel(self, message: m.Cancel) -> None:
+        context = self.contexts.get(message.run)
+        if context is None:
+            return
+        context.cancel(message.reason)
+        self.clock.alarm(message.grace, lambda: self._chore(self._give_up(context)))
+
+    async def _give_up(self, context: Context) -> None:
+        """Ends a cancelled attempt that has used up its grace."""
+        if self.contexts.get(context.run.id) is context:
+            context.given_up = True
+            await self._take_down(context)
+            if self.contexts.get(context.run.id) is context:
+                self._finish(context, m.Cancelled())
+
+    def _evict(self, message: m.Evict) -> None:
+        context = self.contexts.get(message.run)
+        if context is not None:
+            self._chore(self._unwind(context))
+
+    async def _unwind(self, context: Context) -> None:
+        """Takes an attempt down; one that resists is given up, and its later words are not heard."""
+        await self._take_down(context)
+        if self.contexts.get(context.run.id) is context:
+            self._finish(context, m.Unwound())
+
+    async def _take_down(self, context: Context) -> None:
+        context.unwind()
+        task = context.task
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=UNWIND)
+
+    def _pause(self, message: m.Pause) -> None:
+        if (context := self.contexts.get(message.run)) is not None:
+            context.pause(True)
+
+    def _unpause(self, message: m.Unpause) -> None:
+        if (context := self.contexts.get(message.run)) is not None:
+            context.pause(False)
+
+    def _notify(self, message: m.Notify) -> None:
+        self.listeners.notify(message, self._chore)
+
+    # ---- inside
+
+    def job(self, name: str) -> Job:
+        """Returns a job by its name."""
+        job = self.registry.jobs.get(name)
+        if job is None:
+            raise JobNotFound(f'no job "{name}"')
+        return job
+
+    def _chore(self, work: Any) -> None:
+        chore = asyncio.get_running_loop().create_task(work)
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+
+def _schedule(job: Job, cron: Cron) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "cron": cron.expr,
+        "timezone": cron.timezone,
+        "input": encode({} if cron.input is None else cron.input, f"input of the schedule of {job.name}"),
+        "catch_up": cron.catch_up,
+    }
+
+
+def _current(run: Run, job: Job) -> Current:
+    return Current(
+        run_id=run.id,
+        job=run.job,
+        input=job.input.load(run.input),
+        attempt=run.attempt,
+        parent=run.parent,
+        slot=None if run.slot is None else datetime.fromtimestamp(run.slot, UTC),
+    )
+
+
+_ANSWERS: dict[type[m.Message], Callable[[Executor, Any], Any]] = {
+    m.Describe: Executor._describe,
+    m.Prepare: Executor._prepare,
+    m.PrepareEvent: Executor._prepare_event,
+    m.Route: Executor._route,
+    m.Drain: Executor._drain,
+}
+_HEARS: dict[type[m.Message], Callable[[Executor, Any], None]] = {
+    m.Execute: Executor._execute,
+    m.Resume: Executor._resume,
+    m.Cancel: Executor._cancel,
+    m.Evict: Executor._evict,
+    m.Pause: Executor._pause,
+    m.Unpause: Executor._unpause,
+    m.Notify: Executor._notify,
+}

@@ -1,0 +1,98 @@
+"""Hooks (`on_success=`) and listeners (`job.on`, `queue.on`): called by the executor when the core notifies of something.
+
+At most once each, in order per run; one that raises is logged and leaves the run alone. `on_trigger` may be awaited before the
+run starts, no other holds anything up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from taskrun.declarations.job import Event, Job
+from taskrun.declarations.registry import Registry
+from taskrun.engine.messages import Notify
+from taskrun.model.codec import decode, rebuild
+from taskrun.model.records import Run
+
+logger = logging.getLogger("taskrun.engine.core.hook_notifier")
+KINDS = frozenset({"trigger", "start", "success", "failure", "error", "cancel", "settled"})
+Listener = Callable[[Event], Any]
+
+
+class Listeners:
+    """Who wants to know."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._all: dict[str, list[Listener]] = {}
+        self._last: dict[str, asyncio.Task[None]] = {}  # the calls of a run that are under way
+        self._triggers: dict[str, asyncio.Task[None]] = {}  # those of them that its start waits for
+
+    def add(self, kind: str, listener: Listener) -> None:
+        """Listens for all jobs."""
+        if kind not in KINDS:
+            raise ValueError(f'no event "{kind}": there are {", ".join(sorted(KINDS))}')
+        self._all.setdefault(kind, []).append(listener)
+
+    def remove(self, kind: str, listener: Listener) -> None:
+        """Stops listening."""
+        if listener in self._all.get(kind, []):
+            self._all[kind].remove(listener)
+
+    def hooked(self) -> list[str]:
+        """Returns the jobs with hooks or listeners."""
+        return [job.name for job in self._registry.jobs.values() if job.options.hooks or job.heard]
+
+    def notify(self, message: Notify, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """Calls all that listen for this kind, after the calls for the same run before."""
+        job = self._registry.jobs.get(message.run.job)
+        if job is None or not (self._all or job.heard or job.options.hooks):
+            return
+        calls = [*job.hooks(message.kind), *self._all.get(message.kind, [])]
+        if calls:
+            spawn(self._call(message, job, calls))
+
+    async def before(self, run: Run) -> None:
+        """Waits for the `trigger` hooks of a run that is about to start."""
+        if (task := self._triggers.pop(run.id, None)) is not None:
+            await asyncio.wait([task])
+
+    async def _call(self, message: Notify, job: Job, calls: list[Listener]) -> None:
+        previous = self._last.get(message.run.id)
+        task = asyncio.current_task()
+        assert task is not None
+        self._last[message.run.id] = task
+        if message.kind == "trigger":
+            self._triggers[message.run.id] = task
+        if previous is not None and not previous.done():
+            await asyncio.wait([previous])
+        event = _event(message, job)
+        for call in calls:
+            try:
+                result = call(event)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                logger.exception("the %s hook of %s raised", message.kind, job.name)
+        if self._last.get(message.run.id) is task:
+            del self._last[message.run.id]
+        if self._triggers.get(message.run.id) is task:
+            del self._triggers[message.run.id]
+
+
+def _event(message: Notify, job: Job) -> Event:
+    run = message.run
+    return Event(
+        kind=message.kind,
+        run_id=run.id,
+        job=run.job,
+        input=job.input.load(run.input),
+        output=None if run.output is None else decode(run.output),
+        error=None if message.error is None else rebuild(message.error, ""),
+        reason=run.reason,
+        attempt=run.attempt,
+    )

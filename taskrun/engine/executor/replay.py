@@ -1,0 +1,142 @@
+"""The recorded steps of a run, handed to a handler again in the order in which it was given them first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from taskrun.model.errors import NonDeterminismError
+from taskrun.model.records import Step, StepKind, StepStatus
+
+TURNS = 5  # turns of the event loop in which a handler acts on what it was given, and asks for more
+
+
+class Replay:
+    """What the journal knows of a run's steps when an attempt begins."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = {step.key: step for step in steps}
+        self._unseen = set(self._steps)
+        finished = [step for step in steps if _is_given(step)]
+        self._order = deque(step.key for step in sorted(finished, key=lambda step: step.order or 0))
+        self._left = set(self._order)
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        self.moves = 0  # asked and handed out so far
+        self._branched = False
+        self._watching = False
+        self._then: Callable[[], None] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the handler is still where an earlier execution has been."""
+        return bool(self._unseen)
+
+    @property
+    def moving(self) -> bool:
+        """Whether the handler may still act on what it was given."""
+        return self._watching
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no finished step is left to hand out."""
+        return not self._left
+
+    def find(self, key: str, kind: StepKind) -> Step | None:
+        """Returns the recorded step of an identity; a first unrecorded one ends the replay.
+
+        Raises:
+            NonDeterminismError: the journal holds another kind of step under it.
+        """
+        step = self._steps.get(key)
+        if step is None:
+            self._unseen.clear()
+            return None
+        self._unseen.discard(key)
+        if step.kind is not kind:
+            raise NonDeterminismError(
+                f'step "{key}" is a {kind} now, but the journal holds a {step.kind} under that name: '
+                f"rename the step, or retry the run from before it"
+            )
+        return step
+
+    def update(self, step: Step) -> None:
+        """Takes in an end that came from the core before the handler asked for the step."""
+        self._steps[step.key] = step
+        if _is_given(step) and step.key not in self._left:
+            self._order.append(step.key)
+            self._left.add(step.key)
+
+    def when_still(self, then: Callable[[], None]) -> None:
+        """Calls `then` once the handler does nothing any more with what it was given."""
+        if self._steps:
+            self._then = then
+            self._watch()
+        else:
+            then()
+
+    async def turn(self, step: Step, own: bool) -> None:
+        """Waits until it is this finished step's turn to be handed out.
+
+        Parameters:
+            own: the handler's own task asks. While no other has asked, nobody else can act on what it was given.
+        """
+        if step.key not in self._left:
+            return
+        self._branched = self._branched or not own
+        if not self._branched and self._next() == step.key:
+            self._left.discard(step.key)
+        else:
+            await self._queue(step.key)
+
+    async def _queue(self, key: str) -> None:
+        future = self._asked[key] = asyncio.get_running_loop().create_future()
+        self.moves += 1
+        self._watch()
+        try:
+            await future
+        finally:
+            self._asked.pop(key, None)
+
+    def _watch(self) -> None:
+        if not self._watching:
+            self._watching = True
+            self._look(TURNS, self.moves)
+
+    def _look(self, turns: int, moves: int) -> None:
+        """Hands out one step whenever the handler has stood still for a few turns, until it is asked for none."""
+        if turns and moves == self.moves:
+            turns -= 1
+        elif turns or self._hand_out():
+            turns = TURNS
+        else:
+            self._watching = False
+            then, self._then = self._then, None
+            if then is not None:
+                then()
+            return
+        asyncio.get_running_loop().call_soon(self._look, turns, self.moves)
+
+    def _hand_out(self) -> bool:
+        """Hands out the next step; where it is not asked for, the lowest that is."""
+        key = self._next()
+        if key not in self._asked:
+            key = next((later for later in self._order if later in self._asked), None)
+        if key is None:
+            return False
+        self._left.discard(key)
+        self.moves += 1
+        future = self._asked.pop(key)
+        if not future.done():
+            future.set_result(None)
+        return True
+
+    def _next(self) -> str | None:
+        while self._order and self._order[0] not in self._left:
+            self._order.popleft()
+        return self._order[0] if self._order else None
+
+
+def _is_given(step: Step) -> bool:
+    """Whether a handler awaits it and gets its end: values are there at once, a cancelled step raises."""
+    return step.order is not None and step.kind is not StepKind.VALUE and step.status is not StepStatus.CANCELLED

@@ -1,0 +1,146 @@
+"""Executes the bodies of steps: async functions, sync ones in threads, worker processes, commands; under their timeouts.
+
+Made once by the executor. Also says of a body that takes a while that it has begun: a fast one needs no such record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from taskrun.declarations.calls import StepCall
+from taskrun.declarations.steps import Completed
+from taskrun.engine import messages as m
+from taskrun.engine.executor.capture import sink
+from taskrun.model.clock import Clock
+from taskrun.model.errors import CommandFailed, StepTimeout
+from taskrun.model.records import Step, StepKind
+from taskrun.processes.command import run_command
+from taskrun.processes.pool import ProcessPool
+from taskrun.processes.threads import in_thread
+
+SLOW = 0.05  # seconds after which a body's beginning is worth a record
+
+
+class Bodies:
+    """What executes step bodies for all attempts of an executor."""
+
+    def __init__(self, clock: Clock, grace: float, leash_fd: int | None) -> None:
+        self.threads = 0  # bodies and handlers in threads and processes, which virtual time must wait for
+        self.started = 0  # bodies begun so far
+        self._clock = clock
+        self._grace = grace
+        self._leash_fd = leash_fd
+        self._pool = ProcessPool(leash_fd)
+        self._fresh: dict[int, tuple[m.Peer, Step]] = {}
+        self._ticking = False
+
+    async def execute(self, call: StepCall, key: str) -> Any:
+        """Executes a body once.
+
+        Raises:
+            StepTimeout: it took longer than its timeout.
+            Exception: whatever the body raises.
+        """
+        self.started += 1
+        run = _KINDS[call.kind]
+        if call.timeout is None:
+            return await run(self, call, key)
+        return await self._within(call.timeout, key, lambda: run(self, call, key))
+
+    async def in_thread(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Runs a sync function in a thread."""
+        self.threads += 1
+        try:
+            return await in_thread(fn, *args, **kwargs)
+        finally:
+            self.threads -= 1
+
+    @contextlib.contextmanager
+    def note(self, host: m.Peer, step: Step) -> Iterator[None]:
+        """While a body executes: tells the core that it has begun, if it takes longer than 50 ms."""
+        mark = id(step)
+        self._fresh[mark] = (host, step)
+        if not self._ticking:
+            self._ticking = True
+            asyncio.get_running_loop().call_later(SLOW, self._tick)
+        try:
+            yield
+        finally:
+            self._fresh.pop(mark, None)
+
+    async def close(self) -> None:
+        """Ends the worker processes."""
+        await self._pool.close()
+
+    def _tick(self) -> None:
+        fresh, self._fresh = self._fresh, {}
+        for host, step in fresh.values():
+            host.tell(m.Noted(step))
+        self._ticking = False
+
+    async def _within(self, seconds: float, key: str, execute: Callable[[], Any]) -> Any:
+        limit = asyncio.timeout(None)
+        loop = asyncio.get_running_loop()
+        alarm = self._clock.alarm(seconds, lambda: limit.reschedule(loop.time()))
+        try:
+            async with limit:
+                return await execute()
+        except TimeoutError as error:
+            if limit.expired():
+                raise StepTimeout(f'step "{key}" took longer than its timeout of {seconds:g} s') from error
+            raise
+        finally:
+            alarm.cancel()
+
+    async def _call(self, call: StepCall, key: str) -> Any:
+        fn: Callable[..., Any] = call.fn  # type: ignore[assignment]
+        if inspect.iscoroutinefunction(fn):
+            return await fn(*call.args, **call.kwargs)
+        value = await self.in_thread(fn, *call.args, **call.kwargs)
+        return await value if inspect.isawaitable(value) else value  # such as `lambda: fetch(url)`
+
+    async def _process(self, call: StepCall, key: str) -> Any:
+        fn: Callable[..., Any] = call.fn  # type: ignore[assignment]
+        self.threads += 1
+        try:
+            return await self._pool.call(
+                fn, call.args, memory=call.memory, cpu_time=call.cpu_time, grace=self._grace, on_line=_to_log(key)
+            )
+        finally:
+            self.threads -= 1
+
+    async def _command(self, call: StepCall, key: str) -> Completed:
+        self.threads += 1
+        try:
+            result = await run_command(
+                call.command or "",
+                cwd=call.cwd,
+                env=call.env,
+                stdin=call.stdin,
+                on_line=_to_log(key),
+                grace=self._grace,
+                leash_fd=self._leash_fd,
+            )
+        finally:
+            self.threads -= 1
+        if call.check and result.code != 0:
+            shown = call.command if isinstance(call.command, str) else " ".join(call.command or ())
+            raise CommandFailed(shown, result.code, result.stdout, result.stderr)
+        return Completed(code=result.code, stdout=result.stdout, stderr=result.stderr)
+
+
+_KINDS = {StepKind.RUN: Bodies._call, StepKind.THREAD: Bodies._process, StepKind.SHELL: Bodies._command}
+
+
+def _to_log(key: str) -> Callable[[str, str], None]:
+    target = sink.get()
+
+    def on_line(stream: str, text: str) -> None:
+        if target is not None:
+            target.write(stream, text + "\n", key)
+
+    return on_line

@@ -1,0 +1,77 @@
+"""JSON schemas of types, for the options of the command line and for people. Called by `schema`."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+
+from taskrun.model import typed
+
+_REFERENCE = "#/$defs/{name}"
+
+
+def described(kind: Any, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the JSON schema of a type, or of an object whose fields are a mapping of types.
+
+    A part that has no schema is `{}`. References point into `$defs`; the outermost one is followed.
+    """
+    defs: dict[str, Any] = {}
+    schema = _object(kind, defaults or {}, defs) if isinstance(kind, Mapping) else _followed(_of(kind, defs), defs)
+    return {**schema, "$defs": defs} if defs else schema
+
+
+def _object(kinds: Mapping[str, Any], defaults: Mapping[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    properties = {name: _of(kind, defs) for name, kind in kinds.items()}
+    for name, default in defaults.items():
+        properties[name] = {**properties[name], "default": default}
+    return {"type": "object", "properties": properties}
+
+
+def _followed(schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref")
+    if reference is None:
+        return schema
+    name = reference.rpartition("/")[2]
+    target = defs.pop(name)
+    if reference in repr((target, defs)):  # a tree
+        defs[name] = target
+    return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+
+
+def _of(kind: Any, defs: dict[str, Any]) -> dict[str, Any]:
+    def custom(part: type) -> dict[str, Any]:
+        return _custom(part, defs)
+
+    try:
+        (schema,), found = msgspec.json.schema_components([kind], schema_hook=custom, ref_template=_REFERENCE)
+    except Exception:  # a type that msgspec does not take
+        return _apart(kind, defs)
+    defs.update(found)
+    return dict(schema)
+
+
+def _apart(kind: Any, defs: dict[str, Any]) -> dict[str, Any]:
+    if get_origin(kind) is Annotated:
+        return _of(get_args(kind)[0], defs)
+    if get_origin(kind) in (Union, types.UnionType):
+        return {"anyOf": [_of(part, defs) for part in get_args(kind)]}
+    if get_origin(kind) is list:
+        return {"type": "array", "items": _of(get_args(kind)[0], defs)}
+    known = typed.fields(kind)
+    if known is None:
+        return {}
+    schema = _object({field.key: field.kind for field in known}, {}, defs)
+    return {**schema, "required": [field.key for field in known if field.required]}
+
+
+def _custom(kind: type, defs: dict[str, Any]) -> dict[str, Any]:
+    adapter = typed.pydantic_adapter(kind)
+    if adapter is not None:
+        schema = dict(adapter.json_schema())
+        defs.update(schema.pop("$defs", {}))
+        return schema
+    return {"type": "string", "format": "path"} if issubclass(kind, PurePath) else {}

@@ -1,0 +1,212 @@
+"""`taskrun.toml` and the variables over it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from taskrun.model.config import Config, ScheduleEntry, find, load
+from taskrun.model.errors import ConfigError
+
+PAGE = """
+[taskrun]
+jobs = ["music", "jobs/*.py"]
+journal = "state/journal.db"
+concurrency = 7
+grace = "3s"
+workers = 2
+max_payload = "1MB"
+[retention]
+keep = "2d"
+max_log = "5MB"
+[[schedule]]
+job = "backup"
+cron = "0 3 * * *"
+timezone = "Europe/Berlin"
+input = { path = "/data" }
+[[schedule]]
+job = "tidy"
+cron = "@hourly"
+[env]
+TOKEN = "x"
+EMPTY = ""
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "taskrun.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_everything_that_may_be_written_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, PAGE)
+    assert load(path, {}) == Config(
+        root=tmp_path.resolve(),
+        path=path,
+        jobs=["music", "jobs/*.py"],
+        journal=str(tmp_path.resolve() / "state/journal.db"),
+        concurrency=7,
+        grace=3.0,
+        workers=2,
+        max_payload=1 << 20,
+        keep=172800.0,
+        max_log=5 << 20,
+        schedules=[
+            ScheduleEntry("backup", "0 3 * * *", "Europe/Berlin", {"path": "/data"}),
+            ScheduleEntry("tidy", "@hourly", None, {}),
+        ],
+        env={"TOKEN": "x", "EMPTY": ""},
+    )
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    path = written(tmp_path, "")
+    assert load(path, {}) == Config(
+        root=tmp_path.resolve(),
+        path=path,
+        jobs=["jobs"],
+        journal=str(tmp_path.resolve() / ".taskrun/journal.db"),
+        concurrency=100,
+        grace=10.0,
+        workers=1,
+        max_payload=4 << 20,
+        keep=30 * 86400.0,
+        max_log=50 << 20,
+        schedules=[],
+        env={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "key", "meant"),
+    [
+        ("TASKRUN_JOBS", "a, b/*.py,", "jobs", ["a", "b/*.py"]),
+        ("TASKRUN_JOURNAL", "postgresql://host/db", "journal", "postgresql://host/db"),
+        ("TASKRUN_JOURNAL", "/var/j.db", "journal", "/var/j.db"),
+        ("TASKRUN_JOURNAL", "~nobody-of-that-name/j.db", "journal", "ROOT/~nobody-of-that-name/j.db"),
+        ("TASKRUN_CONCURRENCY", "9", "concurrency", 9),
+        ("TASKRUN_GRACE", "1m", "grace", 60.0),
+        ("TASKRUN_WORKERS", "4", "workers", 4),
+        ("TASKRUN_MAX_PAYLOAD", "1024", "max_payload", 1024),
+        ("TASKRUN_RETENTION__KEEP", "1h", "keep", 3600.0),
+        ("TASKRUN_RETENTION__MAX_LOG", "1MB", "max_log", 1 << 20),
+        ("TASKRUN_ENV__TOKEN", "y", "env", {"TOKEN": "y", "EMPTY": ""}),
+    ],
+)
+def test_a_variable_goes_over_the_file(tmp_path: Path, variable: str, value: str, key: str, meant: Any) -> None:
+    path = written(tmp_path, PAGE)
+    if isinstance(meant, str):
+        meant = meant.replace("ROOT", str(tmp_path.resolve()))
+    assert load(path, {variable: value}) == msgspec.structs.replace(load(path, {}), **{key: meant})
+
+
+@pytest.mark.parametrize(
+    "variable", ["TASKRUN_CONFIG", "TASKRUN_AUTOSTART", "TASKRUN_CONCURENCY", "CONCURRENCY", "TASKRUN_"]
+)
+def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
+    path = written(tmp_path, PAGE)
+    assert load(path, {variable: "nonsense"}) == load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[taskrun]\nconcurency = 1", r"\[taskrun\] concurency is no key; did you mean concurrency\?"),
+        ("[retention]\nkept = '1d'", r"\[retention\] kept is no key; did you mean keep\?"),
+        ("[taskrn]", r"taskrn is no key; did you mean taskrun\?"),
+        ("concurrency = 5", "concurrency is no key; known are env, retention, schedule, taskrun"),
+        ("[[schedule]]\njob='a'\ncron='x'\ntimzone='s'", r"timzone is no key; did you mean timezone\?"),
+        ("[[schedule]]\njob='a'", r"\[\[schedule\]\] cron is missing: a cron expression"),
+        ("[[schedule]]\njob='a'\ncron='x'\ninput=3", r"\[\[schedule\]\] input must be a table, not 3"),
+        ("[schedule]\njob='a'", r"schedule must be a list of tables, each written \[\[schedule\]\]"),
+        ("taskrun = 1", r"taskrun must be a table, written \[taskrun\]"),
+        ("[taskrun]\njobs = 'x'", "jobs must be a list of modules, packages, folders or globs, not 'x'"),
+        ("[taskrun]\njobs = [1]", r"jobs must be a list .*, not \[1\]"),
+        ("[taskrun]\njournal = 5", "journal must be a path or a postgresql:// address, not 5"),
+        ("[taskrun]\nconcurrency = 0", "concurrency must be a whole number of 1 or more, not 0"),
+        ("[taskrun]\nconcurrency = true", "concurrency must be a whole number of 1 or more, not True"),
+        ("[taskrun]\nconcurrency = '5'", "concurrency must be a whole number"),
+        ("[taskrun]\nworkers = 1.5", "workers must be a whole number"),
+        ("[taskrun]\ngrace = '10'", "grace must be a duration such as .*ms, s, m, h, d, w, y"),
+        ("[taskrun]\ngrace = nan", "grace must be a duration"),
+        ("[taskrun]\nmax_payload = -1", 'max_payload must be a size such as "4MB"'),
+        ("[env]\nA = 1", r"\[env\] A must be text, not 1"),
+        ("[taskrun]\njobs = [\n", "broken TOML: .*at line 3, the end"),
+        ("[taskrun]\n\nx = = 1", "broken TOML: .*at line 3, column 5"),
+    ],
+)
+def test_a_mistake_names_the_file_the_key_and_what_is_expected(tmp_path: Path, text: str, fault: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError, match=f"^{path}: .*{fault}"):
+        load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "fault"),
+    [
+        ("TASKRUN_WORKERS", "many", "TASKRUN_WORKERS must be a whole number of 1 or more, not 'many'"),
+        ("TASKRUN_WORKERS", "٣", "TASKRUN_WORKERS must be a whole number"),
+        ("TASKRUN_GRACE", "5", "TASKRUN_GRACE must be a duration"),
+        ("TASKRUN_RETENTION__MAX_LOG", "big", "TASKRUN_RETENTION__MAX_LOG must be a size"),
+    ],
+)
+def test_a_wrong_variable_is_named(tmp_path: Path, variable: str, value: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        load(written(tmp_path, ""), {variable: value})
+
+
+def test_a_file_that_is_no_text_is_said_to_be_so(tmp_path: Path) -> None:
+    path = tmp_path / "taskrun.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(path, {})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    path = written(tmp_path, "")
+    path.chmod(0)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(path, {})
+
+
+def test_it_is_found_from_any_folder_below(tmp_path: Path) -> None:
+    path = written(tmp_path, "")
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    assert find(below, None, {}) == path
+    nearer = written(tmp_path / "a", "")
+    assert find(below, None, {}) == nearer
+
+
+def test_the_option_goes_before_the_variable_before_the_search(tmp_path: Path) -> None:
+    here, there, elsewhere = (tmp_path / name for name in ("here", "there", "elsewhere"))
+    for folder in (here, there, elsewhere):
+        folder.mkdir()
+        written(folder, "")
+    named = {"TASKRUN_CONFIG": str(there / "taskrun.toml")}
+    assert find(here, None, {"TASKRUN_CONFIG": ""}) == here / "taskrun.toml"
+    assert find(here, None, named) == there / "taskrun.toml"
+    assert find(here, "../elsewhere", named).resolve() == elsewhere / "taskrun.toml"
+
+
+def test_none_found_says_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`taskrun init`"):
+        find(tmp_path, None, {})
+    with pytest.raises(ConfigError, match=r"no configuration at .*nope.toml.*`taskrun init`"):
+        find(tmp_path, "nope.toml", {})
+
+
+def test_the_journal_is_beside_the_file_wherever_it_is_read_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "")
+    monkeypatch.chdir(tmp_path)
+    config = load(Path("taskrun.toml"), {})
+    assert config.journal == str(tmp_path.resolve() / ".taskrun/journal.db")
+    assert config.path == tmp_path / "taskrun.toml"
