@@ -4,7 +4,8 @@
 the group commit, and the engine's journal is its only caller. An `fn` that raises is as if it had never run: the store rolls
 the batch back and runs it again without that one (so an `fn` may run more than once, touches nothing but `tx` and its own
 arguments, and cannot await). A COMMIT that fails is an *unknown* outcome: `apply` raises `JournalUnavailable`, having
-reopened the journal, and the caller reads what became of it.
+reopened the journal. The caller gives the same functions again, each of them a function object of its own: those that turn out to
+have been written keep their answers and are not run a second time.
 """
 
 from __future__ import annotations

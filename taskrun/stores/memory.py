@@ -109,6 +109,7 @@ class MemoryTx:
         if run.id in self._runs.by_id:
             raise ValueError(f"a run {run.id} is there already")
         run = msgspec.structs.replace(run, seq=self._runs.next_seq())
+        self._log.append(self._runs.take_seq_back)
         self._change_run(None, run)
         return run
 
@@ -168,7 +169,8 @@ class MemoryTx:
     def drop_runs(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
             self.drop_steps(run_id, [step.key for step in self.steps(run_id)])
-            self._log.append(partial(self._logs.put_back, run_id, self._logs.take(run_id)))
+            if lines := self._logs.take(run_id):
+                self._log.append(partial(self._logs.put_back, run_id, lines))
             if (run := self._runs.by_id.get(run_id)) is not None:
                 self._change_run(run, None)
 
@@ -191,7 +193,8 @@ class MemoryTx:
 
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:
-            self._change_step(run_id, key, None)
+            if self.step(run_id, key) is not None:
+                self._change_step(run_id, key, None)
 
     def due_steps(self, engine: str, now: float, limit: int) -> list[Step]:
         due = takewhile(lambda item: item[0] <= now, self._steps.timed.group(None))
@@ -228,7 +231,8 @@ class MemoryTx:
         return list(islice(self._topics.read(topic, since, after), limit))
 
     def drop_events(self, before: float) -> None:
-        self._log.append(partial(self._topics.put_back, self._topics.drop(before)))
+        if self._topics.has(before):
+            self._log.append(partial(self._topics.put_back, self._topics.drop(before)))
 
     # ---- logs
     def add_logs(self, lines: Iterable[LogLine]) -> None:
@@ -250,7 +254,7 @@ class MemoryTx:
 
     # ---- engines and small facts
     def put_engine(self, engine: Engine) -> None:
-        self._set(self._engines, engine.id, engine)
+        self._set_engine(engine.id, engine)
 
     def engine(self, engine_id: str) -> Engine | None:
         return self._engines.get(engine_id)
@@ -259,15 +263,17 @@ class MemoryTx:
         return sorted(self._engines.values(), key=lambda engine: engine.id)
 
     def drop_engine(self, engine_id: str) -> None:
-        self._set(self._engines, engine_id, None)
+        if engine_id in self._engines:
+            self._set_engine(engine_id, None)
 
     def get(self, key: str) -> str | None:
         return self._facts.get(key)
 
     def put(self, key: str, value: str | None) -> None:
         was = self._facts.get(key)
-        self._set_fact(key, was, value)
-        self._log.append(partial(self._set_fact, key, value, was))
+        if was is not None or value is not None:
+            self._set_fact(key, was, value)
+            self._log.append(partial(self._set_fact, key, value, was))
 
     def facts(self, prefix: str) -> dict[str, str]:
         keys = (key for (key,) in self._fact_keys.since((prefix,)))
@@ -280,9 +286,9 @@ class MemoryTx:
             self._fact_keys.remove((key,))
         _put(self._facts, key, value)
 
-    def _set(self, table: dict[str, Any], key: str, value: Any) -> None:
-        self._log.append(partial(_put, table, key, table.get(key)))
-        _put(table, key, value)
+    def _set_engine(self, engine_id: str, engine: Engine | None) -> None:
+        self._log.append(partial(_put, self._engines, engine_id, self._engines.get(engine_id)))
+        _put(self._engines, engine_id, engine)
 
 
 def fits(run: Run, want: RunFilter) -> bool:

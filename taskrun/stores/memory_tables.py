@@ -43,6 +43,10 @@ class Runs:
         self._seq += 1
         return self._seq
 
+    def take_seq_back(self) -> None:
+        """Makes the last seq one that no run had."""
+        self._seq -= 1
+
     def change(self, old: Run | None, new: Run | None) -> None:
         """Replaces a run by its successor; None stands for no run."""
         for index in self._every if old is None or new is None else self._moving:
@@ -228,12 +232,17 @@ class Topics:
         return event
 
     def pop(self, topic: str) -> None:
-        """Takes the newest event of a topic back."""
+        """Takes the newest event of a topic back, and its seq."""
         self._topics[topic].pop()
+        self._seq -= 1
 
     def read(self, topic: str, since: float, after: int) -> Iterator[PipeEvent]:
         """Iterates over events of a topic."""
         return self._topics.get(topic, _EMPTY).read(since, after)
+
+    def has(self, before: float) -> bool:
+        """Tells whether there is an event before a moment."""
+        return any(event.at < before for topic in self._topics.values() for event in topic.events)
 
     def drop(self, before: float) -> dict[str, Topic]:
         """Deletes the events before a moment; returns what was there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -63,8 +64,8 @@ class SqliteStorage:
         self._tx: SqliteTx
         self.written = 0
         self._writer = os.urandom(8).hex()
-        self._unknown: tuple[int, dict[Fn, Answer]] | None = None  # a batch whose COMMIT failed
-        self._done: dict[Fn, Answer] = {}  # what was written by one all the same, until it is asked for again
+        self._unknown: tuple[int, list[tuple[Fn, Answer]]] | None = None  # a batch that wrote and whose COMMIT failed
+        self._done: list[tuple[Fn, Answer]] = []  # what such a one wrote after all, until a commit answers with it
         self._changes = 0  # of the connection, when the transaction began
         self._token: tuple[int, int] = (0, 0)
 
@@ -100,6 +101,7 @@ class SqliteStorage:
                 self._last_mark(self._connection)
                 self._sign_off(self._connection)
                 self._drop_connection()
+                self._high.seal()
 
     def apply(self, fns: Sequence[Fn], guard: Guard | None = None) -> list[Answer]:
         """Runs `fns` in one durable transaction; returns for each its value, or the exception that it raised.
@@ -107,7 +109,8 @@ class SqliteStorage:
         `guard` runs first; if it raises, nothing of the batch is run and `apply` raises the same.
 
         Raises:
-            JournalUnavailable: nothing is known of the outcome (a failed COMMIT), or nothing could be written.
+            JournalUnavailable: nothing is known of the outcome (a failed COMMIT), or nothing could be written. The same
+                functions may be given again: what turns out to have been written is not run a second time.
         """
         with self._lock:
             connection = self._connected()
@@ -120,8 +123,10 @@ class SqliteStorage:
                 raise self._unavailable(error, "nothing of this was written") from error
             except BaseException:
                 self._roll_back(connection)
+                self._forget(fns)
                 raise
             self._commit(connection, fns, answers)
+            self._forget(fns)
             if mark and (self._journal.synchronous == "full" or self._synced(connection)):
                 self._high.write(mark)
             return answers
@@ -139,28 +144,44 @@ class SqliteStorage:
     def _batch(self, connection: sqlite3.Connection, fns: Sequence[Fn], guard: Guard | None) -> list[Answer]:
         """Runs a batch straight through; once one raises, all the others again, each behind a savepoint."""
         self._begin(connection, guard)
+        known = self._known(fns)
         answers: list[Answer] = []
-        for fn in fns:
-            answer = self._answer(connection, fn)
-            if answer[1] is not None:
+        for fn, done in zip(fns, known, strict=True):
+            answer = done or self._answer(connection, fn)
+            if answer[1] is not None and done is None:
                 connection.execute("ROLLBACK")
                 self._begin(connection, guard)
-                bad = len(answers)
-                return [answer if at == bad else self._alone(connection, fn) for at, fn in enumerate(fns)]
+                known[len(answers)] = answer
+                return [done or self._alone(connection, fn) for fn, done in zip(fns, known, strict=True)]
             answers.append(answer)
         return answers
 
+    def _known(self, fns: Sequence[Fn]) -> list[Answer | None]:
+        """Returns for each function the answer that it had in a batch that was written, None where it is to be run."""
+        if not self._done:
+            return [None] * len(fns)
+        kept: dict[Fn, deque[Answer]] = {}
+        for fn, answer in self._done:
+            kept.setdefault(fn, deque()).append(answer)
+        return [kept[fn].popleft() if kept.get(fn) else None for fn in fns]
+
+    def _forget(self, fns: Sequence[Fn]) -> None:
+        """Drops the kept answers of functions that nobody will ask for again."""
+        if self._done:
+            over = Counter(fns)
+            self._done = [(fn, answer) for fn, answer in self._done if not _taken(over, fn)]
+
     def _alone(self, connection: sqlite3.Connection, fn: Fn) -> Answer:
         connection.execute("SAVEPOINT one")
+        before = connection.total_changes
         answer = self._answer(connection, fn)
         if answer[1] is not None:
             connection.execute("ROLLBACK TO one")
+            self._changes += connection.total_changes - before  # what was undone is no change
         connection.execute("RELEASE one")
         return answer
 
     def _answer(self, connection: sqlite3.Connection, fn: Fn) -> Answer:
-        if fn in self._done:
-            return self._done.pop(fn)
         try:
             answer: Answer = fn(self._tx), None
         except _FAULTS_OF_FN as error:
@@ -192,7 +213,10 @@ class SqliteStorage:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self._unknown = self.written, dict(zip(fns, answers, strict=True))
+            if connection.total_changes != self._changes:
+                known = self._known(fns)
+                run = zip(fns, answers, known, strict=True)
+                self._unknown = self.written, [(fn, answer) for fn, answer, done in run if done is None]
             self._drop_connection()
             with suppress(JournalError):
                 self._use(self._journal.reopen())
@@ -201,7 +225,8 @@ class SqliteStorage:
     def _find_out(self, connection: sqlite3.Connection) -> None:
         """Looks what became of a COMMIT that failed: if it was written after all, its functions keep their answers.
 
-        A batch writes its number in its own transaction, so that the journal itself knows.
+        A batch writes its number in its own transaction, so that the journal itself knows. They are kept until a commit that
+        answers with them is durable: any number of faults may come in a row.
         """
         if self._unknown is None:
             return
@@ -209,7 +234,7 @@ class SqliteStorage:
             number, answers = self._unknown
             if connection.execute(SQL["batch"], (self._writer, number)).fetchone() is not None:
                 connection.execute("PRAGMA wal_checkpoint(FULL)")  # what was not synced then is synced now
-                self._done.update(answers)
+                self._done += answers
         except sqlite3.Error as error:
             raise self._unavailable(error, "whether the last batch was written is not known") from error
         self._unknown = None
@@ -271,3 +296,9 @@ class SqliteStorage:
 
     def _unavailable(self, error: sqlite3.Error, outcome: str) -> JournalUnavailable:
         return JournalUnavailable(f"journal {self.place}: {outcome} ({name(error)}: {error})")
+
+
+def _taken(over: Counter[Fn], fn: Fn) -> bool:
+    if found := over[fn] > 0:
+        over[fn] -= 1
+    return found

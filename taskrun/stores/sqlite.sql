@@ -112,7 +112,10 @@ ON CONFLICT (run, key) DO UPDATE SET
 SELECT * FROM steps WHERE run = ? AND key = ?
 
 -- name: holds
-SELECT 1 FROM runs WHERE id = ? AND engine = ? AND ended_at IS NULL
+SELECT EXISTS (
+    SELECT 1 FROM runs
+    WHERE id = ? AND engine = ? AND status IN ('scheduled', 'queued', 'running', 'waiting', 'paused')
+)
 
 -- name: open_steps
 SELECT * FROM steps WHERE run = ? AND status = 'running' ORDER BY n

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from taskrun.model.durations import human_size
 from taskrun.model.errors import JournalDamaged, JournalError, JournalLocked, JournalNewer, JournalUnavailable
-from taskrun.stores.highwater import HighWater
+from taskrun.stores.highwater import HighWater, log_size
 from taskrun.stores.queries import migrations
 from taskrun.stores.sqlite_tx import SQL
 
@@ -28,6 +29,7 @@ MIGRATIONS: Final = migrations("migrations")
 BUSY: Final = 10.0  # seconds a transaction waits for other processes
 _OPENING = {True: 0.5, False: 2.0}  # seconds that opening (exclusively or not) waits for them
 _NAP = 0.02
+_PAGE: Final = 4096  # bytes: SQLite's own default since 2016
 
 # Closing any descriptor of a file drops all locks that the process has on it: no thread may make a journal while
 # another one opens it.
@@ -74,6 +76,7 @@ class JournalFile:
         with _making:
             if self.path.exists():
                 return
+            _refuse_a_log_alone(self.path)
             if mark:
                 raise self._shorter(mark, 0)
             _make_folder(self.path.parent)
@@ -111,7 +114,7 @@ class JournalFile:
 
     def _inspect(self, connection: sqlite3.Connection, mark: int) -> None:
         self._check_kind(connection)
-        if (answer := value(connection, "PRAGMA quick_check(1)")) != "ok":
+        if not self.high.sealed() and (answer := value(connection, "PRAGMA quick_check(1)")) != "ok":
             raise JournalDamaged(f"journal {self.path}: {_DAMAGED} ({answer})")
         commits = value(connection, SQL["commits"]) if version(connection) else 0
         if commits < mark:
@@ -240,6 +243,7 @@ def name(error: sqlite3.Error) -> str:
 
 
 def _connection(path: Path, mode: str) -> sqlite3.Connection:
+    _refuse_a_log_alone(path)
     return sqlite3.connect(
         f"file:{quote(str(path))}?mode={mode}",
         uri=True,
@@ -248,6 +252,20 @@ def _connection(path: Path, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=256,
     )
+
+
+def _refuse_a_log_alone(path: Path) -> None:
+    """Refuses a log whose journal is gone, empty or cut within its first page: SQLite, given such a one, deletes the log.
+
+    The log is looked at first: a journal has its first page before it has a log.
+    """
+    log = log_size(str(path))
+    size = path.stat().st_size if path.exists() else 0
+    if log and size < _PAGE:
+        raise JournalDamaged(
+            f"journal {path}: {size or 'no'} bytes of it are left beside its write-ahead log, "
+            f"{path}-wal, of {human_size(log)}. Restore it from a backup; or move both away, to begin anew. {_KEPT}"
+        )
 
 
 def _make_folder(folder: Path) -> None:

@@ -57,7 +57,7 @@ class SqliteTx:
         return self._one(run_of, "run", run_id)
 
     def holds(self, engine: str, run_id: str) -> bool:
-        return self._value("holds", run_id, engine) is not None
+        return bool(self._value("holds", run_id, engine))
 
     def save_run(self, run: Run) -> None:
         self._write("save_run", _saved_run(run))

@@ -322,3 +322,13 @@ def test_a_dropped_run_takes_its_steps_and_log_along(tx: Tx) -> None:
     assert ids(tx.runs(RunFilter())) == ["b"]
     assert tx.ready("e", ["job"], 5) == [tx.run("b")]
     assert [due.run for due in tx.due_steps("e", 5.0, 5)] == ["b"]
+
+
+@pytest.mark.parametrize("status", Status)
+def test_an_engine_holds_its_own_unfinished_runs_and_no_others(tx: Tx, status: Status) -> None:
+    add(
+        tx, run("mine", status=status, engine="e"), run("theirs", status=status, engine="f"), run("free", status=status)
+    )
+    held = {run_id: tx.holds("e", run_id) for run_id in ("mine", "theirs", "free", "unknown")}
+    assert held == {"mine": status in UNFINISHED, "theirs": False, "free": False, "unknown": False}
+    assert {type(answer) for answer in held.values()} == {bool}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taskrun.model.errors import JournalUnavailable
+from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.model.records import RunFilter
 from taskrun.stores import sqlite_open
 from taskrun.stores.base import Tx
@@ -65,12 +66,88 @@ def test_a_failed_commit_has_an_unknown_outcome_that_can_be_read_afterwards(
     assert len(runs_in(store)) == 1 + written
 
 
+class Commits(SqliteStorage):
+    """A journal whose next COMMITs fail, each written or not."""
+
+    outcomes: list[bool]
+
+    def _commit(self, connection: Any, fns: Any, answers: Any) -> None:
+        super()._commit(Faulty(connection, self.outcomes.pop(0)) if self.outcomes else connection, fns, answers)  # type: ignore[arg-type]
+
+
+def count_up(key: str) -> Callable[[Tx], int]:
+    def fn(tx: Tx) -> int:
+        tx.put(key, str(n := int(tx.get(key) or "0") + 1))
+        return n
+
+    return fn
+
+
+def failing(tx: Tx) -> None:
+    tx.put("never", "1")
+    raise LookupError("on purpose")
+
+
+@pytest.mark.parametrize("outcomes", [faults for n in range(1, 5) for faults in product([True, False], repeat=n)])
+@pytest.mark.parametrize("grows", [True, False], ids=["the batch grows", "the batch stays"])
+def test_any_number_of_commits_that_fail_in_a_row_apply_nothing_twice(
+    tmp_path: Path, outcomes: tuple[bool, ...], grows: bool
+) -> None:
+    store = Commits(tmp_path / "journal.db")
+    store.outcomes = list(outcomes)
+    store.open()
+    twice = count_up("twice")  # two entries may have the same function
+    fns: list[Callable[[Tx], Any]] = [count_up("first"), twice, failing, twice]
+    while True:
+        try:
+            answers = store.apply(fns)
+            break
+        except JournalUnavailable:
+            fns += [count_up(f"later {len(fns)}")] if grows else []
+    assert [value for value, _ in answers] == [1, 1, None, 2] + [1] * (len(fns) - 4)
+    assert isinstance(answers[2][1], LookupError)
+    [(facts, _)] = store.apply([lambda tx: tx.facts("")])
+    assert facts == {"first": "1", "twice": "2"} | {f"later {n}": "1" for n in range(4, len(fns))}
+    assert store.apply([twice])[0] == (3, None)  # what was answered is not remembered
+    store.close()
+
+
+def test_a_commit_that_failed_though_written_is_kept_while_others_write_and_read(tmp_path: Path) -> None:
+    store = Commits(tmp_path / "journal.db")
+    store.outcomes = [True, False]
+    store.open()
+    mine, other = count_up("mine"), count_up("other")
+    for fn in (mine, other):
+        with pytest.raises(JournalUnavailable):
+            store.apply([fn])
+    assert store.apply([lambda tx: tx.facts("")])[0][0] == {"mine": "1"}
+    assert [store.apply([fn])[0][0] for fn in (other, mine)] == [1, 1]
+    store.close()
+
+
+def test_a_batch_that_the_guard_refuses_is_forgotten(tmp_path: Path) -> None:
+    store = Commits(tmp_path / "journal.db")
+    store.outcomes = [True]
+    store.open()
+    fn = count_up("n")
+    with pytest.raises(JournalUnavailable):
+        store.apply([fn])
+
+    def guard(tx: Tx) -> None:
+        raise EngineLost("taken over")
+
+    with pytest.raises(EngineLost):
+        store.apply([fn], guard)
+    assert store._done == []
+    store.close()
+
+
 def test_a_journal_that_cannot_be_reopened_yet_is_unavailable_until_it_can(store: SqliteStorage) -> None:
     add_runs(store, 2)
     path = Path(store.place)
     away = path.rename(path.with_name("away"))
     store._connection = Faulty(store._connection, written=False)  # type: ignore[arg-type, assignment]
-    for says in ("not known", "cannot be opened"):
+    for says in ("not known", "no bytes of it are left"):
         with pytest.raises(JournalUnavailable, match=says):
             store.apply([lambda tx: tx.add_run(run("a"))])
     away.rename(path)

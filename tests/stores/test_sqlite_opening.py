@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,118 @@ def test_a_shorter_journal_is_gone_on_with_once_its_mark_is_moved_away(tmp_path:
     path.unlink()
     (tmp_path / "journal.db.high").unlink()
     assert count(path) == 0
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("size", [None, 0, 1, 100, 512, 4095])
+def test_a_log_whose_journal_is_gone_or_short_is_kept(
+    tmp_path: Path, size: int | None, marked: bool, exclusive: bool
+) -> None:
+    path = killed_journal(tmp_path / "journal.db", runs=20)
+    path.unlink() if size is None else os.truncate(path, size)
+    if not marked:
+        (tmp_path / "journal.db.high").unlink()
+    refused(path, JournalDamaged, f"{size or 'no'} bytes of it are left beside its write-ahead log", exclusive)
+
+
+def test_a_journal_that_is_emptied_while_it_is_to_be_reopened_keeps_its_log(tmp_path: Path) -> None:
+    path = killed_journal(tmp_path / "journal.db", runs=20)
+    os.truncate(path, 0)
+    before = files_of(tmp_path)
+    for mode in ("ro", "rw"):
+        with pytest.raises(JournalDamaged):
+            sqlite_open._connection(path, mode)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_cut_journal_is_read_from_a_log_that_has_all_of_it(tmp_path: Path, kept: int) -> None:
+    path = killed_journal(tmp_path / "journal.db", runs=20)
+    os.truncate(path, kept * 4096)
+    assert count(path) == 20
+
+
+# ---- a close in order
+
+
+@pytest.fixture
+def read_through(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The queries by which a journal is read through while it is opened."""
+    asked: list[str] = []
+    plain = sqlite_open.value
+
+    def value(connection: sqlite3.Connection, query: str) -> object:
+        asked.extend([query] if "check" in query else [])
+        return plain(connection, query)
+
+    monkeypatch.setattr(sqlite_open, "value", value)
+    return asked
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_journal_that_was_closed_in_order_is_not_read_through_again(
+    tmp_path: Path, read_through: list[str], exclusive: bool
+) -> None:
+    path = closed_journal(tmp_path / "journal.db")
+    read_through.clear()
+    for n in range(3):
+        store = SqliteStorage(path, exclusive=exclusive)
+        store.open()
+        add_runs(store, n % 2, first=90 + n)  # one that has only read leaves all as it was
+        store.close()
+    assert count(path) == 4
+    assert read_through == []
+
+
+def written_to(path: Path) -> None:
+    path.write_bytes(path.read_bytes())
+
+
+def restored(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy2(path, copy)
+    copy.replace(path)
+
+
+def without_mark(path: Path) -> None:
+    HighWater(str(path)).path.unlink()
+
+
+def half_a_seal(path: Path) -> None:
+    mark = HighWater(str(path)).path
+    mark.write_bytes(mark.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize("change", [written_to, restored, without_mark, half_a_seal])
+def test_a_journal_that_was_touched_after_its_close_is_read_through(
+    tmp_path: Path, read_through: list[str], change: Callable[[Path], None]
+) -> None:
+    path = closed_journal(tmp_path / "journal.db")
+    change(path)
+    read_through.clear()
+    assert count(path) == 3
+    assert read_through == ["PRAGMA quick_check(1)"]
+
+
+def test_a_killed_journal_is_read_through(tmp_path: Path, read_through: list[str]) -> None:
+    path = closed_journal(tmp_path / "journal.db", runs=1)
+    killed_journal(path, runs=20)
+    read_through.clear()
+    assert count(path) == 20
+    assert read_through == ["PRAGMA quick_check(1)"]
+
+
+def test_a_close_beside_another_user_seals_nothing(tmp_path: Path) -> None:
+    stays, goes = (SqliteStorage(tmp_path / "journal.db") for _ in range(2))
+    stays.open()
+    add_runs(stays, 1)
+    goes.open()
+    add_runs(goes, 1, first=1)
+    goes.close()
+    assert not HighWater(stays.place).sealed()
+    stays.close()
+    assert HighWater(stays.place).sealed()
 
 
 # ---- the mark

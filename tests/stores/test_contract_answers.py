@@ -1,0 +1,236 @@
+"""The contract of every store: each verb's answer where there is nothing, and the same answers from every kind of store."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from taskrun.model.records import Engine, Run, RunFilter, Status, StepKind, StepStatus
+from taskrun.stores.base import Store, Tx
+from taskrun.stores.memory import MemoryStorage
+from taskrun.stores.sqlite import SqliteStorage
+
+from .records import event, line, run, step
+
+NOTHING: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "run": (("x",), None),
+    "holds": (("e", "x"), False),
+    "runs": ((RunFilter(),), []),
+    "count_runs": ((), {}),
+    "oldest": ((), None),
+    "run_by_key": (("job", "k"), None),
+    "run_by_debounce": (("d",), None),
+    "ready": (("e", ["job"], 9), []),
+    "owned": (("e",), []),
+    "due_runs": (("e", 1e9, 9), []),
+    "placed": (("l",), 0),
+    "holders": (("l",), []),
+    "blocked": (("l", 9, ["job"]), []),
+    "step": (("x", "s"), None),
+    "steps": (("x",), []),
+    "open_steps": (("x",), []),
+    "due_steps": (("e", 1e9, 9), []),
+    "waiting_steps": (("pipe:p", 9), []),
+    "next_due": (("e",), None),
+    "events": (("pipe:p", 0.0, 0, 9), []),
+    "logs": (("x", 0, 9), []),
+    "last_log": (("x",), 0),
+    "engine": (("e",), None),
+    "engines": ((), []),
+    "get": (("f",), None),
+    "facts": (("",), {}),
+}
+CHANGES_NOTHING: dict[str, tuple[Any, ...]] = {
+    "save_run": (run("x"),),
+    "drop_runs": (["x"],),
+    "drop_steps": ("x", ["s"]),
+    "drop_events": (1e9,),
+    "add_logs": ([],),
+    "drop_logs": ("x", 1, 9),
+    "drop_engine": ("e",),
+    "put": ("f", None),
+}
+ADDS = {"add_run", "put_step", "add_event", "put_engine"}
+
+
+def test_every_verb_is_asked() -> None:
+    verbs = {name for name in vars(Tx) if not name.startswith("_")}
+    assert verbs == {*NOTHING, *CHANGES_NOTHING, *ADDS}
+
+
+@pytest.mark.parametrize("verb", NOTHING)
+def test_a_verb_that_finds_nothing_says_so(tx: Tx, verb: str) -> None:
+    values, answer = NOTHING[verb]
+    for _ in range(2):
+        assert getattr(tx, verb)(*values) == answer
+        tx.add_run(run("other", "other", status=Status.SUCCEEDED))
+        tx.drop_runs(["other"])
+
+
+@pytest.mark.parametrize("verb", [*NOTHING, *CHANGES_NOTHING])
+def test_a_batch_that_changes_nothing_is_not_counted(store: Store, verb: str) -> None:
+    values = NOTHING[verb][0] if verb in NOTHING else CHANGES_NOTHING[verb]
+    before = store.written
+    [(_, error)] = store.apply([lambda tx: getattr(tx, verb)(*values)])
+    assert error is None
+    assert store.written == before
+    store.apply([lambda tx: tx.put("f", "1")])
+    assert store.written == before + 1
+
+
+# ---- the same from every kind
+
+
+class Life:
+    """Random changes, and questions about what they led to; the same for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._n = 0
+
+    def batch(self) -> list[Callable[[Tx], Any]]:
+        """Some functions of a transaction, some of which raise after they wrote."""
+        return [self._fn() for _ in range(self._random.randint(1, 6))]
+
+    def _fn(self) -> Callable[[Tx], Any]:
+        changes = [self._change() for _ in range(self._random.randint(1, 3))]
+        fails = self._random.random() < 0.15
+
+        def fn(tx: Tx) -> Any:
+            answers = [getattr(tx, verb)(*values) for verb, values in changes]
+            if fails:
+                raise LookupError("on purpose")
+            return answers
+
+        return fn
+
+    def _change(self) -> tuple[str, tuple[Any, ...]]:
+        pick = self._random.choice
+        made: list[Callable[[], tuple[str, tuple[Any, ...]]]] = [
+            lambda: ("add_run", (self._run(self._new_id()),)),
+            lambda: ("add_run", (self._run(self._new_id()),)),
+            lambda: ("save_run", (self._run(self._id()),)),
+            lambda: ("save_run", (self._run(self._id()),)),
+            lambda: ("drop_runs", ([self._id() for _ in range(pick((0, 1, 2)))],)),
+            lambda: ("put_step", (self._step(),)),
+            lambda: ("put_step", (self._step(),)),
+            lambda: ("drop_steps", (self._id(), [pick("abc")])),
+            lambda: ("add_event", (event(self._new_id(), pick(TOPICS), self._moment()),)),
+            lambda: ("drop_events", (self._moment(),)),
+            lambda: ("add_logs", ([line(self._id(), pick(range(1, 9))) for _ in range(3)],)),
+            lambda: ("drop_logs", (self._id(), pick(range(1, 4)), pick(range(1, 9)))),
+            lambda: ("put_engine", (Engine(id=pick("ef"), name="n", lease_until=self._moment()),)),
+            lambda: ("drop_engine", (pick("ef"),)),
+            lambda: ("put", (pick(("f:a", "f:b", "g")), pick(("1", "null", None)))),
+        ]
+        return pick(made)()
+
+    def _new_id(self) -> str:
+        self._n += 1
+        return f"r{self._n}"
+
+    def _id(self) -> str:
+        return f"r{self._random.randint(1, self._n + 1)}"
+
+    def _moment(self) -> float:
+        return float(self._random.randint(0, 20))
+
+    def _maybe(self, *values: Any) -> Any:
+        return self._random.choice([None, *values])
+
+    def _run(self, run_id: str) -> Run:
+        status = self._random.choice(list(Status))
+        plain = run(run_id, self._random.choice("jk"), created_at=self._moment(), status=status)
+        return replace(
+            plain,
+            parent=self._maybe("r1", "r2"),
+            key=self._maybe("k"),
+            priority=self._random.randint(-1, 1),
+            lane=self._maybe("l", "m"),
+            debounce=self._maybe("d"),
+            engine=self._maybe("e", "f"),
+            ended_at=self._moment() if plain.ended else None,
+            wake_at=self._maybe(self._moment()),
+            deadline=self._maybe(self._moment()),
+            blocked=self._maybe("l"),
+            placed=self._random.random() < 0.5,
+            cancel=self._maybe("explicit"),
+            crashes=self._random.choice((0, 0, 1)),
+            output=self._maybe("1"),
+        )
+
+    def _step(self) -> Any:
+        return step(
+            self._id(),
+            self._random.choice("abc"),
+            self._random.choice(list(StepKind)),
+            status=self._random.choice(list(StepStatus)),
+            wake_at=self._maybe(self._moment()),
+            topic=self._maybe(*TOPICS),
+        )
+
+
+TOPICS = ("pipe:p", "pipe:q")
+FILTERS = (
+    RunFilter(),
+    RunFilter(job="j", limit=2),
+    RunFilter(job="j", statuses=(Status.QUEUED, Status.SUCCEEDED)),
+    RunFilter(statuses=(Status.FAILED, Status.WAITING)),
+    RunFilter(since=5.0, until=12.0),
+    RunFilter(ended_since=5.0, before=9),
+    RunFilter(parent="r1", job="k"),
+    RunFilter(id_prefix="r1", limit=0),
+    RunFilter(id_suffix="1"),
+)
+
+
+def questions(tx: Tx) -> Iterator[tuple[str, Any]]:
+    """Every verb that answers, with values that fit much, some and nothing."""
+    yield from ((f"runs {want}", tx.runs(want)) for want in FILTERS)
+    yield from {"counts": tx.count_runs(), "oldest": tx.oldest(), "engines": tx.engines(), "get": tx.get("g")}.items()
+    for prefix in ("", "f:", "none"):
+        yield f"facts {prefix}", list(tx.facts(prefix).items())
+    for engine in ("e", "f", "none"):
+        yield f"engine {engine}", (tx.engine(engine), tx.owned(engine), tx.next_due(engine))
+        for limit in (0, 3, 99):
+            yield f"due {engine} {limit}", (tx.due_runs(engine, 10.0, limit), tx.due_steps(engine, 10.0, limit))
+            yield (
+                f"ready {engine} {limit}",
+                [tx.ready(engine, ["j", "k", "j"], limit, suspects) for suspects in (True, False)],
+            )
+    for name in ("l", "m", "none"):
+        yield f"lane {name}", (tx.placed(name), tx.holders(name), tx.blocked(name, 9), tx.blocked(name, 2, ["j"]))
+    for topic in (*TOPICS, "none"):
+        yield f"topic {topic}", (tx.waiting_steps(topic), tx.waiting_steps(topic, 1))
+        yield f"events {topic}", [tx.events(topic, since, after, 3) for since in (0.0, 9.0) for after in (0, 2)]
+    for job in ("j", "k", "none"):
+        yield f"key {job}", (tx.run_by_key(job, "k"), tx.run_by_key(job, "none"), tx.run_by_debounce("d"))
+    for run_id in (f"r{n}" for n in range(1, 40)):
+        yield f"run {run_id}", (tx.run(run_id), tx.holds("e", run_id), tx.steps(run_id), tx.open_steps(run_id))
+        yield f"step {run_id}", [tx.step(run_id, key) for key in "abc"]
+        yield (
+            f"logs {run_id}",
+            (tx.last_log(run_id), [tx.logs(run_id, after, limit) for after in (0, 3) for limit in (0, 2, -2)]),
+        )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_all_kinds_of_store_answer_alike(tmp_path: Path, seed: int) -> None:
+    stores: list[Store] = [MemoryStorage(), SqliteStorage(tmp_path / "journal.db", "normal", exclusive=True)]
+    for store in stores:
+        store.open()
+    lives = [Life(seed), Life(seed)]
+    for _ in range(60):
+        answers = [store.apply(life.batch()) for store, life in zip(stores, lives, strict=True)]
+        said = [[(value, error is None) for value, error in answer] for answer in answers]
+        assert said[0] == said[1]
+        [(memory, _)], [(sqlite, _)] = [store.apply([lambda tx: dict(questions(tx))]) for store in stores]
+        assert {name: (memory[name], sqlite[name]) for name in memory if memory[name] != sqlite[name]} == {}
+        assert stores[0].written == stores[1].written
+    for store in stores:
+        store.close()
