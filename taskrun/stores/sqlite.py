@@ -67,6 +67,7 @@ class SqliteStorage:
         self._unknown: tuple[int, list[tuple[Fn, Answer]]] | None = None  # a batch that wrote and whose COMMIT failed
         self._done: list[tuple[Fn, Answer]] = []  # what such a one wrote after all, until a commit answers with it
         self._changes = 0  # of the connection, when the transaction began
+        self._wrote = False  # whether the batch that is to be committed changes anything
         self._token: tuple[int, int] = (0, 0)
 
     @property
@@ -202,7 +203,8 @@ class SqliteStorage:
 
     def _bump(self, connection: sqlite3.Connection) -> int:
         """Counts a batch that wrote; returns its number when it is time to mark it, else 0."""
-        if connection.total_changes == self._changes:
+        self._wrote = connection.total_changes != self._changes
+        if not self._wrote:
             return 0
         self.written += 1
         connection.execute(SQL["bump_commits"])
@@ -213,7 +215,7 @@ class SqliteStorage:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.total_changes != self._changes:
+            if self._wrote:
                 known = self._known(fns)
                 run = zip(fns, answers, known, strict=True)
                 self._unknown = self.written, [(fn, answer) for fn, answer, done in run if done is None]
