@@ -20,7 +20,7 @@ from taskrun.daemon.frames import CLIENT_CAP, Unframer, frame, refusal
 from taskrun.daemon.launch import ensure_daemon, find_daemon
 from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Reply, mismatch, speak
 from taskrun.model.config import Config
-from taskrun.model.errors import DaemonError
+from taskrun.model.errors import DaemonError, DaemonStopped
 
 PATIENCE = 10.0  # seconds without an answer
 CHUNK = 262_144
@@ -53,7 +53,7 @@ class Client:
         for pause in GREETING_PAUSES:
             try:
                 return cls._meet(config, autostart, timeout)
-            except Disconnected:  # it was dying: the next try finds, or makes, its successor
+            except (Disconnected, DaemonStopped):  # it was dying: the next try finds, or makes, its successor
                 time.sleep(pause)
         return cls._meet(config, autostart, timeout)
 

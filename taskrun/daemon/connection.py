@@ -50,14 +50,23 @@ class Connection(asyncio.Protocol):
         guests: the connections that there are; this one adds and removes itself.
         most: how many there may be.
         counter: executes command lines, if there is one.
+        refusal: says why nobody is let in, if that is so.
     """
 
-    def __init__(self, desk: Desk, guests: set[Connection], most: int, counter: Counter | None = None) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        guests: set[Connection],
+        most: int,
+        counter: Counter | None = None,
+        refusal: Callable[[], Exception | None] = lambda: None,
+    ) -> None:
         self._desk = desk
         self._counter = counter
         self._serving: Serving | None = None
         self._guests = guests
         self._most = most
+        self._refusal = refusal
         self._loop = asyncio.get_running_loop()
         self._unframer = Unframer(CLIENT_CAP)
         self._greeted = False
@@ -80,6 +89,9 @@ class Connection(asyncio.Protocol):
         except (DaemonError, OSError) as error:
             logger.warning("refused a client: %s", error)
             transport.abort()
+            return
+        if (refusal := self._refusal()) is not None:
+            self.dismiss(refusal)
             return
         if len(self._guests) >= self._most:
             self.dismiss(DaemonError(f"the daemon is busy: it has {self._most} connections already"))

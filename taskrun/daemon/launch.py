@@ -21,9 +21,9 @@ import msgspec
 
 from taskrun.daemon.frames import refusal
 from taskrun.daemon.home import Home, home_of
-from taskrun.daemon.lock import Holder, Lock, holder
+from taskrun.daemon.lock import Holder, Lock, holder, opened_by
 from taskrun.daemon.log import open_log
-from taskrun.daemon.place import check_peer, connect, socket_path
+from taskrun.daemon.place import check_peer, connect
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
 from taskrun.model.records import ErrorRecord
@@ -59,7 +59,15 @@ def find_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
     Raises:
         DaemonError: none does, or it cannot be reached.
     """
-    home = home_of(config, make=False)
+    return find_connection(home_of(config, make=False), timeout)
+
+
+def find_connection(home: Home, timeout: float) -> socket.socket:
+    """Returns a connection to the daemon of these files; one that does not listen just now is waited for.
+
+    Raises:
+        DaemonError: none runs, or it cannot be reached.
+    """
     deadline = time.monotonic() + timeout
     while (connection := _reach(home, timeout)) is None:
         if (held := holder(home.lock)) is None:
@@ -115,10 +123,10 @@ def stop_daemon(config: Config, timeout: float | None = None) -> bool:
         DaemonError: it does not end.
     """
     home = home_of(config, make=False)
-    held = holder(home.lock)
+    held = _known_holder(home)
     if held is None:
         return False
-    _signal(home, signal.SIGTERM)
+    _signal(home, held, signal.SIGTERM)
     deadline = time.monotonic() + (config.grace + PATIENCE if timeout is None else timeout)
     while (left := holder(home.lock)) is not None and left.pid in (0, held.pid):
         if time.monotonic() > deadline:
@@ -145,19 +153,19 @@ def _await_end(pid: int, patience: float) -> None:
 
 
 def _reach(home: Home, timeout: float) -> socket.socket | None:
-    """Returns a connection, or None when nobody listens."""
+    """Returns a connection, or None when nobody listens: only where the holder of the lock says that it does.
+
+    What answers at a path of ours beside that is the daemon of files that were removed, and ends soon.
+    """
+    held = holder(home.lock)
+    if held is None or not held.socket:
+        return None
     try:
-        return connect(_socket_of(home), timeout)
+        return connect(Path(held.socket), timeout)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except OSError as error:
         raise DaemonError(f"the daemon cannot be reached: {error}") from error
-
-
-def _socket_of(home: Home) -> Path:
-    """Returns where the daemon listens by its own word, since its environment may differ from ours, else by ours."""
-    held = holder(home.lock)
-    return Path(held.socket) if held is not None and held.socket else socket_path(home.lock)
 
 
 def _pause(deadline: float, held: Holder | None) -> None:
@@ -167,22 +175,28 @@ def _pause(deadline: float, held: Holder | None) -> None:
     time.sleep(PAUSE)
 
 
-def _signal(home: Home, number: int) -> None:
-    """Signals the holder of the lock, once the kernel has said that it is the process behind the socket.
+def _signal(home: Home, held: Holder, number: int) -> None:
+    """Signals the holder of the lock, once it is sure that it is the process that it says it is.
 
     Raises:
         DaemonError: it cannot be verified.
     """
-    held = holder(home.lock)
-    if held is None:
-        return
-    connection = _reach(home, PATIENCE)
-    if connection is None:
-        raise DaemonError(f"the daemon (pid {held.pid}) is starting or stopping, and does not listen; try again")
-    with connection:
-        if check_peer(connection) != held.pid:
-            raise DaemonError(f"pid {held.pid} is not what answers at {held.socket}; nothing was signalled")
+    holds = opened_by(home.lock, held.pid)
+    if holds is None:
+        with find_connection(home, PATIENCE) as connection:
+            holds = check_peer(connection) == held.pid
+    if not holds:
+        raise DaemonError(f"pid {held.pid} is not what holds {home.lock}; nothing was signalled")
+    with suppress(ProcessLookupError):
         os.kill(held.pid, number)
+
+
+def _known_holder(home: Home) -> Holder | None:
+    """Returns the holder of the lock, once it has said who it is; None when nobody holds it."""
+    deadline = time.monotonic() + PATIENCE
+    while (held := holder(home.lock)) is not None and not held.pid:
+        _pause(deadline, held)
+    return held
 
 
 # ---- starting it

@@ -5,9 +5,12 @@ What the daemon logs and what workers print outside of runs lands here. When it 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
+
+from taskrun.daemon.own_file import identity
 
 LARGEST = 5_000_000  # bytes; there are two files at most
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -39,7 +42,9 @@ class DaemonLog(logging.Handler):
         self.put(self.format(record).encode(errors="backslashreplace") + b"\n")
 
     def put(self, data: bytes) -> None:
-        """Writes bytes; a disk that refuses stops no daemon."""
+        """Writes bytes; a disk that refuses stops no daemon. A file that was removed is made anew, if its folder is there."""
+        if identity(self._path) != identity(self._fd):
+            self._reopen()
         try:
             if os.fstat(self._fd).st_size + len(data) > LARGEST:
                 self._rotate()
@@ -61,5 +66,10 @@ class DaemonLog(logging.Handler):
 
     def _rotate(self) -> None:
         self._path.replace(self._path.with_name(self._path.name + ".1"))
-        os.close(self._fd)
-        self._open()
+        self._reopen()
+
+    def _reopen(self) -> None:
+        before = self._fd
+        with contextlib.suppress(OSError):
+            self._open()
+            os.close(before)

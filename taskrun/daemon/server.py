@@ -27,9 +27,10 @@ from taskrun.daemon.crew import Crew
 from taskrun.daemon.desk import OPS, Desk, House, Op
 from taskrun.daemon.home import Home, home_of
 from taskrun.daemon.launch import READY
+from taskrun.daemon.listener import Listener, reopened
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
-from taskrun.daemon.place import bind, socket_path
+from taskrun.daemon.own_state import OwnState
 from taskrun.daemon.protocol import VERSION
 from taskrun.daemon.schedule_file import following
 from taskrun.daemon.streams import STREAMS
@@ -44,7 +45,7 @@ MOST_CLIENTS = 256
 FILES = 8192  # descriptors that a daemon may want
 LEFT_WITHIN = 8.0  # seconds for what a dead daemon left to end
 LINGER = 2.0  # seconds beyond their grace for workers to drain
-HOUSEKEEPING = 30.0
+LOOK = 1.0  # seconds between looks whether the files are still there
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,10 @@ class Daemon:
         self._log = log
         self._stop = asyncio.Event()
         self._guests: set[Connection] = set()
-        self._holder = Holder(os.getpid(), VERSION, str(socket_path(lock.path)), time.time())
+        self._holder = Holder(os.getpid(), VERSION, started_at=time.time())
+        self._grace = config.grace
+        self._lost = False  # whether its files are gone
+        self._state: OwnState | None = None  # once the journal is open
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Runs until it is told to stop.
@@ -100,11 +104,13 @@ class Daemon:
             await stack.enter_async_context(following(core.schedules, self._config.path, self._read_config))
             desk = self._desk(stack, core, crew)
             self._open_counter(stack, desk)
-            await stack.enter_async_context(self._listening(desk))
+            listener = await stack.enter_async_context(self._listening(desk))
             logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
             ready()
-            await self._until_stopped()
+            await self._until_stopped(listener, core)
             logger.info("stopping")
+        if self._state is not None:
+            self._state.put_aside()
 
     @asynccontextmanager
     async def _running_core(self) -> AsyncIterator[Core]:
@@ -120,10 +126,11 @@ class Daemon:
             keep=config.keep,
         )
         await core.start()
+        self._state = OwnState(self._lock, config.journal)
         try:
             yield core
         finally:
-            await core.close()
+            await core.close(self._grace)
 
     @asynccontextmanager
     async def _running_crew(self, core: Core) -> AsyncIterator[Crew]:
@@ -133,8 +140,8 @@ class Daemon:
             yield crew
         finally:
             crew.hire_no_more()
-            force = asyncio.get_running_loop().call_later(self._config.grace + LINGER, crew.kill)
-            await core.close()  # drains the workers
+            force = asyncio.get_running_loop().call_later(0.0 if self._lost else self._grace + LINGER, crew.kill)
+            await core.close(self._grace)  # drains the workers
             force.cancel()
             await crew.close()
 
@@ -155,31 +162,53 @@ class Daemon:
         return Desk(house, {**OPS, **STREAMS, **self._watcher.ops()})
 
     @asynccontextmanager
-    async def _listening(self, desk: Desk) -> AsyncIterator[None]:
+    async def _listening(self, desk: Desk) -> AsyncIterator[Listener]:
         """Answers clients, at a socket that is made under the lock."""
-        path = Path(self._holder.socket)
-        listener = bind(path)
-        server = await asyncio.get_running_loop().create_unix_server(
-            lambda: Connection(desk, self._guests, MOST_CLIENTS, self._counter), sock=listener
+        listener = Listener(
+            self._lock.path, lambda: Connection(desk, self._guests, MOST_CLIENTS, self._counter, self._refusal)
         )
-        self._lock.tell(self._holder)
+        listener.open()
+        self._tell(listener)
         try:
-            yield
+            yield listener
         finally:
-            path.unlink(missing_ok=True)
-            server.close()
+            listener.close()
             for guest in tuple(self._guests):
                 guest.dismiss(DaemonStopped("the daemon was stopped"))
 
-    async def _until_stopped(self) -> None:
-        """Waits for the order to stop; goes too when its files are gone, since it would be in nobody's reach."""
+    def _tell(self, listener: Listener) -> None:
+        self._holder = msgspec.structs.replace(self._holder, socket=str(listener.path))
+        self._lock.tell(self._holder)
+
+    def _refusal(self) -> Exception | None:
+        """Returns why nobody is let in: what they want would be recorded in a journal that nobody ever sees."""
+        if not self._intact():
+            return DaemonStopped("the daemon was stopped, because its files were removed")
+        return None
+
+    async def _until_stopped(self, listener: Listener, core: Core) -> None:
+        """Waits for the order to stop, or until the files are gone; a socket that is gone is made anew."""
         while not self._stop.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(HOUSEKEEPING):
+                async with asyncio.timeout(LOOK):
                     await self._stop.wait()
-            if not self._lock.in_place:
-                logger.error("%s is gone: stopping", self._lock.path)
+            if not self._intact():
                 return
+            if core.journal.fault is None and self._state is not None and (loss := self._state.loss_of_log()):
+                logger.error("%s: stopping, so that all of it gets into the journal", loss)
+                return
+            if not self._stop.is_set() and reopened(listener):
+                self._tell(listener)
+
+    def _intact(self) -> bool:
+        """Whether the files are still there; without them it stops at once, since nobody will ever see what it records."""
+        loss = "" if self._state is None else self._state.loss()
+        if loss and not self._lost:
+            self._lost = True
+            self._grace = 0.0
+            self._stop.set()
+            logger.error("%s while the daemon ran: stopping", loss)
+        return not loss
 
     async def _wait_for_what_is_left(self) -> None:
         """Waits for workers of a dead daemon and what they started: nothing of them may go on beside us."""
@@ -221,6 +250,7 @@ def serve(
     if lock is None:
         raise _taken(home)
     log = DaemonLog(home.log, echo=2 if foreground else None, stdio=() if foreground else (1, 2))
+    lock.tell(Holder(os.getpid(), VERSION))
     root = logging.getLogger()
     root.addHandler(log)
     root.setLevel(logging.INFO)

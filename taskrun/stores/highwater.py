@@ -29,6 +29,7 @@ class HighWater:
     def __init__(self, journal: str) -> None:
         self.path = Path(journal + ".high")
         self._journal = journal
+        self._counted: tuple[int, int] | None = None  # device and inode of the journal that is counted
         self._next = 0.0
 
     def read(self) -> int:
@@ -50,13 +51,14 @@ class HighWater:
         """Makes a mark durable. One that cannot be written only lags: that never fails a commit."""
         self._next = time.monotonic() + EVERY
         with suppress(OSError):
-            self._put(_line(f"{commits:020d}"), 0)
+            if self._in_place():
+                self._put(_line(f"{commits:020d}"), 0)
 
     def seal(self) -> None:
         """Notes that the journal was closed in order, and with what its file is to be known again."""
         moment = time.time_ns() - _LONG_AGO
         with suppress(OSError):
-            if self.path.is_file() and not self.sealed() and not log_size(self._journal):
+            if self._in_place() and self.path.is_file() and not self.sealed() and not log_size(self._journal):
                 os.utime(self._journal, ns=(moment, moment))
                 self._put(_line(_identity(self._journal)), _MARK_SIZE)
 
@@ -75,6 +77,12 @@ class HighWater:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+    def _in_place(self) -> bool:
+        """Whether the journal that is counted is still there: the mark of one that was removed would condemn its successor."""
+        found = Path(self._journal).stat()
+        self._counted = self._counted or (found.st_dev, found.st_ino)
+        return self._counted == (found.st_dev, found.st_ino)
 
 
 def log_size(journal: str) -> int:
