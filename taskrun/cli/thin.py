@@ -86,7 +86,7 @@ def _ordered(config: str, argv: list[str], intent: str) -> "Line | None":
             return None
         line = Line(connection)
         line.order(_order(argv, intent))
-    except (OSError, ValueError):
+    except (OSError, ValueError, _Lost):
         return None
     return line
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from taskrun.daemon.own_file import OwnFile
-from taskrun.daemon.place import bind, socket_path
+from taskrun.daemon.place import answers, bind, socket_path
 from taskrun.model.errors import DaemonError
 
 AT_ONCE = 64  # clients that are taken in one turn of the loop
@@ -62,7 +63,10 @@ class Listener:
         Raises:
             DaemonError: no socket can be made.
         """
-        made = bind(socket_path(self._lock))
+        path = socket_path(self._lock)
+        if answers(path):  # not of this project, seen from another file system, or one that ends soon: it is left alone
+            path = path.with_stem(secrets.token_hex(8))
+        made = bind(path)
         self.close()
         self._socket, self._file = made, OwnFile(Path(made.getsockname()))
         self._listen()

@@ -6,6 +6,7 @@ daemon, which binds, and by the client, which connects; each checks the uid of i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -123,6 +124,17 @@ def _remove_stale(path: Path) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise DaemonError(f"{path} is in the way and is no socket: remove it")
     path.unlink(missing_ok=True)
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens at `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        trial.setblocking(False)
+        try:
+            trial.connect(os.fspath(path))
+        except OSError as error:
+            return error.errno == errno.EAGAIN  # its queue is full
+    return True
 
 
 def connect(path: Path, timeout: float) -> socket.socket:

@@ -28,7 +28,9 @@ class Census:
 
     def commands(self) -> dict[int, str]:
         """The same without the shims and the engine that a test may have started."""
-        return {pid: line for pid, line in self.alive().items() if "supervisor.py" not in line and "engine.py" not in line}
+        return {
+            pid: line for pid, line in self.alive().items() if "supervisor.py" not in line and "engine.py" not in line
+        }
 
     def shims(self) -> list[int]:
         """The shims."""
