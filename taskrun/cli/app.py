@@ -23,6 +23,7 @@ from taskrun.cli.exits import Code, Explained, Stop, explain
 from taskrun.cli.late import COMMANDS, HIDDEN, find
 from taskrun.cli.session import Gate, Session
 from taskrun.cli.terminal import Terminal
+from taskrun.cli.visible import to_json
 from taskrun.daemon.protocol import VERSION
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # has no public name of its own
@@ -108,7 +109,7 @@ async def execute(argv: Sequence[str], terminal: Terminal, gate: Gate) -> int:
     except BrokenPipeError:
         return Code.PIPE
     except Exception as error:
-        return _tell(terminal, explain(error))
+        return tell(terminal, explain(error), argv)
 
 
 async def _perform(action: Action, session: Session) -> int:
@@ -124,6 +125,19 @@ async def _perform(action: Action, session: Session) -> int:
         await session.close()
 
 
-def _tell(terminal: Terminal, explained: Explained) -> int:
-    terminal.err(explained.text())
+def tell(terminal: Terminal, explained: Explained, argv: Sequence[str]) -> int:
+    """Says what went wrong: to a program as JSON on standard output, to a person on standard error."""
+    facts, as_json = terminal.facts, wants_json(argv)
+    try:
+        if as_json:
+            terminal.out(to_json(explained.view(), 2 if facts.out_tty else None, not facts.utf8) + "\n")
+    except BrokenPipeError:
+        return Code.PIPE
+    if not (as_json and facts.out_tty):
+        terminal.err(explained.text())
     return int(explained.code)
+
+
+def wants_json(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, even one that cannot be understood."""
+    return "--json" in (argv[: argv.index("--")] if "--" in argv else argv)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskrun.cli import times
+from taskrun.cli.conversion import form_of
 from taskrun.cli.inputs import InputCommand, own_options
 from taskrun.cli.late import COMMANDS, find
-from taskrun.cli.options import Own, listing
+from taskrun.cli.option_names import STARTING, Own
+from taskrun.cli.options import listing
 from taskrun.cli.pages import all_runs
 from taskrun.cli.schemas import Field, InputSchema, choices, kind
 from taskrun.cli.screens.phrases import given, short_ids
@@ -146,7 +148,7 @@ def _options(line: Line) -> list[Candidate]:
 async def _fields(line: Line, session: Session) -> list[Candidate]:
     """The options that a job's or pipe's input gives, where one was named."""
     schema = await _schema(line, session)
-    rows = [] if schema is None else listing(schema, line.own)
+    rows = [] if schema is None else listing(schema)
     return [
         Candidate(name.split(" ")[0], cut(cell(about), ABOUT))
         for shown, about in rows
@@ -162,7 +164,8 @@ async def _schema(line: Line, session: Session) -> InputSchema | None:
     name = _after(line, "--job") if line.names == ["cancel"] else (line.arguments or [""])[0]
     answer = await (await session.reader()).call("jobs")
     described = [one for one in answer[sort] if one["name"] == name]
-    return InputSchema(described[0].get("input_schema")) if described else None
+    own = line.own if line.names == ["cancel"] else STARTING
+    return InputSchema(described[0].get("input_schema"), own) if described else None
 
 
 def _after(line: Line, option: str) -> str:
@@ -177,8 +180,7 @@ def _after(line: Line, option: str) -> str:
 
 async def _field(line: Line, name: str, session: Session) -> Field | None:
     schema = await _schema(line, session)
-    plain = name.removeprefix("--").removeprefix("input.").replace("_", "-")
-    return None if schema is None else schema.fields.get(plain)
+    return None if schema is None else schema.find(name.removeprefix("--"))
 
 
 async def _flag(line: Line, session: Session) -> bool:
@@ -198,6 +200,8 @@ async def _values(line: Line, option: str, session: Session) -> list[Candidate]:
     if found is None:
         return []
     schema = found.schema.get("items", {}) if found.many else found.schema
+    if (form := form_of(schema)) is not None and "@FILE" in form.metavar:
+        return await _files(line, session)
     if kind(schema) == "boolean":
         return [Candidate("true"), Candidate("false")] if "=" in line.current else []
     return [Candidate(str(one)) for one in choices(schema)] if kind(schema) == "enum" else []

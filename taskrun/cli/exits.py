@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from taskrun.cli import times
+from taskrun.cli.option_names import option_name
 from taskrun.cli.visible import lines
 from taskrun.model import errors
 
@@ -42,6 +43,15 @@ CODES = {
 }
 
 
+_KINDS = {
+    Code.USAGE: "UsageError",
+    Code.NOT_FOUND: "NotFound",
+    Code.UNREACHABLE: "DaemonError",
+    Code.REFUSED: "Refused",
+    Code.TIMED_OUT: "TimeoutError",
+}
+
+
 class Stop(Exception):
     """Ends a command with a code and a message.
 
@@ -49,13 +59,15 @@ class Stop(Exception):
         code: the exit code.
         problems: one message each; all are shown.
         hint: what to type next.
+        kind: the name of the error, for programs; by its code unless given.
     """
 
-    def __init__(self, code: Code, *problems: str, hint: str = "") -> None:
+    def __init__(self, code: Code, *problems: str, hint: str = "", kind: str = "") -> None:
         super().__init__(code, *problems)
         self.code = code
         self.problems = problems
         self.hint = hint
+        self.kind = kind or _KINDS.get(code, "TaskrunError")
 
 
 class Explained(NamedTuple):
@@ -64,6 +76,11 @@ class Explained(NamedTuple):
     code: Code
     problems: tuple[str, ...]
     hint: str = ""
+    kind: str = ""
+
+    def view(self) -> dict[str, Any]:
+        """Returns it as the JSON document of a command that failed."""
+        return {"error": {"type": self.kind, "message": "\n".join(self.problems), "hint": self.hint}}
 
     def text(self) -> str:
         """Returns it as lines for standard error."""
@@ -89,11 +106,9 @@ def code_of(run: dict[str, Any]) -> Code:
 def explain(error: Exception) -> Explained:
     """Returns what an error means to the person who typed."""
     if isinstance(error, Stop):
-        return Explained(error.code, error.problems, error.hint)
-    for kind, meaning in _MEANINGS:
-        if isinstance(error, kind):
-            return meaning(error)
-    return _fault(error)
+        return Explained(error.code, error.problems, error.hint, error.kind)
+    meaning = next((meaning for kind, meaning in _MEANINGS if isinstance(error, kind)), _fault)
+    return meaning(error)._replace(kind=type(error).__name__)
 
 
 def _plain(code: Code, hint: str = "") -> Callable[[Any], Explained]:
@@ -101,7 +116,7 @@ def _plain(code: Code, hint: str = "") -> Callable[[Any], Explained]:
 
 
 def _input(error: errors.InputInvalid) -> Explained:
-    named = [f"--{path.replace('_', '-')}: {text}" if path else text for path, text in error.problems]
+    named = [f"--{option_name(path.split('.'))}: {text}" if path else text for path, text in error.problems]
     return Explained(Code.USAGE, tuple(named), f"see what it takes: taskrun jobs {error.job}")
 
 

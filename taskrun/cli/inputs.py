@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
+from taskrun.cli.conversion import read_file
 from taskrun.cli.exits import Code, Stop
+from taskrun.cli.gate import in_thread
 from taskrun.cli.names import find_described
-from taskrun.cli.options import Given, Own, build, partition, usage
+from taskrun.cli.option_names import STARTING, Own
+from taskrun.cli.options import Built, Given, build, partition, usage
 from taskrun.cli.schemas import InputSchema
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import to_json
@@ -59,14 +64,17 @@ class Target:
     described: dict[str, Any]
 
 
-async def find_target(caller: Caller, name: str, kind: str = "job") -> Target:
+async def find_target(caller: Caller, name: str, kind: str = "job", own: Own = STARTING) -> Target:
     """Returns the job or pipe of a name, or says which one was meant.
+
+    Parameters:
+        own: the options of the command itself.
 
     Raises:
         Stop: there is none.
     """
     described = await find_described(caller, name, kind)
-    return Target(name, InputSchema(described.get("input_schema")), described)
+    return Target(name, InputSchema(described.get("input_schema"), own), described)
 
 
 # ---- reading it
@@ -82,18 +90,19 @@ async def read_input(session: Session, text: str) -> Any:
         return None
     try:
         return parse_json(await _input_text(session, text), "--input")
-    except OSError as error:
-        raise Stop(Code.USAGE, f"--input {text}: {error.strerror}") from None
-    except UnicodeError:
-        raise Stop(Code.USAGE, f"--input {text} is not valid UTF-8") from None
+    except ValueError as fault:
+        raise Stop(Code.USAGE, f"--input {text}: {fault}", kind="InputInvalid") from None
     except InputInvalid as error:
-        raise Stop(Code.USAGE, *(f"--input is {fault}" for _, fault in error.problems)) from None
+        faults = [f"--input is {fault}" for _, fault in error.problems]
+        raise Stop(Code.USAGE, *faults, kind="InputInvalid") from None
 
 
-async def _input_text(session: Session, text: str) -> str:
+async def _input_text(session: Session, text: str) -> str | bytes:
     if text == "-":
         return await session.terminal.read()
-    return (session.facts.cwd / text[1:]).read_text("utf-8") if text.startswith("@") else text
+    if text.startswith("@"):
+        return await in_thread(lambda: read_file(session.facts.cwd / text[1:]))
+    return text
 
 
 def as_text(session: Session, name: str, value: Any) -> str:
@@ -107,16 +116,44 @@ def as_text(session: Session, name: str, value: Any) -> str:
     return text
 
 
-def built(target: Target, given: Sequence[Given], base: Any, command: str) -> Any:
+async def built(session: Session, target: Target, given: Sequence[Given], base: Any, command: str) -> Any:
     """Returns the input that was typed.
 
     Raises:
         Stop: with all that is wrong with it.
     """
-    made = build(target.schema, given, base)
+    made = await make(session, target, given, base)
     if made.problems:
-        raise Stop(Code.USAGE, *made.problems, hint=f"usage: taskrun {command} {target.name} {usage(target.schema)}")
+        raise _invalid(target, made.problems, command)
     return made.value
+
+
+async def make(
+    session: Session, target: Target, given: Sequence[Given], base: Any = None, complete: bool = True
+) -> Built:
+    """Returns the input that was typed, or what is wrong with it; whatever reads a file holds up nobody else."""
+    work = partial(build, target.schema, given, base, folder=session.facts.cwd, complete=complete)
+    return await in_thread(work) if any((text or "").startswith("@") for _, text in given) else work()
+
+
+@contextmanager
+def named_as_typed(target: Target, command: str) -> Iterator[None]:
+    """Says what a job finds wrong with its input in terms of what was typed: options."""
+    try:
+        yield
+    except InputInvalid as error:
+        problems = [f"{_typed(target.schema, path)}: {text}" if path else text for path, text in error.problems]
+        raise _invalid(target, problems, command) from None
+
+
+def _typed(schema: InputSchema, path: str) -> str:
+    field, bracket, index = path.partition("[")
+    return f"--{schema.name_of(tuple(field.split('.')))}{bracket}{index}"
+
+
+def _invalid(target: Target, problems: Sequence[str], command: str) -> Stop:
+    hint = f"usage: taskrun {command} {target.name} {usage(target.schema)}"
+    return Stop(Code.USAGE, *problems, hint=hint, kind="InputInvalid")
 
 
 def delay(text: str) -> float | None:

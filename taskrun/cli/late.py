@@ -39,7 +39,7 @@ LOCAL = "local"  # the engine in this process, for `run --local` alone
 OFFLINE = "offline"  # the journal, where no daemon runs
 CLIENT = "client"  # of a daemon that runs
 DESCRIBE = "describe"  # the job files, where no daemon runs
-SLOTS = "slots"  # for `schedule` alone
+SLOTS = "core.schedule_slots"  # for `schedule` alone
 CONSOLE = "console"  # of rich: a pipe is written to without it
 
 

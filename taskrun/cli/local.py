@@ -1,15 +1,17 @@
 """`taskrun run --local`: the job in this very process, for debuggers.
 
-The journal is in memory: nothing is recorded, the project's journal is not touched, and a daemon may run beside it. What the
-job prints goes to standard error as it comes, so that standard output stays the output's.
+The journal is in memory: nothing is recorded, the project's journal is not touched, and a daemon may run beside it. The folder
+and the environment are those of a worker, so that the job finds the same files as there. What it prints goes to standard
+error as it comes, so that standard output stays the output's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from typing import Any
 
 from taskrun.cli import inputs
@@ -33,12 +35,15 @@ ECHOED = frozenset({"stdout", "stderr"})  # the engine shows what is printed by 
 
 async def perform(options: Start, session: Session) -> int:
     """Loads the jobs, runs one, prints its output."""
-    with redirect_stdout(sys.stderr):
+    os.environ.update(session.config.env)
+    with chdir(session.config.root), redirect_stdout(sys.stderr):
         registry = discover(session.config.jobs, session.config.root).registry
         base = await inputs.read_input(session, options.input)
-        value = inputs.built(_target(registry, options.job), options.given, base, "run")
+        target = _target(registry, options.job)
+        value = await inputs.built(session, target, options.given, base, "run")
         async with Queue(list(registry.jobs.values()), registry.pipes, grace=session.config.grace) as queue:
-            ended = await _to_end(queue, value, options, session)
+            with inputs.named_as_typed(target, "run"):
+                ended = await _to_end(queue, value, options, session)
     _print(session, ended, options.json)
     return code_of(ended)
 
@@ -54,7 +59,8 @@ def _print(session: Session, ended: dict[str, Any], as_json: bool) -> None:
 def _target(registry: Registry, name: str) -> Target:
     job = registry.jobs.get(name)
     if job is None:
-        raise Stop(Code.NOT_FOUND, f'no job "{name}"', hint=did_you_mean(name, registry.jobs))
+        hint = did_you_mean(name, registry.jobs)
+        raise Stop(Code.NOT_FOUND, f'no job "{name}"', hint=hint, kind="JobNotFound")
     described = job.describe()
     return Target(name, InputSchema(described["input_schema"]), described)
 

@@ -25,7 +25,8 @@ async def find_described(caller: Caller, name: str, kind: str = "job") -> dict[s
         return found[name]
     broken = [f"there is a broken file: {problem_line(one)}" for one in answer.get("problems") or ()]
     hints = [did_you_mean(name, found), *([LOAD] if caller.live else [])]
-    raise Stop(Code.NOT_FOUND, f'no {kind} "{name}"', *broken, hint="\n  ".join(hints))
+    missing = f'no {kind} "{name}"'
+    raise Stop(Code.NOT_FOUND, missing, *broken, hint="\n  ".join(hints), kind=f"{kind.title()}NotFound")
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "see what there is: taskrun jobs") -> str:

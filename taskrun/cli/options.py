@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from taskrun.cli.schemas import Field, InputSchema, convert, is_open, metavar, option_name
+from taskrun.cli.conversion import as_duration, as_typed, convert, form_of, located, union_of
+from taskrun.cli.option_names import ESCAPE, Own, option_name
+from taskrun.cli.schemas import Field, InputSchema, Schema, choices, is_open, kind
 from taskrun.cli.visible import cell, to_json
-
-
-class Own(NamedTuple):
-    """The options of a command itself: those that stand alone, and those that take a value."""
-
-    flags: frozenset[str]
-    valued: frozenset[str]
 
 
 class Given(NamedTuple):
@@ -74,28 +70,32 @@ def _is_own(token: str, own: Own) -> bool:
 # ---- fields to input
 
 
-def build(schema: InputSchema, given: Sequence[Given], base: Any = None, complete: bool = True) -> Built:
+def build(
+    schema: InputSchema, given: Sequence[Given], base: Any = None, *, folder: Path, complete: bool = True
+) -> Built:
     """Returns the input that `given` makes on top of `base`, and everything that is wrong with it.
 
     Parameters:
         base: what `--input` holds; options win over it.
+        folder: the caller's, from which paths and `@FILE` count.
         complete: whether required fields that are missing are a problem.
     """
-    if not given and base is not None:
-        return Built(base, _missing(schema, base, given) if complete else [])
-    value: Any = base if base is not None else {}
-    if not isinstance(value, dict):
+    problems: list[str] = []
+    value: Any = {} if base is None else _copied(base)
+    if given and not isinstance(value, dict):
         return Built(value, ["--input is not a JSON object, so that no option can be added to it"])
-    value = _copied(value)
-    problems = [problem for one in _grouped(schema, given) for problem in _apply(schema, value, *one)]
-    return Built(value, problems + (_missing(schema, value, given) if complete else []))
+    for name, texts in _grouped(schema, given):
+        problems += _apply(schema, value, name, texts, folder)
+    if complete:
+        problems += _missing(schema, value, given)
+    return Built(value if problems else located(value, schema.root, schema.resolve, folder), problems)
 
 
 def _missing(schema: InputSchema, value: Any, given: Sequence[Given]) -> list[str]:
     """The required fields that nobody tried to give; of an input that has none, that."""
     if not isinstance(value, dict) and schema.fields:
         return ["--input is not a JSON object"]
-    tried = {_known_name(schema, name) for name, _ in given}
+    tried = {_key(schema, name) for name, _ in given}
     return [f"--{name} is required" for name in schema.missing(value) if name not in tried]
 
 
@@ -107,67 +107,69 @@ def _grouped(schema: InputSchema, given: Sequence[Given]) -> list[tuple[str, lis
     """The fields in the order they were first typed, each with all that was given for it."""
     groups: dict[str, list[str | None]] = {}
     for name, text in given:
-        known = _known_name(schema, name)
-        groups.setdefault(known, []).append(text)
+        groups.setdefault(_key(schema, name), []).append(text)
     return list(groups.items())
 
 
-def _known_name(schema: InputSchema, name: str) -> str:
-    """Returns the name of a field with `_` as `-`, and without the `input.` that tells it from an own option."""
-    plain = name.removeprefix("input.")
-    dashed = plain.replace("_", "-")
-    return dashed if dashed in schema.fields or _negated(schema, dashed) else plain
+def _key(schema: InputSchema, typed: str) -> str:
+    """Returns one name for all spellings of a field."""
+    if (field := schema.find(typed)) is not None:
+        return field.name
+    return typed if schema.find_negated(typed) is not None else typed.removeprefix(ESCAPE)
 
 
-def _negated(schema: InputSchema, name: str) -> Field | None:
-    head, _, last = name.rpartition(".")
-    if not last.startswith("no-"):
-        return None
-    field = schema.fields.get(f"{head}.{last[3:]}" if head else last[3:])
-    return field if field is not None and field.flag else None
-
-
-def _apply(schema: InputSchema, value: dict[str, Any], name: str, texts: list[str | None]) -> list[str]:
-    field = schema.fields.get(name)
-    if field is None and (negated := _negated(schema, name)) is not None:
+def _apply(schema: InputSchema, value: dict[str, Any], name: str, texts: list[str | None], folder: Path) -> list[str]:
+    field = schema.find(name)
+    if field is None and (negated := schema.find_negated(name)) is not None:
         _put(value, negated.path, False)
         return [f"--{name} takes no value, but {_quoted(text)} follows" for text in texts if text is not None]
     if field is None:
         field = _free(schema, name)
     if field is None:
         return [_unknown(schema, name)]
+    if (of_items := _repeated(field, len(texts))) is not None:
+        return _apply_many(schema, value, field, of_items, texts, folder)
+    return _apply_one(value, field, texts[-1], folder)
+
+
+def _repeated(field: Field, times: int) -> Schema | None:
+    """Returns the array that a field is, or that it may be when it was given more than once."""
     if field.many:
-        return _apply_many(schema, value, field, texts)
-    return _apply_one(value, field, texts[-1])
+        return field.schema
+    if times < 2 or kind(field.schema) != "union":
+        return None
+    return next((branch for branch in union_of(field.schema) if kind(branch) == "array"), None)
 
 
-def _apply_one(value: dict[str, Any], field: Field, text: str | None) -> list[str]:
+def _apply_one(value: dict[str, Any], field: Field, text: str | None, folder: Path) -> list[str]:
     try:
-        _put(value, field.path, _converted(field, text, field.schema))
+        _put(value, field.path, _converted(field, text, field.schema, folder))
     except ValueError as problem:
         return [str(problem)]
     return []
 
 
-def _apply_many(schema: InputSchema, value: dict[str, Any], field: Field, texts: list[str | None]) -> list[str]:
+def _apply_many(
+    schema: InputSchema, value: dict[str, Any], field: Field, array: Schema, texts: list[str | None], folder: Path
+) -> list[str]:
     items: list[Any] = []
     problems: list[str] = []
     for index, text in enumerate(texts):
         try:
-            items.append(_converted(field, text, schema.item(field.schema, index)))
+            items.append(_converted(field, text, schema.item(array, index), folder))
         except ValueError as problem:
             problems.append(str(problem))
     _put(value, field.path, items)
     return problems
 
 
-def _converted(field: Field, text: str | None, schema: dict[str, Any]) -> Any:
+def _converted(field: Field, text: str | None, schema: Schema, folder: Path) -> Any:
     if text is None and (field.flag or schema.get("free")):
         return True
     if text is None:
         raise ValueError(f"--{field.name} needs a value: {metavar(schema)}")
     try:
-        return convert(text, schema)
+        return convert(text, schema, folder)
     except ValueError as problem:
         raise ValueError(f"--{field.name} {_quoted(text)} {problem}") from None
 
@@ -177,14 +179,14 @@ def _free(schema: InputSchema, name: str) -> Field | None:
     *parents, _ = path = tuple(name.split("."))
     if not all(path):
         return None
-    owner = schema.fields.get(option_name(tuple(parents)))
+    owner = schema.find(".".join(parents))
     above = schema.root if owner is None else owner.schema
     if not is_open(above):
         return None
     typed = above.get("additionalProperties")
     inner = schema.resolve(typed) if isinstance(typed, dict) else {}
     start = () if owner is None else owner.path
-    return Field((*start, *path[len(start) :]), inner or {"free": True}, False)
+    return Field((*start, *path[len(parents) if owner else 0 :]), inner or {"free": True}, False, name)
 
 
 def _put(value: dict[str, Any], path: tuple[str, ...], item: Any) -> None:
@@ -195,7 +197,7 @@ def _put(value: dict[str, Any], path: tuple[str, ...], item: Any) -> None:
 
 
 def _unknown(schema: InputSchema, name: str) -> str:
-    close = get_close_matches(name.replace("_", "-"), schema.fields, 2, 0.6)
+    close = get_close_matches(option_name([name]), schema.fields, 2, 0.6)
     hint = "\n  did you mean  " + "  ".join(f"--{match}" for match in close) if close else ""
     return f"there is no option --{cell(name)}{hint}"
 
@@ -207,6 +209,18 @@ def _quoted(text: str) -> str:
 # ---- help
 
 
+def metavar(schema: Schema) -> str:
+    """Returns what the help shows as the value of an option."""
+    of, form = kind(schema), form_of(schema)
+    if form is not None:
+        return form.metavar
+    if of == "enum":
+        return "|".join(as_typed(choice) for choice in choices(schema))
+    if of == "array":
+        return metavar(schema["items"]) if isinstance(schema.get("items"), dict) else "VALUE"
+    return _METAVARS.get(of, "VALUE")
+
+
 def usage(schema: InputSchema) -> str:
     """Returns the options of an input as one line: `--path TEXT [--bitrate INTEGER]`."""
     shown = [field for field in schema.fields.values() if not field.nested]
@@ -214,10 +228,10 @@ def usage(schema: InputSchema) -> str:
     return " ".join(parts + (["[--NAME VALUE …]"] if schema.open else []))
 
 
-def listing(schema: InputSchema, own: Own) -> list[tuple[str, str]]:
+def listing(schema: InputSchema) -> list[tuple[str, str]]:
     """Returns each option with what there is to say of it."""
     shown = [field for field in schema.fields.values() if not field.nested]
-    rows = [(_long(field, own), _remark(field)) for field in shown]
+    rows = [(_long(field), _remark(field)) for field in shown]
     return [*rows, ("--NAME VALUE", "any other field")] if schema.open else rows
 
 
@@ -225,18 +239,32 @@ def _short(field: Field) -> str:
     return f"--{field.name} {metavar(field.schema)}".strip() + (" …" if field.many else "")
 
 
-def _long(field: Field, own: Own) -> str:
-    taken = f"--{field.name}" in own.flags | own.valued
-    name = f"input.{field.name}" if taken else field.name
+def _long(field: Field) -> str:
     if field.flag:
-        head, _, last = name.rpartition(".")
-        return f"--{name} / --{head + '.' if head else ''}no-{last}"
-    return f"--{name} {metavar(field.schema)}"
+        return f"--{field.name} / --{field.negation}" if field.negation else f"--{field.name}"
+    return f"--{field.name} {metavar(field.schema)}"
 
 
 def _remark(field: Field) -> str:
-    default = [f"default {cell(to_json(field.schema['default']))}"] if "default" in field.schema else []
-    parts = [str(field.schema.get("description", "")), *default]
+    parts = [str(field.schema.get("description", "")), _example(field.schema)]
+    parts += [f"default {_default(field.schema)}"] if "default" in field.schema else []
     parts += ["required"] if field.required else []
     parts += ["may be repeated"] if field.many else []
+    parts += [f"--{field.name}=false turns it off"] if field.flag and not field.negation else []
     return "; ".join(part for part in parts if part)
+
+
+def _example(schema: Schema) -> str:
+    """Returns how a value is written, where that has a form of its own."""
+    items = schema.get("items")
+    form = form_of(items if kind(schema) == "array" and isinstance(items, dict) else schema)
+    return "" if form is None else form.example
+
+
+def _default(schema: Schema) -> str:
+    """Returns a default as it would be typed."""
+    typed = as_duration(schema["default"]) if schema.get("format") == "duration" else None
+    return typed or cell(to_json(schema["default"]))
+
+
+_METAVARS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "object": "JSON", "boolean": ""}

@@ -1,32 +1,33 @@
-"""A job's input schema seen as command line options: which fields there are, and how text becomes a value of one.
+"""A job's input schema seen as command line options: which fields there are, and what each is called.
 
-Pure functions of a JSON schema as the daemon's `jobs` request gives it. `options` applies what was typed, the help and
-the completion list what could be.
+Pure functions of a JSON schema as the daemon's `jobs` request gives it. `conversion` makes values of text, `options` applies
+what was typed; the help and the completion list what could be.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from taskrun.cli.option_names import STARTING, FieldPath, Own, option_name, option_names, spellings
 
 Schema = dict[str, Any]
 DEEPEST = 4  # levels of nesting that become options; deeper ones are given as JSON
 
 
 class Field(NamedTuple):
-    """One field of an input that can be given as an option."""
+    """One field of an input that can be given as an option.
 
-    path: tuple[str, ...]
+    Parameters:
+        name: its option without the dashes in front.
+        negation: the option that turns a flag off; empty where it is none, or another field has that name.
+    """
+
+    path: FieldPath
     schema: Schema
     required: bool
-
-    @property
-    def name(self) -> str:
-        """Its option without the dashes in front."""
-        return option_name(self.path)
+    name: str
+    negation: str = ""
 
     @property
     def flag(self) -> bool:
@@ -44,23 +45,41 @@ class Field(NamedTuple):
         return bool(self.schema.get("properties"))
 
 
-def option_name(path: tuple[str, ...]) -> str:
-    """Returns the option of a field: `max_size` of `image` is `image.max-size`."""
-    return ".".join(path).replace("_", "-")
-
-
 class InputSchema:
-    """The schema of one input, with its references resolved on the way down."""
+    """The schema of one input, with its references resolved on the way down.
 
-    def __init__(self, schema: Schema | None) -> None:
+    Parameters:
+        own: the options of the command itself, which a field's option must not be taken for.
+    """
+
+    def __init__(self, schema: Schema | None, own: Own = STARTING) -> None:
         self._defs: dict[str, Schema] = (schema or {}).get("$defs", {})
+        self._own = own
         self.root = self.resolve(schema or {})
-        self.fields = {field.name: field for field in self._walk(self.root, (), True)}
+        parts = {path: (inner, required) for path, inner, required in self._walk(self.root, (), True)}
+        named = option_names((path for path in parts if _typeable(path)), own)
+        self._paths = spellings(named)
+        self.fields = {name: self._field(name, path, *parts[path]) for name, path in named.items()}
+        self._by_path = {field.path: field for field in self.fields.values()}
 
     @property
     def open(self) -> bool:
         """Whether fields beyond those that are listed are allowed."""
         return is_open(self.root)
+
+    def find(self, typed: str) -> Field | None:
+        """Returns the field that an option means, spelled with `_` or `-`, with or without `input.`."""
+        path = self._paths.get(typed) or self._paths.get(typed.replace("_", "-"))
+        return None if path is None else self._by_path[path]
+
+    def find_negated(self, typed: str) -> Field | None:
+        """Returns the flag that an option `no-…` turns off."""
+        field = self.find(positive) if (positive := _without_no(typed)) and not self.find(typed) else None
+        return field if field is not None and field.flag else None
+
+    def name_of(self, path: FieldPath) -> str:
+        """Returns the option of a field, listed or not."""
+        return self._by_path[path].name if path in self._by_path else option_name(path, self._own)
 
     def resolve(self, schema: Schema) -> Schema:
         """Returns a schema with its outermost reference followed and `X | None` taken as `X` that may be null."""
@@ -82,17 +101,23 @@ class InputSchema:
 
     def missing(self, value: Any) -> list[str]:
         """Returns the options of the required fields that an input lacks."""
-        return [option_name(path) for path in self._missing(self.root, value, ())]
+        return [self.name_of(path) for path in self._missing(self.root, value, ())]
 
-    def _walk(self, schema: Schema, path: tuple[str, ...], required: bool) -> Iterator[Field]:
+    def _field(self, name: str, path: FieldPath, schema: Schema, required: bool) -> Field:
+        head, _, last = name.rpartition(".")
+        negation = f"{head}.no-{last}" if head else f"no-{last}"
+        usable = kind(schema) == "boolean" and not self._own.takes(negation) and negation not in self._paths
+        return Field(path, schema, required, name, negation if usable else "")
+
+    def _walk(self, schema: Schema, path: FieldPath, required: bool) -> Iterator[tuple[FieldPath, Schema, bool]]:
         if path:
-            yield Field(path, schema, required)
+            yield path, schema, required
         if len(path) < DEEPEST:
             for name, inner in (schema.get("properties") or {}).items():
                 wanted = required and name in schema.get("required", ())
                 yield from self._walk(self.resolve(inner), (*path, name), wanted)
 
-    def _missing(self, schema: Schema, value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    def _missing(self, schema: Schema, value: Any, path: FieldPath) -> Iterator[FieldPath]:
         given = value if isinstance(value, dict) else {}
         required = schema.get("required", ())
         for name, inner in (schema.get("properties") or {}).items():
@@ -119,143 +144,18 @@ def kind(schema: Schema) -> str:
     return str(schema.get("type") or ("object" if "properties" in schema else "any"))
 
 
-def metavar(schema: Schema) -> str:
-    """Returns what the help shows as the value of an option."""
-    of = kind(schema)
-    if of == "enum":
-        return "|".join(_as_typed(choice) for choice in choices(schema))
-    if of == "array":
-        return metavar(schema["items"]) if isinstance(schema.get("items"), dict) else "VALUE"
-    return _METAVARS.get(of, "VALUE")
-
-
 def choices(schema: Schema) -> list[Any]:
     """Returns the values that an enum allows."""
     return list(schema["enum"]) if "enum" in schema else [schema["const"]]
 
 
-# ---- text to value
+def _typeable(path: FieldPath) -> bool:
+    """Whether a field can be typed as an option at all: what cannot is given with `--input`."""
+    return all(name and "=" not in name and not any(map(str.isspace, name)) for name in path)
 
 
-def convert(text: str, schema: Schema) -> Any:
-    """Returns the value that a piece of text means under a schema.
-
-    Raises:
-        ValueError: says what it is not, such as `is not an integer`.
-    """
-    if text == "null" and schema.get("nullable") and kind(schema) != "string":
-        return None
-    value = _CONVERTERS.get(kind(schema), _any)(text, schema)
-    for keyword, (broken, complaint) in _LIMITS.items():
-        if keyword in schema and broken(value, schema[keyword]):
-            raise ValueError(complaint.format(schema[keyword]))
-    return value
-
-
-def _boolean(text: str, schema: Schema) -> bool:
-    found = _BOOLEANS.get(text.lower())
-    if found is None:
-        raise ValueError("is not true or false")
-    return found
-
-
-def _integer(text: str, schema: Schema) -> int:
-    if not re.fullmatch(r"\s*[+-]?\d{1,400}\s*", text):
-        raise ValueError("is not an integer")
-    return int(text)
-
-
-def _number(text: str, schema: Schema) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError("is not a number")
-    return number
-
-
-def _string(text: str, schema: Schema) -> str:
-    return text
-
-
-def _enum(text: str, schema: Schema) -> Any:
-    for choice in choices(schema):
-        if text == _as_typed(choice):
-            return choice
-    raise ValueError("is not one of " + ", ".join(_as_typed(choice) for choice in choices(schema)))
-
-
-def _union(text: str, schema: Schema) -> Any:
-    listed = schema.get("type")
-    branches = [{**schema, "type": name} for name in listed] if isinstance(listed, list) else schema["anyOf"]
-    for branch in sorted(branches, key=lambda branch: kind(branch) == "string"):
-        try:
-            return convert(text, branch)
-        except ValueError:
-            continue
-    raise ValueError("is none of " + ", ".join(kind(branch) for branch in branches))
-
-
-def _object(text: str, schema: Schema) -> Any:
-    return _json_of(text, dict, "is not a JSON object")
-
-
-def _array(text: str, schema: Schema) -> Any:
-    return _json_of(text, list, "is not a JSON array")
-
-
-def _null(text: str, schema: Schema) -> None:
-    if text != "null":
-        raise ValueError("is not null")
-
-
-def _json_of(text: str, wanted: type, complaint: str) -> Any:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, wanted):
-        raise ValueError(complaint)
-    return value
-
-
-def _any(text: str, schema: Schema) -> Any:
-    """Untyped: what is JSON is taken as JSON, all else as text. `NaN` and its like are no JSON."""
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
-def _as_typed(choice: Any) -> str:
-    return choice if isinstance(choice, str) else json.dumps(choice)
-
-
-_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_METAVARS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "object": "JSON", "boolean": ""}
-_CONVERTERS: dict[str, Callable[[str, Schema], Any]] = {
-    "boolean": _boolean,
-    "integer": _integer,
-    "number": _number,
-    "string": _string,
-    "enum": _enum,
-    "union": _union,
-    "object": _object,
-    "array": _array,
-    "null": _null,
-}
-_LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "minimum": (lambda value, limit: value < limit, "is less than {}"),
-    "maximum": (lambda value, limit: value > limit, "is more than {}"),
-    "exclusiveMinimum": (lambda value, limit: value <= limit, "is not more than {}"),
-    "exclusiveMaximum": (lambda value, limit: value >= limit, "is not less than {}"),
-    "multipleOf": (lambda value, step: math.remainder(value, step) != 0, "is not a multiple of {}"),
-    "minLength": (lambda value, limit: len(value) < limit, "has fewer than {} characters"),
-    "maxLength": (lambda value, limit: len(value) > limit, "has more than {} characters"),
-    "pattern": (lambda value, pattern: not re.search(pattern, value), "does not match {}"),
-}
+def _without_no(typed: str) -> str:
+    head, _, last = typed.rpartition(".")
+    if not last.startswith(("no-", "no_")):
+        return ""
+    return f"{head}.{last[3:]}" if head else last[3:]

@@ -52,6 +52,7 @@ AGAIN = {
 ONCE = {"send", "retry"}  # what must not be done a second time when the answer was lost
 STAYS = {"--follow", "--watch", "--local"}  # what is long under way outlives daemons
 LETTERS = "fw"
+OURS = ("@/dev/", "@/proc/")  # files that are others to another process
 FORWARDED = {"COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "TZ"}
 UNREACHABLE, FAULT, INTERRUPTED, PIPE = 4, 125, 130, 141
 CHUNK = 65536
@@ -103,7 +104,8 @@ def _look(argv: list[str]) -> tuple[str, str]:
             config = token[9:]
         elif not name:
             name = token
-        stays = stays or token in STAYS or (token[:1] == "-" != token[1:2] and any(one in token for one in LETTERS))
+        stays = stays or token in STAYS or any(one in token for one in OURS)
+        stays = stays or (token[:1] == "-" != token[1:2] and any(one in token for one in LETTERS))
     stays = "--no-follow" not in argv if name == "tail" else stays and name != COMPLETE
     return "" if stays else name, config
 

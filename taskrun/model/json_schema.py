@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
 from taskrun.model import typed
+from taskrun.model.json_forms import complete
 
 _REFERENCE = "#/$defs/{name}"
 
@@ -50,8 +51,10 @@ def _of(kind: Any, defs: dict[str, Any]) -> dict[str, Any]:
         (schema,), found = msgspec.json.schema_components([kind], schema_hook=custom, ref_template=_REFERENCE)
     except Exception:  # a type that msgspec does not take
         return _apart(kind, defs)
+    plain = dict(schema)
+    complete(kind, plain, found)
     defs.update(found)
-    return dict(schema)
+    return plain
 
 
 def _apart(kind: Any, defs: dict[str, Any]) -> dict[str, Any]:
@@ -74,4 +77,6 @@ def _custom(kind: type, defs: dict[str, Any]) -> dict[str, Any]:
         schema = dict(adapter.json_schema())
         defs.update(schema.pop("$defs", {}))
         return schema
-    return {"type": "string", "format": "path"} if issubclass(kind, PurePath) else {}
+    if issubclass(kind, PurePath):  # of which only a `Path` is one on this machine
+        return {"type": "string", "format": "path"} if issubclass(kind, Path) else {"type": "string"}
+    return {}

@@ -272,6 +272,8 @@ def _of_struct(model: Any) -> Iterable[Field]:
 def _of_pydantic(model: Any) -> Iterable[Field]:
     described = getattr(model, "model_fields", None) or model.__pydantic_fields__
     for name, one in described.items():
+        if getattr(one, "init", None) is False:
+            continue
         yield Field(
             name,
             one.validation_alias if isinstance(one.validation_alias, str) else name,

@@ -15,7 +15,7 @@ from taskrun.cli.visible import to_json
 from taskrun.engine.core.queries.views import step_view
 from taskrun.model.errors import AmbiguousRun, DaemonError, InputInvalid, JournalDamaged, RunEnded, RunNotFound
 from taskrun.model.records import Status, StepKind
-from tests.cli.fakes import FOREVER, NOW, FakeDaemon, FakeTerminal, a_run, a_step, shown, typed
+from tests.cli.fakes import FOREVER, JOB, NOW, FakeDaemon, FakeTerminal, a_run, a_step, shown, typed
 
 RUN = a_run()
 DONE = a_run(status=Status.SUCCEEDED, started_at=NOW - 10, ended_at=NOW - 2, output='{"a":1}')
@@ -74,7 +74,7 @@ async def test_start_reports_all_input_errors_and_records_nothing(pipe: FakeTerm
         "error: there is no option --pth",
         "  did you mean  --path",
         "error: --path is required",
-        "  usage: taskrun start processFile --path TEXT [--bitrate INTEGER] [--dry] [--tags TEXT …] [--key TEXT]",
+        "  usage: taskrun start processFile --path TEXT [--bitrate INTEGER] [--dry] [--tags TEXT …] [--input.key TEXT]",
     ]
     assert "start" not in [op for op, _ in daemon.asked]
 
@@ -467,3 +467,62 @@ async def test_init_writes_a_project_and_overwrites_nothing(tmp_path: Path) -> N
     assert await typed("init shop", terminal, FakeDaemon()) == 0
     assert (tmp_path / "shop" / "jobs" / "hello.py").read_text() == "mine"
     assert (tmp_path / "shop" / "taskrun.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("start nojob --json", "JobNotFound"),
+        ("send nopipe --json", "PipeNotFound"),
+        ("start processFile --bitrate hi --json", "InputInvalid"),
+        ("start processFile --input {x --json", "InputInvalid"),
+        ("start processFile --path a --in soon --json", "DurationInvalid"),
+        ("list --status odd --json", "UsageError"),
+        ("list --json --bogus", "UsageError"),
+        ("lst --json", "UsageError"),
+        ("show nowhere --json", "RunNotFound"),
+    ],
+)
+async def test_a_failure_is_json_too_where_json_was_asked_for(pipe: FakeTerminal, command: str, kind: str) -> None:
+    daemon = FakeDaemon(find=RunNotFound('no run "nowhere"'))
+    assert await typed(command, pipe, daemon) in (Code.USAGE, Code.NOT_FOUND)
+    (line,) = pipe.written.splitlines()
+    error = json.loads(line)["error"]
+    assert set(error) == {"type", "message", "hint"}
+    assert error["type"] == kind
+    assert f"error: {error['message'].splitlines()[0]}" in pipe.chatter
+
+
+async def test_a_failure_is_shown_once_on_a_terminal(screen: FakeTerminal) -> None:
+    assert await typed("start nojob --json", screen, FakeDaemon()) == Code.NOT_FOUND
+    assert json.loads(screen.written)["error"]["message"] == 'no job "nojob"'
+    assert not screen.chatter
+
+
+async def test_json_that_is_no_option_of_the_command_asks_for_none(pipe: FakeTerminal) -> None:
+    assert await typed(["start", "nojob", "--", "--json"], pipe, FakeDaemon()) == Code.USAGE
+    assert not pipe.written
+
+
+async def test_what_the_job_refuses_is_named_as_it_is_typed(pipe: FakeTerminal) -> None:
+    refused = InputInvalid("processFile", [("key", "too short"), ("image.max_size", "too big"), ("tags[0]", "empty")])
+    assert await typed("start processFile --path a", pipe, FakeDaemon(start=refused)) == Code.USAGE
+    assert pipe.chatter.splitlines()[:3] == [
+        "error: --input.key: too short",
+        "error: --image.max-size: too big",
+        "error: --tags[0]: empty",
+    ]
+
+
+async def test_paths_are_sent_as_seen_from_the_callers_folder(pipe: FakeTerminal, project: Path) -> None:
+    path = {"type": "object", "properties": {"p": {"type": "string", "format": "path"}}}
+    described = {"jobs": [{**JOB, "input_schema": path}], "pipes": [{"name": "up", "input_schema": path}]}
+    daemon = FakeDaemon(jobs={**described, "problems": []}, start={"run": a_run(), "created": True}, send="e")
+    assert await typed("start processFile --p a.txt", pipe, daemon) == 0
+    assert json.loads(daemon.params("start")["input"]) == {"p": str(project / "a.txt")}
+    assert await typed("send up --p a.txt", pipe, daemon) == 0
+    assert json.loads(daemon.params("send")["data"]) == {"p": str(project / "a.txt")}
+    run = {**a_run(), "input": {"p": str(project / "a.txt")}}
+    daemon = FakeDaemon(jobs={**described, "problems": []}, runs=[run], cancel=lambda **_: [run])
+    assert await typed("cancel --job processFile --p a.txt --json", pipe, daemon) == 0
+    assert daemon.params("cancel")["run"] == run["id"]

@@ -179,7 +179,9 @@ async def test_every_command_ends_with_its_code_and_prints_json_alone(folder: Pa
         elif prints == STREAM:
             assert [json.loads(line)["seq"] for line in terminal.written.splitlines()], command
         elif code:
-            assert not terminal.written, command
+            fault = json.loads(terminal.written)["error"] if "--json" in command else {}
+            assert set(fault) in (set(), {"type", "message", "hint"}), command
+            assert all(line in terminal.chatter for line in fault.get("message", "").splitlines()), command
             assert terminal.chatter.startswith("error: "), command
             assert "\n  " in terminal.chatter or "as in" in terminal.chatter, (
                 f"{command}: what next? {terminal.chatter}"

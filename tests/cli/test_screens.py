@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -239,7 +240,7 @@ def everywhere(evil: str) -> list[str]:
         log_line(log, "", False),
         problem_line({"file": evil, "message": evil}),
     ]
-    made += [to_json(runs), *build(InputSchema(schema), []).problems]
+    made += [to_json(runs), *build(InputSchema(schema), [], folder=Path("/")).problems]
     for look in LOOKS:
         frames = [runs_table(runs, NOW, look), jobs_table([job], look), job_screen(job)]
         frames += [live_steps(run, [step_view(step)], NOW, look) for run in runs]

@@ -14,7 +14,8 @@ from taskrun.cli.asks import ASK
 from taskrun.cli.commands.list import statuses
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.inputs import InputCommand
-from taskrun.cli.options import Given, build
+from taskrun.cli.option_names import Own
+from taskrun.cli.options import Given
 from taskrun.cli.pages import all_runs
 from taskrun.cli.screens.phrases import ENDED, given, short
 from taskrun.cli.session import Caller, Session
@@ -32,6 +33,7 @@ class Cancel:
     job: str
     statuses: tuple[str, ...]
     given: Sequence[Given]
+    own: Own
     reason: str
     yes: bool
     json: bool
@@ -58,7 +60,8 @@ def cancel(
 
     Example: taskrun cancel --job hello --name Ada
     """
-    options = Cancel(tuple(runs or ()), job, statuses(status or []), inputs.given(ctx), reason, yes, json)
+    own = inputs.own_options(ctx.command)
+    options = Cancel(tuple(runs or ()), job, statuses(status or []), inputs.given(ctx), own, reason, yes, json)
     problem = _misuse(options)
     if problem:
         raise Stop(Code.USAGE, problem, hint="see how it goes: taskrun cancel --help")
@@ -79,7 +82,7 @@ async def perform(options: Cancel, session: Session) -> int:
     """Cancels and says what."""
     caller = await session.daemon()
     if options.filters:
-        runs = await _picked(caller, options)
+        runs = await _picked(session, caller, options)
         await _confirm(session, options, runs)
         named = [run["id"] for run in runs]
     else:
@@ -95,15 +98,16 @@ async def _cancelled(caller: Caller, run: str, reason: str) -> tuple[dict[str, A
     return (changed[0], True) if changed else (await caller.call("show", run=run), False)
 
 
-async def _picked(caller: Caller, options: Cancel) -> list[dict[str, Any]]:
+async def _picked(session: Session, caller: Caller, options: Cancel) -> list[dict[str, Any]]:
     """Returns the unfinished runs that fit; of the input only the fields that were typed have to."""
     wanted = [one for one in options.statuses if one in UNFINISHED] or sorted(UNFINISHED)
     fields: dict[str, Any] = {}
     if options.job:
-        target = await inputs.find_target(caller, options.job)
-        made = build(target.schema, options.given, complete=False)
+        target = await inputs.find_target(caller, options.job, own=options.own)
+        made = await inputs.make(session, target, options.given, complete=False)
         if made.problems:
-            raise Stop(Code.USAGE, *made.problems, hint=f"see its options: taskrun jobs {options.job}")
+            hint = f"see its options: taskrun jobs {options.job}"
+            raise Stop(Code.USAGE, *made.problems, hint=hint, kind="InputInvalid")
         fields = made.value
     runs = await all_runs(caller, job=options.job or None, status=wanted)
     return [run for run in runs if contains(run["input"], fields)]

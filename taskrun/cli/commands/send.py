@@ -11,7 +11,7 @@ from taskrun.cli import inputs
 from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code
 from taskrun.cli.inputs import InputCommand
-from taskrun.cli.options import Given, Own
+from taskrun.cli.options import Given
 from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell
@@ -35,7 +35,7 @@ def send(
     Example: taskrun send uploads --path song.mp3
     """
     if pipe and help:
-        return partial(show_help, pipe, inputs.own_options(ctx.command))
+        return partial(show_help, pipe)
     if not pipe and not help:
         raise typer.BadParameter("name a pipe; taskrun jobs lists them", ctx=ctx, param_hint="PIPE")
     if not pipe:
@@ -44,10 +44,10 @@ def send(
     return partial(perform, pipe, inputs.given(ctx), input, json, quiet)
 
 
-async def show_help(pipe: str, own: Own, session: Session) -> int:
+async def show_help(pipe: str, session: Session) -> int:
     """Lists the options that a pipe's input gives."""
     target = await inputs.find_target(await session.daemon(), pipe, "pipe")
-    session.show(job_screen(target.described, own, "send"))
+    session.show(job_screen(target.described, "send"))
     return Code.DONE
 
 
@@ -56,8 +56,9 @@ async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool,
     caller = await session.daemon()
     base = await inputs.read_input(session, text)
     target = await inputs.find_target(caller, pipe, "pipe")
-    data = inputs.as_text(session, pipe, inputs.built(target, given, base, "send"))
-    event = await caller.call("send", pipe=pipe, data=data)
+    data = inputs.as_text(session, pipe, await inputs.built(session, target, given, base, "send"))
+    with inputs.named_as_typed(target, "send"):
+        event = await caller.call("send", pipe=pipe, data=data)
     if as_json:
         session.json(event)
     elif quiet or not session.facts.out_tty:

@@ -14,7 +14,7 @@ from taskrun.cli.asks import ASK, Action
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.follow import follow
 from taskrun.cli.inputs import InputCommand
-from taskrun.cli.options import Given, Own
+from taskrun.cli.options import Given
 from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
@@ -65,17 +65,17 @@ def start(
 def help_of(ctx: typer.Context, job: str) -> Action | None:
     """Shows the help of a command, or that of the job with which it was typed."""
     if job:
-        return partial(show_help, job, inputs.own_options(ctx.command), str(ctx.info_name))
+        return partial(show_help, job, str(ctx.info_name))
     if not ctx.params.get("help"):
         raise typer.BadParameter("name a job; taskrun jobs lists them", ctx=ctx, param_hint="JOB")
     typer.echo(ctx.get_help())
     return None
 
 
-async def show_help(job: str, own: Own, command: str, session: Session) -> int:
+async def show_help(job: str, command: str, session: Session) -> int:
     """Lists the options that a job's input gives, and the command's own."""
     target = await inputs.find_target(await session.daemon(), job)
-    session.show(job_screen(target.described, own, command))
+    session.show(job_screen(target.described, command))
     session.say(f"the options of the command itself: taskrun {command} --help")
     return Code.DONE
 
@@ -85,9 +85,10 @@ async def trigger(caller: Caller, session: Session, options: Start, command: str
     base = await inputs.read_input(session, options.input)
     when = {"delay": inputs.delay(options.delay), "at": inputs.at(options.at)}
     target = await inputs.find_target(caller, options.job)
-    text = inputs.as_text(session, options.job, inputs.built(target, options.given, base, command))
+    text = inputs.as_text(session, options.job, await inputs.built(session, target, options.given, base, command))
     named = {"key": options.key or None, "source": "cli", "intent": session.facts.intent}
-    answer: dict[str, Any] = await caller.call("start", job=options.job, input=text, **when, **named)
+    with inputs.named_as_typed(target, command):
+        answer: dict[str, Any] = await caller.call("start", job=options.job, input=text, **when, **named)
     return answer
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taskrun.cli.options import Own, listing, usage
+from taskrun.cli.options import listing, usage
 from taskrun.cli.rich_late import Text
 from taskrun.cli.schemas import InputSchema
 from taskrun.cli.screens.look import Look, clipped, columns, stacked, widest
 from taskrun.cli.visible import cell, cut, to_json, value
 
 FIELDS = ("name", "triggers", "schedules", "file", "line")
-NO_OWN = Own(frozenset(), frozenset())
 
 
 def jobs_table(jobs: Sequence[dict[str, Any]], look: Look) -> Text:
@@ -56,13 +55,13 @@ def _tails(job: dict[str, Any]) -> list[str]:
     return [", ".join(started_by(job)), _place(job)]
 
 
-def job_screen(job: dict[str, Any], own: Own = NO_OWN, command: str = "start") -> Text:
+def job_screen(job: dict[str, Any], command: str = "start") -> Text:
     """Returns one job or pipe: how to type it, its options, its schema's name and where it stands."""
     schema = InputSchema(job.get("input_schema"))
     parts = [Text(f"usage: taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip())]
     if job.get("description"):
         parts += [Text(f"  {cell(job['description'])}")]
-    rows = [[Text(f"  {cell(name)}"), Text(cell(remark), "dim")] for name, remark in listing(schema, own)]
+    rows = [[Text(f"  {cell(name)}"), Text(cell(remark), "dim")] for name, remark in listing(schema)]
     parts += [Text(), *columns(rows, widest(rows), (False, False))] if rows else []
     parts += [Text(f"started by  {', '.join(started_by(job))}")] if started_by(job) else []
     parts += [Text(f"options     {cell(to_json(job['options']))}", "dim")] if job.get("options") else []
