@@ -1,20 +1,23 @@
 """Cron expressions: when a schedule's slots are, in its time zone. Used by `Cron` to check, by the core to fire.
 
-A slot is a wall-clock time. One that a clock change skips fires right after the gap, one that comes twice fires the
-first time. cronsim reads the fields and searches, on wall-clock times without a zone; the zone's rules are kept here.
+As in Debian's cron: where minute and hour are fixed, a slot is a time of the day. One that a clock change skips fires right
+after the gap, one that comes twice fires the first time. Where one of them is a wildcard (`*`, `*/5`), every moment fires whose
+wall-clock time fits, so that such a schedule goes on through the hour that is repeated. cronsim reads the fields and searches,
+on wall-clock times without a zone; the zone's rules are kept here.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from difflib import get_close_matches
 from typing import Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from taskrun.model.clock import local_zone
 from taskrun.model.errors import DefinitionError
 
 CatchUp = Literal["skip", "one", "all"]
@@ -38,6 +41,8 @@ FIELDS = {  # in order, by cronsim's names for them
 }
 MOST = 10_000  # slots that one answer holds
 _SOME_DAY = datetime(2024, 1, 1)
+_SECOND = timedelta(seconds=1)
+_DAY = 86_400  # seconds: no zone changes its offset twice within one
 
 
 class CronRule:
@@ -56,6 +61,7 @@ class CronRule:
         self.timezone = timezone
         self._zone = None if timezone is None else _zone(timezone)
         self._fields = _fields(expr)
+        self._answer: tuple[float, tzinfo | None, float] | None = None  # the last one, for a moment in a zone
         try:
             next(CronSim(self._fields, _SOME_DAY))
         except (CronSimError, ValueError) as error:
@@ -63,16 +69,18 @@ class CronRule:
         except StopIteration:
             raise DefinitionError(f'cron "{expr}" never fires: no such day comes within 50 years') from None
 
+        minute, hour = self._fields.split()[-5:-3]
+        self._search = self._elapsed if minute.startswith("*") or hour.startswith("*") else self._time_of_day
+
     def next_after(self, epoch: float) -> float:
         """Returns the first slot after a moment; infinity where the calendar ends."""
-        try:
-            wall = self._wall(math.floor(epoch)).replace(tzinfo=None, fold=0)
-            for slot in CronSim(self._fields, wall):
-                if (at := self._epoch(slot)) > epoch:
-                    return at
-        except (OverflowError, ValueError, OSError):
-            pass
-        return math.inf
+        zone = self._zone or local_zone()
+        if self._answer is None or self._answer[:2] != (epoch, zone):
+            try:
+                self._answer = epoch, zone, self._search(epoch, zone)
+            except (OverflowError, ValueError, OSError, StopIteration):
+                self._answer = epoch, zone, math.inf
+        return self._answer[2]
 
     def slots(self, after: float, until: float, catch_up: CatchUp, most: int = MOST) -> list[float]:
         """Returns those of the slots missed in `after < slot <= until` that are to be made up for.
@@ -96,20 +104,60 @@ class CronRule:
         seconds = range(math.floor(after), math.floor(until) + 1)
         return [float(seconds[bisect_left(seconds, True, key=lambda second: self.next_after(second) > until)])]
 
-    def _wall(self, epoch: float) -> datetime:
-        return datetime.fromtimestamp(epoch, UTC).astimezone(self._zone)
+    def _time_of_day(self, epoch: float, zone: tzinfo | None) -> float:
+        """Searches the times of days, which a zone has once, twice or never."""
+        for slot in CronSim(self._fields, _naive(_wall(math.floor(epoch), zone))):
+            if (at := _first(slot, zone)) > epoch:
+                return at
+        return math.inf
 
-    def _epoch(self, slot: datetime) -> float:
-        early, late = (_stamp(slot.replace(fold=fold), self._zone) for fold in (1, 0))
-        if early >= late:  # it exists; where it does twice, fold 0 is the first
-            return late
-        before = self._wall(early).utcoffset()
-        seconds = range(int(early), int(late) + 1)
-        return float(seconds[bisect_left(seconds, True, key=lambda second: self._wall(second).utcoffset() != before)])
+    def _elapsed(self, epoch: float, zone: tzinfo | None) -> float:
+        """Searches the seconds as they pass, from one change of the zone's offset to the next."""
+        at = math.floor(epoch)
+        wall = _wall(at, zone)
+        start = _naive(wall)
+        while True:
+            slot = next(CronSim(self._fields, start))
+            found = at + round((slot - _naive(wall)).total_seconds())
+            if (change := _change(at, found, zone)) is None:
+                return float(found)
+            at, wall = change, _wall(change, zone)
+            start = _naive(wall) - _SECOND
 
 
-def _stamp(slot: datetime, zone: tzinfo | None) -> float:
-    return slot.replace(tzinfo=zone).timestamp()
+# ---- wall clocks
+
+
+def _wall(epoch: float, zone: tzinfo | None) -> datetime:
+    return datetime.fromtimestamp(epoch, UTC).astimezone(zone)
+
+
+def _naive(wall: datetime) -> datetime:
+    return wall.replace(tzinfo=None, fold=0)
+
+
+def _first(slot: datetime, zone: tzinfo | None) -> float:
+    """Returns the first moment at which it is that time; where it never is, the end of the gap that holds it."""
+    early, late = (slot.replace(tzinfo=zone, fold=fold).timestamp() for fold in (1, 0))
+    if early >= late:  # it exists; where it does twice, fold 0 is the first
+        return late
+    change = _change(int(early), int(late), zone)
+    return late if change is None else float(change)
+
+
+def _change(start: int, end: int, zone: tzinfo | None) -> int | None:
+    """Returns the first second after `start`, up to `end`, that has another offset than the one before."""
+    days = ((day, min(day + _DAY, end)) for day in range(start, end, _DAY))
+    within = next((day for day in days if _offset(day[0], zone) != _offset(day[1], zone)), None)
+    if within is None:
+        return None
+    before = _offset(within[0], zone)
+    seconds = range(within[0], within[1] + 1)
+    return seconds[bisect_left(seconds, True, key=lambda second: _offset(second, zone) != before)]
+
+
+def _offset(epoch: float, zone: tzinfo | None) -> timedelta | None:
+    return _wall(epoch, zone).utcoffset()
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -6,12 +6,15 @@ import math
 import time
 from datetime import datetime
 from itertools import pairwise
-from zoneinfo import ZoneInfo
+from pathlib import Path
+from zoneinfo import TZPATH, ZoneInfo
 
 import pytest
-from hypothesis import given
+from cronsim import CronSim
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from taskrun.model.clock import local_zone
 from taskrun.model.errors import DefinitionError
 from taskrun.rules.cron import CatchUp, CronRule
 
@@ -74,6 +77,79 @@ def test_from_the_second_pass_of_an_overlap_the_next_slot_is_after_it() -> None:
     assert slots("30 2 * * *", epoch("2026-10-25T02:10", fold=1), 1) == ["2026-10-26T02:30:00+01:00"]
 
 
+def test_a_wildcard_goes_on_through_the_hour_that_is_repeated() -> None:
+    found = slots("*/20 * * * *", epoch("2026-10-25T02:20"), 6)
+    assert [one[11:16] + one[19:22] for one in found] == [
+        "02:40+02",
+        "02:00+01",
+        "02:20+01",
+        "02:40+01",
+        "03:00+01",
+        "03:20+01",
+    ]
+
+
+@pytest.mark.parametrize("expr", ["0 * * * *", "@hourly", "0 */1 * * *", "0 0 * * * *"])
+def test_every_hour_is_every_hour_that_passes(expr: str) -> None:
+    rule, at = CronRule(expr, BERLIN), epoch("2026-10-24T20:00")
+    found = [at := rule.next_after(at) for _ in range(12)]
+    assert [later - earlier for earlier, later in pairwise(found)] == [3600.0] * 11
+
+
+@pytest.mark.parametrize(
+    ("expr", "hours"), [("0 */2 * * *", ["00+01", "04+02"]), ("0 0-23 * * *", ["00+01", "01+01", "03+02"])]
+)
+def test_what_a_wildcard_has_in_a_gap_does_not_happen(expr: str, hours: list[str]) -> None:
+    found = slots(expr, epoch("2026-03-28T23:30"), len(hours))
+    assert [one[11:13] + one[19:22] for one in found] == hours
+
+
+def test_a_change_that_lies_between_two_slots_far_apart_is_seen() -> None:
+    assert slots("*/20 2 25 10 *", epoch("2026-10-25T02:50"), 4) == [
+        f"{day}-10-25T02:{minute}:00+0{offset}:00"
+        for day, minute, offset in [(2026, "00", 1), (2026, "20", 1), (2026, "40", 1), (2027, "00", 2)]
+    ]
+
+
+FIELD = st.sampled_from(["*", "*/7", "*/20", "0", "2", "17", "1-3", "0,3"])
+
+
+@given(
+    minute=FIELD,
+    hour=FIELD,
+    zone=st.sampled_from([BERLIN, "UTC", "America/New_York", "Africa/Casablanca", "America/St_Johns", "Pacific/Apia"]),
+    start=st.one_of(
+        st.integers(0, 2_000_000_000),
+        st.sampled_from(["2026-03-28T20:00", "2026-10-24T20:00", "2026-11-01T00:30"]).map(
+            lambda text: int(epoch(text))
+        ),
+    ),
+)
+def test_slots_are_those_of_debians_cron(minute: str, hour: str, zone: str, start: int) -> None:
+    begun = datetime.fromtimestamp(start, ZoneInfo(zone))
+    rule, theirs, at = CronRule(f"{minute} {hour} * * *", zone), CronSim(f"{minute} {hour} * * *", begun), float(start)
+    assume(begun.fold == 0 and begun.second == 0)  # there cronsim returns to the first pass
+    for _ in range(6):
+        at = rule.next_after(at)
+        assert at == next(theirs).timestamp()
+
+
+def test_the_next_slot_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+
+    class Counting(CronSim):
+        def __init__(self, expr: str, dt: datetime) -> None:
+            searched.append(expr)
+            super().__init__(expr, dt)
+
+    monkeypatch.setattr("taskrun.rules.cron.CronSim", Counting)
+    rule = CronRule("*/5 * * * *", BERLIN)
+    searched.clear()
+    for moment in (100.0, 100.0, 100.0, 100.0, 400.0):
+        rule.next_after(moment)
+    assert len(searched) == 2
+
+
 def test_a_day_that_a_zone_skipped_fires_at_its_end() -> None:
     found = slots("0 12 * * *", epoch("2011-12-29T13:00", zone="Pacific/Apia"), 2, "Pacific/Apia")
     assert found == ["2011-12-31T00:00:00+14:00", "2011-12-31T12:00:00+14:00"]
@@ -89,6 +165,20 @@ def test_without_a_zone_the_machines_own_counts(monkeypatch: pytest.MonkeyPatch)
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_when_the_machine_moves_to_another_zone_its_slots_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TZ", raising=False)
+    monkeypatch.setattr("taskrun.model.clock.LOCALTIME", file := tmp_path / "localtime")
+    rule = CronRule("0 9 * * *")
+    for zone in (BERLIN, "America/New_York", BERLIN):
+        file.unlink(missing_ok=True)
+        file.symlink_to(next(found for at in TZPATH if (found := Path(at, zone)).exists()))
+        assert rule.next_after(epoch("2026-06-01T00:00")) == epoch("2026-06-01T09:00", zone=zone)
+    file.unlink()
+    assert CronRule("0 9 * * *").next_after(0.0) > 0.0  # as the C library sees it
+    file.write_bytes(b"no zone")
+    assert local_zone() is None
 
 
 @given(

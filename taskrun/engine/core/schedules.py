@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from taskrun.rules.policies import Prepared
 
 logger = logging.getLogger("taskrun.engine.core.schedules")
 CODE, FILE = "code", "file"  # origins: `@job(cron=…)`, `[[schedule]]`
-PUNCTUAL = 10.0  # seconds: a slot that is no older is not missed, only late
+PUNCTUAL = 60.0  # seconds: a slot that is not as old is not missed, only late
 AGAIN = 1.0  # seconds until a slot is tried again that could not be used
 BURST = 100  # missed slots that one transaction makes up for
 
@@ -51,14 +52,16 @@ class Active:
 
     entry: Entry
     rule: CronRule
-    seen: float = math.inf
+    kept: Kept | None = None  # until the journal has it
     busy: bool = False  # its slot is being fired
     pause: float = 0.0  # not to be tried again before this moment
 
-    @property
-    def next(self) -> float:
-        """When it is to be fired next."""
-        return math.inf if self.busy or self.seen == math.inf else max(self.rule.next_after(self.seen), self.pause)
+    def next(self, now: float) -> float:
+        """Returns when it is to be fired next; at once, if the clock was ahead when it was fired last."""
+        if self.busy or self.kept is None:
+            return math.inf
+        slot = now if self.kept.seen > now else self.kept.upcoming(self.rule, self.kept.seen)
+        return max(slot, min(self.pause, now + AGAIN))
 
 
 class Schedules:
@@ -112,7 +115,8 @@ class Schedules:
 
     def next(self) -> float | None:
         """Returns the moment of the next slot."""
-        moment = min((active.next for active in self._active.values() if self._has_job(active)), default=math.inf)
+        now = self._clock.now()
+        moment = min((active.next(now) for active in self._active.values() if self._has_job(active)), default=math.inf)
         return None if moment == math.inf else moment
 
     def _has_job(self, active: Active) -> bool:
@@ -123,7 +127,7 @@ class Schedules:
         """Starts what is due."""
         now = self._clock.now()
         for key, active in self._active.items():
-            if active.next <= now and self._dispatch.open and self._has_job(active):
+            if active.next(now) <= now and self._dispatch.open and self._has_job(active):
                 active.busy = True
                 task = asyncio.get_running_loop().create_task(self._fire(key, active))
                 self._tasks.add(task)
@@ -142,8 +146,8 @@ class Schedules:
             del self._active[key]
         kept = await self._ledgers.do(lambda book: _keep(book, origin, wanted, jobs))
         for key, active in wanted.items():
-            self._active.setdefault(key, active).seen = kept[key].seen
-            self._wake(self._active[key].next)
+            self._active.setdefault(key, active).kept = kept[key]
+            self._wake(self._active[key].next(self._clock.now()))
 
     def _rule(self, entry: Entry) -> CronRule:
         try:
@@ -156,13 +160,13 @@ class Schedules:
         try:
             while more:
                 prepared = await self._prepared(entry)
-                active.seen, more = await self._ledgers.do(lambda book, p=prepared: _start(book, key, active, p))  # type: ignore[misc]
+                active.kept, more = await self._ledgers.do(lambda book, p=prepared: _start(book, key, active, p))  # type: ignore[misc]
         except Exception:  # such as the death of a worker: the slot is still to be used
             logger.exception("the schedule %s could not start %s yet", entry.cron, entry.job)
             active.pause = self._clock.now() + AGAIN
         finally:
             active.busy = False
-        self._wake(active.next)
+        self._wake(active.next(self._clock.now()))
 
     async def _prepared(self, entry: Entry) -> Prepared | None:
         """Asks the job's executor; what that refuses is logged, and the slot is used up."""
@@ -177,33 +181,36 @@ class Schedules:
             return None
 
 
-def due(active: Active, seen: float, now: float) -> tuple[list[float], float, bool]:
-    """Returns the slots that are to start a run, the moment up to which slots are used up then, and whether there are more."""
-    slots = active.rule.slots(seen, now, "all", BURST + 1)
-    if active.entry.catch_up == "all" and len(slots) > BURST:
-        return slots[:BURST], slots[BURST - 1], True
-    newest = active.rule.slots(seen, now, "one")
-    if active.entry.catch_up == "all":
-        return slots, now, False
-    late = bool(newest) and now - newest[0] > PUNCTUAL
-    return ([] if late and active.entry.catch_up == "skip" else newest), now, False
+def due(kept: Kept, rule: CronRule, catch_up: CatchUp, now: float) -> tuple[list[float], bool]:
+    """Returns the slots that are to start a run now, and whether there are more."""
+    if catch_up == "all":
+        slots = list(islice(_between(kept, rule, kept.seen, now), BURST + 1))
+        return slots[:BURST], len(slots) > BURST
+    slots = list(_between(kept, rule, max(kept.seen, now - PUNCTUAL), now))
+    if not slots and catch_up == "one":
+        slots = [slot for slot in rule.slots(kept.seen, now, "one") if kept.upcoming(rule, slot - 1) == slot]
+    return slots, False
 
 
-def _start(book: Book, key: str, active: Active, prepared: Prepared | None) -> tuple[float, bool]:
+def _between(kept: Kept, rule: CronRule, after: float, until: float) -> Iterator[float]:
+    """Iterates over the slots of a time that were not used."""
+    while (after := kept.upcoming(rule, after)) <= until:
+        yield after
+
+
+def _start(book: Book, key: str, active: Active, prepared: Prepared | None) -> tuple[Kept | None, bool]:
     text = book.tx.get(key)
     if text is None:  # dropped meanwhile
-        return book.now, False
-    kept = msgspec.json.decode(text, type=Kept)
-    if kept.seen >= book.now:
-        return kept.seen, False
-    slots, seen, more = due(active, kept.seen, book.now)
-    kept = msgspec.structs.replace(kept, seen=seen)
+        return None, False
+    kept = msgspec.json.decode(text, type=Kept).by_clock(book.now)
+    slots, more = due(kept, active.rule, active.entry.catch_up, book.now)
+    kept = msgspec.structs.replace(kept.with_used(active.rule, slots), seen=slots[-1] if more else book.now)
     for slot in slots if prepared is not None else ():
         trigger = Trigger(prepared=prepared, id=new_id(), source=f"schedule {active.entry.cron}", slot=slot)  # type: ignore[arg-type]
         run, _ = admit(book, trigger)
         kept = msgspec.structs.replace(kept, last=slot, run=run.id)
     book.tx.put(key, msgspec.json.encode(kept).decode())
-    return seen, more
+    return kept, more
 
 
 def _keep(book: Book, origin: str, wanted: dict[str, Active], jobs: frozenset[str] | None) -> dict[str, Kept]:
@@ -215,7 +222,8 @@ def _keep(book: Book, origin: str, wanted: dict[str, Active], jobs: frozenset[st
     for key, active in wanted.items():
         if key not in known:
             entry, zone = active.entry, active.rule.timezone
-            known[key] = Kept(job=entry.job, cron=entry.cron, timezone=zone, seen=book.now)
+            begun = (book.now, book.now)
+            known[key] = Kept(job=entry.job, cron=entry.cron, timezone=zone, seen=book.now, used=(begun,))
             book.tx.put(key, msgspec.json.encode(known[key]).decode())
     return known
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -56,8 +57,13 @@ class Timers:
                 self.at(upcoming)
 
     async def _wait(self) -> None:
-        """Waits for the next due moment, looking at the wall clock anew whenever it wakes."""
-        while self._next is None or self._next > self._clock.now():
+        """Waits for the next due moment, looking at the wall clock anew whenever it wakes.
+
+        One that was set back ends the wait: what is due next by a clock that was ahead may be a year away.
+        """
+        latest = -math.inf
+        while latest <= (now := self._clock.now()) and (self._next is None or self._next > now):
+            latest = now
             self._changed.clear()
             waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait())]
             if self._next is not None:
