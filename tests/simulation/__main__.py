@@ -1,0 +1,39 @@
+"""Plays seeds from the command line: `python -m tests.simulation --seeds 100000 --jobs 2`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tests.simulation.runner import play, story
+from tests.simulation.world import Outcome
+
+
+def main() -> int:
+    """Plays the seeds that the options name; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2_000, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="just this one, with its story")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--hole", help="a known fault that is put back in")
+    parser.add_argument("--stories", type=int, default=0, help="how many stories to print as failures are found")
+    options = parser.parse_args()
+    left = [1 if options.seed is not None else options.stories]
+
+    def told(outcome: Outcome) -> None:
+        print(f"seed {outcome.seed}: {outcome.wrong}"[:200], flush=True)
+        if left[0]:
+            left[0] -= 1
+            print(story(outcome), flush=True)
+
+    first = options.first_seed
+    seeds = [options.seed] if options.seed is not None else list(range(first, first + options.seeds))
+    report = play(seeds, options.jobs, options.hole, told)
+    print("\n".join(report.lines()))
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

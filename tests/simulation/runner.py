@@ -1,0 +1,120 @@
+"""Plays many seeds, in processes of their own, and gathers what was wrong."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+from tests.simulation import engine, holes
+from tests.simulation.script import simulate
+from tests.simulation.world import Outcome
+
+CHUNK = 25  # seeds that a process plays before it reports
+
+
+@dataclass
+class Report:
+    """How many seeds went, and what was wrong."""
+
+    seeds: int = 0
+    seconds: float = 0.0
+    runs: int = 0
+    bodies: int = 0
+    failed: list[Outcome] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    traces: dict[int, int] = field(default_factory=dict)  # the checksum of what happened in each seed
+
+    def add(self, outcome: Outcome) -> None:
+        """Takes an outcome."""
+        self.seeds += 1
+        self.runs += outcome.runs
+        self.bodies += outcome.bodies
+        self.seen.update(outcome.seen)
+        self.traces[outcome.seed] = outcome.trace
+        if outcome.wrong is not None:
+            self.failed.append(outcome)
+
+    def lines(self) -> list[str]:
+        """Returns a line for each kind of failure, the most frequent first, and one for the whole."""
+        kinds: dict[str, list[int]] = {}
+        for outcome in self.failed:
+            kinds.setdefault(signature(outcome.wrong or ""), []).append(outcome.seed)
+        found = sorted(kinds.items(), key=lambda item: -len(item[1]))
+        lines = [f"{len(seeds)} times, such as seed {min(seeds)}: {kind}" for kind, seeds in found]
+        rate = self.seeds / self.seconds if self.seconds else 0.0
+        seen = ", ".join(f"{what} {count}" for what, count in sorted(self.seen.items()))
+        return [
+            *lines,
+            f"{self.seeds} seeds, {len(self.failed)} wrong, {self.runs} runs, {self.bodies} bodies,"
+            f" {self.seconds:.0f} s, {rate:.0f} seeds/s",
+            f"seen: {seen}",
+        ]
+
+
+def signature(wrong: str) -> str:
+    """Returns what is wrong without ids and numbers, so that failures of one kind are alike."""
+    return re.sub(r"\d+(\.\d+)?", "N", re.sub(r"\b[2-9a-hjkmnp-z]{12}\b", "RUN", wrong))
+
+
+def story(outcome: Outcome) -> str:
+    """Returns a failure as it is shown: what happened, what is wrong, and how to see it again."""
+    again = f"pytest tests/simulation --seed {outcome.seed}"
+    return "\n".join([f"seed {outcome.seed}: {outcome.wrong}", *outcome.story, f"again: {again}"])
+
+
+def play(
+    seeds: list[int], jobs: int, hole: str | None = None, told: Callable[[Outcome], None] = lambda outcome: None
+) -> Report:
+    """Plays seeds in `jobs` processes.
+
+    Parameters:
+        hole: a known fault that is put back in.
+        told: called for each failure as it is found.
+    """
+    report, began = Report(), time.monotonic()
+    chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
+    with (
+        _same_hashes(),
+        ProcessPoolExecutor(min(jobs, len(chunks)), get_context("spawn"), _prepare, (hole,)) as pool,
+    ):
+        for outcomes in pool.map(_play_chunk, chunks):
+            for outcome in outcomes:
+                report.add(outcome)
+                if outcome.wrong is not None:
+                    told(outcome)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _prepare(hole: str | None) -> None:
+    engine.install()
+    if hole is not None:
+        holes.HOLES[hole]()
+
+
+def _play_chunk(seeds: list[int]) -> list[Outcome]:
+    outcomes = [simulate(seed) for seed in seeds]
+    gc.collect()
+    return outcomes
+
+
+@contextmanager
+def _same_hashes() -> Iterator[None]:
+    """New processes hash texts alike, so that no order of a set differs between two runs of a seed."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONHASHSEED"]
+        else:
+            os.environ["PYTHONHASHSEED"] = before
