@@ -16,7 +16,7 @@ import msgspec
 
 from taskrun.daemon.connection import Answering
 from taskrun.daemon.lock import Holder
-from taskrun.daemon.pipe import WorkerGone
+from taskrun.daemon.worker_rpc import WorkerGone
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.queries import views

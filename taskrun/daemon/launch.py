@@ -21,12 +21,13 @@ import msgspec
 
 from taskrun.daemon.frames import refusal
 from taskrun.daemon.home import Home, home_of
-from taskrun.daemon.lock import Holder, Lock, holder, opened_by
+from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import open_log
 from taskrun.daemon.place import check_peer, connect
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
 from taskrun.model.records import ErrorRecord
+from taskrun.processes.open_files import opened_by
 
 PATIENCE = 10.0
 PAUSE = 0.02

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -103,24 +102,3 @@ def _locked(fd: int, how: int) -> bool:
 
 def _is_at(fd: int, path: Path) -> bool:
     return identity(fd) == identity(path)
-
-
-def opened_by(path: Path, pid: int) -> bool | None:
-    """Whether a process has the file at `path` open, as the holder of a lock has; None where there is no telling."""
-    if sys.platform != "linux":
-        return None
-    try:
-        numbers = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return None
-    ours = identity(path)
-    return any(_followed(f"/proc/{pid}/fd/{number}") == ours for number in numbers)
-
-
-def _followed(link: str) -> tuple[int, int] | None:
-    with contextlib.suppress(OSError):
-        found = os.stat(link)  # noqa: PTH116
-        return found.st_dev, found.st_ino
-    return None

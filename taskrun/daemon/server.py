@@ -23,7 +23,6 @@ import msgspec
 
 from taskrun.daemon.connection import Connection
 from taskrun.daemon.counter import Counter
-from taskrun.daemon.crew import Crew
 from taskrun.daemon.desk import OPS, Desk, House, Op
 from taskrun.daemon.home import Home, home_of
 from taskrun.daemon.launch import READY
@@ -34,7 +33,8 @@ from taskrun.daemon.own_state import OwnState
 from taskrun.daemon.protocol import VERSION
 from taskrun.daemon.schedule_file import following
 from taskrun.daemon.streams import STREAMS
-from taskrun.daemon.worker_process import leash_free
+from taskrun.daemon.worker_handle import lock_freed
+from taskrun.daemon.worker_pool import WorkerPool
 from taskrun.engine.core.core import Core
 from taskrun.model.codec import encode_error
 from taskrun.model.config import Config, load
@@ -43,7 +43,6 @@ from taskrun.stores.sqlite import SqliteStorage
 
 MOST_CLIENTS = 256
 FILES = 8192  # descriptors that a daemon may want
-LEFT_WITHIN = 8.0  # seconds for what a dead daemon left to end
 LINGER = 2.0  # seconds beyond their grace for workers to drain
 LOOK = 1.0  # seconds between looks whether the files are still there
 
@@ -100,9 +99,9 @@ class Daemon:
         async with AsyncExitStack() as stack:
             await self._wait_for_what_is_left()
             core = await stack.enter_async_context(self._running_core())
-            crew = await stack.enter_async_context(self._running_crew(core))
+            pool = await stack.enter_async_context(self._running_pool(core))
             await stack.enter_async_context(following(core.schedules, self._config.path, self._read_config))
-            desk = self._desk(stack, core, crew)
+            desk = self._desk(stack, core, pool)
             self._open_counter(stack, desk)
             listener = await stack.enter_async_context(self._listening(desk))
             logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
@@ -133,17 +132,17 @@ class Daemon:
             await core.close(self._grace)
 
     @asynccontextmanager
-    async def _running_crew(self, core: Core) -> AsyncIterator[Crew]:
-        crew = Crew(core, self._read_config, self._home, self._log.put)
-        await crew.start()
+    async def _running_pool(self, core: Core) -> AsyncIterator[WorkerPool]:
+        pool = WorkerPool(core, self._read_config, self._home, self._log.put)
+        await pool.start()
         try:
-            yield crew
+            yield pool
         finally:
-            crew.hire_no_more()
-            force = asyncio.get_running_loop().call_later(0.0 if self._lost else self._grace + LINGER, crew.kill)
+            pool.stop_replacing()
+            force = asyncio.get_running_loop().call_later(0.0 if self._lost else self._grace + LINGER, pool.kill)
             await core.close(self._grace)  # drains the workers
             force.cancel()
-            await crew.close()
+            await pool.close()
 
     def _open_counter(self, stack: AsyncExitStack, desk: Desk) -> None:
         if self._counter is not None:
@@ -153,8 +152,8 @@ class Daemon:
     def _read_config(self) -> Config:
         return load(self._config.path, os.environ)
 
-    def _desk(self, stack: AsyncExitStack, core: Core, crew: Crew) -> Desk:
-        house = House(core, crew, self._config.journal, lambda: self._holder, self._stop.set)
+    def _desk(self, stack: AsyncExitStack, core: Core, pool: WorkerPool) -> Desk:
+        house = House(core, pool, self._config.journal, lambda: self._holder, self._stop.set)
         if self._watcher is None:
             return Desk(house, {**OPS, **STREAMS})
         watching = asyncio.get_running_loop().create_task(self._watcher.watch(house, self._read_config))
@@ -212,15 +211,10 @@ class Daemon:
 
     async def _wait_for_what_is_left(self) -> None:
         """Waits for workers of a dead daemon and what they started: nothing of them may go on beside us."""
-        for leash in self._home.leashes():
-            try:
-                async with asyncio.timeout(LEFT_WITHIN):
-                    await leash_free(leash)
-            except TimeoutError:
-                raise DaemonError(
-                    f"processes of an earlier daemon still run; they hold {leash}: end them first"
-                ) from None
-            leash.unlink(missing_ok=True)
+        for lock in self._home.leashes():
+            if not await lock_freed(lock):
+                raise DaemonError(f"processes of an earlier daemon still run; they hold {lock}: end them first")
+            lock.unlink(missing_ok=True)
 
 
 # ---- the process

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, TypeVar
 
 from taskrun.declarations.pipe import Pipe, Source
+from taskrun.declarations.user_code import RAISED
 from taskrun.model.durations import Frequency, human, seconds
 from taskrun.model.errors import DefinitionError
 from taskrun.rules.policies import (
@@ -260,7 +261,7 @@ def evaluate(job: str, options: JobOptions, value: Any) -> Terms:
 def _called(job: str, name: str, function: Of[Any], value: Any) -> Any:
     try:
         return function(value)
-    except Exception as error:
+    except RAISED as error:
         raise DefinitionError(
             f"job {job}, option {name}: its function raised {type(error).__name__}: {error}"
         ) from error

@@ -15,6 +15,7 @@ from typing import TypeVar
 from taskrun.declarations.job import Job
 from taskrun.declarations.loading import Files, Problem
 from taskrun.declarations.pipe import Pipe, Source
+from taskrun.declarations.user_code import RAISED
 from taskrun.model.errors import DefinitionError
 from taskrun.rules.policies import Cron, Prepared
 
@@ -109,7 +110,7 @@ def discover(entries: Iterable[str], root: Path) -> Discovery:
     for thing in _declared(modules):
         try:
             registry.add_job(thing) if isinstance(thing, Job) else registry.add_pipe(thing)
-        except Exception as error:  # a validator's own code may raise anything
+        except RAISED as error:  # a validator's own code
             problems.append(Problem(thing.file, thing.line, str(error) or type(error).__name__))
     return Discovery(registry, problems, files.loaded())
 
@@ -124,7 +125,7 @@ def _prepared(job: Job, source: Source, data: str) -> Prepared | None:
     try:
         value = source.input_for(data)
         return None if value is None else job.prepare(value)
-    except Exception:  # code of users
+    except RAISED:
         log.exception("%s does not start %s: its trigger failed", source.topic, job.name)
         return None
 

@@ -89,6 +89,9 @@ class Core:
         self.schedules = Schedules(self.ledgers, self.dispatch, self.clock, timezone, self._timers.at)
         self.jobs = Jobs(self.ledgers, self.dispatch)
         self._blame = blame
+        self.on_stuck: Callable[[m.Peer, str], None] | None = (
+            None  # told of an executor that does not end a cancelled run
+        )
         self._duties: list[asyncio.Task[None]] = []
         self._closed = True  # not started yet, or closed
         self._anew: asyncio.Task[None] | None = None  # going on under a new id

@@ -1,4 +1,4 @@
-"""A worker: the process that owns user code. `python -m taskrun.daemon.worker --fd N`, started by the daemon's crew.
+"""A worker: the process that owns user code. `python -m taskrun.daemon.worker_main --fd N`, started by the worker pool.
 
 The pipe is read by a thread of its own, so that the end of the daemon is seen and `ANYTIME` is answered while a handler blocks
 the event loop; everything else is handed to the loop in order. When the pipe ends, so does the process: nothing is unwound
@@ -12,23 +12,25 @@ import asyncio
 import ctypes
 import faulthandler
 import os
+import select
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import msgspec
 
 from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
 from taskrun.daemon.outlet import Outlet
-from taskrun.daemon.pipe import DECODE, ENCODE, Ask, Envelope, PipePeer, Tell, answer
+from taskrun.daemon.questions import Questions
 from taskrun.daemon.watchdog import Watchdog
+from taskrun.daemon.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
 from taskrun.declarations.registry import discover
 from taskrun.engine import messages as m
 from taskrun.engine.executor.executor import Executor
@@ -36,6 +38,8 @@ from taskrun.processes.liveness_lock import Leash
 
 ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # what needs no event loop, though it may need patience
 CHUNK = 262_144
+LOOK = 0.25  # seconds between looks at questions that are being answered
+LINGER = 2.0  # seconds for the loop to end when the daemon has taken leave
 PR_SET_PDEATHSIG = 1
 
 
@@ -51,27 +55,27 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Control:
-    """The threads beside the loop: one reads, one answers what is asked at any time."""
+    """The threads beside the loop: one reads, others answer what is asked at any time."""
 
-    def __init__(self, connection: socket.socket, unframer: Unframer, early: list[bytes]) -> None:
+    def __init__(self, connection: socket.socket, unframer: Unframer, early: list[bytes], root: str) -> None:
         self.outlet = Outlet(connection)
         self.drained = False  # whether the daemon has taken leave, so that the end of the pipe is no accident
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connection = connection
+        self._ready = select.poll()
+        self._ready.register(connection, select.POLLIN)
         self._unframer = unframer
         self._early = early
         self._loop = asyncio.get_running_loop()
-        self._questions: SimpleQueue[Ask] = SimpleQueue()
-        self._ready = threading.Event()
+        self._questions = Questions(self._answer, self._send, root)
         self._half: Half
         self._peer: PipePeer
         threading.Thread(target=self._read, name="taskrun-pipe", daemon=True).start()
-        threading.Thread(target=self._answer, name="taskrun-questions", daemon=True).start()
 
     def begin(self, half: Half, peer: PipePeer) -> None:
         """Says who answers, once the jobs are loaded."""
         self._half, self._peer = half, peer
-        self._ready.set()
+        self._questions.open()
 
     def report(self, blocked: m.Blocked) -> None:
         """Tells the daemon past the loop."""
@@ -84,12 +88,17 @@ class Control:
                 self._sort(self._unframer.feed(data))
         except Exception:
             traceback.print_exc()
-        finally:
-            if not self.drained:
-                os._exit(1)
+            os._exit(1)
+        if not self.drained:
+            os.killpg(0, signal.SIGKILL)  # with all that code of users has forked
         self._loop.call_soon_threadsafe(self.ended.set_result, None)
+        time.sleep(LINGER)
+        os._exit(1)  # the loop hears nothing
 
     def _receive(self) -> bytes:
+        """Waits for data, and looks after the questions meanwhile."""
+        while self._questions.pending and not self._ready.poll(LOOK * 1000):
+            self._questions.look()
         try:
             return self._connection.recv(CHUNK)
         except OSError:
@@ -108,10 +117,9 @@ class Control:
     def _deliver(self, envelopes: list[Envelope]) -> None:
         self._peer.receive(envelopes)
 
-    def _answer(self) -> None:
-        self._ready.wait()
-        while True:
-            self._send(finish(answer(self._half, self._peer, self._questions.get())))
+    def _answer(self, ask: Ask) -> Answer | Refusal:
+        reply: Answer | Refusal = finish(answer(self._half, self._peer, ask))
+        return reply
 
     def _send(self, envelope: Envelope) -> None:
         self.outlet.write(frame(ENCODE(envelope), PIPE_CAP))
@@ -148,7 +156,7 @@ def finish(answering: Coroutine[Any, Any, Any]) -> Any:
 async def work(setup: Setup, connection: socket.socket, unframer: Unframer, early: list[bytes]) -> None:
     """Loads the jobs and executes what the daemon sends, to the end of the pipe."""
     leash = Leash(Path(setup.leash))
-    control = Control(connection, unframer, early)
+    control = Control(connection, unframer, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
     found = discover(setup.jobs, Path(setup.root))
     executor = Executor(
@@ -196,10 +204,11 @@ def settle(daemon: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs a worker to its end."""
-    parser = argparse.ArgumentParser(prog="taskrun.daemon.worker")
+    parser = argparse.ArgumentParser(prog="taskrun.daemon.worker_main")
     parser.add_argument("--fd", type=int, required=True)
     connection = socket.socket(fileno=parser.parse_args(argv).fd)
     connection.set_inheritable(False)
+    os.register_at_fork(after_in_child=connection.close)  # a copy of this process must not speak in its name
     setup, unframer, early = welcome(connection)
     settle(setup.daemon)
     asyncio.run(work(setup, connection, unframer, early))

@@ -1,13 +1,15 @@
 """The pipe between core and executor: `messages.Peer` over a stream socket, the same code at both ends.
 
 The daemon joins it to an asyncio transport (`PipeProtocol`), the worker feeds it from its control thread. What is sent in
-one turn of the loop goes out in one write. Frames are msgpack here, not JSON: the records are full of JSON text already.
+one turn of the loop goes out in one write. Frames are msgpack here, not JSON: the records are full of JSON text already. The
+daemon reads no further ahead than the journal can follow, so that a job that floods is held up and not the memory filled.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -15,9 +17,16 @@ import msgspec
 from taskrun.daemon.frames import PIPE_CAP, Unframer, frame, refusal
 from taskrun.engine import messages as m
 from taskrun.model.codec import encode_error
-from taskrun.model.errors import DaemonError
+from taskrun.model.errors import DaemonError, JournalError
 from taskrun.model.records import ErrorRecord, LogLine, Run, Step
 from taskrun.rules.policies import Prepared
+
+AHEAD = 2_000_000  # bytes after which the daemon looks whether the journal follows; it reads twice as many ahead
+ANSWERED_WITHIN = 8.0  # seconds: the worker itself gives up what hangs before that; a client waits 10 for its answer
+
+
+class WorkerSilent(DaemonError):
+    """A worker does not answer: it is stopped, or code that lets nothing else run holds it up."""
 
 
 class WorkerGone(DaemonError):
@@ -70,6 +79,7 @@ RESULTS: dict[type[m.Asked], Any] = {  # of what is answered with something
     m.ReadLog: list[LogLine],
     m.Order: m.Ordered,
 }
+LIMITED = (m.Prepare, m.PrepareEvent, m.Route)  # what must be answered in time
 DECODERS = {kind: msgspec.msgpack.Decoder(result) for kind, result in RESULTS.items()}
 
 
@@ -96,6 +106,7 @@ class PipePeer:
 
         Raises:
             WorkerGone: the other half is gone, or goes before it answers.
+            WorkerSilent: it does not answer in time what must be.
             Exception: what the other half raised.
         """
         if self.gone:
@@ -104,7 +115,15 @@ class PipePeer:
         self._send(Ask(ask_id, message))
         future: asyncio.Future[Any] = self._loop.create_future()
         self._asked[ask_id] = (type(message), future)
-        return await future
+        if not isinstance(message, LIMITED):
+            return await future
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN) as limit:
+                return await future
+        except TimeoutError:
+            if limit.expired():
+                raise WorkerSilent(f"the worker gave no answer within {ANSWERED_WITHIN:g} seconds") from None
+            raise
 
     def tell(self, message: m.Told) -> None:
         """Sends a message without an answer; one that cannot arrive any more is dropped."""
@@ -183,11 +202,18 @@ async def answer(answerer: m.Answerer, peer: m.Peer, ask: Ask) -> Answer | Refus
 
 
 class PipeProtocol(asyncio.Protocol):
-    """The daemon's end: an asyncio transport under a `PipePeer`."""
+    """The daemon's end: an asyncio transport under a `PipePeer`.
 
-    def __init__(self, answerer: m.Answerer) -> None:
+    Parameters:
+        caught_up: waits until what was received has been dealt with; until then not much more is read.
+    """
+
+    def __init__(self, answerer: m.Answerer, caught_up: Callable[[], Awaitable[None]] | None = None) -> None:
         self._answerer = answerer
+        self._caught_up = caught_up
         self._unframer = Unframer(PIPE_CAP)
+        self._received = 0  # bytes, since the last look
+        self._catching_up: asyncio.Task[None] | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.peer: PipePeer
 
@@ -204,6 +230,9 @@ class PipeProtocol(asyncio.Protocol):
         except (msgspec.DecodeError, DaemonError) as error:
             asyncio.get_running_loop().call_exception_handler({"message": "on a worker's pipe", "exception": error})
             self._transport.abort()
+        self._received += len(data)
+        if self._received > AHEAD and self._caught_up is not None:
+            self._hold_back(self._caught_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fails what waits for an answer."""
@@ -218,3 +247,21 @@ class PipeProtocol(asyncio.Protocol):
     def close(self) -> None:
         """Closes the pipe, by which the worker ends."""
         self._transport.close()
+
+    def abort(self) -> None:
+        """Closes the pipe without waiting for anybody at the other end."""
+        self._transport.abort()
+
+    def _hold_back(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        """Looks whether the rest follows; reads nothing more when it has not even done so for the bytes before."""
+        if self._catching_up is not None:
+            self._transport.pause_reading()
+            return
+        self._received = 0
+        self._catching_up = asyncio.get_running_loop().create_task(self._catch_up(caught_up))
+
+    async def _catch_up(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        with suppress(JournalError):
+            await caught_up()
+        self._catching_up = None
+        self._transport.resume_reading()

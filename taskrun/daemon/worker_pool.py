@@ -1,7 +1,7 @@
-"""The crew: as many workers as the configuration says, replaced when they die and when the code changes.
+"""The worker pool: as many workers as the configuration says, replaced when they die, when they hang, and when the code changes.
 
-Started by the daemon. A worker that dies is buried, its runs go on in the next one; one that dies at once again and again is
-waited with. `reload` brings up fresh workers first and lets the old ones go then.
+Made by the daemon. When a worker has died and nothing of it is left, its runs go on in the next one; one that dies at once again
+and again is waited with. `reload` brings up fresh workers first and lets the old ones go then.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from itertools import chain, repeat
 from typing import Any
 
 from taskrun.daemon.home import Home
-from taskrun.daemon.pipe import WorkerGone
-from taskrun.daemon.worker_process import WorkerProcess
+from taskrun.daemon.worker_handle import Surroundings, WorkerHandle
+from taskrun.daemon.worker_rpc import WorkerGone
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.executor_messages import Reception
-from taskrun.engine.messages import Describe, Description, Drain
+from taskrun.engine.messages import Describe, Description, Drain, Peer
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 NOBODY = Description(jobs=[], pipes=[], problems=[])
 
 
-class Crew:
+class WorkerPool:
     """The workers of one daemon.
 
     Parameters:
@@ -43,26 +43,25 @@ class Crew:
     def __init__(self, core: Core, config: Callable[[], Config], home: Home, log: Callable[[bytes], None]) -> None:
         self.description = NOBODY
         self._core = core
-        self._reception = Reception(core)
+        self._around = Surroundings(home, Reception(core), core.journal.flush, log)
         self._read_config = config
         self._config = config()
-        self._home = home
-        self._log = log
-        self._workers: set[WorkerProcess] = set()
-        self._tending: set[asyncio.Task[None]] = set()
-        self._able: set[WorkerProcess] = set()  # those that joined
+        self._workers: set[WorkerHandle] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._joined_workers: set[WorkerHandle] = set()  # those that joined
         self._joined = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._young_deaths = 0
         self._reloads = 0
-        self._spare: WorkerProcess | None = None
+        self._spare: WorkerHandle | None = None
         self._hand_over: float | None = None
         self._closing = False
 
     async def start(self) -> None:
         """Brings up the workers; they are ready later."""
+        self._core.on_stuck = self.give_up
         for _ in range(self._config.workers):
-            self._tend(await self._hire())
+            self._supervise(await self._start_worker())
 
     async def ready(self) -> None:
         """Waits until there is a worker.
@@ -72,15 +71,26 @@ class Crew:
         """
         try:
             async with asyncio.timeout(READY_WITHIN):
-                while not self._able:  # one that joined may be gone by the time that this is awake
+                while not self._joined_workers:  # one that joined may be gone by the time that this is awake
                     await self._joined.wait()
         except TimeoutError:
             why = self._problems_text() or "the job files are still being loaded"
             raise DaemonError(f"no worker is ready: {why}; see: taskrun daemon logs") from None
 
-    def hire_no_more(self) -> None:
+    def stop_replacing(self) -> None:
         """Replaces nobody from now on."""
         self._closing = True
+
+    def give_up(self, peer: Peer, run_id: str) -> None:
+        """Replaces a worker that cannot end a run that is to end: code of that run lets nothing else happen.
+
+        Its other runs go on in the next worker, and none of them is blamed.
+        """
+        for worker in self._workers:
+            if worker.peer is peer:
+                logger.error("worker %d does not end run %s within its grace: it is replaced", worker.pid, run_id)
+                worker.given_up.add(run_id)
+                worker.kill()
 
     def kill(self) -> None:
         """Kills workers that do not drain: code that blocks them hears nothing."""
@@ -89,20 +99,20 @@ class Crew:
 
     async def close(self) -> None:
         """Ends all workers; their runs have been drained."""
-        for task in self._tending:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tending, return_exceptions=True)
-        await asyncio.gather(self._dismiss_spare(), *(worker.bury() for worker in self._workers))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._end_spare(), *(worker.end() for worker in self._workers))
         self._workers.clear()
 
     # ---- a worker's life
 
-    async def _hire(self) -> WorkerProcess:
+    async def _start_worker(self) -> WorkerHandle:
         worker, self._spare = self._spare, None
         if worker is not None and worker.code is None:
             worker.begin(self._config)
         else:
-            worker = await WorkerProcess.start(self._config, self._home, self._reception, self._log)
+            worker = await WorkerHandle.start(self._config, self._around)
         self._workers.add(worker)
         return worker
 
@@ -113,34 +123,34 @@ class Crew:
             hand_over: seconds for what is in flight to end by itself when the code has changed, instead of the grace.
         """
         self._hand_over = hand_over
-        await self._dismiss_spare()
+        await self._end_spare()
         if not self._closing:
-            self._spare = await WorkerProcess.spare(self._config, self._home, self._reception, self._log)
+            self._spare = await WorkerHandle.spare(self._config, self._around)
 
-    async def _dismiss_spare(self) -> None:
+    async def _end_spare(self) -> None:
         spare, self._spare = self._spare, None
         if spare is not None:
-            await spare.bury()
+            await spare.end()
 
-    def _tend(self, worker: WorkerProcess) -> None:
-        self._keep(self._look_after(worker))
+    def _supervise(self, worker: WorkerHandle) -> None:
+        self._keep(self._follow(worker))
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
-        self._tending.add(task)
-        task.add_done_callback(self._no_longer_tended)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
         return task
 
-    def _no_longer_tended(self, task: asyncio.Task[None]) -> None:
-        self._tending.discard(task)
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a worker could not be looked after", exc_info=error)
+            logger.error("a worker could not be followed", exc_info=error)
 
-    async def _look_after(self, worker: WorkerProcess) -> None:
+    async def _follow(self, worker: WorkerHandle) -> None:
         """Lets a worker join, waits for its end, and brings up the next one, unless it was told to go."""
         born, reloads = asyncio.get_running_loop().time(), self._reloads
         try:
-            self._welcome(worker, await self._core.join(worker.peer))
+            self._add(worker, await self._core.join(worker.peer))
             await worker.ended()
         except WorkerGone:
             pass
@@ -148,7 +158,7 @@ class Crew:
             logger.exception("worker %d could not join", worker.pid)
         if worker.retired or self._closing:
             return
-        await self._mourn(worker, asyncio.get_running_loop().time() - born)
+        await self._let_runs_go(worker, asyncio.get_running_loop().time() - born)
         await self._replace(reloads)
 
     async def _replace(self, reloads: int) -> None:
@@ -157,35 +167,37 @@ class Crew:
             if self._closing or reloads != self._reloads:
                 return
             try:
-                worker = await self._hire()
+                worker = await self._start_worker()
             except Exception:  # no process or no file to be had, say: there may be one later
                 logger.exception("no worker could be started")
                 await asyncio.sleep(pause)
                 continue
             if reloads != self._reloads:
-                await self._dismiss([worker])
+                await self._end_unused([worker])
             else:
-                self._tend(worker)
+                self._supervise(worker)
             return
 
-    def _welcome(self, worker: WorkerProcess, description: Description) -> None:
+    def _add(self, worker: WorkerHandle, description: Description) -> None:
         self.description = description
-        self._able.add(worker)
+        self._joined_workers.add(worker)
         self._joined.set()
         for problem in description.problems:
             logger.warning("a job file is broken: %s", problem)
 
-    def _retire(self, worker: WorkerProcess) -> None:
+    def _retire(self, worker: WorkerHandle) -> None:
         """Gives a worker no more work."""
         self._core.retire(worker.peer)
-        self._able.discard(worker)
-        if not self._able:
+        self._joined_workers.discard(worker)
+        if not self._joined_workers:
             self._joined.clear()
 
-    async def _mourn(self, worker: WorkerProcess, age: float) -> None:
+    async def _let_runs_go(self, worker: WorkerHandle, age: float) -> None:
         """Lets the runs of a dead worker go, once nothing of it is left, and waits if it died young."""
         self._retire(worker)
-        await self._part(worker, crashed=worker.peer.gone)
+        await self._remove(worker, crashed=worker.peer.gone and not worker.given_up)
+        if worker.given_up:
+            return
         logger.error("worker %d died: %s", worker.pid, _cause(worker.code))
         self._young_deaths = self._young_deaths + 1 if age < SHORT_LIFE else 0
         if not self.description.jobs:
@@ -193,8 +205,8 @@ class Crew:
             self.description = Description(jobs=[], pipes=[], problems=[{"file": None, "line": None, "text": text}])
         await asyncio.sleep(PAUSES[min(self._young_deaths, len(PAUSES) - 1)])
 
-    async def _part(self, worker: WorkerProcess, crashed: bool) -> None:
-        await worker.bury()
+    async def _remove(self, worker: WorkerHandle, crashed: bool) -> None:
+        await worker.end()
         self._workers.discard(worker)
         await self._core.leave(worker.peer, crashed=crashed)
 
@@ -214,54 +226,54 @@ class Crew:
         async with self._reloading:
             kept, self._config = self._config, self._read_config()
             if (kept.env, kept.root) != (self._config.env, self._config.root):
-                await self._dismiss_spare()
+                await self._end_spare()
             before = self.description
-            fresh: list[WorkerProcess] = []
+            fresh: list[WorkerHandle] = []
             try:
                 for _ in range(self._config.workers):
-                    fresh.append(await self._hire())
+                    fresh.append(await self._start_worker())
                 after = await self._inspect(fresh)
             except BaseException:
                 self._config = kept
-                await self._dismiss(fresh)
+                await self._end_unused(fresh)
                 raise
             if _newly_broken(before, after):
                 self._config = kept
-                await self._dismiss(fresh)
+                await self._end_unused(fresh)
                 return {"reloaded": False, "problems": after.problems, "added": [], "removed": [], "changed": []}
             await self._change_to(fresh)
             return {"reloaded": True, "problems": after.problems, **_differences(before, after)}
 
-    async def _inspect(self, fresh: Sequence[WorkerProcess]) -> Description:
+    async def _inspect(self, fresh: Sequence[WorkerHandle]) -> Description:
         """Asks new workers what they have."""
         async with asyncio.timeout(READY_WITHIN):
             descriptions = await asyncio.gather(*(worker.peer.ask(Describe()) for worker in fresh))
         first: Description = descriptions[0]
         return first
 
-    async def _change_to(self, fresh: Sequence[WorkerProcess]) -> None:
+    async def _change_to(self, fresh: Sequence[WorkerHandle]) -> None:
         self._reloads += 1
         old = self._workers - set(fresh)
         for worker in fresh:
-            self._tend(worker)
+            self._supervise(worker)
         for worker in old:
             worker.retired = True
             self._retire(worker)
-        partings = [self._keep(self._let_go(worker)) for worker in old]
+        partings = [self._keep(self._drain(worker)) for worker in old]
         await self.ready()
         if self._hand_over is None:  # who watches the code does not wait: the next change may come at once
             await asyncio.gather(*partings)
 
-    async def _let_go(self, worker: WorkerProcess) -> None:
+    async def _drain(self, worker: WorkerHandle) -> None:
         grace = self._config.grace if self._hand_over is None else min(self._hand_over, self._config.grace)
         with suppress(WorkerGone, TimeoutError):
             async with asyncio.timeout(grace + LINGER):
                 await worker.peer.ask(Drain(grace))
-        await self._part(worker, crashed=False)
+        await self._remove(worker, crashed=False)
 
-    async def _dismiss(self, workers: Sequence[WorkerProcess]) -> None:
+    async def _end_unused(self, workers: Sequence[WorkerHandle]) -> None:
         """Ends workers that never joined."""
-        await asyncio.gather(*(worker.bury() for worker in workers))
+        await asyncio.gather(*(worker.end() for worker in workers))
         self._workers.difference_update(workers)
 
 

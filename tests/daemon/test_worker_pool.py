@@ -1,10 +1,11 @@
-"""The crew keeps its size, whatever goes wrong when one of it is replaced."""
+"""The worker pool keeps its size, whatever goes wrong when one of it is replaced."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,10 @@ from typing import Any, cast
 
 import pytest
 
-from taskrun.daemon import crew as module
-from taskrun.daemon.crew import Crew
-from taskrun.daemon.pipe import WorkerGone
-from taskrun.daemon.worker_process import WorkerProcess
+from taskrun.daemon import worker_pool as module
+from taskrun.daemon.worker_handle import WorkerHandle
+from taskrun.daemon.worker_pool import WorkerPool
+from taskrun.daemon.worker_rpc import WorkerGone
 from taskrun.engine.messages import Description
 
 FULL = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -26,6 +27,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.retired, self.code, self.pid = False, None, 1
+        self.given_up: set[str] = set()
         self.over = asyncio.Event()
         self.peer = SimpleNamespace(gone=False, ask=self._ask)
 
@@ -37,7 +39,10 @@ class Worker:
         self.peer.gone = True
         raise WorkerGone("gone")
 
-    async def bury(self) -> None:
+    def kill(self) -> None:
+        self.over.set()
+
+    async def end(self) -> None:
         self.over.set()
 
 
@@ -46,6 +51,9 @@ class Core:
 
     def __init__(self) -> None:
         self.refusals: list[Exception] = []
+        self.left: list[bool] = []
+        self.journal = SimpleNamespace(flush=None)
+        self.on_stuck: Any = None
 
     async def join(self, peer: Any) -> Description:
         if self.refusals:
@@ -54,18 +62,19 @@ class Core:
 
     def retire(self, peer: Any) -> None: ...
 
-    async def leave(self, peer: Any, *, crashed: bool) -> None: ...
+    async def leave(self, peer: Any, *, crashed: bool) -> None:
+        self.left.append(crashed)
 
 
 class House:
-    """A crew of two and what it has started."""
+    """A pool of two and what it has started."""
 
     def __init__(self) -> None:
         self.started: list[Worker] = []
         self.failures: list[Exception] = []
         self.core = Core()
         config = SimpleNamespace(workers=2, env={}, root=Path("/"), grace=0.0)
-        self.crew = Crew(cast(Any, self.core), lambda: cast(Any, config), cast(Any, None), lambda data: None)
+        self.pool = WorkerPool(cast(Any, self.core), lambda: cast(Any, config), cast(Any, None), lambda data: None)
 
     async def start(self, *args: Any) -> Any:
         if self.failures:
@@ -75,7 +84,7 @@ class House:
 
     async def comes_to(self, able: int, started: int) -> None:
         async with asyncio.timeout(10):
-            while (len(self.crew._able), len(self.started)) != (able, started):
+            while (len(self.pool._joined_workers), len(self.started)) != (able, started):
                 await asyncio.sleep(0)
 
 
@@ -84,51 +93,64 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.01))
     monkeypatch.setattr(module, "Reception", lambda core: core)
     made = House()
-    monkeypatch.setattr(WorkerProcess, "start", made.start)
+    monkeypatch.setattr(WorkerHandle, "start", made.start)
     yield made
 
 
 async def test_a_worker_that_cannot_be_started_is_started_later(house: House) -> None:
-    await house.crew.start()
+    await house.pool.start()
     await house.comes_to(2, 2)
     house.failures += [FULL, FULL, FULL]
     house.started[0].over.set()
     await house.comes_to(2, 3)
-    await house.crew.close()
+    await house.pool.close()
 
 
 async def test_a_worker_that_cannot_join_is_replaced(house: House) -> None:
     house.core.refusals.append(FULL)
-    await house.crew.start()
+    await house.pool.start()
     await house.comes_to(2, 3)
-    await house.crew.close()
+    await house.pool.close()
 
 
-async def test_a_reload_while_a_dead_worker_is_mourned_gives_no_worker_too_many(
+async def test_a_reload_while_a_dead_worker_is_waited_for_gives_no_worker_too_many(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.2))
-    await house.crew.start()
+    await house.pool.start()
     await house.comes_to(2, 2)
     house.started[0].over.set()
     await house.comes_to(1, 2)
-    assert (await house.crew.reload())["reloaded"]
-    await asyncio.gather(*[task for task in house.crew._tending if "_look_after" not in str(task.get_coro())])
+    assert (await house.pool.reload())["reloaded"]
+    await asyncio.gather(*[task for task in house.pool._tasks if "_follow" not in str(task.get_coro())])
     await asyncio.sleep(0.3)
-    assert len(house.crew._workers) == 2
-    await house.crew.close()
+    assert len(house.pool._workers) == 2
+    await house.pool.close()
+
+
+async def test_a_worker_that_cannot_end_a_run_is_replaced_and_nobody_blamed(house: House) -> None:
+    await house.pool.start()
+    await house.comes_to(2, 2)
+    house.core.on_stuck(house.started[0].peer, "run")
+    await house.comes_to(2, 3)
+    assert house.core.left == [False]
+    assert not house.started[1].over.is_set()
+    house.started[1].over.set()
+    await house.comes_to(2, 4)
+    assert house.core.left == [False, True]
+    await house.pool.close()
 
 
 async def test_a_worker_that_cannot_be_executed_leaves_no_descriptor_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*args: Any, **options: Any) -> Any:
+    def fail(*args: Any, **options: Any) -> Any:
         raise FULL
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
+    monkeypatch.setattr(subprocess, "Popen", fail)
     home = SimpleNamespace(leash=lambda name: tmp_path / name)
     config = SimpleNamespace(root=tmp_path, env={})
     before = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
-        await WorkerProcess.spare(cast(Any, config), cast(Any, home), cast(Any, None), lambda data: None)
+        await WorkerHandle.spare(cast(Any, config), cast(Any, SimpleNamespace(home=home)))
     assert len(list(Path("/dev/fd").iterdir())) == before
