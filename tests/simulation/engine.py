@@ -15,8 +15,8 @@ from random import Random
 from typing import Any
 
 from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
-from taskrun.daemon.pipe import DECODE, ENCODE, Ask, PipePeer, PipeProtocol, answer
-from taskrun.daemon.worker import ANYTIME, finish
+from taskrun.daemon.worker_main import ANYTIME, finish
+from taskrun.daemon.worker_rpc import DECODE, ENCODE, Ask, PipePeer, PipeProtocol, answer
 from taskrun.engine import messages as m
 from taskrun.engine.core import executors, journal, lease
 from taskrun.engine.core.admit import Trigger, new_id
@@ -311,7 +311,7 @@ class _Transport(asyncio.Transport):
 
 
 class Worker:
-    """A worker of the daemon in a process of its own, as `daemon.worker` joins an executor to its pipe."""
+    """A worker of the daemon in a process of its own, as `daemon.worker_main` joins an executor to its pipe."""
 
     def __init__(self, engine: DaemonEngine, process: Process, code: Code, latency: Callable[[], float]) -> None:
         self.process = process
