@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from taskrun.model.errors import JournalUnavailable
-from taskrun.stores.base import Tx
+from taskrun.model.records import Run, RunFilter
+from taskrun.stores.base import Store, Tx
 from taskrun.stores.memory import MemoryStorage
+from taskrun.stores.sqlite import SqliteStorage
+from taskrun.stores.sqlite_tx import SqliteTx
 from tests.simulation.timeline import Process, Timeline
 
 Fn = Callable[[Tx], Any]
@@ -21,37 +28,172 @@ class Refused(BaseException):
     """Rolls a batch back that would have written."""
 
 
-class Disk:
-    """What all engines of a simulation write to.
+class Disk(Protocol):
+    """What all engines of a simulation write to."""
 
-    Parameters:
-        latencies: seconds of one way to the disk or back; drawn for each.
-    """
-
-    def __init__(self, timeline: Timeline, rng: Random, latencies: tuple[float, ...]) -> None:
-        self.timeline = timeline
-        self.refusing = False  # whether every write fails
-        self.unknown = 0  # commits to come that are written and reported as failed
-        self.commits = 0
-        self.watch: Callable[[], None] = lambda: None  # called after each commit
-        self.memory = MemoryStorage()
-        self._rng = rng
-        self._latencies = latencies
+    timeline: Timeline
+    refusing: bool  # whether every write fails
+    unknown: int  # commits to come that are written and reported as failed
+    watch: Callable[[], None]  # called after each commit
 
     def latency(self) -> float:
-        """Returns the seconds that the next way takes."""
-        return self._latencies[int(self._rng.random() * len(self._latencies))]
+        """Returns the seconds that the next way to it or back takes."""
+        ...
 
     def peek(self) -> Tx:
         """Returns the journal as it is, to look at only."""
-        return self.memory._tx
+        ...
+
+    def runs(self) -> dict[str, Run]:
+        """Returns all runs."""
+        ...
+
+    def handle(self) -> Store:
+        """Returns a store of one process."""
+        ...
+
+    def dirty(self, tx: Any) -> bool:
+        """Whether a transaction has written."""
+        ...
+
+    def drop(self, store: Store) -> None:
+        """The process of a store is gone."""
+        ...
+
+    def close(self) -> None:
+        """Nobody needs it any more."""
+        ...
+
+
+class _Disk:
+    """What both kinds share."""
+
+    def __init__(self, timeline: Timeline, rng: Random, latencies: tuple[float, ...]) -> None:
+        self.timeline = timeline
+        self.refusing = False
+        self.unknown = 0
+        self.watch: Callable[[], None] = lambda: None
+        self.latencies = latencies
+        self._rng = rng
+
+    def latency(self) -> float:
+        """Returns the seconds that the next way to it or back takes."""
+        return self.latencies[int(self._rng.random() * len(self.latencies))]
+
+
+class MemoryDisk(_Disk):
+    """A journal in memory that outlives the processes."""
+
+    def __init__(self, timeline: Timeline, rng: Random, latencies: tuple[float, ...]) -> None:
+        super().__init__(timeline, rng, latencies)
+        self._store = MemoryStorage()
+
+    def peek(self) -> Tx:
+        """Returns the journal as it is, to look at only."""
+        return self._store._tx
+
+    def runs(self) -> dict[str, Run]:
+        """Returns all runs."""
+        return self._store._tx._runs.by_id
+
+    def handle(self) -> Store:
+        """Returns the store: all processes have the same."""
+        return self._store
+
+    def dirty(self, tx: Any) -> bool:
+        """Whether a transaction has written."""
+        return bool(tx.changes)
+
+    def drop(self, store: Store) -> None:
+        """Has nothing to do."""
+
+    def close(self) -> None:
+        """Has nothing to do."""
+
+
+class SqliteDisk(_Disk):
+    """A journal in a file, which each process opens for itself."""
+
+    def __init__(self, timeline: Timeline, rng: Random, latencies: tuple[float, ...]) -> None:
+        super().__init__(timeline, rng, latencies)
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(prefix="taskrun-sim-", dir=memory if memory.is_dir() else None))
+        self._connection: sqlite3.Connection | None = None
+
+    def peek(self) -> Tx:
+        """Returns the journal as it is, to look at only."""
+        if self._connection is None:
+            self._connection = sqlite3.connect(
+                self.folder / "journal.db", check_same_thread=False, isolation_level=None
+            )
+        return SqliteTx(self._connection)
+
+    def runs(self) -> dict[str, Run]:
+        """Returns all runs."""
+        if not (self.folder / "journal.db").exists():
+            return {}
+        return {run.id: run for run in reversed(self.peek().runs(RunFilter()))}
+
+    def handle(self) -> Store:
+        """Returns the store of one process."""
+        return _Sqlite(self)
+
+    def dirty(self, tx: Any) -> bool:
+        """Whether a transaction has written: each store asks for itself."""
+        return False
+
+    def drop(self, store: Store) -> None:
+        """Its connection is gone as it stood."""
+        assert isinstance(store, _Sqlite)
+        store._drop_connection()
+
+    def close(self) -> None:
+        """Removes the file."""
+        if self._connection is not None:
+            self._connection.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Sqlite(SqliteStorage):
+    """SQLite's store with a disk that fails at its COMMIT."""
+
+    def __init__(self, disk: SqliteDisk) -> None:
+        super().__init__(disk.folder / "journal.db", synchronous="normal")
+        self._disk = disk
+
+    def _commit(self, connection: sqlite3.Connection, fns: Any, answers: Any) -> None:
+        wrote = connection.total_changes != self._changes
+        if wrote and self._disk.refusing:
+            connection.execute("ROLLBACK")
+        elif wrote and self._disk.unknown:
+            self._disk.unknown -= 1
+            connection.execute("COMMIT")
+        else:
+            super()._commit(connection, fns, answers)
+            return
+        super()._commit(_Broken(connection), fns, answers)  # type: ignore[arg-type]
+
+
+class _Broken:
+    """A connection whose disk fails."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, *args: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
 
 
 class SimStore:
     """One process's handle on the disk: the contract of every store.
 
     Parameters:
+        instant: it never blocks, and its disk never fails.
         shared: another process may write to it: leases, polls, and a lock file beside it.
+        place: beside which lock files are, by which a death is seen.
     """
 
     def __init__(self, disk: Disk, *, instant: bool, shared: bool, place: str | None) -> None:
@@ -60,35 +202,40 @@ class SimStore:
         self.shared = shared
         self.place = place
         self.written = 0
+        self.inner = disk.handle()
         self._answered: dict[Fn, Answer] = {}  # a batch that was written and reported as failed
 
     def open(self) -> None:
-        """Has nothing to do."""
+        """Opens it."""
+        self.inner.open()
 
     def close(self) -> None:
-        """Has nothing to do."""
+        """Closes it."""
+        self.inner.close()
 
     def outside(self) -> object:
         """Returns a token that differs once another handle has written."""
-        return self.disk.memory.written - self.written if self.shared else None
+        if not self.shared:
+            return None
+        return self.inner.written - self.written if self.inner.instant else self.inner.outside()
 
     def apply(self, fns: Sequence[Fn], guard: Guard | None = None) -> list[Answer]:
         """Runs `fns` in one transaction, or fails as a disk does."""
-        before = self.disk.memory.written
+        before = self.inner.written
         try:
-            answers = self.disk.memory.apply([self._once(fn) for fn in (*fns, self._refuse)], guard)[:-1]
+            answers = self.inner.apply([self._once(fn) for fn in (*fns, self._refuse)], guard)[:-1]
         except Refused:
             raise JournalUnavailable("disk I/O error: nothing of this was written") from None
-        wrote = self.disk.memory.written - before
-        self.written += wrote
+        finally:
+            wrote = self.inner.written - before
+            self.written += wrote
+            if wrote:
+                self.disk.watch()
         self._answered = {}
-        if wrote:
-            self.disk.commits += 1
-            self.disk.watch()
-            if self.disk.unknown and not self.instant:
-                self.disk.unknown -= 1
-                self._answered = dict(zip(fns, answers, strict=True))
-                raise JournalUnavailable("disk I/O error: whether this was written is not known")
+        if wrote and self.disk.unknown and not self.instant:
+            self.disk.unknown -= 1
+            self._answered = dict(zip(fns, answers, strict=True))
+            raise JournalUnavailable("disk I/O error: whether this was written is not known")
         return answers
 
     def _once(self, fn: Fn) -> Fn:
@@ -105,7 +252,7 @@ class SimStore:
         return again
 
     def _refuse(self, tx: Any) -> None:
-        if self.disk.refusing and not self.instant and tx.changes:
+        if self.disk.refusing and not self.instant and self.disk.dirty(tx):
             raise Refused
 
 

@@ -18,6 +18,7 @@ from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
 from taskrun.daemon.worker_main import ANYTIME, finish
 from taskrun.daemon.worker_rpc import DECODE, ENCODE, Ask, PipePeer, PipeProtocol, answer
 from taskrun.engine import messages as m
+from taskrun.engine.api.run import Run as Handle
 from taskrun.engine.core import executors, journal, lease
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
@@ -27,6 +28,7 @@ from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
 from taskrun.model.records import Run
 from taskrun.rules import policies
+from taskrun.stores import highwater
 from tests.simulation.disk import SimStore, SimWriter
 from tests.simulation.handlers import Code
 from tests.simulation.timeline import Process, SimLoop, Timeline
@@ -66,6 +68,9 @@ class _Time:
 
     def monotonic(self) -> float:
         return self.timeline.now
+
+    def time_ns(self) -> int:
+        return int(self.timeline.wall() * 1e9)
 
 
 class _Event:
@@ -147,6 +152,7 @@ def install() -> None:
         (lease, "time", _time),
         (lease, "threading", _Threading),
         (lease, "Leash", _Leash),
+        (highwater, "time", _time),
         (journal, "_Writer", SimWriter),
         (step_bodies, "in_thread", _in_thread),
         (Capture, "install", classmethod(lambda cls, echo: None)),
@@ -212,6 +218,7 @@ class Engine:
         )
         self.up = False
         self.closing = False
+        self.asked: set[asyncio.Task[Any]] = set()  # the requests of clients
 
     def _kind(self) -> dict[str, Any]:
         return {"timezone": "UTC"}
@@ -224,6 +231,7 @@ class Engine:
         to_executor.back, to_core.back = to_core, to_executor
         executor.connect(to_core)
         self.executor = executor
+        executor.listeners.add("settled", lambda event: code.watch.settled(event.run_id, event.kind))
         await self.core.join(to_executor)
         self.up = True
 
@@ -243,6 +251,15 @@ class Engine:
         dispatch = self.core.dispatch
         return dispatch._places + dispatch._kept + dispatch._suspects
 
+    def left(self) -> list[str]:
+        """Returns the tasks that close has left behind."""
+        current = asyncio.current_task()
+        return [
+            f"{task.get_coro().__qualname__}"  # type: ignore[union-attr]
+            for task in self.process.loop.tasks
+            if not task.done() and task is not current and task not in self.asked
+        ]
+
     # ---- what clients ask
 
     async def trigger(self, job: str, data: str, delay: float | None) -> str:
@@ -255,6 +272,14 @@ class Engine:
     async def wait(self, run_id: str) -> Run:
         """Returns a run once it has ended."""
         return await self.core.wait(run_id)
+
+    async def follow(self, run_id: str, pace: float) -> str:
+        """Follows a run's events to their end, as slowly as whoever works with them; returns the last one."""
+        last = ""
+        async for event in Handle(self.core, await self.core.get(run_id)).events():
+            last = event.kind
+            await asyncio.sleep(pace)
+        return last
 
     async def send(self, pipe: str, data: str) -> str:
         """Sends an event; returns its id once that is acknowledged."""
@@ -447,3 +472,6 @@ class DaemonEngine(Engine):
         await self.core.close(grace)
         for worker in self.workers:
             worker.end()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -36,6 +36,10 @@ class Watch(Protocol):
         """Counts the tries of a step of a run, over all crashes."""
         ...
 
+    def settled(self, run: str, kind: str) -> None:
+        """Listeners hear of an end."""
+        ...
+
     def entered(self, process: Process, run: str, attempt: int) -> object:
         """A handler begins."""
         ...
@@ -48,10 +52,13 @@ class Watch(Protocol):
 class Around:
     """What the pieces of one handler share."""
 
-    def __init__(self, code: Code, n: int) -> None:
+    def __init__(self, code: Code, n: int, exact: bool) -> None:
         here = taskrun.current()
         self.code = code
         self.n = n
+        self.exact = (
+            exact  # no step is cut off by its siblings or the time, which a replay need not repeat to the microsecond
+        )
         self.run, self.attempt = here.run_id, here.attempt
         self.last: Any = None  # the newest value, which the next step is given
 
@@ -75,9 +82,10 @@ class Code:
 
     def _job(self, plan: JobPlan) -> Job:
         body = self._piece(plan.body)
+        exact = not plan.body.has("timeout", "group")
 
         async def execute(n: int) -> int:
-            around = Around(self, n)
+            around = Around(self, n, exact)
             token = self.watch.entered(self.process, around.run, around.attempt)
             try:
                 await body(around)
@@ -137,21 +145,35 @@ class Code:
         options: dict[str, Any] = {key: args[key] for key in ("retry", "backoff", "timeout") if key in args}
         if terms is not None:
             options["concurrency"] = limit(*terms)
+        error: type[Exception] = taskrun.Fatal if args.get("fatal") else Boom
 
         async def go(around: Around) -> None:
             async def body(given: Any) -> int:
-                token = self.watch.begins(self.process, around.run, name, terms, around.attempt, given)
+                token = self.watch.begins(
+                    self.process, around.run, name, terms, around.attempt, given if around.exact else None
+                )
                 try:
                     if lasts:
                         await asyncio.sleep(lasts)
                     if self.watch.tries(around.run, name) <= fails:
-                        raise Boom(name)
+                        raise error(name)
+                    return node.id
+                finally:
+                    self.watch.ends(token)
+
+            def plain(given: Any) -> int:
+                token = self.watch.begins(
+                    self.process, around.run, name, terms, around.attempt, given if around.exact else None
+                )
+                try:
+                    if self.watch.tries(around.run, name) <= fails:
+                        raise error(name)
                     return node.id
                 finally:
                     self.watch.ends(token)
 
             try:
-                around.last = await taskrun.run(name, body, around.last, **options)
+                around.last = await taskrun.run(name, plain if args.get("plain") else body, around.last, **options)
             except (Boom, TaskrunError):
                 if not args.get("caught"):
                     raise
@@ -203,6 +225,27 @@ class Code:
 
         return go
 
+    def _join(self, node: Node) -> Piece:
+        name, timeout = f"job{node.args['job']}", node.args["timeout"]
+
+        async def go(around: Around) -> None:
+            if (job := self.jobs.get(name)) is not None:
+                try:
+                    await job.wait_for({"n": around.n}, timeout=timeout)
+                except WaitTimeout:
+                    return
+
+        return go
+
+    def _revoke(self, node: Node) -> Piece:
+        name = f"job{node.args['job']}"
+
+        async def go(around: Around) -> None:
+            if (job := self.jobs.get(name)) is not None:
+                await job.cancel(n=node.args["n"])
+
+        return go
+
     def _send(self, node: Node) -> Piece:
         async def go(around: Around) -> None:
             await self.news.send(n=node.args["n"])
@@ -211,7 +254,7 @@ class Code:
 
     def _fail(self, node: Node) -> Piece:
         async def go(around: Around) -> None:
-            if self.watch.tries(around.run, f"fail{node.id}") <= node.args["times"]:
+            if around.attempt <= node.args["times"]:
                 raise Boom(f"fail{node.id}")
 
         return go

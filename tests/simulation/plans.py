@@ -27,6 +27,10 @@ class Node:
     args: dict[str, Any] = field(default_factory=dict)
     inner: list[Node] = field(default_factory=list)
 
+    def has(self, *kinds: str) -> bool:
+        """Whether it is of one of these kinds, or has one inside."""
+        return self.kind in kinds or any(inner.has(*kinds) for inner in self.inner)
+
     def __str__(self) -> str:
         args = ", ".join(f"{key}={value}" for key, value in self.args.items())
         inner = "; ".join(map(str, self.inner))
@@ -89,7 +93,7 @@ class Programmer:
     def _piece(self, depth: int) -> Node:
         kinds = ["step"] * 6 + ["sleep"] * 2 + ["value", "plain", "note", "wait", "send", "fail"]
         if self._job < self._scale.jobs - 1:
-            kinds += ["child"] * 3
+            kinds += ["child"] * 3 + ["join", "revoke"]
         if depth > 0:
             kinds += ["gather", "gather", "group", "timeout", "finally"]
         kind = self._rng.choice(kinds)
@@ -108,6 +112,9 @@ class Programmer:
             args["retry"] = rng.choice((0, 1, 2))
             args["backoff"] = rng.choice((0.0, 0.01, 0.5, 5.0))
             args["caught"] = self._scale.chance(0.6)
+            args["fatal"] = self._scale.chance(0.1)
+        if self._scale.chance(0.1):
+            args["plain"] = True
         if self._scale.chance(0.06):
             args["timeout"] = rng.choice((0.02, 0.2))
             args["caught"] = True
@@ -134,6 +141,15 @@ class Programmer:
             timeout=self._rng.choice((None, 0.01, 0.5, 5.0, 60.0)),
         )
 
+    def _join(self, depth: int) -> Node:
+        return self._node("join", job=self._later(), timeout=self._rng.choice((0.02, 1.0, 10.0)))
+
+    def _revoke(self, depth: int) -> Node:
+        return self._node("revoke", job=self._later(), n=self._rng.randrange(3))
+
+    def _later(self) -> int:
+        return self._rng.randrange(self._job + 1, self._scale.jobs)
+
     def _send(self, depth: int) -> Node:
         return self._node("send", n=self._rng.randrange(3))
 
@@ -143,7 +159,7 @@ class Programmer:
     def _child(self, depth: int) -> Node:
         return self._node(
             "child",
-            job=self._rng.randrange(self._job + 1, self._scale.jobs),
+            job=self._later(),
             how=self._rng.choice(("run", "run", "run", "start", "result", "cancel")),
             n=self._rng.randrange(3),
             caught=self._scale.chance(0.7),
@@ -192,6 +208,8 @@ class Programmer:
             options["key"] = "n"
         if chance(0.08):
             options["on_exhausted"] = "pause"
+        if chance(0.03) and not self._scale.long:
+            options["cron"] = rng.choice(("*/20 * * * * *", "* * * * *"))
         if chance(0.15):
             options["trigger"] = "pipe"
         elif n > 0 and chance(0.12):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from taskrun.model.records import Run, Status, StepKind
+from taskrun.model.records import Run, Status, Step, StepKind
 from tests.simulation import engine as engines
 from tests.simulation.engine import DaemonEngine, Engine
 from tests.simulation.plans import Programmer, Scale
 from tests.simulation.world import Outcome, World
 
+BUSY_PATIENCE = 1_800.0  # the same where schedules start ever new runs
 PATIENCE = 2 * 3_600.0  # seconds after which a run that has not ended does not end
 LONG_PATIENCE = 30 * 3_600.0  # the same where handlers sleep for hours
 
@@ -138,13 +140,15 @@ class Script:
             world.tell(f"{engine.process} is closed")
             if engine.slots():
                 world.safety.fail(f"{engine.slots()} slots are left after close")
+            if left := engine.left():
+                world.safety.fail(f"tasks are left after close: {left[0]}")
             world.kill(engine)
             self._after(self.rng.choice((0.0, 1.0)), world.boot)
 
         world.ask(f"close (grace {grace})", engine, engine.close(grace), closed)
 
     def _refuse(self) -> None:
-        seconds = self.rng.choice((0.01, 0.3, 3.0))
+        seconds = self.rng.choice((0.01, 0.3, 3.0, 10.0))
         self.world.tell(f"the disk refuses for {seconds:g} s")
         self.world.count_seen("refuse")
         self.world.disk.refusing = True
@@ -173,12 +177,18 @@ class Script:
         """New code, for whoever starts from now on."""
         world, rng = self.world, self.rng
         n = rng.randrange(len(world.plans))
-        programmer = Programmer(Scale(rng, jobs=len(world.plans), limits=rng.random() < 0.7))
+        programmer = Programmer(
+            Scale(rng, jobs=1 + max(int(plan.name[3:]) for plan in world.plans), limits=rng.random() < 0.7)
+        )
         programmer._ids = 1_000 * (1 + world.seen.get("edit", 0))
-        programmer._job = n
-        strict = rng.random() < 0.4
-        world.plans = [plan if at != n else programmer.job(n, strict) for at, plan in enumerate(world.plans)]
-        world.tell(f"edit: {world.plans[n]}")
+        plan = world.plans[n]
+        if rng.random() < 0.15 and len(world.plans) > 1:
+            world.plans = [other for other in world.plans if other is not plan]
+            world.tell(f"edit: {plan.name} is gone")
+        else:
+            edited = programmer.job(int(plan.name[3:]), rng.random() < 0.4)
+            world.plans = [edited if other is plan else other for other in world.plans]
+            world.tell(f"edit: {edited}")
         world.count_seen("edit")
         if world.daemon and rng.random() < 0.7:
             self._reload()
@@ -230,14 +240,31 @@ class Script:
             self.world.ask(f"resume {run.id}", live[0], live[0].order(run.id, "resume"))
 
 
-def waits_for_an_event(world: World, run: Run) -> bool:
-    """Whether a run waits for an event that nobody will send, or for a run that does."""
+def may_rest(world: World, run: Run) -> bool:
+    """Whether a run rightly does nothing: it is paused, waits for an event that nobody sent, or for a run that may rest."""
+    if run.slot is not None and run.created_at > world.timeline.wall() - 60.0:
+        return True  # of a schedule, which goes on
+    if run.status is not Status.WAITING:
+        return run.status is Status.PAUSED or run.job not in {plan.name for plan in world.plans}
     tx = world.disk.peek()
     for step in tx.open_steps(run.id):
         if step.kind is StepKind.WAIT and step.wake_at is None and (step.topic or "").startswith("pipe:"):
-            return True
+            return not missed(world, run, step)
         child = None if step.child is None else tx.run(step.child)
-        if child is not None and not child.ended and waits_for_an_event(world, child):
+        if child is not None and not child.ended and may_rest(world, child):
+            return True
+    return False
+
+
+def missed(world: World, run: Run, wait: Step) -> bool:
+    """Whether an event was sent that a wait is for, and that its run has not got."""
+    tx = world.disk.peek()
+    topic, n = (wait.topic or "").partition("#")[0], json.loads(run.input)["n"]
+    got = {step.cursor for step in tx.steps(run.id) if step.finished and step.kind is StepKind.WAIT}
+    for event in tx.events(topic, run.created_at, 0, 1_000):
+        sent = json.loads(event.data)["n"]
+        fits = sent >= n if wait.match is None else sent == json.loads(wait.match).get("n", sent)
+        if fits and event.seq not in got:
             return True
     return False
 
@@ -259,16 +286,19 @@ def play(seed: int) -> World:
     return world
 
 
+def patience_of(world: World) -> float:
+    """Returns the seconds after which whatever has not ended does not end."""
+    if any("cron" in plan.options for plan in world.plans):
+        return BUSY_PATIENCE
+    return LONG_PATIENCE if world.long else PATIENCE
+
+
 def finish(world: World, script: Script) -> None:
     """Looks whether everything comes to its end."""
-    patience = (
-        LONG_PATIENCE
-        if any("lasts=3600" in str(plan) or "lasts=10800" in str(plan) for plan in world.plans)
-        else PATIENCE
-    )
+    patience = patience_of(world)
 
     def resting() -> bool:
-        return all(run.status is Status.WAITING and waits_for_an_event(world, run) for run in world.unfinished())
+        return all(may_rest(world, run) for run in world.unfinished())
 
     world.run_for(60.0, resting)
     engines.look_every(5.0)
@@ -278,14 +308,13 @@ def finish(world: World, script: Script) -> None:
     if not world.live():
         world.safety.fail("no engine is up though nothing hinders it")
         return
-    for _ in range(3):  # paused by themselves: resumed as often as there are attempts
-        held = [run for run in world.unfinished() if run.status is Status.PAUSED]
-        for run in held:
-            script._resume(run)
-        if held:
-            world.run_for(patience, resting)
     for run in world.unfinished():
-        if not (waits_for_an_event(world, run) and run.status is Status.WAITING) and run.status is not Status.PAUSED:
+        if run.status is Status.PAUSED:  # by itself, since it has used up its retries
+            script._resume(run)
+    world.run_for(1.0)
+    world.run_for(patience, resting)
+    for run in world.unfinished():
+        if not may_rest(world, run):
             world.safety.fail(f"a run stands still: {run.status}{_lacks(run)}")
             return
     cancel_the_rest(world)
@@ -299,8 +328,12 @@ def _lacks(run: Run) -> str:
 
 def cancel_the_rest(world: World) -> None:
     """Every run can be cancelled."""
+    live = world.live()[0]
+    for plan in world.plans:
+        if "cron" in plan.options:
+            world.ask(f"pause {plan.name}", live, live.hold_job(plan.name, True))
+    world.run_for(1.0)
     for run in world.unfinished():
-        live = world.live()[0]
         world.ask(f"cancel {run.id}", live, live.order(run.id, "cancel"))
     world.run_for(600.0, lambda: not world.unfinished())
     for run in world.unfinished():
@@ -322,8 +355,8 @@ def check_the_end(world: World) -> None:
             world.safety.fail("somebody waits for the end of a run that has ended")
         elif task.cancelled() or task.exception() is not None:
             world.safety.fail(f"who waits for the end of a run is told an error: {task!r:.200}")
-        elif task.result().status is not world.disk.peek().run(run_id).status:  # type: ignore[union-attr]
-            world.safety.fail("who waited for a run was told another end")
+        elif task.result() != "settled" and task.result() != world.disk.peek().run(run_id):
+            world.safety.fail(f"who waited for a run was told another end: {task.result()!r:.200}")
     world.safety.at_the_end()
 
 
@@ -373,8 +406,8 @@ class _Errors(logging.Handler):
 def tell(world: World) -> list[str]:
     """Returns the story of a seed: its world, what happened, and how it stood in the end."""
     kind = f"daemon with {world.workers} workers" if world.daemon else f"{world.count} engines"
-    lines = [f"{kind}, {world.settings}, {'instant ' if world.instant else ''}disk {world.disk._latencies}"]
-    lines += [str(plan) for plan in world.plans]
+    disk = f"{'instant ' if world.instant else ''}{'file' if world.on_file else 'memory'} {world.latencies}"
+    lines = [f"{kind}, {world.settings}, disk {disk}", *world.first_plans]
     lines += world.story[-80:]
     lines.append(f"{world.timeline.now - 1_000.0:10.4f}  wrong: {world.safety.wrong}")
     for run in world.unfinished()[:8]:

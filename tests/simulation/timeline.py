@@ -165,12 +165,19 @@ class Process:
     def __repr__(self) -> str:
         return self.name
 
-    def spawn(self, work: Coroutine[Any, Any, T], done: Callable[[asyncio.Task[T]], None] | None = None) -> None:
+    def spawn(
+        self,
+        work: Coroutine[Any, Any, T],
+        done: Callable[[asyncio.Task[T]], None] | None = None,
+        begun: Callable[[asyncio.Task[T]], None] | None = None,
+    ) -> None:
         """Begins a task in the process's loop, as a request from outside does."""
 
         def begin() -> None:
             del self._asked[work]
             task: asyncio.Task[T] = self.loop.create_task(work)
+            if begun is not None:
+                begun(task)
             if done is not None:
                 task.add_done_callback(done)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from taskrun.model.records import Run, StepStatus
+from taskrun.model.records import Run, Status, StepStatus
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Engine
 from tests.simulation.timeline import Process, Timeline
@@ -51,6 +51,7 @@ class Safety:
         self._disk = disk
         self._engine_of = engine_of
         self._tries: Counter[tuple[str, str]] = Counter()
+        self._settled: Counter[str] = Counter()
         self._starts: dict[str, list[float]] = {}
         self._given: dict[tuple[str, int, str], Any] = {}
         self._seen: dict[str, Run] = {}
@@ -73,6 +74,12 @@ class Safety:
         """Counts the tries of a step of a run, over all crashes."""
         self._tries[run, step] += 1
         return self._tries[run, step]
+
+    def settled(self, run: str, kind: str) -> None:
+        """Listeners hear of an end."""
+        self._settled[run] += 1
+        if self._settled[run] > 1:
+            self.fail(f"listeners hear twice of the end of {run}")
 
     def entered(self, process: Process, run: str, attempt: int) -> object:
         """A handler begins."""
@@ -116,6 +123,10 @@ class Safety:
             return
         if run.ended:
             self.fail(f"a body begins after the end of its run ({run.status}): {body.step} of {body.run}")
+        elif run.cancel is None and run.status is not Status.RUNNING:
+            self.fail(f"a body begins without a slot (its run is {run.status}): {body.step} of {body.run}")
+        elif run.engine != body.engine_id:
+            self.fail(f"a body begins in an engine that does not hold its run: {body.step} of {body.run}")
         others = [other for other in self.bodies if other is not body and not self._fenced(other)]
         for other in others:
             if other.run == body.run and (other.step == body.step or other.process is not body.process):
@@ -165,10 +176,9 @@ class Safety:
 
     def committed(self) -> None:
         """Looks at every run after a commit: an end is an end."""
-        runs: dict[str, Run] = self._disk.memory._tx._runs.by_id
-        for run_id, run in runs.items():
+        for run_id, run in self._disk.runs().items():
             was = self._seen.get(run_id)
-            if was is run:
+            if was is run or was == run:
                 continue
             self._seen[run_id] = run
             if was is None or was.status is not run.status:
@@ -191,8 +201,24 @@ class Safety:
                 self.fail(f"a line was logged after the end of {run.id}")
             if run.ended and (left := [step.key for step in tx.steps(run.id) if not step.finished]):
                 self.fail(f"an ended run has open steps: {run.id} {left}")
+        self._check_keys(runs)
         if self.punctual:
             self._check_periods(runs)
+
+    def _check_keys(self, runs: list[Run]) -> None:
+        """A schedule's slot fires once; two runs of one key are not there at a time."""
+        slots = Counter((run.job, run.slot) for run in runs if run.slot is not None)
+        if twice := [slot for slot, count in slots.items() if count > 1]:
+            self.fail(f"a slot of a schedule fires twice: {twice}")
+        keyed: dict[tuple[str, str], list[Run]] = {}
+        for run in runs:
+            if run.key is not None and run.retried_from is None:
+                keyed.setdefault((run.job, run.key), []).append(run)
+        for same in keyed.values():
+            same.sort(key=lambda run: run.seq)
+            for first, second in itertools.pairwise(same):
+                if first.ended_at is None or second.created_at < first.ended_at - 1e-3:
+                    self.fail(f"two runs of one key are there at once: {first.id}, {second.id}")
 
     def _check_periods(self, runs: list[Run]) -> None:
         rolling: dict[tuple[str, int, float], list[float]] = {}

@@ -12,7 +12,7 @@ from typing import Any
 from taskrun.model.errors import DaemonError, EngineLost, InputInvalid, JournalError, NotFound, RunEnded, RunNotEnded
 from taskrun.model.records import Run
 from tests.simulation import engine as engines
-from tests.simulation.disk import Disk, SimStore
+from tests.simulation.disk import Disk, MemoryDisk, SimStore, SqliteDisk
 from tests.simulation.engine import DaemonEngine, Engine, Settings
 from tests.simulation.handlers import Code
 from tests.simulation.plans import Programmer, Scale
@@ -50,27 +50,31 @@ class World:
         )
         self.timeline.on_error = self._on_error
         engines.begin(self.timeline, seed)
-        latencies = rng.choice(((0.0,), (0.0, 0.001), (0.0, 0.001, 0.05), (0.0, 0.001, 0.05)))
-        self.disk = Disk(self.timeline, Random(seed + 2), latencies)
+        latencies = self.latencies = rng.choice(((0.0,), (0.0, 0.001), (0.0, 0.001, 0.05), (0.0, 0.001, 0.05)))
+        self.on_file = rng.random() < 0.1
+        kind = SqliteDisk if self.on_file else MemoryDisk
+        self.disk: Disk = kind(self.timeline, Random(seed + 2), latencies)
         self.safety = Safety(self.timeline, self.disk, self._engine_of)
         self.story: list[str] = []
         self.seen: dict[str, int] = {}
         self.daemon = rng.random() < 0.4
         self.one_process = not self.daemon and rng.random() < 0.3  # several queues on one storage object
-        self.instant = not self.daemon and rng.random() < 0.2
+        self.instant = not self.daemon and not self.on_file and rng.random() < 0.2
         self.settings = Settings(
             concurrency=rng.choice((None, None, 1, 2, 3)),
             grace=rng.choice((0.0, 0.2, 1.0)),
             lease=rng.choice((3.0, 15.0)),
         )
         self.wire = Random(seed + 3)
-        self.wire_latencies = rng.choice(((0.0,), (0.0, 0.001), (0.0, 0.001, 0.03)))
+        self.wire_latencies = self.latencies = rng.choice(((0.0,), (0.0, 0.001), (0.0, 0.001, 0.03)))
         engines.keep_coroutines(rng.choice((0, 1, 2, 1_000)))
         self.count = 1 if self.daemon else rng.choice((1, 1, 2, 2, 3))
         self.workers = rng.choice((1, 1, 2)) if self.daemon else 0
+        self.long = rng.random() < 0.08  # handlers sleep for hours
         self.plans = Programmer(
-            Scale(rng, jobs=rng.choice((1, 2, 3, 4)), long=rng.random() < 0.08, limits=rng.random() < 0.7)
+            Scale(rng, jobs=rng.choice((1, 2, 3, 4)), long=self.long, limits=rng.random() < 0.7)
         ).jobs()
+        self.first_plans = [str(plan) for plan in self.plans]
         self.engines: list[Engine] = []
         self.runs: list[str] = []  # acknowledged triggers
         self.promises: list[tuple[Engine, str, asyncio.Task[Any]]] = []  # who waits for an end
@@ -142,12 +146,16 @@ class World:
                     self._on_error(process, {"message": "an engine could not start", "exception": error})
                 self.tell(f"{process} could not start: {error}")
                 self.kill(engine)
+                self.timeline.after(1.0, self._boot_again)
 
         process.spawn(engine.start(Code(self.plans, process, self.safety)), started)
         if isinstance(engine, DaemonEngine):
             for _ in range(self.workers - 1):
                 process.spawn(self._second_worker(engine))
         return engine
+
+    def _boot_again(self) -> None:
+        self.boot()
 
     async def _second_worker(self, engine: DaemonEngine) -> None:
         while not engine.up:
@@ -170,6 +178,8 @@ class World:
         if engine.process.alive:
             engine.process.kill()
         self.safety.forget(engine.process)
+        if not self.one_process:
+            self.disk.drop(engine.store.inner)
         if engine in self.engines:
             self.engines.remove(engine)
 
@@ -195,7 +205,7 @@ class World:
             elif not isinstance(error, NOT_TAKEN):
                 self._on_error(engine.process, {"message": f"a request failed: {what.split()[0]}", "exception": error})
 
-        engine.process.spawn(work, answered)
+        engine.process.spawn(work, answered, engine.asked.add)
 
     def trigger(self, job: str, n: int, delay: float | None = None) -> None:
         """Triggers a job."""
@@ -216,13 +226,16 @@ class World:
             self.safety.fail(f"an acknowledged trigger is not in the journal: {run_id}")
         self.runs.append(run_id)
         if engine.process.alive:
-            self._promise(engine, run_id)
+            self._promise(engine, run_id, engine.wait(run_id))
+            if self._rng.random() < 0.2:
+                self._promise(engine, run_id, engine.follow(run_id, self._rng.choice((0.0, 0.01, 2.0))))
 
-    def _promise(self, engine: Engine, run_id: str) -> None:
-        def begin() -> None:
-            self.promises.append((engine, run_id, engine.process.loop.create_task(engine.wait(run_id))))
+    def _promise(self, engine: Engine, run_id: str, work: Coroutine[Any, Any, Any]) -> None:
+        def begun(task: asyncio.Task[Any]) -> None:
+            engine.asked.add(task)
+            self.promises.append((engine, run_id, task))
 
-        engine.process.loop.call_soon(begin)
+        engine.process.spawn(work, begun=begun)
 
     def order(self, verb: str, argument: str | None = None) -> None:
         """Cancels, pauses, resumes or retries a run."""
@@ -263,7 +276,7 @@ class World:
 
     def unfinished(self) -> list[Run]:
         """Returns the runs that have not ended."""
-        return [run for run in self.disk.memory._tx._runs.by_id.values() if not run.ended]
+        return [run for run in self.disk.runs().values() if not run.ended]
 
     def describe(self, run: Run) -> list[str]:
         """Returns how a run stands, for the story."""
@@ -297,3 +310,4 @@ class World:
             process.kill()
         for process in self.timeline.dead:
             process.loop.abandon()
+        self.disk.close()
