@@ -9,11 +9,13 @@ import platform
 import shutil
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from taskrun.cli.gate import in_thread
+from taskrun.cli.schedules import all_schedules
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.service import service_of
 from taskrun.cli.session import Session
@@ -29,6 +31,9 @@ from taskrun.stores.sqlite import SqliteStorage
 
 LITTLE_SPACE = 200_000_000  # bytes that are free on the journal's disk
 WAL_RESET_FIXED = (3, 51, 3)
+MOST_NAMES = 10  # variables that are named
+SESSION = {"PATH", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTHONPATH", "WINDOWID", "DISPLAY", "COLORTERM"}
+OF_TERMINALS = ("TERM", "SSH_", "TMUX", "STY", "XDG_SESSION", "GNOME_", "VTE_", "KITTY_", "ITERM_", "WT_", "TASKRUN_")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -45,20 +50,27 @@ Checking = Callable[[Session, Config], Awaitable[Check]]
 
 
 async def examine(session: Session) -> AsyncIterator[Check]:
-    """Yields what each check finds; without a configuration there is nothing more to look at."""
+    """Yields what each check finds; without a configuration there is nothing more to look at, with a wrong one there is."""
     yield Check("versions", True, f"taskrun {VERSION}, Python {platform.python_version()}")
     yield _sqlite()
     try:
-        config = session.config
-    except ConfigError as error:
-        yield Check("configuration", False, str(error), "" if "taskrun init" in str(error) else "edit that file")
+        config = session.project
+    except ConfigError as error:  # there is none
+        yield Check("configuration", False, str(error))
         return
-    yield Check("configuration", True, str(config.path))
+    yield _configuration(session)
     for name, look in _CHECKS.items():
         try:
             yield await look(session, config)
         except TaskrunError as error:
             yield Check(name, False, str(error), "see what it says: taskrun daemon logs" if name == "daemon" else "")
+
+
+def _configuration(session: Session) -> Check:
+    session.warned = True  # it is said here
+    if session.fault is not None:
+        return Check("configuration", False, str(session.fault), "edit that file")
+    return Check("configuration", True, str(session.project.path))
 
 
 def _sqlite() -> Check:
@@ -87,6 +99,40 @@ async def _daemon(session: Session, config: Config) -> Check:
     return Check("daemon", True, running)
 
 
+async def _environment(session: Session, config: Config) -> Check:
+    """A daemon keeps the Python and the environment of whoever started it."""
+    if await in_thread(lambda: find_holder(config)) is None:
+        return Check("environment", True, f"{sys.executable}; a daemon that is started now gets it and your variables")
+    caller = await session.daemon(start=False)
+    status, theirs = await caller.call("status"), await caller.call("environment")
+    ours = session.facts.env
+    parts = [f"the daemon's Python is {status['python']}"]
+    other = (status["prefix"], status["python_version"]) != (sys.prefix, platform.python_version())
+    parts += [f"yours is {sys.executable} ({platform.python_version()})"] if other else []
+    if theirs.get("PATH") != ours.get("PATH"):
+        parts += [f"its PATH is not yours but {theirs.get('PATH')}"]
+    if names := differing(ours, theirs):
+        parts += [f"variables that are not as yours: {', '.join(names)}"]
+    same = len(parts) == 1
+    text = parts[0] + ", and its environment yours" if same else "; ".join(parts)
+    return Check("environment", not other, text, "" if same else "to give it yours: taskrun daemon restart")
+
+
+def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """Returns the names of the variables that are others here than in the daemon; those of a terminal do not count."""
+    names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    found = [name for name in names if name not in SESSION and not name.startswith(OF_TERMINALS)]
+    return found[:MOST_NAMES] + ([f"and {len(found) - MOST_NAMES} more"] if len(found) > MOST_NAMES else [])
+
+
+async def _schedules(session: Session, config: Config) -> Check:
+    entries, _ = await all_schedules(session, await session.reader(lenient=True))
+    wrong = [f"{one['job']} {one['cron']}: {one['problem']}" for one in entries if one["problem"]]
+    if wrong:
+        return Check("schedules", False, "; ".join(wrong), "see them: taskrun schedule")
+    return Check("schedules", True, f"{len(entries)}" if entries else "none")
+
+
 async def _journal(session: Session, config: Config) -> Check:
     if "://" in config.journal:
         return Check("journal", True, "on a server: " + config.journal.rpartition("@")[2])
@@ -109,7 +155,10 @@ def _open_and_close(path: Path) -> None:
 
 
 def _file(path: Path, state: str) -> Check:
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as error:  # it was removed under its daemon
+        return Check("journal", False, f"{path}: {error.strerror}", "see what it says: taskrun daemon logs")
     free = shutil.disk_usage(path.parent).free
     text = f"{path} {state}, {human_size(found.st_size)}"
     if found.st_mode & OTHERS:
@@ -120,12 +169,9 @@ def _file(path: Path, state: str) -> Check:
 
 
 async def _jobs(session: Session, config: Config) -> Check:
-    answer = await (await session.reader()).call("jobs")
+    answer = await (await session.reader(lenient=True)).call("jobs")
     names = {job["name"] for job in answer["jobs"]}
     problems = [problem_line(problem) for problem in answer["problems"]]
-    problems += [
-        f"[[schedule]] of a job that is not there: {one.job}" for one in config.schedules if one.job not in names
-    ]
     if problems:
         return Check("jobs", False, "; ".join(problems), "see what was found: taskrun jobs")
     if not names:
@@ -146,7 +192,9 @@ _CHECKS: dict[str, Checking] = {
     "socket": _socket,
     "daemon": _daemon,
     "journal": _journal,
+    "environment": _environment,
     "jobs": _jobs,
+    "schedules": _schedules,
     "service": _service,
 }
 

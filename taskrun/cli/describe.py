@@ -13,22 +13,60 @@ from typing import Any
 
 import msgspec
 
-from taskrun.declarations.registry import discover
-from taskrun.model.config import Config
+from taskrun.declarations.registry import Discovery, Registry, discover
+from taskrun.model.config import Config, ScheduleTable, schedule_tables
+from taskrun.model.errors import ConfigError, DefinitionError, InputInvalid
+from taskrun.rules.schedule_tables import input_problem, problem_of
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """Returns what the `jobs` request returns, save what is paused; the environment and the folder are a worker's."""
-    os.environ.update(config.env)
-    with chdir(config.root), _output_aside():
-        found = discover(config.jobs, config.root)
+    """Returns what the `jobs` request returns, save what is paused, and what is wrong with the inputs of schedules."""
+    found = _discovered(config)
     described = {
         "jobs": [job.describe() for job in found.registry.jobs.values()],
         "pipes": [pipe.describe() for pipe in found.registry.pipes.values()],
         "problems": found.problems,
+        "inputs": _input_problems(config, found.registry),
     }
     plain: dict[str, Any] = msgspec.to_builtins(described)
     return plain
+
+
+def check_inputs(config: Config, registry: Registry | None = None) -> None:
+    """Checks the inputs of the schedules with their jobs, which are loaded unless they were already.
+
+    Raises:
+        ConfigError: one does not fit.
+    """
+    for problem in _input_problems(config, registry or _discovered(config).registry).values():
+        raise ConfigError(problem)
+
+
+def _discovered(config: Config) -> Discovery:
+    """Loads the jobs; the environment and the folder are a worker's."""
+    os.environ.update(config.env)
+    with chdir(config.root), _output_aside():
+        return discover(config.jobs, config.root)
+
+
+def _input_problems(config: Config, registry: Registry) -> dict[str, str]:
+    """Returns what is wrong, by the places of the tables."""
+    problems: dict[str, str] = {}
+    for table in _tables(config):
+        if table.entry is None or problem_of(table, config.path) or table.entry.job not in registry.jobs:
+            continue
+        try:
+            registry.jobs[table.entry.job].prepare(table.entry.input)
+        except (InputInvalid, DefinitionError) as error:
+            problems[table.place] = input_problem(table, config.path, error)
+    return problems
+
+
+def _tables(config: Config) -> list[ScheduleTable]:
+    try:
+        return schedule_tables(config.path)
+    except ConfigError:  # said elsewhere
+        return []
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from pathlib import Path
 from taskrun.cli.counter import CommandCounter
 from taskrun.cli.exits import Code, explain
 from taskrun.daemon.server import serve
-from taskrun.model.config import load
+from taskrun.rules.schedule_tables import read_config
 
 
 def main() -> None:
     """Runs until it is told to stop; says on standard error when it is ready, or why it cannot start."""
     try:
-        serve(load(Path(sys.argv[1]), os.environ), foreground=True, ready=_say, counter=CommandCounter())
+        serve(read_config(Path(sys.argv[1]), os.environ), foreground=True, ready=_say, counter=CommandCounter())
     except Exception as error:
         explained = explain(error)
         sys.stderr.write(explained.text())

@@ -112,7 +112,7 @@ def as_text(session: Session, name: str, value: Any) -> str:
         PayloadTooLarge: it is over the project's limit.
     """
     text = to_json(value)
-    check_size(text.encode(), f"the input of {name}", session.config.max_payload)
+    check_size(text.encode(), f"the input of {name}", session.project.max_payload)
     return text
 
 

@@ -39,6 +39,8 @@ LOCAL = "local"  # the engine in this process, for `run --local` alone
 OFFLINE = "offline"  # the journal, where no daemon runs
 CLIENT = "client"  # of a daemon that runs
 DESCRIBE = "describe"  # the job files, where no daemon runs
+CRON = "cron"  # where there are schedules
+TABLES = "schedule_tables"  # where `taskrun.toml` has schedules
 SLOTS = "core.schedule_slots"  # for `schedule` alone
 CONSOLE = "console"  # of rich: a pipe is written to without it
 
@@ -61,6 +63,11 @@ def load_daemon(module: str) -> ModuleType:
 def load_engine(module: str) -> ModuleType:
     """Returns a module of the engine by its name."""
     return import_module(f"taskrun.engine.{module}")
+
+
+def load_rules(module: str) -> ModuleType:
+    """Returns a module of the rules by its name."""
+    return import_module(f"taskrun.rules.{module}")
 
 
 @cache

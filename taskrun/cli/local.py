@@ -17,6 +17,7 @@ from typing import Any
 from taskrun.cli import inputs
 from taskrun.cli.commands.run import print_output
 from taskrun.cli.commands.start import Start
+from taskrun.cli.describe import check_inputs
 from taskrun.cli.exits import Code, Stop, code_of
 from taskrun.cli.follow import Plain, Screen
 from taskrun.cli.inputs import Target
@@ -38,6 +39,7 @@ async def perform(options: Start, session: Session) -> int:
     os.environ.update(session.config.env)
     with chdir(session.config.root), redirect_stdout(sys.stderr):
         registry = discover(session.config.jobs, session.config.root).registry
+        check_inputs(session.config, registry)
         base = await inputs.read_input(session, options.input)
         target = _target(registry, options.job)
         value = await inputs.built(session, target, options.given, base, "run")

@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from taskrun.cli.late import TABLES, load_rules
 from taskrun.cli.screens.look import Look, printed
 from taskrun.cli.terminal import Terminal
-from taskrun.cli.visible import to_json
-from taskrun.model.config import Config, find, load
+from taskrun.cli.visible import lines, to_json
+from taskrun.model.config import Config, find, load, salvage
+from taskrun.model.errors import ConfigError, DaemonError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -62,29 +64,91 @@ class Session:
         self.config_file = config_file
         self.gate = gate
         self.on_interrupt: Callable[[], object] = _nothing
+        self.warned = False  # whether it was said that the configuration is wrong
         self._callers: list[Caller] = []
 
     # ---- the project
 
-    @cached_property
+    @property
     def config(self) -> Config:
-        """The project's configuration."""
-        return load(find(self.facts.cwd, self.config_file, self.facts.env), self.facts.env)
+        """The project's configuration; raises ConfigError when it is wrong."""
+        config, fault = self._read
+        if fault is not None:
+            raise fault
+        return config
+
+    @property
+    def project(self) -> Config:
+        """What is known of the project; of a configuration that is wrong at least where its daemon is."""
+        return self._read[0]
+
+    @property
+    def fault(self) -> ConfigError | None:
+        """What is wrong with the configuration."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[Config, ConfigError | None]:
+        path = find(self.facts.cwd, self.config_file, self.facts.env)
+        try:
+            config = load(path, self.facts.env)
+            if config.schedules:
+                load_rules(TABLES).check_schedules(path)  # loaded for nobody else
+        except ConfigError as fault:
+            return salvage(path, self.facts.env), fault
+        return config, None
 
     # ---- who answers
 
-    async def daemon(self, start: bool = True) -> Caller:
-        """Returns a connection to the daemon; starts it if `start` says so, unless `TASKRUN_AUTOSTART=0`."""
-        allowed = self.facts.env.get("TASKRUN_AUTOSTART", "1").lower() not in ("0", "false", "no", "off")
-        return self._kept(await self.gate.daemon(self.config, start and allowed))
+    async def daemon(self, start: bool = True, forced: bool = False) -> Caller:
+        """Returns a connection to the daemon; starts it if `start` says so, unless `TASKRUN_AUTOSTART=0`.
 
-    async def reader(self) -> Caller:
-        """Returns who can answer questions without a daemon being started for it."""
-        return self._kept(await self.gate.reader(self.config))
+        Parameters:
+            forced: whether to start it in spite of that variable.
 
-    def _kept(self, caller: Caller) -> Caller:
+        Raises:
+            ConfigError: the configuration is wrong, and no daemon runs that still has the last good one.
+        """
+        allowed = forced or self.facts.env.get("TASKRUN_AUTOSTART", "1").lower() not in ("0", "false", "no", "off")
+        try:
+            caller = await self.gate.daemon(self.project, start and allowed and self.fault is None)
+        except DaemonError as error:
+            raise self.fault or error from None
+        return await self._kept(caller)
+
+    async def reader(self, lenient: bool = False) -> Caller:
+        """Returns who can answer questions without a daemon being started for it.
+
+        Parameters:
+            lenient: whether to read the journal of a project whose configuration is wrong.
+
+        Raises:
+            ConfigError: as `daemon`.
+        """
+        caller = await self.gate.reader(self.project)
+        if self.fault is not None and not caller.live and not lenient:
+            raise self.fault
+        return await self._kept(caller)
+
+    async def _kept(self, caller: Caller) -> Caller:
         self._callers.append(caller)
+        if caller.live and not self.warned:
+            self.warn(await self._problem(caller))
         return caller
+
+    async def _problem(self, caller: Caller) -> str:
+        """Returns what the daemon finds wrong with the configuration: whether an input fits its job, nobody else knows."""
+        if self.fault is not None or not self.project.schedules:
+            return ""
+        return str((await caller.call("config"))["problem"])
+
+    def warn(self, problem: str = "", running: bool = True) -> None:
+        """Says once what is wrong with the configuration, if anything is, where things go on all the same."""
+        problem = problem or str(self.fault or "")
+        if problem and not self.warned:
+            self.warned = True
+            outcome = "the daemon goes on with the last good configuration" if running else "no daemon starts with that"
+            self.say(f"warning: {lines(problem)}\n  {outcome}")
 
     async def close(self) -> None:
         """Ends all connections."""

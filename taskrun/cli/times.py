@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,11 @@ _STEPS = ((86400 * 365, "y"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 def moment(text: str | None) -> float | None:
     """Returns an RFC 3339 text as Unix seconds."""
     return None if text is None else datetime.fromisoformat(text).timestamp()
+
+
+def rfc3339(at: float) -> str:
+    """Returns a moment as RFC 3339 text, in UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def age(seconds: float) -> str:

@@ -16,7 +16,8 @@ from taskrun.daemon.launch import READY
 from taskrun.daemon.server import Word, serve
 from taskrun.daemon.watching import Watching
 from taskrun.model.codec import encode_error
-from taskrun.model.config import Config, load
+from taskrun.model.config import Config
+from taskrun.rules.schedule_tables import read_config
 
 
 class Attached(Watching):
@@ -50,7 +51,7 @@ def main() -> None:
         os.set_inheritable(descriptor, False)
     word = Word(options.ready)
     try:
-        config = load(options.config, os.environ)
+        config = read_config(options.config, os.environ)
         serve(
             config,
             foreground=False,

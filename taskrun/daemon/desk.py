@@ -7,6 +7,9 @@ An op's parameters are a struct, read from the frame with unknown fields ignored
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from difflib import get_close_matches
@@ -58,6 +61,7 @@ class House(NamedTuple):
     journal: str
     holder: Callable[[], Holder]
     stop: Callable[[], None]
+    config_problems: Callable[[], Awaitable[dict[str, Any]]]
 
 
 class Op(NamedTuple):
@@ -177,7 +181,22 @@ async def status(house: House, want: Nothing) -> Any:
         "runs": states,
         "problems": house.hands.description.problems,
         "fault": None if fault is None else str(fault),
+        "python": sys.executable,
+        "prefix": sys.prefix,
+        "python_version": platform.python_version(),
+        "virtual_env": os.environ.get("VIRTUAL_ENV"),
+        "path": os.environ.get("PATH"),
     }
+
+
+async def config(house: House, want: Nothing) -> Any:
+    """What is wrong with `taskrun.toml` as it is now (`problem`, else empty), and with the `inputs` of its schedules."""
+    return await house.config_problems()
+
+
+async def environment(house: House, want: Nothing) -> Any:
+    """The environment that the daemon was started with, and its workers with it."""
+    return dict(os.environ)
 
 
 async def jobs(house: House, want: Nothing) -> Any:
@@ -373,6 +392,8 @@ def known(tx: Tx, run_ids: list[str]) -> list[Run]:
 
 OPS = {
     "status": Op(Nothing, status),
+    "config": Op(Nothing, config),
+    "environment": Op(Nothing, environment),
     "jobs": Op(Nothing, jobs),
     "runs": Op(Listing, runs),
     "find": Op(Ref, find),

@@ -31,14 +31,15 @@ from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
 from taskrun.daemon.own_state import OwnState
 from taskrun.daemon.protocol import VERSION
-from taskrun.daemon.schedule_file import following
+from taskrun.daemon.schedule_file import ScheduleFile
 from taskrun.daemon.streams import STREAMS
 from taskrun.daemon.worker_handle import lock_freed
 from taskrun.daemon.worker_pool import WorkerPool
 from taskrun.engine.core.core import Core
 from taskrun.model.codec import encode_error
-from taskrun.model.config import Config, load
+from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
+from taskrun.rules.schedule_tables import read_config
 from taskrun.stores.sqlite import SqliteStorage
 
 MOST_CLIENTS = 256
@@ -100,8 +101,10 @@ class Daemon:
             await self._wait_for_what_is_left()
             core = await stack.enter_async_context(self._running_core())
             pool = await stack.enter_async_context(self._running_pool(core))
-            await stack.enter_async_context(following(core.schedules, self._config.path, self._read_config))
-            desk = self._desk(stack, core, pool)
+            schedules = ScheduleFile(core, pool, self._config.path, self._read_config)
+            await schedules.begin()
+            await stack.enter_async_context(schedules.following())
+            desk = self._desk(stack, core, pool, schedules)
             self._open_counter(stack, desk)
             listener = await stack.enter_async_context(self._listening(desk))
             logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
@@ -150,10 +153,10 @@ class Daemon:
             stack.callback(self._counter.close)
 
     def _read_config(self) -> Config:
-        return load(self._config.path, os.environ)
+        return read_config(self._config.path, os.environ)
 
-    def _desk(self, stack: AsyncExitStack, core: Core, pool: WorkerPool) -> Desk:
-        house = House(core, pool, self._config.journal, lambda: self._holder, self._stop.set)
+    def _desk(self, stack: AsyncExitStack, core: Core, pool: WorkerPool, schedules: ScheduleFile) -> Desk:
+        house = House(core, pool, self._config.journal, lambda: self._holder, self._stop.set, schedules.problems)
         if self._watcher is None:
             return Desk(house, {**OPS, **STREAMS})
         watching = asyncio.get_running_loop().create_task(self._watcher.watch(house, self._read_config))
@@ -287,7 +290,7 @@ def main(argv: Sequence[str] | None = None, counter: Counter | None = None) -> N
     os.set_inheritable(options.ready, False)
     word = Word(options.ready)
     try:
-        serve(load(options.config, os.environ), foreground=False, ready=lambda: word.say(READY), counter=counter)
+        serve(read_config(options.config, os.environ), foreground=False, ready=lambda: word.say(READY), counter=counter)
     except Exception as error:
         word.say(msgspec.json.encode(encode_error(error)))
         sys.exit(1)

@@ -5,8 +5,10 @@ Called by the command line, the daemon and the worker processes. The tables belo
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,19 @@ class ScheduleEntry(msgspec.Struct, frozen=True):
     cron: str
     timezone: str | None = None
     input: dict[str, Any] = {}
+
+
+class ScheduleTable(msgspec.Struct, frozen=True):
+    """A `[[schedule]]` as it is written: its entry, or what is wrong with it.
+
+    Parameters:
+        place: how a message calls it: `[[schedule]]`, with its number where there are several.
+    """
+
+    place: str
+    written: dict[str, Any]
+    entry: ScheduleEntry | None
+    problem: str = ""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +90,7 @@ def load(path: Path, environ: Environ) -> Config:
     Raises:
         ConfigError: broken TOML, an unknown key, or a value that does not fit; names file and key.
     """
-    document, root = _parse(path), path.absolute().parent.resolve()
+    document, root = _parse(path), _root(path)
     _refuse_unknown(document, {"taskrun", "retention", "schedule", "env"}, "", path)
     settings = _table(document, "taskrun", _SETTINGS, path) | _overrides(environ, "", _SETTINGS)
     retention = _table(document, "retention", _RETENTION, path) | _overrides(environ, "RETENTION__", _RETENTION)
@@ -83,11 +98,29 @@ def load(path: Path, environ: Environ) -> Config:
         root=root,
         path=path.absolute(),
         journal=_located(settings.pop("journal"), root),
-        schedules=_schedules(document, path),
-        env=_table(document, "env", None, path) | _environment(environ),
+        schedules=[_entry(table, path) for table in _schedules(document, path)],
+        env=_variables(document, path) | _environment(environ),
         **settings,
         **retention,
     )
+
+
+def salvage(path: Path, environ: Environ) -> Config:
+    """Returns what a wrong configuration still tells, above all where the project's daemon is; all else is the default."""
+    document, root = _salvaged(path), _root(path)
+    settings = _readable(document, environ, "taskrun", "", _SETTINGS)
+    retention = _readable(document, environ, "retention", "RETENTION__", _RETENTION)
+    journal = _located(settings.pop("journal"), root)
+    return Config(root=root, path=path.absolute(), journal=journal, schedules=[], env={}, **settings, **retention)
+
+
+def schedule_tables(path: Path) -> list[ScheduleTable]:
+    """Returns the `[[schedule]]` tables, wrong ones too.
+
+    Raises:
+        ConfigError: broken TOML.
+    """
+    return _schedules(_parse(path), path)
 
 
 # ---- what may be written: for each key its default and how it is read
@@ -103,7 +136,7 @@ class _Key(msgspec.Struct, frozen=True):
 
 
 def _any_text(value: Any) -> str:
-    if isinstance(value, str):
+    if isinstance(value, str) and "\0" not in value:
         return value
     raise ValueError
 
@@ -112,6 +145,22 @@ def _text(value: Any) -> str:
     if _any_text(value).strip():
         return str(value)
     raise ValueError
+
+
+def _journal(value: Any) -> str:
+    """Returns a path. An address would become a file of that name."""
+    if _ADDRESS.match(_text(value)):
+        raise ConfigError(f"is {_masked(value)}: there is no store for servers yet; journals are SQLite files")
+    return str(value)
+
+
+def _masked(address: str) -> str:
+    """Returns an address without its password."""
+    return re.sub(r"(://[^:/@]*):[^/]*@|(password\s*=\s*)\S+", lambda found: _blank(found[1], found[2]), address)
+
+
+def _blank(user: str | None, word: str | None) -> str:
+    return f"{word}***" if user is None else f"{user}:***@"
 
 
 def _texts(value: Any) -> list[str]:
@@ -127,18 +176,23 @@ def _count(value: Any) -> int:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return dict(value)
-    raise ValueError
+    if not isinstance(value, dict):
+        raise ValueError
+    return dict(value)
 
 
+# `postgresql://…` and its like, `postgres:…`, `file:…`, and what libpq takes: `host=… dbname=…`
+_ADDRESS = re.compile(
+    r"\s*(?:[a-z][a-z0-9+.-]*://|(?:postgres(?:ql)?|sqlite|file)[a-z0-9+]*:|(?:host|hostaddr|port|dbname|user|service)\s*=)",
+    re.IGNORECASE,
+)
 _COUNT = "a whole number of 1 or more"
 _DURATION = 'a duration such as "10s" or "30d" (ms, s, m, h, d, w, y)'
 _SIZE = 'a size such as "4MB" (B, KB, MB, GB, TB)'
 
 _SETTINGS = {
     "jobs": _Key("a list of modules, packages, folders or globs", _texts, ["jobs"]),
-    "journal": _Key("a path or a postgresql:// address", _text, ".taskrun/journal.db"),
+    "journal": _Key("a path", _journal, ".taskrun/journal.db"),
     "concurrency": _Key(_COUNT, _count, 100),
     "grace": _Key(_DURATION, durations.seconds, "10s"),
     "workers": _Key(_COUNT, _count, 1),
@@ -189,19 +243,44 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _table(document: dict[str, Any], section: str, keys: dict[str, _Key] | None, path: Path) -> dict[str, Any]:
-    """Reads a section; `keys` None is the free one, [env]."""
+def _table(document: dict[str, Any], section: str, keys: dict[str, _Key], path: Path) -> dict[str, Any]:
+    return _keys(_section(document, section, path), keys, f"[{section}] ", path)
+
+
+def _variables(document: dict[str, Any], path: Path) -> dict[str, str]:
+    found = _section(document, "env", path)
+    for name in found:
+        if not name or set(name) & {"=", "\0"}:
+            raise ConfigError(f"{path}: [env] {_shown(name)} cannot be the name of a variable")
+    return _keys(found, dict.fromkeys(found, _VARIABLE), "[env] ", path)
+
+
+def _section(document: dict[str, Any], section: str, path: Path) -> dict[str, Any]:
     found = document.get(section, {})
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: {section} must be a table, written [{section}]")
-    return _keys(found, keys if keys is not None else dict.fromkeys(found, _VARIABLE), f"[{section}] ", path)
+    return found
 
 
-def _schedules(document: dict[str, Any], path: Path) -> list[ScheduleEntry]:
+def _schedules(document: dict[str, Any], path: Path) -> list[ScheduleTable]:
     found = document.get("schedule", [])
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise ConfigError(f"{path}: schedule must be a list of tables, each written [[schedule]]")
-    return [ScheduleEntry(**_keys(one, _SCHEDULE, "[[schedule]] ", path)) for one in found]
+    places = [f"[[schedule]] {number}" for number in range(1, len(found) + 1)] if len(found) > 1 else ["[[schedule]]"]
+    return [_schedule(one, place, path) for one, place in zip(found, places, strict=False)]
+
+
+def _schedule(written: dict[str, Any], place: str, path: Path) -> ScheduleTable:
+    try:
+        return ScheduleTable(place, written, ScheduleEntry(**_keys(written, _SCHEDULE, f"{place} ", path)))
+    except ConfigError as error:
+        return ScheduleTable(place, written, None, str(error))
+
+
+def _entry(table: ScheduleTable, path: Path) -> ScheduleEntry:
+    if table.entry is None:
+        raise ConfigError(table.problem)
+    return table.entry
 
 
 def _keys(found: dict[str, Any], keys: dict[str, _Key], section: str, path: Path) -> dict[str, Any]:
@@ -217,6 +296,8 @@ def _read(found: dict[str, Any], name: str, key: _Key, place: str) -> Any:
         return key.default if key.default is None else key.read(key.default)
     try:
         return key.read(found[name])
+    except ConfigError as error:
+        raise ConfigError(f"{place} {error}") from None
     except (ValueError, DurationInvalid, DefinitionError):
         raise ConfigError(f"{place} must be {key.expected}, not {_shown(found[name])}") from None
 
@@ -234,9 +315,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+def _root(path: Path) -> Path:
+    return path.absolute().parent.resolve()
+
+
 def _located(journal: str, root: Path) -> str:
-    if journal.startswith(("postgresql://", "postgres://")):
-        return journal
     return str(root / _at_home(journal))
 
 
@@ -245,6 +328,38 @@ def _at_home(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:  # `~nobody`
         return Path(path)
+
+
+# ---- what is left of a file that is wrong
+
+
+def _salvaged(path: Path) -> dict[str, Any]:
+    """Returns the document; of one that is broken, the journal, if a line of its own names it."""
+    try:
+        return _parse(path)
+    except ConfigError:
+        pass
+    try:
+        found = re.search(r"""^\s*journal\s*=\s*(["'])(.*?)\1""", path.read_text("utf-8", "replace"), re.MULTILINE)
+    except OSError:
+        return {}
+    return {"taskrun": {"journal": found[2]}} if found else {}
+
+
+def _readable(
+    document: dict[str, Any], environ: Environ, section: str, prefix: str, keys: dict[str, _Key]
+) -> dict[str, Any]:
+    """Reads the keys of a section one by one; one that is wrong has its default."""
+    table = document.get(section)
+    given = table if isinstance(table, dict) else {}
+    found: dict[str, Any] = {}
+    for name, key in keys.items():
+        found[name] = key.read(key.default)
+        with suppress(ConfigError):
+            found[name] = _read(given, name, key, "")
+        with suppress(ConfigError):
+            found |= _overrides(environ, prefix, {name: key})
+    return found
 
 
 # ---- the environment
@@ -270,4 +385,4 @@ def _untyped(text: str, key: _Key) -> Any:
 
 def _environment(environ: Environ) -> dict[str, str]:
     prefix = PREFIX + "ENV__"
-    return {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(prefix)}
+    return {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix) and name != prefix}

@@ -99,6 +99,7 @@ class FakeDaemon:
 
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {"jobs": {"jobs": [JOB], "pipes": [], "problems": []}, "logs": [], "why": []}
+        self.answers |= {"config": {"problem": "", "inputs": {}}}
         self.answers |= answers
         self.asked: list[tuple[str, dict[str, Any]]] = []
 

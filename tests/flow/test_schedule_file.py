@@ -4,52 +4,126 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from taskrun import job
 from taskrun.daemon import schedule_file
-from taskrun.daemon.schedule_file import following
+from taskrun.daemon.schedule_file import ScheduleFile
+from taskrun.daemon.worker_pool import NOBODY
 from taskrun.engine.core.schedules import Entry
-from taskrun.model.config import Config, load
+from taskrun.model.errors import ConfigError
+from taskrun.rules.schedule_tables import read_config
 from taskrun.testing import TestQueue
 
 HOURLY = '[[schedule]]\njob = "backup"\ncron = "0 * * * *"\ninput = {{ path = "{path}" }}\n'
+PTH = "input.pth: unknown field, did you mean path?; input.path: is required"
 
 
-async def test_a_change_of_the_file_is_taken_and_a_mistake_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+class Hands:
+    """A worker that is there."""
+
+    description = NOBODY
+
+    async def ready(self) -> None:
+        """It is."""
+
+
+@job
+async def backup(path: str) -> None: ...
+
+
+@asynccontextmanager
+async def project(config: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[TestQueue, ScheduleFile]]:
+    """A queue with the job, and the schedules of a file."""
     monkeypatch.setattr(schedule_file, "POLL", 0.005)
-    config = tmp_path / "taskrun.toml"
-    config.write_text(HOURLY.format(path="/a"))
-    seen: list[str] = []
-
-    @job
-    async def backup(path: str) -> None:
-        seen.append(path)
-
-    def read() -> Config:
-        return load(config, {})
-
-    async def until(what: str) -> None:
-        async with asyncio.timeout(10):
-            while what not in caplog.text and what not in str(queue.core.schedules._active):
-                await asyncio.sleep(0.005)
-
     async with TestQueue([backup], start=dt.datetime(2026, 3, 1, tzinfo=dt.UTC)) as queue:
-        async with following(queue.core.schedules, config, read):
-            await until("/a")
+        yield queue, ScheduleFile(queue.core, Hands(), config, lambda: read_config(config, {}))
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def inputs(queue: TestQueue) -> list[Any]:
+    return [run.input async for run in queue.runs()]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (("0 *", "99 *"), '[[schedule]] cron: cron "99 * * * *": the minute field "99" is wrong'),
+        (("cron =", 'timezone = "Berlin"\ncron ='), '[[schedule]] timezone: no time zone is called "Berlin"'),
+        (("path =", "pth ="), "[[schedule]] input.pth: unknown field"),
+        (('"/a"', "5"), "[[schedule]] input.path: expected str, got int"),
+        (("cron =", "corn ="), "[[schedule]] corn is no key; did you mean cron?"),
+        (("[[schedule]]", "[taskrun]\ngrace = 5\n[[shedule]]"), "shedule is no key"),
+        (("[[schedule]]", "[[schedule]"), "broken TOML"),
+    ],
+)
+async def test_a_mistake_changes_nothing_and_is_kept_until_it_is_mended(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: tuple[str, str],
+    problem: str,
+) -> None:
+    config, good = tmp_path / "taskrun.toml", HOURLY.format(path="/a")
+    config.write_text(good)
+    async with project(config, monkeypatch) as (queue, file):
+        await file.begin()
+        async with file.following():
             await queue.advance("1h")
-            config.write_text(HOURLY.format(path="/bcd"))
-            await until("/bcd")
+            config.write_text(good.replace(*change) + "\n# longer")
+            await until(lambda: file.problem)
             await queue.advance("1h")
-            config.write_text(HOURLY.format(path="/efghi").replace("0 *", "99 *"))
-            await until("stay as they were")
+            assert problem in file.problem
+            assert problem in caplog.text
+            assert str(config) in file.problem
+            config.write_text(HOURLY.format(path="/mended"))
+            await until(lambda: not file.problem)
             await queue.advance("1h")
-        assert seen == ["/a", "/bcd", "/bcd"]
-    assert 'the minute field "99" is wrong' in caplog.text
+        assert await inputs(queue) == [{"path": "/mended"}, {"path": "/a"}, {"path": "/a"}]
+
+
+async def test_a_file_that_is_wrong_at_the_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "taskrun.toml"
+    config.write_text(HOURLY.format(path="/a") + HOURLY.format(path="/b").replace("path =", "pth ="))
+    async with project(config, monkeypatch) as (queue, file):
+        with pytest.raises(ConfigError, match=r"\[\[schedule\]\] 2 input.pth: unknown field"):
+            await file.begin()
+        assert file.inputs == {"[[schedule]] 2": f"{config}: [[schedule]] 2 {PTH}"}
+        assert await queue.core.schedules.views() == []
+
+
+async def test_a_schedule_of_a_job_that_is_not_there_is_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "taskrun.toml"
+    config.write_text(HOURLY.format(path="/a").replace("backup", "nobody"))
+    async with project(config, monkeypatch) as (queue, file):
+        await file.begin()
+        assert [view["job"] for view in await queue.core.schedules.views()] == ["nobody"]
+
+
+async def test_inputs_are_checked_later_when_no_worker_comes_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "taskrun.toml"
+    config.write_text(HOURLY.format(path="/a").replace("path =", "pth ="))
+    monkeypatch.setattr(schedule_file, "JOBS_WITHIN", 0.01)
+    monkeypatch.setattr(Hands, "ready", lambda self: asyncio.Event().wait())
+    async with project(config, monkeypatch) as (_, file):
+        await file.begin()
+        async with file.following():
+            await until(lambda: file.problem)
+        assert "input.pth" in file.problem
 
 
 async def test_slots_are_left_alone_until_a_worker_has_the_job() -> None:

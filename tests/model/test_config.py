@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from taskrun.model.config import Config, ScheduleEntry, find, load
+from taskrun.model.config import Config, ScheduleEntry, find, load, salvage, schedule_tables
 from taskrun.model.errors import ConfigError
 
+ADDRESSES = {  # and how they are shown
+    "postgresql://host/db": "postgresql://host/db",
+    "postgres://me:hush@host:5432/db": "postgres://me:***@host:5432/db",
+    "postgresql+psycopg://me@host/db": "postgresql+psycopg://me@host/db",
+    " PostgreSQL://host/db": " PostgreSQL://host/db",
+    "postgres:db": "postgres:db",
+    "host=here dbname=x password=hush": "host=here dbname=x password=***",
+    "sqlite:///journal.db": "sqlite:///journal.db",
+    "file:journal.db": "file:journal.db",
+}
 PAGE = """
 [taskrun]
 jobs = ["music", "jobs/*.py"]
@@ -86,7 +97,6 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     ("variable", "value", "key", "meant"),
     [
         ("TASKRUN_JOBS", "a, b/*.py,", "jobs", ["a", "b/*.py"]),
-        ("TASKRUN_JOURNAL", "postgresql://host/db", "journal", "postgresql://host/db"),
         ("TASKRUN_JOURNAL", "/var/j.db", "journal", "/var/j.db"),
         ("TASKRUN_JOURNAL", "~nobody-of-that-name/j.db", "journal", "ROOT/~nobody-of-that-name/j.db"),
         ("TASKRUN_CONCURRENCY", "9", "concurrency", 9),
@@ -127,7 +137,7 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("taskrun = 1", r"taskrun must be a table, written \[taskrun\]"),
         ("[taskrun]\njobs = 'x'", "jobs must be a list of modules, packages, folders or globs, not 'x'"),
         ("[taskrun]\njobs = [1]", r"jobs must be a list .*, not \[1\]"),
-        ("[taskrun]\njournal = 5", "journal must be a path or a postgresql:// address, not 5"),
+        ("[taskrun]\njournal = 5", "journal must be a path, not 5"),
         ("[taskrun]\nconcurrency = 0", "concurrency must be a whole number of 1 or more, not 0"),
         ("[taskrun]\nconcurrency = true", "concurrency must be a whole number of 1 or more, not True"),
         ("[taskrun]\nconcurrency = '5'", "concurrency must be a whole number"),
@@ -136,6 +146,19 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("[taskrun]\ngrace = nan", "grace must be a duration"),
         ("[taskrun]\nmax_payload = -1", 'max_payload must be a size such as "4MB"'),
         ("[env]\nA = 1", r"\[env\] A must be text, not 1"),
+        ("[env]\n'A=B' = 'x'", r"\[env\] 'A=B' cannot be the name of a variable"),
+        ("[env]\n'' = 'x'", r"\[env\] '' cannot be the name of a variable"),
+        ('[env]\nA = "\\u0000"', r"\[env\] A must be text"),
+        ("[taskrun]\ngrace = '5 parsecs'", r"grace must be a duration such as .*ms, s, m, h, d, w, y"),
+        ("[taskrun]\ngrace = -1", "grace must be a duration"),
+        ("[taskrun]\ngrace = true", "grace must be a duration"),
+        ("[retention]\nkeep = inf", "keep must be a duration"),
+        ("[retention]\nmax_log = '5 apples'", r"max_log must be a size such as .*\(B, KB, MB, GB, TB\)"),
+        ("[[schedule]]\njob='a'\ncron='x'\n[[schedule]]\njob='b'", r"\[\[schedule\]\] 2 cron is missing"),
+        *(
+            (f"[taskrun]\njournal = '{address}'", rf"\[taskrun\] journal is {re.escape(masked)}: there is no store for")
+            for address, masked in ADDRESSES.items()
+        ),
         ("[taskrun]\njobs = [\n", "broken TOML: .*at line 3, the end"),
         ("[taskrun]\n\nx = = 1", "broken TOML: .*at line 3, column 5"),
     ],
@@ -152,6 +175,11 @@ def test_a_mistake_names_the_file_the_key_and_what_is_expected(tmp_path: Path, t
         ("TASKRUN_WORKERS", "many", "TASKRUN_WORKERS must be a whole number of 1 or more, not 'many'"),
         ("TASKRUN_WORKERS", "٣", "TASKRUN_WORKERS must be a whole number"),
         ("TASKRUN_GRACE", "5", "TASKRUN_GRACE must be a duration"),
+        (
+            "TASKRUN_JOURNAL",
+            "postgresql://me:hush@h/db",
+            r"TASKRUN_JOURNAL is postgresql://me:\*\*\*@h/db: there is no",
+        ),
         ("TASKRUN_RETENTION__MAX_LOG", "big", "TASKRUN_RETENTION__MAX_LOG must be a size"),
     ],
 )
@@ -210,3 +238,35 @@ def test_the_journal_is_beside_the_file_wherever_it_is_read_from(
     config = load(Path("taskrun.toml"), {})
     assert config.journal == str(tmp_path.resolve() / ".taskrun/journal.db")
     assert config.path == tmp_path / "taskrun.toml"
+
+
+def test_a_path_with_a_colon_is_a_path(tmp_path: Path) -> None:
+    path = written(tmp_path, "[taskrun]\njournal = 'state/2026-11-26T10:30.db'")
+    assert load(path, {}).journal == str(tmp_path.resolve() / "state/2026-11-26T10:30.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "journal", "grace"),
+    [
+        ("", ".taskrun/journal.db", 10.0),
+        ("[taskrun]\njournal = 'a.db'\ngrace = '3s'\nconcurency = 5", "a.db", 3.0),
+        ("[taskrun]\njournal = 'a.db'\ngrace = 'soon'", "a.db", 10.0),
+        ("[taskrun]\njournal = 'a.db'\n[[schedule]]\n", "a.db", 10.0),
+        ("[taskrun\njournal = 'a.db'\n", "a.db", 10.0),
+        ("[taskrun\n", ".taskrun/journal.db", 10.0),
+        ("[taskrun]\njournal = 'postgresql://host/db'", ".taskrun/journal.db", 10.0),
+        ("taskrun = 5", ".taskrun/journal.db", 10.0),
+    ],
+)
+def test_a_wrong_file_still_tells_where_its_daemon_is(tmp_path: Path, text: str, journal: str, grace: float) -> None:
+    config = salvage(written(tmp_path, text), {})
+    assert (config.journal, config.grace) == (str(tmp_path.resolve() / journal), grace)
+    assert salvage(config.path, {"TASKRUN_JOURNAL": "b.db"}).journal == str(tmp_path.resolve() / "b.db")
+
+
+def test_wrong_tables_are_told_with_the_right_ones(tmp_path: Path) -> None:
+    path = written(tmp_path, "[[schedule]]\njob='a'\ncron='@hourly'\n[[schedule]]\njob='b'\ncorn='x'\n")
+    good, bad = schedule_tables(path)
+    assert (good.place, good.entry, good.problem) == ("[[schedule]] 1", ScheduleEntry("a", "@hourly"), "")
+    assert (bad.place, bad.entry, bad.written) == ("[[schedule]] 2", None, {"job": "b", "corn": "x"})
+    assert bad.problem == f"{path}: [[schedule]] 2 corn is no key; did you mean cron?"

@@ -107,6 +107,7 @@ def _complete(words: list[str] = typer.Argument(None)) -> Any:  # noqa: B008
 async def offer(words: tuple[str, ...], session: Session) -> int:
     """Prints the candidates; whatever goes wrong, it is not said while somebody types."""
     try:
+        session.warned = True
         rest, config = take_config(words[:-1])
         session.config_file = session.config_file or config
         async with asyncio.timeout(PATIENCE):

@@ -18,6 +18,7 @@ from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.gate import in_thread
 from taskrun.cli.rich_late import Text
+from taskrun.cli.schedules import check_before_start
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.screens.look import stacked
 from taskrun.cli.service import service_of, switch
@@ -26,6 +27,7 @@ from taskrun.cli.visible import cell, lines
 from taskrun.daemon.home import home_of
 from taskrun.daemon.launch import environment, find_holder, python, stop_daemon
 from taskrun.model import durations
+from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, TaskrunError
 from taskrun.model.records import UNFINISHED
 
@@ -113,16 +115,15 @@ def uninstall(json: bool = ASK.json) -> Any:
 
 async def begin(as_json: bool, session: Session) -> int:
     """Starts it, waits for its jobs to be loaded, and says how it is."""
-    caller = await session.gate.daemon(session.config, True)
+    caller = await session.daemon(forced=True)
     with suppress(DaemonError):  # no worker comes up: its status says why
         await caller.call("jobs")
-    await caller.close()
     return await tell(as_json, session)
 
 
 async def end(session: Session) -> int:
     """Stops it and says so."""
-    stopped = await in_thread(lambda: stop_daemon(session.config))
+    stopped = await in_thread(lambda: stop_daemon(_with_daemon(session)))
     left = "; unfinished runs wait in the journal" if stopped and await _has_unfinished(session) else ""
     session.say(f"stopped{left}" if stopped else "no daemon runs")
     session.say("  start it: taskrun daemon start")
@@ -136,9 +137,22 @@ async def _has_unfinished(session: Session) -> bool:
 
 
 async def again(as_json: bool, session: Session) -> int:
-    """Stops it and starts it."""
+    """Stops it and starts it, unless the new one could not start: then the old one stays."""
+    await check_before_start(session)
     await in_thread(lambda: stop_daemon(session.config))
     return await begin(as_json, session)
+
+
+def _with_daemon(session: Session) -> Config:
+    """Returns what is known of the project; a configuration that is wrong will do as long as a daemon runs.
+
+    Raises:
+        ConfigError: it is wrong, and no daemon runs.
+    """
+    if session.fault is None or find_holder(session.project) is None:
+        return session.config
+    session.warn()
+    return session.project
 
 
 async def tell(as_json: bool, session: Session) -> int:
@@ -152,17 +166,17 @@ async def tell(as_json: bool, session: Session) -> int:
 
 
 async def _status(session: Session) -> dict[str, Any]:
-    stopped = {"running": False, "pid": None, "version": None, "socket": None, "journal": session.config.journal}
-    if find_holder(session.config) is None:
-        return stopped
+    project = _with_daemon(session)
+    if find_holder(project) is None:
+        return {"running": False, "pid": None, "version": None, "socket": None, "journal": project.journal}
     found: dict[str, Any] = await (await session.daemon(start=False)).call("status")
     return found
 
 
 def status_screen(found: dict[str, Any], session: Session) -> Text:
     """Returns how the daemon is as a few lines."""
-    service = service_of(session.config, session.facts.env).path
-    places = [f"  journal  {found['journal']}{_size(found['journal'])} (keep {durations.human(session.config.keep)})"]
+    service = service_of(session.project, session.facts.env).path
+    places = [f"  journal  {found['journal']}{_size(found['journal'])} (keep {durations.human(session.project.keep)})"]
     places += [f"  service  {service}"] if service.exists() else []
     if not found["running"]:
         return stacked([Text("stopped   start it: taskrun daemon start"), *(Text(cell(line)) for line in places)])
@@ -172,6 +186,9 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
         "  " + " · ".join([f"{found['jobs']} jobs", *states]),
         f"  socket   {found['socket']}",
         *places,
+        f"  python   {found['python']} ({found['python_version']})",
+        f"  PATH     {found['path'] or 'not set'}",
+        *([f"  venv     {found['virtual_env']}"] if found["virtual_env"] else []),
     ]
     problems = [f"  broken   {problem_line(problem)}" for problem in found["problems"]]
     problems += [f"  fault    {found['fault']}: taskrun doctor"] if found["fault"] else []
@@ -192,6 +209,7 @@ async def foreground(session: Session) -> int:
 async def put_up(as_json: bool, session: Session) -> int:
     """Writes the service and switches it on; where the session has no tool for that, says so."""
     service = service_of(session.config, session.facts.env)
+    await check_before_start(session)
     try:
         service.path.parent.mkdir(parents=True, exist_ok=True)
         service.path.write_bytes(service.text)
@@ -239,7 +257,8 @@ def _typed(commands: list[list[str]]) -> str:
 
 async def show_logs(limit: int, follow: bool, session: Session) -> int:
     """Prints the daemon's log, which is a file."""
-    path = home_of(session.config).log
+    path = home_of(session.project, make=False).log
+    session.warn(running=find_holder(session.project) is not None)
     at = 0
     if path.exists():
         last = path.read_text("utf-8", "replace").splitlines()[-limit:] if limit else []

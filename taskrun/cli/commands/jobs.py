@@ -13,6 +13,7 @@ from taskrun.cli.exits import Code
 from taskrun.cli.names import find_described
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.session import Session
+from taskrun.cli.visible import lines
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -29,7 +30,7 @@ def jobs(name: str = typer.Argument("", metavar="[JOB]"), json: bool = ASK.json)
 async def every(_: str, as_json: bool, session: Session) -> int:
     """Lists the jobs; a broken file is said, and the others are listed all the same."""
     answer = await (await session.reader()).call("jobs")
-    found = [near(job, session.config.root) for job in answer["jobs"]]
+    found = [near(job, session.project.root) for job in answer["jobs"]]
     if as_json:
         session.json(answer["jobs"])
     elif not session.facts.out_tty:
@@ -37,11 +38,14 @@ async def every(_: str, as_json: bool, session: Session) -> int:
     elif found:
         session.show(jobs_table(found, session.look()))
     for problem in answer.get("problems") or ():
-        session.say(f"error: {problem_line(near(problem, session.config.root))}")
+        session.say(f"error: {problem_line(near(problem, session.project.root))}")
+    unfit = list((answer.get("inputs") or {}).values())  # of schedules
+    for problem in unfit:
+        session.say(f"error: {lines(problem)}")
     if not as_json:
         first = found[0]["name"] if found else ""
         session.say(f"start one: taskrun start {first} --help" if first else "no jobs; write one: taskrun init")
-    return Code.DONE
+    return Code.USAGE if unfit else Code.DONE
 
 
 def near(described: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -56,5 +60,5 @@ async def one(name: str, as_json: bool, session: Session) -> int:
     if as_json:
         session.json([described])
     else:
-        session.show(job_screen(near(described, session.config.root)))
+        session.show(job_screen(near(described, session.project.root)))
     return Code.DONE

@@ -9,8 +9,10 @@ import typer
 
 from taskrun.cli.asks import ASK
 from taskrun.cli.exits import Code
+from taskrun.cli.schedules import all_schedules
 from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
 from taskrun.cli.session import Session
+from taskrun.cli.visible import lines
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -25,8 +27,9 @@ def schedule(json: bool = ASK.json) -> Any:
 
 
 async def perform(as_json: bool, session: Session) -> int:
-    """Lists them, the next one first."""
-    entries = await (await session.reader()).call("schedule")
+    """Lists them, the next one first; a file that is wrong is an error unless a daemon still has a good one."""
+    caller = await session.reader(lenient=True)
+    entries, unfit = await all_schedules(session, caller)
     if as_json:
         session.json(entries)
     elif not session.facts.out_tty:
@@ -35,4 +38,9 @@ async def perform(as_json: bool, session: Session) -> int:
         session.show(schedule_table(entries, session.now, session.look()))
     else:
         session.say('no schedules; one is made by @job(cron="0 3 * * *") or by [[schedule]] in taskrun.toml')
-    return Code.DONE
+    if caller.live:
+        return Code.DONE
+    wrong = [str(session.fault)] if session.fault else unfit
+    for problem in wrong:
+        session.say(f"error: {lines(problem)}")
+    return Code.USAGE if wrong else Code.DONE

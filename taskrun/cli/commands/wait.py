@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from taskrun.cli.asks import ASK
-from taskrun.cli.exits import Code, code_of
+from taskrun.cli.exits import Code, Stop, code_of
 from taskrun.cli.feeds import resumed
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import end_line
@@ -44,8 +44,8 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
             await _collect(session, list(dict.fromkeys(runs)), ended, as_json)
     except TimeoutError:
         left = " ".join(short(run) for run in runs if run not in ended)
-        session.say(f"still not ended: {left}; look: taskrun show {left.split()[0]}")
-        return Code.TIMED_OUT
+        hint = f"look: taskrun show {left.split()[0]}"
+        raise Stop(Code.TIMED_OUT, f"still not ended: {left}", hint=hint) from None
     except asyncio.CancelledError:
         left = " ".join(short(run) for run in runs if run not in ended)
         session.say(f"no longer waiting; {left} goes on: taskrun wait {left}")

@@ -13,6 +13,7 @@ from taskrun.cli.exits import Code
 from taskrun.cli.gate import in_thread
 from taskrun.cli.live import FRAME, Snapshot, Sticky
 from taskrun.cli.rich_late import Text
+from taskrun.cli.schedules import check_before_start
 from taskrun.cli.screens.changes import change_screen, watching_screen
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.runs import runs_table
@@ -37,6 +38,7 @@ def watch() -> Any:
 
 async def perform(session: Session) -> int:
     """Watches until Ctrl-C, or until somebody stops the daemon."""
+    await check_before_start(session)
     if (held := find_holder(session.config)) is not None:
         session.say(f"taking over from the daemon (pid {held.pid})")
     view = View(session) if session.facts.out_tty and session.facts.cursor else Lines(session)

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskrun.cli import times
 from taskrun.cli.rich_late import Text
-from taskrun.cli.screens.look import Look, clipped, columns, mark, stacked, widest
+from taskrun.cli.screens.look import Look, clipped, columns, hanging, mark, stacked, widest
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.visible import cell
 
@@ -20,7 +20,9 @@ WEEK = 7 * 86400
 def schedule_table(entries: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
     """Returns the schedules as a table."""
     rows = [[Text(head, "dim") for head in HEADS], *(_row(entry, now, look) for entry in entries)]
-    return stacked([clipped(line, look.width) for line in columns(rows, widest(rows), RIGHT)])
+    head, *lines = [clipped(line, look.width) for line in columns(rows, widest(rows), RIGHT)]
+    under = [_problem(entry, look) for entry in entries]
+    return stacked([head, *(part for pair in zip(lines, under, strict=True) for part in pair if part is not None)])
 
 
 def _row(entry: dict[str, Any], now: float, look: Look) -> list[Text]:
@@ -40,6 +42,13 @@ def _row(entry: dict[str, Any], now: float, look: Look) -> list[Text]:
     ]
 
 
+def _problem(entry: dict[str, Any], look: Look) -> Text | None:
+    """Returns the line that says why a schedule never fires."""
+    if not entry.get("problem"):
+        return None
+    return hanging(Text("  ").append_text(mark("failed", look)).append(" "), [Text(cell(entry["problem"]))], look)
+
+
 def day(at: float, now: float) -> str:
     """Returns a moment as local time: alone today, with its weekday this week, else with its date."""
     local, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
@@ -50,5 +59,5 @@ def day(at: float, now: float) -> str:
 
 def schedule_tsv(entries: Sequence[dict[str, Any]]) -> str:
     """Returns the schedules as tab-separated lines."""
-    fields = ("job", "cron", "timezone", "next", "last", "last_run")
+    fields = ("job", "cron", "timezone", "next", "last", "last_run", "problem")
     return "".join("\t".join(cell(str(entry.get(field) or "")) for field in fields) + "\n" for entry in entries)
