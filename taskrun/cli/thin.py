@@ -76,7 +76,7 @@ def hand_over(argv: list[str], intent: str) -> int | None:
         if not stopped:
             return None
         sleep(PAUSE)  # it may be a restart
-    return _failed("the daemon was stopped; start it: taskrun daemon start")
+    return _failed("the daemon was stopped; start it: taskrun daemon start", argv)
 
 
 def _ordered(config: str, argv: list[str], intent: str) -> "Line | None":
@@ -85,7 +85,7 @@ def _ordered(config: str, argv: list[str], intent: str) -> "Line | None":
         connection = _connected(_door(config))
         if connection is None:
             return None
-        line = Line(connection)
+        line = Line(connection, argv)
         line.order(_order(argv, intent))
     except (OSError, ValueError, _Lost):
         return None
@@ -183,8 +183,9 @@ def _size(ttys: str) -> tuple[int, int]:
 class Line:
     """A connection on which a command line is under way."""
 
-    def __init__(self, connection: socket) -> None:
+    def __init__(self, connection: socket, argv: list[str]) -> None:
         self._connection = connection
+        self._argv = argv
         self._received = b""
         self._unwritten: list[tuple[int, bytes]] = []
         self._wanted = b""  # what of standard input
@@ -206,11 +207,11 @@ class Line:
             while (code := self._turn()) is None:
                 pass
         except _Lost:
-            return None if again and not self._printed else _failed("the daemon went away before it had answered")
+            return None if again and not self._printed else self._fails("the daemon went away before it had answered")
         except BrokenPipeError:
             return PIPE
         except OSError as error:
-            return _failed(f"standard output: {error.strerror}", FAULT)
+            return _failed(f"standard output: {error.strerror}", [], FAULT)
         return None if code == REFUSED else int(code)
 
     def _turn(self) -> bytes | None:
@@ -230,8 +231,10 @@ class Line:
         return None if readable or writable else self._silent()
 
     def _silent(self) -> bytes:
-        _failed("the daemon gave no answer within 10 seconds")
-        return b"%d" % UNREACHABLE
+        return b"%d" % self._fails("the daemon gave no answer within 10 seconds")
+
+    def _fails(self, text: str) -> int:
+        return _failed(text, [] if self._printed else self._argv)
 
     def _interrupted(self) -> bytes | None:
         self._interrupts += 1
@@ -307,6 +310,10 @@ class _Stopped(Exception):
     """The daemon was told to stop."""
 
 
-def _failed(text: str, code: int = UNREACHABLE) -> int:
-    os.write(2, f"error: {text}\n  see what it says: taskrun daemon logs\n".encode())
+def _failed(text: str, argv: list[str], code: int = UNREACHABLE) -> int:
+    """Says what went wrong, also as JSON where the command line asks for it."""
+    hint = "see what it says: taskrun daemon logs"
+    if "--json" in argv and "--" not in argv[: argv.index("--json")]:
+        os.write(1, f'{{"error": {{"type": "DaemonError", "message": "{text}", "hint": "{hint}"}}}}\n'.encode())
+    os.write(2, f"error: {text}\n  {hint}\n".encode())
     return code

@@ -101,16 +101,21 @@ async def _durably(house: House, op: Op, payload: bytes) -> Any:
         JournalUnavailable: nothing was recorded; or what was on its way is kept, and recorded when there is space.
     """
     if (fault := house.core.journal.fault) is not None:
-        raise JournalUnavailable(f"nothing was recorded: {fault}")
+        raise JournalUnavailable(f"nothing was recorded: {_refusal(fault)}")
     writing = asyncio.ensure_future(cast(Awaitable[Any], op.answer(house, _params(payload, op.params))))
     try:
         done, _ = await asyncio.wait([writing], timeout=WRITTEN_WITHIN)
         if not done and (fault := house.core.journal.fault) is not None:
-            raise JournalUnavailable(f"not recorded yet, but as soon as the disk allows it: {fault}")
+            raise JournalUnavailable(f"not recorded yet, but as soon as the disk allows it: {_refusal(fault)}")
         return await writing
     except asyncio.CancelledError:
         writing.cancel()
         raise
+
+
+def _refusal(fault: Exception) -> str:
+    """Returns why the disk refuses. What became of the batch that found out is nothing to whoever asks for another write."""
+    return f"the journal refuses: {fault.__cause__ or fault}"
 
 
 def _params(payload: bytes, kind: type[P]) -> P:

@@ -78,14 +78,12 @@ def find_connection(home: Home, timeout: float) -> socket.socket:
 
 
 def ensure_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
-    """Returns a connection to the daemon, starting one if none runs; `TASKRUN_AUTOSTART=0` forbids that.
+    """Returns a connection to the daemon, starting one if none runs. Whether it may be started, the command decides.
 
     Raises:
         DaemonError: it cannot be reached, or did not start in time.
         TaskrunError: why it could not start.
     """
-    if os.environ.get("TASKRUN_AUTOSTART", "1").lower() in ("0", "false", "no", "off"):
-        return find_daemon(config, timeout)
     home = home_of(config)
     deadline = time.monotonic() + timeout
     while (connection := _reach(home, timeout)) is None:

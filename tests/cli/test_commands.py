@@ -526,3 +526,19 @@ async def test_paths_are_sent_as_seen_from_the_callers_folder(pipe: FakeTerminal
     daemon = FakeDaemon(jobs={**described, "problems": []}, runs=[run], cancel=lambda **_: [run])
     assert await typed("cancel --job processFile --p a.txt --json", pipe, daemon) == 0
     assert daemon.params("cancel")["run"] == run["id"]
+
+
+@pytest.mark.parametrize(
+    ("word", "status"), [("done", "succeeded"), ("Done", "succeeded"), ("failed", "failed"), ("retry", "scheduled")]
+)
+async def test_a_status_may_be_said_in_the_words_of_the_screens(pipe: FakeTerminal, word: str, status: str) -> None:
+    daemon = FakeDaemon(runs=[])
+    assert await typed(f"list --status {word}", pipe, daemon) == 0
+    assert daemon.params("runs")["status"] == [status]
+
+
+@pytest.mark.parametrize("command", ["list --status ,", "cancel --job processFile --status ,"])
+async def test_no_status_at_all_is_no_filter(pipe: FakeTerminal, command: str) -> None:
+    daemon = FakeDaemon(runs=[RUN])
+    assert await typed(command, pipe, daemon) == Code.USAGE
+    assert not daemon.asked

@@ -193,10 +193,16 @@ def test_a_daemon_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: 
         (tmp_path / ".taskrun" / "daemon.lock").write_text(f'{{"pid":1,"socket":"{mute / "x"}"}}')
         patched = "import taskrun.cli.thin as t; t.PATIENCE = 0.2; import taskrun.__main__ as m; m.main()"
         ended = subprocess.run(
-            [sys.executable, "-c", patched, "list"], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=20
+            [sys.executable, "-c", patched, "list", "--json"],
+            cwd=tmp_path,
+            env=ENV,
+            capture_output=True,
+            text=True,
+            timeout=20,
         )
     assert ended.returncode == 4
     assert "no answer within" in ended.stderr
+    assert json.loads(ended.stdout)["error"]["message"] == "the daemon gave no answer within 10 seconds"
 
 
 def test_what_was_triggered_when_the_daemon_dies_is_triggered_once(folder: Path) -> None:

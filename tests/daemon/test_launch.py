@@ -95,12 +95,9 @@ def test_killed_it_comes_back_with_the_next_command(project: Project) -> None:
         assert client.daemon.pid != killed
 
 
-def test_without_autostart_none_is_started(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_autostart_none_is_started(project: Project) -> None:
     with pytest.raises(DaemonError, match="taskrun daemon start"):
         project.connect(autostart=False)
-    monkeypatch.setenv("TASKRUN_AUTOSTART", "0")
-    with pytest.raises(DaemonError, match="taskrun daemon start"):
-        project.connect()
     assert project.pid() == 0
 
 

@@ -17,6 +17,7 @@ from taskrun.cli.feeds import watch_feed
 from taskrun.cli.live import FRAME, Snapshot, Sticky
 from taskrun.cli.pages import all_runs
 from taskrun.cli.reasons import HELD, explained
+from taskrun.cli.screens.look import MARKS
 from taskrun.cli.screens.phrases import ENDED
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
 from taskrun.cli.session import Caller, Session
@@ -25,6 +26,11 @@ from taskrun.model import durations
 from taskrun.model.errors import TaskrunError
 from taskrun.model.records import Status
 
+WORDS = {found.word: state for state, found in MARKS.items() if state in set(Status)}  # `done` is `succeeded`
+WORDS |= {
+    "interrupted": Status.RUNNING,
+    "retry": Status.SCHEDULED,
+}  # what it is besides, the screens say by more than this
 FRESH = 10  # frames between two looks at why runs are held
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -73,12 +79,15 @@ app.command("ps", hidden=True)(_list)
 
 
 def statuses(given: list[str]) -> tuple[str, ...]:
-    """Returns the states that were typed, apart by commas or given one by one."""
+    """Returns the states that were typed, in the words of the screens too, apart by commas or given one by one."""
     wanted = [part.strip().lower() for one in given for part in one.split(",") if part.strip()]
-    wrong = [f'--status "{one}" is not one of {", ".join(Status)}' for one in wanted if one not in set(Status)]
+    meant = [WORDS.get(one, one) for one in wanted]
+    wrong = [f'--status "{one}" is not one of {", ".join(Status)}' for one in meant if one not in set(Status)]
+    if given and not wanted:
+        wrong = [f"--status needs one of {', '.join(Status)}"]
     if wrong:
         raise Stop(Code.USAGE, *wrong)
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(meant))
 
 
 async def once(options: Listing, session: Session) -> int:
