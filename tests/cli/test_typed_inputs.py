@@ -35,7 +35,12 @@ class Image:
     computed: int = field(init=False, default=3)
 
 
-drops = pipe("drops", input=Image)
+@dataclass
+class Drop:
+    source: Path
+
+
+drops = pipe("drops", input=Drop)
 
 
 @job(retry=0)
@@ -69,8 +74,8 @@ async def image(image: Image, note: str = "") -> Any:
 
 
 @job(retry=0, trigger=[drops.into(lambda one: {"source": str(one.source)})])
-async def dropped(image: Image) -> str:
-    return str(image.source)
+async def dropped(drop: Drop) -> str:
+    return str(drop.source)
 """
 CASES: list[tuple[str, object]] = [  # command lines, typed in the folder `songs`, and what the job returns
     ("meet --input.at 2026-11-26 --input.key mine --input.no-json", ["2026-11-26 00:00:00", "mine", "False"]),
