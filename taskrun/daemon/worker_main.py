@@ -33,6 +33,7 @@ from taskrun.daemon.watchdog import Watchdog
 from taskrun.daemon.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
 from taskrun.declarations.registry import discover
 from taskrun.engine import messages as m
+from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
 from taskrun.processes.liveness_lock import Leash
 
@@ -158,6 +159,7 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
     leash = Leash(Path(setup.leash))
     control = Control(connection, unframer, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
+    Capture.install(echo=False)  # before the jobs' code may keep hold of a stream
     found = discover(setup.jobs, Path(setup.root))
     executor = Executor(
         found.registry,

@@ -24,7 +24,7 @@ from taskrun.engine.core import step_queue as permits
 from taskrun.engine.executor.inside import inside
 from taskrun.engine.executor.replay import Replay
 from taskrun.engine.executor.run_desk import Desk
-from taskrun.engine.executor.run_log import Transcript
+from taskrun.engine.executor.run_log import RunLog
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_ids import identify
 from taskrun.engine.executor.stillness import only_waits
@@ -49,7 +49,7 @@ class Context:
         clock: Clock,
         bodies: Bodies,
         replay: Replay,
-        transcript: Transcript,
+        transcript: RunLog,
         backoff: BackoffPolicy,
         max_payload: int,
     ) -> None:
