@@ -89,6 +89,7 @@ class TestQueue(Queue):
     Parameters:
         start: the moment that it begins at, aware, or Unix seconds.
         timezone: the zone of naive moments and of schedules without one.
+        replay: takes a handler down at every wait and replays it, so that a test shows what does not survive that.
         options: as for `Queue`.
     """
 
@@ -96,8 +97,15 @@ class TestQueue(Queue):
     _heartbeat = False
 
     def __init__(
-        self, *args: Any, start: datetime | float | None = None, timezone: str = "UTC", **options: Any
+        self,
+        *args: Any,
+        start: datetime | float | None = None,
+        timezone: str = "UTC",
+        replay: bool = False,
+        **options: Any,
     ) -> None:
+        if replay:
+            options["resident"] = 0
         self.timezone: tzinfo = ZoneInfo(timezone)
         self._zone = timezone
         self.clock = VirtualClock(_moment(start, self.timezone))

@@ -28,8 +28,9 @@ from taskrun.cli.visible import lines
 from taskrun.declarations.registry import Registry, discover
 from taskrun.engine.api.queue import Queue
 from taskrun.engine.api.run import Run
+from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
-from taskrun.engine.core.subscriptions import Change, LogAdded, RunChanged, StepChanged
+from taskrun.engine.core.subscriptions import Change, LogAdded
 
 ECHOED = frozenset({"stdout", "stderr"})  # the engine shows what is printed by itself
 

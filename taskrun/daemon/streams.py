@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from taskrun.daemon.desk import House, Op, known
+from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
-from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded, RunChanged, StepChanged
+from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded
 from taskrun.model.records import LogLine, Run, Status
 from taskrun.stores.base import Tx
 

@@ -33,7 +33,7 @@ from taskrun.daemon.watchdog import Watchdog
 from taskrun.daemon.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
 from taskrun.declarations.registry import discover
 from taskrun.engine import messages as m
-from taskrun.engine.executor.capture import Capture
+from taskrun.engine.api.run import Run
 from taskrun.engine.executor.executor import Executor
 from taskrun.processes.liveness_lock import Leash
 
@@ -159,7 +159,6 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
     leash = Leash(Path(setup.leash))
     control = Control(connection, unframer, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
-    Capture.install(echo=False)  # before the jobs' code may keep hold of a stream
     found = discover(setup.jobs, Path(setup.root))
     executor = Executor(
         found.registry,
@@ -170,6 +169,7 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
         echo=False,
         max_payload=setup.max_payload,
         sealed=True,
+        make_handle=Run,
     )
     peer = PipePeer(half := Half(executor, control), control.outlet.write)
     executor.connect(peer)

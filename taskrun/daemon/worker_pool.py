@@ -18,7 +18,7 @@ from taskrun.daemon.home import Home
 from taskrun.daemon.worker_handle import Surroundings, WorkerHandle
 from taskrun.daemon.worker_rpc import WorkerGone
 from taskrun.engine.core.core import Core
-from taskrun.engine.core.executor_messages import Reception
+from taskrun.engine.core.executor_messages import ExecutorMessages
 from taskrun.engine.messages import Describe, Description, Drain, Peer
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
@@ -43,7 +43,7 @@ class WorkerPool:
     def __init__(self, core: Core, config: Callable[[], Config], home: Home, log: Callable[[bytes], None]) -> None:
         self.description = NOBODY
         self._core = core
-        self._around = Surroundings(home, Reception(core), core.journal.flush, log)
+        self._around = Surroundings(home, ExecutorMessages(core), core.journal.flush, log)
         self._read_config = config
         self._config = config()
         self._workers: set[WorkerHandle] = set()

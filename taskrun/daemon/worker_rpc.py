@@ -101,29 +101,31 @@ class PipePeer:
         self._last = 0
         self._answering: set[asyncio.Task[None]] = set()
 
-    async def ask(self, message: m.Asked) -> Any:
-        """Sends a message and returns its answer.
+    def ask(self, message: m.Asked) -> asyncio.Future[Any]:
+        """Sends a message; the future has its answer.
 
-        Raises:
+        Raises (through the future):
             WorkerGone: the other half is gone, or goes before it answers.
             WorkerSilent: it does not answer in time what must be.
             Exception: what the other half raised.
         """
+        future: asyncio.Future[Any] = self._loop.create_future()
         if self.gone:
-            raise WorkerGone("the other end of the pipe is gone")
+            future.set_exception(WorkerGone("the other end of the pipe is gone"))
+            return future
         self._last = ask_id = self._last + 1
         self._send(Ask(ask_id, message))
-        future: asyncio.Future[Any] = self._loop.create_future()
         self._asked[ask_id] = (type(message), future)
-        if not isinstance(message, LIMITED):
-            return await future
-        try:
-            async with asyncio.timeout(ANSWERED_WITHIN) as limit:
-                return await future
-        except TimeoutError:
-            if limit.expired():
-                raise WorkerSilent(f"the worker gave no answer within {ANSWERED_WITHIN:g} seconds") from None
-            raise
+        if isinstance(message, LIMITED):
+            limit = self._loop.call_later(ANSWERED_WITHIN, self._fail, ask_id)
+            future.add_done_callback(lambda _: limit.cancel())
+        return future
+
+    def _fail(self, ask_id: int) -> None:
+        """Gives up waiting for an answer; one that comes later finds nobody."""
+        _, future = self._asked[ask_id]
+        if not future.done():
+            future.set_exception(WorkerSilent(f"the worker gave no answer within {ANSWERED_WITHIN:g} seconds"))
 
     def tell(self, message: m.Told) -> None:
         """Sends a message without an answer; one that cannot arrive any more is dropped."""

@@ -7,6 +7,9 @@ over one peer arrive in order. Every message is a tagged struct, so that the pip
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+from contextvars import copy_context
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -65,11 +68,24 @@ class Execute(Message, frozen=True):
     fresh: bool = False  # the very first start: `on_trigger` is awaited first
 
 
-class Resume(Message, frozen=True):
-    """These waits are over; if the run was parked, it has its place again."""
+class Over(Message, frozen=True):
+    """These waits are over, or have an event for their predicate to judge."""
 
     run: str
     steps: list[Step]
+
+
+class Resume(Message, frozen=True):
+    """The attempt goes on: it has its slot again, or was not parked after all. These waits are over."""
+
+    run: str
+    steps: list[Step]
+
+
+class Parked(Message, frozen=True):
+    """The attempt is parked: it has no slot any more, and begins nothing until `Resume`."""
+
+    run: str
 
 
 class Cancel(Message, frozen=True):
@@ -81,7 +97,7 @@ class Cancel(Message, frozen=True):
 
 
 class Evict(Message, frozen=True):
-    """Unwind the coroutine of a parked run; it answers `Finished` with `Unwound`."""
+    """Unwind the coroutine of a parked attempt; it answers `Finished` with `Unwound`."""
 
     run: str
 
@@ -115,6 +131,12 @@ class Record(Message, frozen=True):
     step: Step
 
 
+class RecordValues(Message, frozen=True):
+    """Values were drawn → None, once they are durable. All of them or none."""
+
+    steps: list[Step]
+
+
 class Wait(Message, frozen=True):
     """A sleep, a wait for an event, or a long backoff begins → the `Step`, finished already or not, once it is durable.
 
@@ -143,12 +165,6 @@ class Send(Message, frozen=True):
     data: str
 
 
-class Activate(Message, frozen=True):
-    """A parked run wants to go on by itself → None, once it has its place again."""
-
-    run: str
-
-
 class CancelRuns(Message, frozen=True):
     """Cancel every unfinished run of a job with exactly this input (JSON text) → how many."""
 
@@ -157,10 +173,11 @@ class CancelRuns(Message, frozen=True):
 
 
 class Look(Message, frozen=True):
-    """How is a run now? → `Run`; raises RunNotFound. With `next`: once something about it has changed."""
+    """How is a run now? → `Run`; raises RunNotFound. With `seen`: once it differs, or its log has more than `lines` lines."""
 
     run: str
-    next: bool = False
+    seen: Run | None = None
+    lines: int = 0
 
 
 class Show(Message, frozen=True):
@@ -193,19 +210,30 @@ class Noted(Message, frozen=True):
     step: Step
 
 
-class Parked(Message, frozen=True):
-    """All that the run does is wait.
+class Forget(Message, frozen=True):
+    """The record of another call stands under this key, from an earlier attempt: drop it."""
 
-    `backoff`: one of the waits is a backoff of a step. `seen`: how many waits this execution was told are over, by which the
-    core notices one that crossed this message. `pinned`: a wait has a predicate that only this coroutine can judge.
-    `wake_at`: when the first of the waits is over by the clock.
+    run: str
+    key: str
+
+
+class Park(Message, frozen=True):
+    """All that the run does is wait for `waits`, keys of steps; it begins nothing until it is answered: `Parked` or `Resume`.
+
+    `backoff`: one of the waits is a backoff of a step. `pinned`: it waits for something besides, so that its coroutine must
+    stay.
     """
 
     run: str
+    waits: list[str]
     backoff: bool = False
-    seen: int = 0
     pinned: bool = False
-    wake_at: float | None = None
+
+
+class Activate(Message, frozen=True):
+    """A parked attempt wants to go on by itself: it is answered with `Resume` once it has a slot again."""
+
+    run: str
 
 
 class Logged(Message, frozen=True):
@@ -298,10 +326,10 @@ Asked = (
     | Route
     | Drain
     | Record
+    | RecordValues
     | Wait
     | StartChild
     | Send
-    | Activate
     | CancelRuns
     | Look
     | Show
@@ -310,14 +338,18 @@ Asked = (
 )
 Told = (
     Execute
+    | Over
     | Resume
+    | Parked
     | Cancel
     | Evict
     | Pause
     | Unpause
     | Notify
     | Noted
-    | Parked
+    | Forget
+    | Park
+    | Activate
     | Logged
     | Progressed
     | Blocked
@@ -328,8 +360,8 @@ Told = (
 class Peer(Protocol):
     """The other half."""
 
-    async def ask(self, message: Asked) -> Any:
-        """Sends a message and returns its answer; raises what the other half raised."""
+    def ask(self, message: Asked) -> Awaitable[Any]:
+        """Sends a message, in the order of the calls; its answer is awaited, and raises what the other half raised."""
         ...
 
     def tell(self, message: Told) -> None:
@@ -340,7 +372,7 @@ class Peer(Protocol):
 class Answerer(Protocol):
     """What a half offers to its peers: the receiving end."""
 
-    async def answer(self, peer: Peer, message: Asked) -> Any:
+    def answer(self, peer: Peer, message: Asked) -> Awaitable[Any]:
         """Answers a message that was asked."""
         ...
 
@@ -350,16 +382,20 @@ class Answerer(Protocol):
 
 
 class LocalPeer:
-    """The other half in the same process: a direct call."""
+    """The other half in the same process: a direct call, in a context of its own and not in that of the handler that calls."""
 
     def __init__(self, other: Answerer) -> None:
         self._other = other
+        self._context = copy_context()
         self.back: Peer = self  # how the other half reaches this one; set by whoever joins the two
 
-    async def ask(self, message: Asked) -> Any:
-        """Sends a message and returns its answer."""
-        return await self._other.answer(self.back, message)
+    def ask(self, message: Asked) -> Awaitable[Any]:
+        """Sends a message; its answer is awaited."""
+        answer = self._context.copy().run(self._other.answer, self.back, message)
+        if isinstance(answer, asyncio.Future):
+            return answer
+        return self._context.copy().run(asyncio.ensure_future, answer)
 
     def tell(self, message: Told) -> None:
         """Sends a message without an answer."""
-        self._other.hear(self.back, message)
+        self._context.copy().run(self._other.hear, self.back, message)

@@ -14,8 +14,7 @@ class TaskrunError(Exception):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__.startswith("taskrun."):  # not a subclass of a user's, which is at home where it is defined
-            cls.__module__ = "taskrun"  # the name users import it by, and the one `error_type` shows
+        cls.__module__ = "taskrun"  # the name users import it by, and the one `error_type` shows
 
 
 # ---- declaring and configuring
@@ -210,14 +209,18 @@ class RunFailed(RunError):
         error_type: qualified name of the error, such as `"ValueError"`.
         message: its text.
         traceback: its traceback as text.
+        reason: the run's reason: `crash loop`, `timeout`, None for an error of its handler.
     """
 
-    def __init__(self, run_id: str, error_type: str = "", message: str = "", traceback: str = "") -> None:
-        super().__init__(run_id, error_type, message, traceback)
+    def __init__(
+        self, run_id: str, error_type: str = "", message: str = "", traceback: str = "", reason: str | None = None
+    ) -> None:
+        super().__init__(run_id, error_type, message, traceback, reason)
         self.run_id = run_id
         self.error_type = error_type
         self.message = message
         self.traceback = traceback
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"run {self.run_id} failed: {self.error_type}: {self.message}"

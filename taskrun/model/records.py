@@ -27,6 +27,22 @@ class Status(StrEnum):
 
 ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.DISCARDED})
 UNFINISHED = frozenset(Status) - ENDED
+PLACE, PLACED = "place:", "placed:"  # topics of a step that waits for a place of its `concurrency`, or has one
+
+
+class Cause(StrEnum):
+    """Why a run is in its state, where that decides what becomes of it. `Run.reason` is only what people read."""
+
+    DELAY = "delay"  # scheduled: not to start before its moment
+    DEBOUNCE = "debounce"  # scheduled: the newest of a burst
+    THROTTLE = "throttle"  # scheduled: the head of a queue that the clock opens
+    BACKOFF = "backoff"  # scheduled: all it waits for is the backoff of a step
+    RETRY = "retry"  # scheduled: between two attempts
+    EXHAUSTED = "exhausted"  # paused: its retries are used up
+    JOB = "job"  # paused: its job is
+    USER = "explicit"  # paused, or asked to cancel, by somebody
+    PARENT = "parent"  # asked to cancel with the run that waits for it
+    TIMEOUT = "timeout"  # asked to cancel since its time is over
 
 
 class StepKind(StrEnum):
@@ -109,13 +125,18 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         None  # queued, but held back by a limit: the queue that it stands in, not offered until its turn
     )
     placed: bool = False  # holds a place of its lane and of its engine
-    cancel: str | None = None  # a cancel was asked for, with this reason, and its end is under way
+    cancel: str | None = None  # a cancel was asked for, with this reason for people, and its end is under way
     pause: str | None = None  # a pause was asked for, by this
     crashes: int = 0  # deaths of its worker in a row without a newly recorded step
     progress: str | None = None  # JSON {done,total,note}
     failures: str | None = None  # JSON list of Failure
     error: str | None = None  # JSON ErrorRecord
     output: str | None = None
+    cause: Cause | None = None  # of its state
+    cancel_cause: Cause | None = None  # of `cancel`
+    inherited: int | None = (
+        None  # steps whose `order` is not above this are of earlier attempts, or of the run that it retries
+    )
 
     @property
     def ended(self) -> bool:
@@ -143,11 +164,29 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failures: str | None = None  # JSON list of Failure: the tries before this one
     error: str | None = None  # JSON ErrorRecord
     output: str | None = None
+    call: str | None = (
+        None  # digest of what is called: function, job, input, duration; absent where it cannot be compared
+    )
 
     @property
     def finished(self) -> bool:
         """Whether its end is recorded."""
         return self.status is not StepStatus.RUNNING
+
+    @property
+    def asks_place(self) -> bool:
+        """Whether it waits for the place that its `concurrency` allows it."""
+        return self.topic is not None and self.topic.startswith(PLACE) and not self.finished
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it has that place."""
+        return self.topic is not None and self.topic.startswith(PLACED) and not self.finished
+
+    @property
+    def is_wait(self) -> bool:
+        """Whether it waits for what the journal will see: the clock, an event, an end, a place."""
+        return (self.wake_at is not None or self.topic is not None) and not self.finished and not self.has_place
 
 
 class PipeEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.model.records import Run, Status
+from taskrun.model.records import Cause, Run, Status
 from taskrun.rules.policies import Debounce, Terms
 
 
@@ -74,16 +74,24 @@ class BurstFact(msgspec.Struct, frozen=True, omit_defaults=True):
 THROTTLE = "throttle:"
 
 
+class LastStart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a throttle: its last start, in mode discard the last that was accepted, and its longest period."""
+
+    at: float
+    period: float = 0.0
+
+
 class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
     """The newest starts in a lane of mode "rolling": as many as the highest limit of those that share it."""
 
     most: int = 0
     at: list[float] = []
+    period: float = 0.0  # the longest of those that share it
 
-    def plus(self, start: float, limit: int) -> Starts:
+    def plus(self, start: float, limit: int, period: float) -> Starts:
         """Returns them with one more."""
         most = max(self.most, limit)
-        return Starts(most=most, at=[*self.at, start][-most:])
+        return Starts(most=most, at=[*self.at, start][-most:], period=max(self.period, period))
 
 
 def throttle_fact(id: str) -> str:
@@ -101,7 +109,7 @@ def gather(terms: Terms, known: Run | None, burst: Run | None, get: Callable[[st
     throttle_at, kept = None, BurstFact()
     if terms.throttle is not None and terms.throttle.mode == "discard":
         text = get(throttle_fact(terms.throttle.id or ""))
-        throttle_at = None if text is None else msgspec.json.decode(text, type=float)
+        throttle_at = None if text is None else msgspec.json.decode(text, type=LastStart).at
     if terms.debounce is not None and (text := get(debounce_fact(terms.debounce.id or ""))) is not None:
         kept = msgspec.json.decode(text, type=BurstFact)
     if burst is not None and burst.started_at is not None:
@@ -162,7 +170,8 @@ def _is_throttled(terms: Terms, facts: Facts, start: float) -> bool:
 def _throttle_facts(terms: Terms, start: float) -> dict[str, str | None]:
     if terms.throttle is None or terms.throttle.mode != "discard":
         return {}
-    return {throttle_fact(terms.throttle.id or ""): _json(start)}
+    last = LastStart(at=start, period=terms.throttle.duration)
+    return {throttle_fact(terms.throttle.id or ""): _json(last)}
 
 
 def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) -> Decision:
@@ -174,7 +183,9 @@ def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) ->
         return Decision(run=replace(run, status=Status.QUEUED), facts=_burst_facts(debounce, None, quiet_at))
     since = facts.burst_since if facts.burst is not None and facts.burst_since is not None else now
     wake_at = quiet_at if debounce.timeout is None else min(quiet_at, since + debounce.timeout)
-    run = replace(run, status=Status.SCHEDULED, reason="debounce", debounce=debounce.id, wake_at=wake_at)
+    run = replace(
+        run, status=Status.SCHEDULED, reason="debounce", cause=Cause.DEBOUNCE, debounce=debounce.id, wake_at=wake_at
+    )
     return Decision(run=run, superseded=facts.burst, facts=_burst_facts(debounce, since, quiet_at))
 
 
@@ -192,13 +203,16 @@ def _delayed(run: Run, start: float, now: float) -> Run:
     """Schedules a run for its moment, queues one whose moment is now."""
     wake_at = max(start, run.wake_at or start)
     if wake_at <= now:
-        return replace(run, status=Status.QUEUED, reason=None, wake_at=None)
-    return replace(run, status=Status.SCHEDULED, reason=run.reason or "delay", wake_at=wake_at)
+        return replace(run, status=Status.QUEUED, reason=None, cause=None, wake_at=None)
+    cause = run.cause or Cause.DELAY
+    return replace(run, status=Status.SCHEDULED, reason=cause.value, cause=cause, wake_at=wake_at)
 
 
 def _held(run: Run, paused: bool) -> Run:
     """Holds a run whose job is paused; one that waits for its moment is held when that has come, so that bursts stay whole."""
-    return replace(run, status=Status.PAUSED, reason="job") if paused and run.status is Status.QUEUED else run
+    if not paused or run.status is not Status.QUEUED:
+        return run
+    return replace(run, status=Status.PAUSED, reason=Cause.JOB.value, cause=Cause.JOB)
 
 
 def _json(value: object) -> str:

@@ -1,6 +1,6 @@
 """The one table of a run's states, and every change of a run as a pure function: (run, facts, now) → run.
 
-Called by the engine's ledger inside a transaction, never elsewhere.
+Called through `Transaction.change`, which reads the run in the transaction that writes it, never elsewhere.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.model.records import ENDED, UNFINISHED, ErrorRecord, Failure, Run, Status
+from taskrun.model.records import ENDED, UNFINISHED, Cause, ErrorRecord, Failure, Run, Status
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.SCHEDULED: frozenset({Status.QUEUED, Status.PAUSED}) | ENDED,
+    Status.SCHEDULED: frozenset({Status.QUEUED, Status.PAUSED, Status.SCHEDULED}) | ENDED,
     Status.QUEUED: frozenset({Status.RUNNING, Status.PAUSED, Status.SCHEDULED}) | ENDED,
     Status.RUNNING: frozenset({Status.QUEUED, Status.WAITING, Status.SCHEDULED, Status.PAUSED}) | ENDED,
-    Status.WAITING: frozenset({Status.QUEUED, Status.PAUSED}) | ENDED,
+    Status.WAITING: frozenset({Status.QUEUED, Status.PAUSED, Status.SCHEDULED}) | ENDED,
     Status.PAUSED: frozenset({Status.QUEUED, Status.SCHEDULED}) | ENDED,
     **{status: frozenset() for status in ENDED},
+}
+
+
+HOOKS = {  # the hook and the event of each end
+    Status.SUCCEEDED: "success",
+    Status.FAILED: "failure",
+    Status.CANCELLED: "cancel",
+    Status.DISCARDED: "cancel",
 }
 
 
@@ -33,8 +41,12 @@ def advance(run: Run, status: Status, **changes: Any) -> Run:
     return replace(run, status=status, **changes)
 
 
-def start(run: Run, engine: str, now: float) -> Run:
-    """Gives a queued run its place and sets its deadline at its first start."""
+def start(run: Run, engine: str, now: float, placed: bool = True) -> Run:
+    """Executes a queued run, and sets its deadline at its first start.
+
+    Parameters:
+        placed: it counts in its lane; not one that only goes on to be cancelled.
+    """
     deadline = run.deadline
     if run.started_at is None and run.timeout is not None:
         deadline = now + run.timeout
@@ -42,9 +54,10 @@ def start(run: Run, engine: str, now: float) -> Run:
         run,
         Status.RUNNING,
         engine=engine,
-        placed=True,
+        placed=placed,
         blocked=None,
         reason=None,
+        cause=None,
         wake_at=None,
         deadline=deadline,
         started_at=now if run.started_at is None else run.started_at,
@@ -53,42 +66,74 @@ def start(run: Run, engine: str, now: float) -> Run:
 
 def postpone(run: Run, until: float) -> Run:
     """Sends a queued run to wait for the moment at which a limit on starts lets it start."""
-    return advance(run, Status.SCHEDULED, wake_at=until, reason="throttle")
+    return advance(
+        run, Status.SCHEDULED, blocked=None, wake_at=until, reason=Cause.THROTTLE.value, cause=Cause.THROTTLE
+    )
+
+
+def block(run: Run, queue: str | None) -> Run:
+    """Puts a queued run into the queue of a limit, or takes it out."""
+    return replace(run, blocked=queue)
 
 
 def park(run: Run, backoff: bool) -> Run:
     """Takes the place of a run that does nothing but wait; its engine keeps the coroutine."""
-    status = Status.SCHEDULED if backoff else Status.WAITING
-    return advance(run, status, placed=False, reason="backoff" if backoff else None)
+    if not backoff:
+        return advance(run, Status.WAITING, placed=False, reason=None, cause=None)
+    return advance(run, Status.SCHEDULED, placed=False, reason=Cause.BACKOFF.value, cause=Cause.BACKOFF)
 
 
 def wake(run: Run) -> Run:
-    """Makes a waiting or scheduled run ready for a place."""
-    return advance(run, Status.QUEUED, wake_at=None, reason=None, blocked=None)
+    """Makes a waiting or scheduled run ready for a place; any other stays as it is."""
+    if run.status not in (Status.WAITING, Status.SCHEDULED):
+        return run
+    return advance(run, Status.QUEUED, wake_at=None, reason=None, cause=None, blocked=None)
 
 
 def release(run: Run) -> Run:
     """Lets go of a run whose coroutine is gone: it goes on by replay, on whichever engine takes it."""
     if run.pause is not None:
-        return hold(run, run.pause)
+        return hold(run, run.pause, Cause.USER)
     if run.status is Status.RUNNING:
         run = advance(run, Status.QUEUED, placed=False)
     return replace(run, engine=None)
 
 
-def hold(run: Run, by: str) -> Run:
+def ask_to_cancel(run: Run, reason: str, cause: Cause) -> Run:
+    """Notes that a run is to be cancelled."""
+    return replace(run, cancel=reason, cancel_cause=cause)
+
+
+def ready_to_cancel(run: Run) -> Run:
+    """Sends a run without a coroutine through one more replay, so that its `finally` blocks run."""
+    if run.status is Status.QUEUED:
+        return replace(run, blocked=None)
+    return advance(run, Status.QUEUED, wake_at=None, blocked=None, reason=None, cause=None)
+
+
+def ask_to_pause(run: Run, by: str | None) -> Run:
+    """Notes that a run is to be paused, or with None no longer."""
+    return replace(run, pause=by)
+
+
+def hold(run: Run, by: str, cause: Cause) -> Run:
     """Pauses a run; `by` says who asked for it."""
-    return advance(run, Status.PAUSED, placed=False, blocked=None, engine=None, pause=None, reason=by)
+    return advance(run, Status.PAUSED, placed=False, blocked=None, engine=None, pause=None, reason=by, cause=cause)
 
 
 def unhold(run: Run, now: float) -> Run:
     """Resumes a paused run: to its moment, if that is still to come, else to the queue."""
-    later = run.wake_at is not None and run.wake_at > now
-    return advance(run, Status.SCHEDULED if later else Status.QUEUED, reason=None, pause=None, error=None)
+    if run.wake_at is not None and run.wake_at > now:
+        return advance(run, Status.SCHEDULED, reason=Cause.DELAY.value, cause=Cause.DELAY, pause=None, error=None)
+    return advance(run, Status.QUEUED, reason=None, cause=None, wake_at=None, pause=None, error=None)
 
 
-def retry(run: Run, error: ErrorRecord, at: float, now: float) -> Run:
-    """Keeps the failure of an attempt and schedules the next one."""
+def retry(run: Run, error: ErrorRecord, at: float, now: float, order: int) -> Run:
+    """Keeps the failure of an attempt and schedules the next one.
+
+    Parameters:
+        order: no step that is finished so far stands behind this position.
+    """
     return advance(
         run,
         Status.SCHEDULED,
@@ -96,16 +141,18 @@ def retry(run: Run, error: ErrorRecord, at: float, now: float) -> Run:
         engine=None,
         attempt=run.attempt + 1,
         wake_at=at,
-        reason="retry",
+        reason=Cause.RETRY.value,
+        cause=Cause.RETRY,
+        inherited=order,
         failures=with_failure(run.failures, Failure(attempt=run.attempt, at=now, error=error)),
     )
 
 
-def exhaust(run: Run, error: ErrorRecord, now: float) -> Run:
+def exhaust(run: Run, error: ErrorRecord, now: float, order: int) -> Run:
     """Pauses a run that has used up its retries, for `on_exhausted="pause"`."""
     failures = with_failure(run.failures, Failure(attempt=run.attempt, at=now, error=error))
-    held = hold(run, "exhausted")
-    return replace(held, attempt=run.attempt + 1, failures=failures, error=encode(error))
+    held = hold(run, Cause.EXHAUSTED.value, Cause.EXHAUSTED)
+    return replace(held, attempt=run.attempt + 1, failures=failures, error=encode(error), inherited=order)
 
 
 def end(
@@ -122,6 +169,7 @@ def end(
         run,
         status,
         reason=reason,
+        cause=None,
         output=output,
         error=None if error is None else encode(error),
         ended_at=now,
@@ -131,6 +179,7 @@ def end(
         wake_at=None,
         deadline=None,
         cancel=None,
+        cancel_cause=None,
         pause=None,
     )
 

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
 
+Answer = tuple[Any, Exception | None]  # of an `fn`: its value, or the exception that it raised
+
 
 class Tx(Protocol):
     """The verbs inside one transaction. Reads see what the transaction wrote before."""
@@ -67,6 +69,18 @@ class Tx(Protocol):
         """Returns the unfinished runs of an engine."""
         ...
 
+    def executing(self, engine: str) -> list[str]:
+        """Returns the ids of the running runs of an engine."""
+        ...
+
+    def asked(self, engine: str) -> list[Run]:
+        """Returns the unfinished runs of an engine that were asked to cancel or to pause."""
+        ...
+
+    def blocked_queues(self) -> list[str]:
+        """Returns the queues in which queued runs are blocked."""
+        ...
+
     def due_runs(self, engine: str, now: float, limit: int) -> list[Run]:
         """Returns unfinished runs of nobody or of `engine` that are due at `now`, earliest first.
 
@@ -105,6 +119,10 @@ class Tx(Protocol):
 
     def open_steps(self, run_id: str) -> list[Step]:
         """Returns the running steps of a run, in the order they were first put."""
+        ...
+
+    def consumed(self, run_id: str, topic: str) -> list[int]:
+        """Returns the cursors of the succeeded waits of a run for a topic, with or without an address (`TOPIC#…`)."""
         ...
 
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
@@ -201,9 +219,7 @@ class Store(Protocol):
         """Closes it when its last user closes."""
         ...
 
-    def apply(
-        self, fns: Sequence[Callable[[Tx], Any]], guard: Callable[[Tx], None] | None = None
-    ) -> list[tuple[Any, Exception | None]]:
+    def apply(self, fns: Sequence[Callable[[Tx], Any]], guard: Callable[[Tx], None] | None = None) -> list[Answer]:
         """Runs `fns` in one durable transaction; returns for each its value, or the exception that it raised.
 
         `guard` runs first; if it raises, nothing of the batch is run and `apply` raises the same.

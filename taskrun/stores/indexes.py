@@ -87,6 +87,10 @@ class Index(Generic[R]):
         """Returns the items of a group; not to be changed."""
         return self._groups.get(name, _NONE)
 
+    def groups(self) -> list[Any]:
+        """Returns the names of the groups that hold something."""
+        return list(self._groups)
+
     def move(self, old: R | None, new: R | None) -> None:
         """Replaces the entry of a record by that of its successor."""
         was = None if old is None else self._entry(old)

@@ -15,15 +15,14 @@ from typing import Any
 
 import msgspec
 
-from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
-from taskrun.stores.base import Tx
+from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Status, Step, StepStatus
+from taskrun.stores.base import Answer, Tx
 from taskrun.stores.indexes import Item, SortedItems
 from taskrun.stores.memory_tables import Logs, Runs, Steps, Topics
 from taskrun.stores.rows import RUN_CHANGING
 
 Fn = Callable[[Tx], Any]
 Guard = Callable[[Tx], None]
-Answer = tuple[Any, Exception | None]
 
 _changing = attrgetter(*RUN_CHANGING)
 
@@ -151,6 +150,15 @@ class MemoryTx:
     def owned(self, engine: str) -> list[Run]:
         return list(self._runs.at(self._runs.owned.group(engine)))
 
+    def executing(self, engine: str) -> list[str]:
+        return [run.id for run in self.owned(engine) if run.status is Status.RUNNING]
+
+    def asked(self, engine: str) -> list[Run]:
+        return [run for run in self.owned(engine) if run.cancel is not None or run.pause is not None]
+
+    def blocked_queues(self) -> list[str]:
+        return self._runs.blocked.groups()
+
     def due_runs(self, engine: str, now: float, limit: int) -> list[Run]:
         due = takewhile(lambda item: item[0] <= now, merge(*self._runs.timers(engine)))
         once = dict.fromkeys(item[-1] for item in due)
@@ -190,6 +198,14 @@ class MemoryTx:
 
     def open_steps(self, run_id: str) -> list[Step]:
         return [step for step in self._steps.of(run_id) if not step.finished]
+
+    def consumed(self, run_id: str, topic: str) -> list[int]:
+        taken = (
+            step for step in self._steps.of(run_id) if step.cursor is not None and step.status is StepStatus.SUCCEEDED
+        )
+        return [
+            step.cursor for step in taken if (step.topic or "").partition("#")[0] == topic and step.cursor is not None
+        ]
 
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:

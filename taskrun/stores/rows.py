@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from taskrun.model.records import Engine, LogLine, PipeEvent, Run, Status, Step, StepKind, StepStatus
+from taskrun.model.records import Cause, Engine, LogLine, PipeEvent, Run, Status, Step, StepKind, StepStatus
 
 Row = tuple[Any, ...]
 
@@ -38,6 +38,9 @@ def run_of(row: Row) -> Run:
     values = dict(zip(RUN_FIELDS, row, strict=False))
     values["status"] = _STATUS[values["status"]]
     values["placed"] = values["placed"] == 1
+    for field in ("cause", "cancel_cause"):
+        if values[field] is not None:
+            values[field] = Cause(values[field])
     return Run(**values)
 
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from taskrun.model.errors import JournalError, JournalUnavailable
-from taskrun.stores.base import Tx
+from taskrun.stores.base import Answer, Tx
 from taskrun.stores.highwater import HighWater
 from taskrun.stores.sqlite_open import JournalFile, Synchronous, name, value
 from taskrun.stores.sqlite_tx import SQL, SqliteTx
 
 Fn = Callable[[Tx], Any]
 Guard = Callable[[Tx], None]
-Answer = tuple[Any, Exception | None]
 
 # What SQLite says about a statement or its values, not about the disk: the fault of the fn alone.
 _FAULTS_OF_FN: Final = (

@@ -6,19 +6,19 @@ INSERT INTO runs (
     id, job, created_at, parent, key, source, slot, retried_from, retry, priority, timeout,
     lane, lane_limit, lane_period, throttle, throttle_period, debounce, input,
     status, reason, attempt, engine, started_at, ended_at, wake_at, deadline, blocked, placed, cancel, pause,
-    crashes, progress, failures, error, output
+    crashes, progress, failures, error, output, cause, cancel_cause, inherited
 ) VALUES (
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-    ?, ?, ?, ?, ?
+    ?, ?, ?, ?, ?, ?, ?, ?
 )
 
 -- name: save_run
 UPDATE runs SET
     status = ?, reason = ?, attempt = ?, engine = ?, started_at = ?, ended_at = ?, wake_at = ?, deadline = ?,
     blocked = ?, placed = ?, cancel = ?, pause = ?, crashes = ?, progress = ?, failures = ?, error = ?,
-    output = coalesce(?, output)
+    output = coalesce(?, output), cause = ?, cancel_cause = ?, inherited = ?
 WHERE id = ?
 
 -- name: run
@@ -48,6 +48,17 @@ ORDER BY r.cancel IS NULL, r.priority DESC, r.seq LIMIT ?3
 SELECT * FROM runs
 WHERE status <> 'succeeded' AND status IN ('scheduled', 'queued', 'running', 'waiting', 'paused') AND engine = ?
 ORDER BY seq
+
+-- name: executing
+SELECT id FROM runs WHERE status = 'running' AND engine = ? AND status <> 'succeeded'
+
+-- name: asked
+SELECT * FROM runs
+WHERE engine = ? AND (cancel IS NOT NULL OR pause IS NOT NULL)
+    AND status IN ('scheduled', 'queued', 'running', 'waiting', 'paused')
+
+-- name: blocked_queues
+SELECT DISTINCT blocked FROM runs WHERE status = 'queued' AND blocked IS NOT NULL
 
 -- name: due_runs
 SELECT r.* FROM (
@@ -99,14 +110,14 @@ DELETE FROM logs WHERE run = ?
 -- name: put_step
 INSERT INTO steps (
     run, key, name, kind, status, attempt, started_at, ended_at, wake_at, "order", topic, "match", cursor, child,
-    failures, error, output
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    failures, error, output, call
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, key) DO UPDATE SET
     name = excluded.name, kind = excluded.kind, status = excluded.status, attempt = excluded.attempt,
     started_at = excluded.started_at, ended_at = excluded.ended_at, wake_at = excluded.wake_at,
     "order" = excluded."order", topic = excluded.topic, "match" = excluded."match", cursor = excluded.cursor,
     child = excluded.child, failures = excluded.failures, error = excluded.error,
-    output = excluded.output
+    output = excluded.output, call = excluded.call
 
 -- name: step
 SELECT * FROM steps WHERE run = ? AND key = ?
@@ -122,6 +133,10 @@ SELECT * FROM steps WHERE run = ? AND status = 'running' ORDER BY n
 
 -- name: steps
 SELECT * FROM steps WHERE run = ? ORDER BY n
+
+-- name: consumed
+SELECT cursor FROM steps
+WHERE run = ?1 AND cursor IS NOT NULL AND status = 'succeeded' AND (topic = ?2 OR (topic >= ?2 || '#' AND topic < ?2 || '$'))
 
 -- name: drop_step
 DELETE FROM steps WHERE run = ? AND key = ?

@@ -91,6 +91,15 @@ class SqliteTx:
     def owned(self, engine: str) -> list[Run]:
         return self._all(run_of, "owned", engine)
 
+    def executing(self, engine: str) -> list[str]:
+        return self._all(_first, "executing", engine)
+
+    def asked(self, engine: str) -> list[Run]:
+        return self._all(run_of, "asked", engine)
+
+    def blocked_queues(self) -> list[str]:
+        return self._all(_first, "blocked_queues")
+
     def due_runs(self, engine: str, now: float, limit: int) -> list[Run]:
         return self._all(run_of, "due_runs", now, engine, limit)
 
@@ -122,6 +131,9 @@ class SqliteTx:
 
     def open_steps(self, run_id: str) -> list[Step]:
         return self._all(step_of, "open_steps", run_id)
+
+    def consumed(self, run_id: str, topic: str) -> list[int]:
+        return self._all(_first, "consumed", run_id, topic)
 
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:

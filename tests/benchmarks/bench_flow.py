@@ -70,7 +70,7 @@ async def in_pages(count: int, start: Callable[[int], Awaitable[Any]]) -> None:
 
 async def admission(queue: Queue, base: int) -> tuple[float, float]:
     """Seconds per trigger with no rule, and with all; nothing runs meanwhile."""
-    queue.core.dispatch.open = False
+    queue.core.claims.open = False
 
     async def one(name: str) -> float:
         return await timed(lambda: in_pages(TRIGGERS, lambda n: queue.jobs[name].start(n=base + n))) / TRIGGERS
@@ -78,7 +78,7 @@ async def admission(queue: Queue, base: int) -> tuple[float, float]:
     try:
         return await one("plain"), await one("ruled")
     finally:
-        queue.core.dispatch.open = True
+        queue.core.claims.open = True
 
 
 async def latency(queue: Queue) -> float:

@@ -46,7 +46,7 @@ class KillingStorage(SqliteStorage):
 
 def forget_the_journal() -> None:
     """Seeds the bug that the test must catch: a replay that does not look at what is recorded."""
-    Replay.find = lambda self, key, kind: None  # type: ignore[method-assign]
+    Replay.find = lambda self, key, kind, call: (None, False)  # type: ignore[method-assign]
 
 
 def in_fork(work: Callable[[], None]) -> int:

@@ -91,7 +91,7 @@ class House:
 @pytest.fixture
 def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.01))
-    monkeypatch.setattr(module, "Reception", lambda core: core)
+    monkeypatch.setattr(module, "ExecutorMessages", lambda core: core)
     made = House()
     monkeypatch.setattr(WorkerHandle, "start", made.start)
     yield made

@@ -19,7 +19,7 @@ from taskrun.model.errors import InputInvalid, JobNotFound
 from taskrun.model.records import Step, StepKind
 
 STEP = Step(run="r", key="fetch#2", name="fetch", kind=StepKind.RUN, output='{"a": 1}', started_at=1.5)
-SILENT = {m.Drain, m.Record, m.Activate}  # what is answered with None
+SILENT = {m.Drain, m.Record, m.RecordValues}  # what is answered with None
 
 
 class Half:
@@ -92,7 +92,9 @@ async def test_both_sides_may_ask_at_the_same_time() -> None:
         pair.near.answers[m.Look] = None
         pair.far.answers[m.PrepareEvent] = "{}"
         both = await asyncio.gather(
-            pair.peer.ask(m.PrepareEvent("p", "{}")), pair.far_end.peer.ask(m.Activate("r")), pair.peer.ask(m.Drain(0))
+            pair.peer.ask(m.PrepareEvent("p", "{}")),
+            pair.far_end.peer.ask(m.RecordValues([])),
+            pair.peer.ask(m.Drain(0)),
         )
         assert list(both) == ["{}", None, None]
 

@@ -14,6 +14,7 @@ from taskrun import MemoryStorage
 from taskrun.engine.core import lease as lease_module
 from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.timers import Timers
+from taskrun.engine.core.transaction import EngineState
 from taskrun.model.clock import SystemClock
 from taskrun.processes.liveness_lock import Leash
 
@@ -51,7 +52,7 @@ async def test_the_look_for_the_dead_goes_on_after_a_failure(
     monkeypatch.setattr(lease_module, "POLL", 0.0)
     store, take_over = MemoryStorage(), Failing()
     store.open()
-    lease = Lease(store, "default", 0.01, alone=False, heartbeat=True)
+    lease = Lease(store, EngineState(), "default", 0.01, alone=False, heartbeat=True)
     watch = asyncio.create_task(lease.watch(lambda: None, take_over))
     async with asyncio.timeout(10):
         await take_over.over.wait()

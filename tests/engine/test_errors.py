@@ -46,7 +46,7 @@ async def live_and_replayed(error: Callable[[], BaseException], storage: Store |
             seen.append(caught)
         await sleep("1d")
 
-    async with TestQueue(jobs=[handler], storage=storage) as queue:
+    async with TestQueue(jobs=[handler], storage=storage, replay=True) as queue:
         handle = await queue.jobs.handler.start()
         await queue.advance("1d")
         await handle.result()
@@ -160,7 +160,7 @@ async def test_except_exception_cannot_eat_the_engines_control_flow(storage: Sto
             eaten.append(caught)
         return "slept"
 
-    async with TestQueue(jobs=[handler], storage=storage) as queue:
+    async with TestQueue(jobs=[handler], storage=storage, replay=True) as queue:
         handle = await queue.jobs.handler.start()
         await queue.advance("1d")
         assert await handle.result() == "slept"

@@ -153,7 +153,7 @@ async def test_edits_of_other_code_leave_recorded_steps_alone(storage: Store) ->
     @job(name="handler")
     async def new() -> list[str]:
         await run("added before", work, "added")
-        one = await run("one", work, "new one")
+        one = await run("one", work, "old one")
         await sleep("1d")
         return [one, await run("two", work, "two")]
 
@@ -224,7 +224,7 @@ async def test_the_order_of_completion_is_kept_on_replay(storage: Store, how: st
         orders.append(await ordered([run(name, work, name, turn) for name, turn in turns.items()]))
         await sleep("1d")
 
-    async with TestQueue(jobs=[handler], storage=storage) as queue:
+    async with TestQueue(jobs=[handler], storage=storage, replay=True) as queue:
         handle = await queue.jobs.handler.start()
         await queue.advance("1d")
         await handle.result()

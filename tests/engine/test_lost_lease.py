@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +12,8 @@ from taskrun.engine.core import run_lifecycle as ledger
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.lease import Lease
+from taskrun.engine.core.transaction import EngineState
+from taskrun.model.clock import SystemClock
 from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.model.records import Engine, Status
 from taskrun.stores.base import Store
@@ -20,13 +21,13 @@ from taskrun.testing import TestQueue
 
 
 async def take_over(by: Core, lost: str) -> None:
-    await by.ledgers.do(lambda book: ledger.take_over(book, lost, blame=False))
+    await by.journal.do(lambda t: ledger.take_over(t, lost, blame=False))
 
 
 async def write(core: Core) -> None:
     """Writes something, so that an engine notices that it is lost."""
     with pytest.raises(EngineLost):
-        await core.journal.write(lambda tx: tx.put("k", "v"))
+        await core.journal.do(lambda t: t.tx.put("k", "v"))
 
 
 def engines(storage: MemoryStorage) -> list[Engine]:
@@ -39,21 +40,21 @@ async def test_a_queue_that_is_closed_while_it_begins_again_is_closed() -> None:
     async with Queue(storage=storage) as other:
         lost = Queue(storage=storage)
         await lost.start()
-        await take_over(other.core, lost.core.lease.id)
+        await take_over(other.core, lost.core.state.id)
         core = lost.core
         await write(core)
         await lost.close()
         await asyncio.sleep(0.05)
-        assert not core.dispatch.open
-        assert [engine.id for engine in engines(storage)] == [other.core.lease.id]
+        assert not core.claims.open
+        assert [engine.id for engine in engines(storage)] == [other.core.state.id]
 
 
 async def test_a_lost_queue_closes_though_it_did_not_know() -> None:
     storage = MemoryStorage()
     async with Queue(storage=storage) as other:
         async with Queue(storage=storage) as lost:
-            await take_over(other.core, lost.core.lease.id)
-        assert [engine.id for engine in engines(storage)] == [other.core.lease.id]
+            await take_over(other.core, lost.core.state.id)
+        assert [engine.id for engine in engines(storage)] == [other.core.state.id]
 
 
 async def test_who_waits_for_a_run_at_a_lost_engine_is_told_of_the_end_that_another_gave_it() -> None:
@@ -70,39 +71,49 @@ async def test_who_waits_for_a_run_at_a_lost_engine_is_told_of_the_end_that_anot
         waiting = asyncio.ensure_future(lost.core.wait(handle.id))
         await lost.settle()
         lost.core.journal.on_nudge = None  # no other occasion to look than having begun again
-        await take_over(other.core, lost.core.lease.id)
+        await take_over(other.core, lost.core.state.id)
         ended = replace(await other.core.get(handle.id), status=Status.SUCCEEDED, engine=None, ended_at=1.0)
-        await other.core.journal.write(lambda tx: tx.save_run(ended))
+        await other.core.journal.do(lambda t: t.tx.save_run(ended))
         await write(lost.core)
         async with asyncio.timeout(10):
             assert (await waiting).ended
 
 
-async def test_that_an_engine_cannot_begin_again_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+async def test_an_engine_that_cannot_begin_again_says_so_and_tries_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    acquire, tries = Lease.acquire, 0
 
-    async def refuse(self: Lease, journal: Journal) -> None:
-        raise JournalUnavailable("no")
+    async def refuse_once(self: Lease, journal: Journal) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise JournalUnavailable("no")
+        await acquire(self, journal)
 
-    async with Queue(storage=MemoryStorage()) as queue:
-        monkeypatch.setattr(Lease, "acquire", refuse)
-        await take_over(queue.core, queue.core.lease.id)
+    @job
+    async def handler() -> int:
+        return 1
+
+    async with Queue(jobs=[handler], storage=MemoryStorage()) as queue:
+        monkeypatch.setattr("taskrun.engine.core.core.AGAIN", 0.0)
+        monkeypatch.setattr(Lease, "acquire", refuse_once)
+        await take_over(queue.core, queue.core.state.id)
         await write(queue.core)
-        await asyncio.sleep(0.01)
-    assert [str(context["exception"]) for context in said] == ["no"]
+        assert await queue.jobs.handler.run() == 1
+    assert tries == 2
+    assert "could not register anew" in caplog.text
 
 
 async def test_nothing_is_written_without_an_id_but_the_registration(storage: Store) -> None:
-    lease = Lease(storage, "e", 15.0, alone=False, heartbeat=False)
-    journal = Journal(storage, lease.guard)
+    state = EngineState()
+    lease = Lease(storage, state, "e", 15.0, alone=False, heartbeat=False)
+    journal = Journal(storage, SystemClock(), state, lease.guard)
     journal.open()
     with pytest.raises(EngineLost):
-        await journal.write(lambda tx: tx.put("k", "too early"))
-    before = journal.write(lambda tx: lease.id)
+        await journal.do(lambda t: t.tx.put("k", "too early"))
     await lease.acquire(journal)
-    assert lease.id != ""
-    assert await before == lease.id
+    assert await journal.do(lambda t: t.engine) == state.id != ""
     await journal.close()
 
 
@@ -112,10 +123,10 @@ async def test_what_waits_for_a_disk_that_refuses_is_failed_by_the_close(
     def refuse(*_: object) -> None:
         raise JournalUnavailable("full")
 
-    journal = Journal(storage)
+    journal = Journal(storage, SystemClock(), EngineState())
     journal.open()
     monkeypatch.setattr(storage, "apply", refuse)
-    written = journal.write(lambda tx: tx.put("k", "v"))
+    written = journal.do(lambda t: t.tx.put("k", "v"))
     async with asyncio.timeout(10):
         while journal.fault is None:
             await asyncio.sleep(0.001)

@@ -76,7 +76,7 @@ async def test_a_command_runs_once_and_gives_the_same_on_replay(storage: Store, 
         seen.append(await shell(f"echo x >> {tmp_path}/count; cat {tmp_path}/count", name="count"))
         await sleep("1d")
 
-    async with TestQueue(jobs=[handler], storage=storage) as queue:
+    async with TestQueue(jobs=[handler], storage=storage, replay=True) as queue:
         handle = await queue.jobs.handler.start()
         await queue.advance("1d")
         await handle.result()

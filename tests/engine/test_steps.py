@@ -174,7 +174,7 @@ async def test_recorded_values_are_the_same_on_replay(storage: Store) -> None:
         seen.append((now(), random(), uuid(), random()))
         await sleep("1d")
 
-    async with TestQueue(jobs=[handler], storage=storage) as queue:
+    async with TestQueue(jobs=[handler], storage=storage, replay=True) as queue:
         handle = await queue.jobs.handler.start()
         await queue.advance("1d")
         await handle.result()

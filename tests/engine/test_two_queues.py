@@ -147,16 +147,16 @@ async def test_an_engine_that_lost_its_lease_writes_nothing_and_goes_on_under_a_
     async with TestQueue(jobs=[worker("slow"), rest], storage=storage) as slow:
         handle = await slow.jobs.handler.start()
         await slow.settle()
-        lost = slow.core.lease.id
+        lost = slow.core.state.id
         async with TestQueue(jobs=[worker("quick")], storage=storage) as quick:
-            await quick.core.ledgers.do(lambda book: ledger.take_over(book, lost, blame=True))
+            await quick.core.journal.do(lambda t: ledger.take_over(t, lost, blame=True))
             went_on.set()
             taken = await quick.get(handle.id)
             assert await taken.result(timeout=10) == "quick"
             [step] = await taken.steps()
             assert (step.output, by) == ("quick", ["slow", "quick"])
         await slow.settle()
-        assert slow.core.lease.id != lost
+        assert slow.core.state.id != lost
         assert await slow.jobs.handler.run() == "slow"
         resting = await slow.jobs.rest.start()
         await slow.advance("1h")

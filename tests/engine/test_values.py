@@ -107,7 +107,7 @@ async def live_and_replayed(fn: Any, storage: Store | None = None) -> list[Any]:
         seen.append(await run("value", fn))
         await sleep("1d")
 
-    async with TestQueue(jobs=[handler], storage=storage) as queue:
+    async with TestQueue(jobs=[handler], storage=storage, replay=True) as queue:
         handle = await queue.jobs.handler.start()
         await queue.advance("1d")
         await handle.result()
@@ -212,7 +212,7 @@ async def test_a_child_gives_its_parent_the_same_live_and_on_replay(storage: Sto
         seen.append(await child.run())
         await sleep("1d")
 
-    async with TestQueue(jobs=[parent, child], storage=storage) as queue:
+    async with TestQueue(jobs=[parent, child], storage=storage, replay=True) as queue:
         handle = await queue.jobs.parent.start()
         await queue.advance("1d")
         await handle.result()

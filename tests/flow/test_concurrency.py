@@ -9,6 +9,7 @@ import pytest
 
 from taskrun import Concurrency, job, run, sleep
 from taskrun.engine.api.queue import Queue
+from taskrun.engine.core.outbox import RunChanged
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted, outcomes
@@ -136,12 +137,12 @@ async def test_a_place_offered_to_a_run_that_is_held_goes_to_the_next(storage: S
     async with TestQueue([work], storage=storage) as queue:
         runs = [await queue.jobs.work.start(n=n) for n in range(3)]
         await queue.settle()
-        queue.core.dispatch._concurrency = 0  # the engine is full when the place becomes free
+        queue.core.slots.limit = 0  # the engine is full when the place becomes free
         free.set()
         await queue.settle()
         await getattr(runs[1], how)()
-        queue.core.dispatch._concurrency = 10
-        queue.core.dispatch.claim()
+        queue.core.slots.limit = 10
+        queue.core.claims.look_again()
         await queue.settle()
         assert begun == [0, 2]
 
@@ -156,7 +157,7 @@ async def test_the_places_of_a_job_that_is_gone_go_to_others(storage: Store) -> 
     async def new(n: int) -> None: ...
 
     async with TestQueue([old, new], storage=storage, concurrency=1) as queue:
-        queue.core.dispatch._concurrency = 0
+        queue.core.slots.limit = 0
         for n in range(3):
             await queue.jobs.old.start(n=n)
         runs = [await queue.jobs.new.start(n=n) for n in range(3)]
@@ -248,11 +249,11 @@ async def test_ten_thousand_behind_a_busy_id_do_not_delay_another(storage: Store
         await queue.settle()
         changes = 0
 
-        def count(book: Any) -> None:
+        def count(_: RunChanged) -> None:
             nonlocal changes
-            changes += len(book.changed)
+            changes += 1
 
-        queue.core.ledgers.followers.append(count)
+        queue.core.journal.follow(RunChanged, count)
         assert await queue.jobs.other.run() == 1
         assert changes == 2  # triggered and started, ended: nothing of the busy id was looked at
         free.set()
@@ -265,10 +266,10 @@ async def test_higher_priority_first_and_equal_ones_in_order(storage: Store) -> 
 
     order: list[int] = []
     async with TestQueue([work], storage=storage, concurrency=1) as queue:
-        queue.core.dispatch._concurrency = 0
+        queue.core.slots.limit = 0
         for n, p in enumerate((0, 5, 0, 5, -1, 9)):
             await queue.jobs.work.start(n=n, p=p)
-        queue.core.dispatch._concurrency = 1
-        queue.core.dispatch.claim()
+        queue.core.slots.limit = 1
+        queue.core.claims.look_again()
         await queue.settle()
     assert order == [5, 1, 3, 0, 2, 4]

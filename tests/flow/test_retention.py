@@ -50,7 +50,7 @@ async def test_an_event_outlives_the_runs_that_may_wait_for_it(storage: Store) -
         assert await started.result() == 7
         await queue.advance(2 * DAY)
         await queue.core.retention.prune(DAY)
-        assert await queue.core.journal.write(lambda tx: tx.events("p", 0.0, 0, 9)) == []
+        assert await queue.core.journal.do(lambda t: t.tx.events("p", 0.0, 0, 9)) == []
 
 
 async def test_what_is_kept_of_a_burst_goes_when_that_is_over(storage: Store) -> None:
@@ -62,8 +62,8 @@ async def test_what_is_kept_of_a_burst_goes_when_that_is_over(storage: Store) ->
         await queue.jobs.burst.start()
         await queue.advance(2 * DAY)
         await queue.core.retention.prune(DAY)
-        facts = await queue.core.journal.write(lambda tx: tx.facts("debounce:"))
+        facts = await queue.core.journal.do(lambda t: t.tx.facts("debounce:"))
         assert len(facts) == 1, "the burst is under way"
         await queue.advance(3 * DAY)
         await queue.core.retention.prune(DAY)
-        assert await queue.core.journal.write(lambda tx: tx.facts("debounce:")) == {}
+        assert await queue.core.journal.do(lambda t: t.tx.facts("debounce:")) == {}

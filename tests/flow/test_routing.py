@@ -65,4 +65,4 @@ async def test_an_event_that_user_code_refuses_is_done_with(storage: Store) -> N
     async with TestQueue([starts], [p], storage=storage) as queue:
         await queue.pipes.p.send(n=-1)
         await queue.settle()
-        assert await queue.core.journal.write(lambda tx: tx.facts("route:")) == {}
+        assert await queue.core.journal.do(lambda t: t.tx.facts("route:")) == {}

@@ -164,7 +164,7 @@ async def test_a_run_whose_job_no_engine_has_says_so() -> None:
 
     storage = MemoryStorage()
     async with TestQueue([gone], storage=storage, concurrency=1) as queue:
-        queue.core.dispatch._concurrency = 0
+        queue.core.slots.limit = 0
         started = await queue.jobs.gone.start()
     async with TestQueue([], storage=storage) as queue:
         assert (await cause(queue, await queue.get(started.id)))["kind"] == "no-job"

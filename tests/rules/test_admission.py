@@ -250,8 +250,9 @@ def test_a_rolling_lane_has_room_for_what_its_limit_leaves(limit: int, room: int
 
 
 def test_starts_are_kept_for_the_highest_limit_that_shares_them() -> None:
-    starts = Starts().plus(1, 3).plus(2, 1).plus(3, 1).plus(4, 1)
+    starts = Starts().plus(1, 3, 9).plus(2, 1, 1).plus(3, 1, 1).plus(4, 1, 1)
     assert starts.at == [2, 3, 4]
+    assert starts.period == 9
 
 
 @pytest.mark.parametrize(

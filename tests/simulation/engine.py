@@ -19,10 +19,10 @@ from taskrun.daemon.worker_main import ANYTIME, finish
 from taskrun.daemon.worker_rpc import DECODE, ENCODE, Ask, PipePeer, PipeProtocol, answer
 from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run as Handle
-from taskrun.engine.core import executors, journal, lease
+from taskrun.engine.core import journal, lease
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
-from taskrun.engine.core.executor_messages import Reception
+from taskrun.engine.core.executor_messages import ExecutorMessages
 from taskrun.engine.executor import step_bodies
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
@@ -179,9 +179,13 @@ def look_every(seconds: float) -> None:
     lease.POLL = seconds
 
 
+_resident = 1_000
+
+
 def keep_coroutines(count: int) -> None:
     """Sets how many parked coroutines an engine keeps."""
-    executors.MAX_PARKED = count
+    global _resident
+    _resident = count
 
 
 # ---- engines
@@ -214,6 +218,7 @@ class Engine:
             grace=settings.grace,
             lease=settings.lease,
             name=process.name,
+            resident=_resident,
             **self._kind(),
         )
         self.up = False
@@ -226,8 +231,10 @@ class Engine:
     async def start(self, code: Code) -> None:
         """Starts as `Queue.start` does."""
         await self.core.start()
-        executor = Executor(code.registry, clock=SimClock(self.process.timeline), grace=self.settings.grace)
-        to_executor, to_core = m.LocalPeer(executor), m.LocalPeer(Reception(self.core))
+        executor = Executor(
+            code.registry, clock=SimClock(self.process.timeline), grace=self.settings.grace, make_handle=Handle
+        )
+        to_executor, to_core = m.LocalPeer(executor), m.LocalPeer(ExecutorMessages(self.core))
         to_executor.back, to_core.back = to_core, to_executor
         executor.connect(to_core)
         self.executor = executor
@@ -244,12 +251,11 @@ class Engine:
     @property
     def id(self) -> str:
         """The id under which it is registered now."""
-        return self.core.lease.id
+        return self.core.state.id
 
     def slots(self) -> int:
         """Returns how many slots it has given out and not back."""
-        dispatch = self.core.dispatch
-        return dispatch._places + dispatch._kept + dispatch._suspects
+        return self.core.slots.used + self.core.claims.suspects.used
 
     def left(self) -> list[str]:
         """Returns the tasks that close has left behind."""
@@ -348,7 +354,7 @@ class Worker:
         self._to_daemon = _Wire(timeline, engine.process, latency)
         self._to_worker.deliver = self._arrived
         self._unframer = Unframer(PIPE_CAP)
-        self.protocol = PipeProtocol(Reception(engine.core))  # in the daemon's loop, as everything of it
+        self.protocol = PipeProtocol(ExecutorMessages(engine.core))  # in the daemon's loop, as everything of it
         loop = engine.process.loop
         self._to_daemon.deliver = lambda data: loop.call_soon_threadsafe(self.protocol.data_received, data)
         self.protocol.connection_made(_Transport(self._to_worker, self.end))
@@ -357,7 +363,9 @@ class Worker:
     def _begin(self) -> None:
         """In the worker's loop."""
         settings, clock = self._engine.settings, SimClock(self.process.timeline)
-        self._executor = Executor(self.code.registry, clock=clock, grace=settings.grace, echo=False, sealed=True)
+        self._executor = Executor(
+            self.code.registry, clock=clock, grace=settings.grace, echo=False, sealed=True, make_handle=Handle
+        )
         self._peer = PipePeer(self._executor, self._to_daemon.write)
         self._executor.connect(self._peer)
 

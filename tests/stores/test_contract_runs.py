@@ -90,7 +90,7 @@ def test_saving_can_empty_every_changing_field_but_the_output(tx: Tx) -> None:
     [added] = add(tx, FULL_RUN)
     plain = run("whole")
     fields = Run.__struct_fields__
-    bare = {field: getattr(plain, field) for field in fields[fields.index("status") : -1]}
+    bare = {field: getattr(plain, field) for field in fields[fields.index("status") :] if field != "output"}
     tx.save_run(replace(added, **bare, output=None))
     assert tx.run("whole") == replace(added, **bare)
 

@@ -15,8 +15,8 @@ from taskrun.declarations.pipe import Pipe
 from taskrun.declarations.registry import Registry
 from taskrun.engine.api.bound_jobs import bind_jobs, bind_pipes
 from taskrun.engine.api.run import Run
-from taskrun.engine.core.core import Core
-from taskrun.engine.core.executor_messages import Reception
+from taskrun.engine.core.core import RESIDENT, Core
+from taskrun.engine.core.executor_messages import ExecutorMessages
 from taskrun.engine.executor.executor import Executor
 from taskrun.engine.executor.hooks import KINDS, Listener
 from taskrun.engine.messages import LocalPeer
@@ -36,17 +36,13 @@ L = TypeVar("L", bound=Listener)
 class Queue:
     """Runs jobs in this process, on a journal that other queues may share.
 
-    Parameters:
-        jobs: a list of jobs, a dict from names to jobs, or a module that holds them.
-        pipes: pipes that no job names as a trigger.
-        storage: where the journal is; in memory by default.
-        logger: where the queue says what it does; runs' own lines are in their logs.
-        concurrency: runs that execute at once; None for no limit.
-        clock: the source of time, for tests.
-        grace: seconds (or a duration) that handlers get to end after a cancel or at close.
-        lease: seconds (or a duration) after which the runs of a silent queue are taken over by another.
-        name: shown to others on the same storage.
-        max_payload: bytes of one input, output or step result.
+    Parameters: jobs: a list of jobs, a dict from names to jobs, or a module that holds them. pipes: pipes that no job names
+    as a trigger. storage: where the journal is; in memory by default. logger: where the queue says what it does; runs' own
+    lines are in their logs. concurrency: runs that execute at once; None for no limit. clock: the source of time, for
+    tests. grace: seconds (or a duration) that handlers get to end after a cancel or at close. lease: seconds (or a
+    duration) after which the runs of a silent queue are taken over by another. name: shown to others on the same storage.
+    max_payload: bytes of one input, output or step result. resident: coroutines of waiting runs that are kept; beyond them
+    the longest waiting are taken down, and go on by replay.
 
     Raises:
         DefinitionError: two jobs of one name, or a key in `jobs` that differs from the job's name.
@@ -64,6 +60,7 @@ class Queue:
         lease: float | str | timedelta = 15,
         name: str = "default",
         max_payload: int = MAX_PAYLOAD,
+        resident: int = RESIDENT,
     ) -> None:
         self.logger = logger or logging.getLogger("taskrun.queue")
         self._storage = storage if storage is not None else MemoryStorage()
@@ -81,6 +78,7 @@ class Queue:
             name=name,
             heartbeat=self._heartbeat,
             timezone=self._zone,
+            resident=resident,
         )
         self.jobs = bind_jobs(self)
         self.pipes = bind_pipes(self)
@@ -110,10 +108,11 @@ class Queue:
             grace=self._grace,
             leash_fd=None if leash is None else leash.fd,
             max_payload=self.max_payload,
+            make_handle=Run,
         )
         for kind, listener in self._early:
             self._executor.listeners.add(kind, listener)
-        to_executor, to_core = LocalPeer(self._executor), LocalPeer(Reception(self.core))
+        to_executor, to_core = LocalPeer(self._executor), LocalPeer(ExecutorMessages(self.core))
         to_executor.back, to_core.back = to_core, to_executor
         self._executor.connect(to_core)
         await self.core.join(to_executor)

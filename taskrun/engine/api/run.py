@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import msgspec
 
 from taskrun.declarations.job import Event
-from taskrun.engine.core.hook_notifier import KINDS
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.waits import end_of
 from taskrun.engine.messages import Ordered
@@ -17,6 +16,9 @@ from taskrun.model import records
 from taskrun.model.codec import decode, error_from, rebuild
 from taskrun.model.durations import seconds
 from taskrun.model.records import ErrorRecord, Failure, Status
+from taskrun.rules.transitions import HOOKS
+
+_ANY = 1 << 62  # lines of a log that are of no interest
 
 
 class Desk(Protocol):
@@ -30,8 +32,8 @@ class Desk(Protocol):
         """Returns a run once it has ended."""
         ...
 
-    async def news(self, run_id: str) -> records.Run:
-        """Returns a run once something about it has changed."""
+    async def news(self, run_id: str, seen: records.Run | None, lines: int) -> records.Run:
+        """Returns a run once it is not as it was `seen`, or its log has more than so many `lines`."""
         ...
 
     async def show(self, run_id: str) -> dict[str, Any]:
@@ -140,29 +142,27 @@ class Run:
 
     async def log(self) -> AsyncIterator[Any]:
         """Yields the log lines (`seq at run step stream text`), from the first to the last of the ended run."""
-        seen = 0
-        async for _ in self._changes():
+        seen, run = 0, await self._desk.get(self.id)
+        while True:
             while lines := await self._desk.logs(self.id, seen):
                 for line in lines:
                     yield Info.of(views.log_view(line))
                 seen = lines[-1].seq
+            if run.ended:
+                return
+            run = await self._desk.news(self.id, run, seen)
 
     async def events(self) -> AsyncIterator[Event]:
         """Yields what happened to the run so far and then as it happens, to its end."""
-        told = 0
-        async for run in self._changes():
+        told, run = 0, await self._desk.get(self.id)
+        while True:
             story = _story(run)
             for kind, attempt, error in story[told:]:
                 yield self._event(run, kind, attempt, error)
             told = len(story)
-
-    async def _changes(self) -> AsyncIterator[records.Run]:
-        """Yields the run as it is, and again after every change, to its end."""
-        run = await self._desk.get(self.id)
-        yield run
-        while not run.ended:
-            run = await self._desk.news(self.id)
-            yield run
+            if run.ended:
+                return
+            run = await self._desk.news(self.id, run, _ANY)
 
     def _event(self, run: records.Run, kind: str, attempt: int, error: ErrorRecord | None) -> Event:
         ending = kind in ("success", "failure", "cancel", "settled")
@@ -189,5 +189,5 @@ def _story(run: records.Run) -> list[tuple[str, int, ErrorRecord | None]]:
         error = error_from(run.error) if run.error else None
         if run.status is Status.FAILED and run.reason is None:
             story.append(("error", run.attempt, error))
-        story += [(KINDS[run.status], run.attempt, error), ("settled", run.attempt, error)]
+        story += [(HOOKS[run.status], run.attempt, error), ("settled", run.attempt, error)]
     return story

@@ -7,11 +7,11 @@ import os
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.engine.core import run_lifecycle as ledger
-from taskrun.engine.core import waits
-from taskrun.engine.core.transaction import Book
+from taskrun.engine.core import run_lifecycle, waits
+from taskrun.engine.core.facts import INTENTS, PAUSED
+from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import NotFound
-from taskrun.model.records import Run, Status, Step, StepKind, StepStatus
+from taskrun.model.records import Cause, Run, Status, Step, StepKind, StepStatus
 from taskrun.rules.admission import Request, decide, gather
 from taskrun.rules.policies import Prepared
 
@@ -43,67 +43,72 @@ def new_id() -> str:
     return os.urandom(12).translate(_LETTERS).decode()
 
 
-def admit(book: Book, trigger: Trigger, place: bool = False) -> tuple[Run, bool]:
+def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bool]:
     """Admits a trigger by the rules; returns the run, and whether it is new.
 
     Parameters:
-        place: a place of this engine is kept for it.
+        slot: one of this engine is reserved for it.
+
+    Raises:
+        NotFound: the run that a repeated request found before was pruned.
     """
-    tx, terms = book.tx, trigger.prepared.terms
-    if trigger.intent is not None and (known := tx.get(f"intent:{trigger.intent}")) is not None:
-        return _known(book, known), False
+    tx, terms = t.tx, trigger.prepared.terms
+    if trigger.intent is not None and (known := INTENTS.get(tx, trigger.intent)) is not None:
+        run = t.run(known)
+        if run is None:
+            raise NotFound(f"run {known} of this request was pruned")
+        return run, False
     facts = gather(
         terms,
         tx.run_by_key(trigger.prepared.job, terms.key) if terms.key is not None else None,
         tx.run_by_debounce(terms.debounce.id or "") if terms.debounce is not None else None,
         tx.get,
     )
-    paused = tx.get(f"paused:{trigger.prepared.job}") is not None
-    run = _run(trigger, book.moments.trigger(book.now))
+    paused = PAUSED.get(tx, trigger.prepared.job) is not None
+    run = _run(trigger, t.state.moments.trigger(t.now))
     request = Request(run=run, terms=terms, delay_until=trigger.delay_until, paused=paused)
-    decision = decide(request, facts, book.now)
+    decision = decide(request, facts, t.now)
     if trigger.intent is not None:
-        tx.put(f"intent:{trigger.intent}", decision.run.id)
+        INTENTS.put(tx, trigger.intent, decision.run.id)
     if not decision.new:
         return decision.run, False
     if decision.superseded is not None:
-        ledger.end(book, decision.superseded, Status.CANCELLED, reason="debounce")
+        run_lifecycle.end(t, decision.superseded.id, Status.CANCELLED, reason=Cause.DEBOUNCE.value)
     for key, value in decision.facts.items():
         tx.put(key, value)
-    return ledger.add(book, decision.run, place and trigger.retried_from is None), True
+    return run_lifecycle.add(t, decision.run, slot and trigger.retried_from is None), True
 
 
-def start_child(book: Book, step: Step, prepared: Prepared, wait: bool, place: bool = False) -> Step:
+def start_child(t: Transaction, step: Step, prepared: Prepared, wait: bool, slot: bool = False) -> Step:
     """Triggers the child of a step, or finds the one that it has; with `wait` the step ends when the child does."""
-    book.must_hold(step.run)
-    known = book.tx.step(step.run, step.key)
+    t.must_hold(step.run)
+    known = t.tx.step(step.run, step.key)
     if known is not None and (known.child is not None or known.finished):  # finished: it was cancelled on its way here
         return known
-    child, _ = admit(book, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), place)
+    child, _ = admit(t, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), slot)
     begun = replace(step, child=child.id, topic=f"run:{child.id}" if wait else None)
     if not wait:
         output = msgspec.json.encode(child.id).decode()
-        done = replace(begun, status=StepStatus.SUCCEEDED, output=output, ended_at=book.now, order=book.order())
-        return book.save_step(done)
-    book.save_step(begun)
-    return waits.finish_with(book, begun, child) if child.ended else begun
+        return t.save_step(replace(begun, status=StepStatus.SUCCEEDED, output=output, ended_at=t.now, order=t.order()))
+    t.save_step(begun)
+    return waits.finish_with(t, begun, child) if child.ended else begun
 
 
-def start_again(book: Book, ended: Run, prepared: Prepared, from_step: str | None) -> Run:
+def start_again(t: Transaction, ended: Run, prepared: Prepared, from_step: str | None) -> Run:
     """Starts a new run that keeps the finished steps of an ended one before `from_step`, or all; errors are dropped.
 
     Raises:
         NotFound: the run has no such step.
     """
-    kept = _kept(book.tx.steps(ended.id), from_step)
+    kept = _kept(t.tx.steps(ended.id), from_step)
     terms = replace(prepared.terms, key=None, debounce=None)  # a retry is meant, not deduplicated
     trigger = Trigger(
         prepared=replace(prepared, terms=terms), id=new_id(), source=f"retry of {ended.id}", retried_from=ended.id
     )
-    run, _ = admit(book, trigger)
+    run, _ = admit(t, trigger)
     for step in kept:
-        book.save_step(replace(step, run=run.id))
-    return run
+        t.save_step(replace(step, run=run.id))
+    return t.set(run.id, inherited=t.order())
 
 
 def _kept(steps: list[Step], from_step: str | None) -> list[Step]:
@@ -133,10 +138,3 @@ def _run(trigger: Trigger, now: float) -> Run:
         retried_from=trigger.retried_from,
         input=trigger.prepared.input,
     )
-
-
-def _known(book: Book, run_id: str) -> Run:
-    run = book.tx.run(run_id)
-    if run is None:
-        raise NotFound(f"run {run_id} of this request was pruned")
-    return run

@@ -1,28 +1,357 @@
-"""What the core remembers of an attempt whose coroutine is alive in an executor."""
+"""The attempts whose coroutines are alive in executors, each a small state machine around its slot.
+
+    executing ──Park──▸ parking ──written──▸ parked ──Evict──▸ evicting
+        ▴                  │ refused           │ slot
+        └──────────────────┴───────────────────┘
+
+The core alone decides: an executor that has asked to park begins nothing until it is answered, `Parked` or `Resume`, and a
+parked one begins nothing until `Resume`. So a step body begins only while the slot is held.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
-from taskrun.engine.messages import Peer
-from taskrun.model.records import Step
+from taskrun.engine import messages as m
+from taskrun.engine.core import run_lifecycle, waits
+from taskrun.engine.core.executors import Executors
+from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.outbox import CancelAsked, PauseAsked, WaitOver
+from taskrun.engine.core.slots import Reservation, Slot
+from taskrun.engine.core.transaction import Transaction
+from taskrun.model.clock import Clock
+from taskrun.model.records import Cause, Run, Status, Step
+
+logger = logging.getLogger("taskrun.engine.attempts")
+PROGRESS = 0.25  # seconds that progress may be late in the journal
+OVERDUE = 1.0  # seconds beyond its grace after which an executor is given up that does not end a cancelled attempt
 
 
-@dataclass(slots=True)
-class Resident:
+class Phase(Enum):
+    """Where an attempt is."""
+
+    EXECUTING = auto()  # it holds a slot, or is being cancelled, which needs none
+    PARKING = auto()  # it asked to park, and that is on its way into the journal
+    PARKED = auto()  # all it does is wait; it holds no slot
+    EVICTING = auto()  # its coroutine is being taken down, to go on by replay
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
     """One attempt in an executor."""
 
     run: str
-    peer: Peer
+    job: str
+    peer: m.Peer
     suspect: bool = False  # was executing when a worker died
     cancelled: bool = False  # the executor was told to cancel
-    placed: bool = False  # holds one of the engine's places
-    parked: bool = False
-    evicting: bool = False
-    told: int = 0  # waits that the executor was told are over
-    waiting: set[str] = field(default_factory=set)  # keys of waits whose end another engine may write
-    over: list[Step] = field(default_factory=list)  # waits that are over, to be told with the next place
-    activations: list[asyncio.Future[None]] = field(default_factory=list)
+    overdue: bool = False  # it was, and has not ended within its grace
+    phase: Phase = Phase.EXECUTING
+    slot: Slot | None = None
+    suspect_slot: Slot | None = None  # one suspect executes at a time
+    waiting: frozenset[str] = (
+        frozenset()
+    )  # keys of waits whose end another engine may write; read by the journal's thread
+    over: list[Step] = field(default_factory=list)  # waits that are over, to be told with the next slot
     progress: str | None = None
     progressing: bool = False  # the progress is about to be written
+
+
+class Attempts:
+    """The attempts of one engine.
+
+    Parameters:
+        grace: seconds that handlers get to end after a cancel.
+        resident: parked coroutines that are kept at most; the longest parked are taken down first.
+        stuck: told of an executor that does not end an attempt within its grace, and of its run.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        executors: Executors,
+        clock: Clock,
+        grace: float,
+        resident: int,
+        stuck: Callable[[m.Peer, str], None],
+    ) -> None:
+        self.resident = resident
+        self.blocked: dict[str, str] = {}  # runs that block their executor's event loop, and where
+        self.on_suspect_gone: Callable[[], None] = lambda: None
+        self._stuck = stuck
+        self._journal = journal
+        self._executors = executors
+        self._clock = clock
+        self._grace = grace
+        self._by_run: dict[str, Attempt] = {}
+        self._parked: dict[str, Attempt] = {}  # those that may be evicted, the longest parked first
+        journal.follow(WaitOver, self._deliver)
+        journal.follow(CancelAsked, lambda event: self._cancel(event.run))
+        journal.follow(PauseAsked, lambda event: self._pause(event.run))
+
+    def get(self, run_id: str, peer: m.Peer | None = None) -> Attempt | None:
+        """Returns the attempt of a run; with `peer` only if that executor has it."""
+        attempt = self._by_run.get(run_id)
+        return attempt if attempt is None or peer is None or attempt.peer is peer else None
+
+    def all(self) -> list[Attempt]:
+        """Returns all of them."""
+        return list(self._by_run.values())
+
+    # ---- beginning and going on
+
+    def begin(self, message: m.Execute, peer: m.Peer, slots: Reservation, suspects: Reservation) -> None:
+        """Has an executor begin, or replay, an attempt."""
+        run = message.run
+        assert run.id not in self._by_run, f"run {run.id} is being executed already"
+        attempt = Attempt(
+            run.id, run.job, peer, suspect=run.crashes > 0, cancelled=run.cancel is not None, progress=run.progress
+        )
+        self._by_run[run.id] = attempt
+        attempt.waiting = frozenset(step.key for step in message.steps if step.is_wait)
+        self._take_slot(attempt, run, slots, suspects)
+        for step in message.steps:
+            self._journal.state.sequence.beyond(step.order or 0)
+        peer.tell(message)
+        if attempt.cancelled:
+            self._watch_grace(attempt, self._grace)
+
+    def go_on(self, run: Run, over: list[Step], slots: Reservation, suspects: Reservation) -> None:
+        """Lets a parked attempt go on, with the waits that are over.
+
+        Without an attempt its executor has just gone, and its run is let go in the next transaction.
+        """
+        attempt = self._by_run.get(run.id)
+        if attempt is None:
+            return
+        self._take_slot(attempt, run, slots, suspects)
+        if attempt.phase is Phase.EVICTING:
+            return  # it goes on by replay, once its coroutine is gone
+        attempt.over += over
+        self._resume(attempt)
+
+    def _take_slot(self, attempt: Attempt, run: Run, slots: Reservation, suspects: Reservation) -> None:
+        if not run.placed:
+            return
+        assert attempt.slot is None, f"run {run.id} has a slot already"
+        attempt.slot = slots.take()
+        attempt.suspect_slot = suspects.take() if attempt.suspect else None
+        self._executors.load[attempt.peer] += 1
+
+    def _give_back(self, attempt: Attempt) -> None:
+        """Gives back the slots of an attempt: here alone."""
+        slot, suspect, attempt.slot, attempt.suspect_slot = attempt.slot, attempt.suspect_slot, None, None
+        if slot is not None:
+            self._executors.load[attempt.peer] -= 1
+        if suspect is not None:
+            suspect.release()
+            self.on_suspect_gone()
+        if slot is not None:
+            slot.release()
+
+    def _resume(self, attempt: Attempt) -> None:
+        attempt.phase = Phase.EXECUTING
+        self._parked.pop(attempt.run, None)
+        self._tell(attempt, m.Resume)
+
+    def _tell(self, attempt: Attempt, kind: type[m.Resume] | type[m.Over]) -> None:
+        over, attempt.over = attempt.over, []
+        attempt.waiting -= {step.key for step in over}
+        attempt.peer.tell(kind(run=attempt.run, steps=over))
+
+    # ---- waits
+
+    def expect(self, step: Step) -> None:
+        """Keeps that an attempt waits."""
+        attempt = self._by_run.get(step.run)
+        if attempt is not None and step.is_wait:
+            attempt.waiting |= {step.key}
+
+    def _deliver(self, event: WaitOver) -> None:
+        attempt = self._by_run.get(event.step.run)
+        if attempt is None:
+            return
+        attempt.over.append(event.step)
+        if attempt.phase is not Phase.PARKED or attempt.cancelled:
+            self._tell(attempt, m.Over)
+
+    def look(self) -> None:
+        """Looks whether another engine has ended a wait of an attempt that does something besides; the others wake by claims."""
+        busy = [one for one in self._by_run.values() if one.waiting and one.phase is Phase.EXECUTING]
+        if not busy:
+            return
+
+        def act(t: Transaction) -> list[Step]:
+            runs = [(run, one) for one in busy if (run := t.mine(one.run)) is not None]
+            return [step for run, one in runs for step in waits.over(t, run, one.waiting)]
+
+        def committed(steps: list[Step]) -> None:
+            for step in steps:
+                self._deliver(WaitOver(step))
+
+        self._journal.post(act, committed)
+
+    # ---- parking
+
+    def park(self, peer: m.Peer, message: m.Park) -> None:
+        """Takes the slot of an attempt that only waits, unless one of its waits is over as the journal has it.
+
+        For a run that is written as waiting must have a wait to wake it, also if everything dies right after the commit.
+        """
+        attempt = self.get(message.run, peer)
+        if attempt is None or attempt.phase is not Phase.EXECUTING:
+            return
+        attempt.phase = Phase.PARKING
+
+        def act(t: Transaction) -> list[Step] | None:
+            run = t.mine(message.run)
+            if run is None or run.status is not Status.RUNNING or run.cancel is not None or run.pause is not None:
+                return []
+            over = waits.over(t, run, message.waits)
+            if over:
+                return over
+            run_lifecycle.park(t, run, message.backoff)
+            return None
+
+        self._journal.post(
+            act, lambda over: self._after_park(attempt, over, message.pinned), lambda _: self._refuse(attempt)
+        )
+
+    def _after_park(self, attempt: Attempt, over: list[Step] | None, pinned: bool) -> None:
+        if over is not None:
+            attempt.over += over
+            self._refuse(attempt)
+            return
+        if attempt.phase is not Phase.PARKING:
+            return
+        attempt.phase = Phase.PARKED
+        attempt.peer.tell(m.Parked(run=attempt.run))
+        if not pinned:
+            self._parked[attempt.run] = attempt
+        self._give_back(attempt)
+        while len(self._parked) > self.resident:
+            self._evict(next(iter(self._parked.values())))
+
+    def _refuse(self, attempt: Attempt) -> None:
+        if attempt.phase is Phase.PARKING and self._by_run.get(attempt.run) is attempt:
+            self._resume(attempt)
+
+    def _evict(self, attempt: Attempt) -> None:
+        del self._parked[attempt.run]
+        if not attempt.cancelled:
+            attempt.phase = Phase.EVICTING
+            attempt.peer.tell(m.Evict(run=attempt.run))
+
+    def activate(self, peer: m.Peer, run_id: str) -> None:
+        """Readies a parked run that wants to go on by itself: it is resumed once it has a slot again."""
+        attempt = self.get(run_id, peer)
+        if attempt is None or attempt.phase is not Phase.PARKED:
+            return
+
+        def act(t: Transaction) -> None:
+            run = t.mine(run_id)
+            if run is not None:
+                t.wake(run.id)
+
+        self._journal.post(act)
+
+    # ---- requests
+
+    def _cancel(self, run: Run) -> None:
+        attempt = self._by_run.get(run.id)
+        if attempt is not None and not attempt.cancelled:
+            attempt.cancelled = True
+            self._tell_cancel(attempt, run.cancel or Cause.USER.value, self._grace)
+            if attempt.over:
+                self._tell(attempt, m.Over)
+
+    def hurry(self, run_id: str, reason: str, grace: float) -> None:
+        """Gives an attempt that is being cancelled another grace."""
+        attempt = self._by_run.get(run_id)
+        if attempt is not None and attempt.cancelled:
+            self._tell_cancel(attempt, reason, grace)
+
+    def _tell_cancel(self, attempt: Attempt, reason: str, grace: float) -> None:
+        attempt.peer.tell(m.Cancel(run=attempt.run, reason=reason, grace=grace))
+        self._watch_grace(attempt, grace)
+
+    def _watch_grace(self, attempt: Attempt, grace: float) -> None:
+        self._clock.alarm(grace + OVERDUE, lambda: self._check_grace(attempt))
+
+    def _check_grace(self, attempt: Attempt) -> None:
+        if self._by_run.get(attempt.run) is attempt and not attempt.overdue:
+            attempt.overdue = True
+            self._stuck(attempt.peer, attempt.run)
+
+    def _pause(self, run: Run) -> None:
+        attempt = self._by_run.get(run.id)
+        if attempt is not None:
+            attempt.peer.tell(m.Pause(run=run.id) if run.pause is not None else m.Unpause(run=run.id))
+
+    def heed(self, runs: list[Run]) -> None:
+        """Acts on requests that another engine wrote on runs of this one."""
+        for run in runs:
+            if run.cancel is not None:
+                self._cancel(run)
+            if run.pause is not None:
+                self._pause(run)
+
+    # ---- ends
+
+    def finished(self, peer: m.Peer, message: m.Finished) -> None:
+        """Writes how an attempt ended."""
+        attempt = self.get(message.run, peer)
+        if attempt is None:
+            return
+        progress = attempt.progress
+        self._journal.post(
+            lambda t: run_lifecycle.finished(t, message.run, message.outcome, progress),
+            lambda _: self.drop(attempt),
+            lambda _: self.drop(attempt),
+        )
+
+    def drop(self, attempt: Attempt) -> None:
+        """Lets an attempt go, with its slots: this one, not another that its run may have by now."""
+        if self._by_run.get(attempt.run) is attempt:
+            del self._by_run[attempt.run]
+            self._parked.pop(attempt.run, None)
+            self.blocked.pop(attempt.run, None)
+        self._give_back(attempt)
+
+    def gone(self, peer: m.Peer) -> list[Attempt]:
+        """Drops the attempts of an executor that has gone; returns them."""
+        gone = [attempt for attempt in self._by_run.values() if attempt.peer is peer]
+        for attempt in gone:
+            self.drop(attempt)
+        return gone
+
+    # ---- what is told of them
+
+    def progressed(self, peer: m.Peer, message: m.Progressed) -> None:
+        """Keeps the progress of an attempt; it is written now and then, and with its end."""
+        attempt = self.get(message.run, peer)
+        if attempt is None:
+            return
+        attempt.progress = message.progress
+        if not attempt.progressing:
+            attempt.progressing = True
+            self._clock.alarm(PROGRESS, lambda: self._write_progress(attempt))
+
+    def _write_progress(self, attempt: Attempt) -> None:
+        attempt.progressing = False
+
+        def act(t: Transaction) -> None:
+            if t.mine(attempt.run) is not None:
+                t.set(attempt.run, progress=attempt.progress)
+
+        if self._by_run.get(attempt.run) is attempt:
+            self._journal.ride(act)
+
+    def hear_blocked(self, message: m.Blocked) -> None:
+        """Keeps which run blocks its executor's event loop, and where."""
+        self.blocked.pop(message.run, None)
+        if message.where:
+            self.blocked[message.run] = message.where

@@ -1,13 +1,14 @@
 """The core: the half of an engine that owns the journal and the clock and never runs user code.
 
-It admits triggers, gives places to ready runs, hands them to executors, and answers for the runs of its journal. It is driven by
-a `Queue` or by the daemon's server; what executors say to it comes through its `Reception`.
+It admits triggers, gives slots to ready runs, hands them to executors, and answers for the runs of its journal. It is
+driven by a `Queue` or by the daemon's server; what executors say to it comes through its `ExecutorMessages`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -15,47 +16,51 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from taskrun.engine import messages as m
-from taskrun.engine.core import run_lifecycle as ledger
-from taskrun.engine.core import waits
+from taskrun.engine.core import run_lifecycle, run_queue, waits
 from taskrun.engine.core.admit import Trigger, admit, new_id, start_again
-from taskrun.engine.core.end_waiters import Waiters
-from taskrun.engine.core.event_triggers import Routing
-from taskrun.engine.core.executors import Dispatch
-from taskrun.engine.core.hook_notifier import Hooks
+from taskrun.engine.core.attempts import Attempts
+from taskrun.engine.core.claims import Claims
+from taskrun.engine.core.event_triggers import EventTriggers
+from taskrun.engine.core.executors import Executors
+from taskrun.engine.core.facts import JOBS
+from taskrun.engine.core.hook_notifier import HookNotifier
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.logs import Logs
-from taskrun.engine.core.pause_job import Jobs
+from taskrun.engine.core.outbox import RunChanged, RunEnded, StepChanged
+from taskrun.engine.core.pause_job import PauseJob
 from taskrun.engine.core.queries import views
-from taskrun.engine.core.queries.why import why
+from taskrun.engine.core.queries.why import Known, why
+from taskrun.engine.core.rescuer import Rescuer
 from taskrun.engine.core.retention import Retention
 from taskrun.engine.core.schedules import Schedules
-from taskrun.engine.core.subscriptions import Bus, Change, Lagged, LogAdded, RunChanged, StepChanged
+from taskrun.engine.core.slots import Slots
+from taskrun.engine.core.subscriptions import Change, EndWaiters, Lagged, LogAdded, Subscriptions
 from taskrun.engine.core.timers import Timers
-from taskrun.engine.core.transaction import Book
-from taskrun.engine.core.transactions import Ledgers
+from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.model.clock import Clock, SystemClock
-from taskrun.model.errors import EngineLost, JobNotFound, PipeNotFound, RunEnded, RunNotEnded, RunNotFound
-from taskrun.model.records import UNFINISHED, LogLine, Run, RunFilter
+from taskrun.model.errors import EngineLost, JobNotFound, JournalUnavailable, PipeNotFound, RunNotEnded, RunNotFound
+from taskrun.model.errors import RunEnded as EndedAlready
+from taskrun.model.records import UNFINISHED, Cause, LogLine, Run, RunFilter
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store, Tx
 
+logger = logging.getLogger("taskrun.engine.core")
 T = TypeVar("T")
+RESIDENT = 1_000
+AGAIN = 1.0  # seconds between two tries to register
 
 
 class Core:
     """One engine's core; all of it belongs to one event loop.
 
-    Parameters:
-        concurrency: runs that execute at once, None for no limit.
-        grace: seconds that handlers get to end after a cancel or at close.
-        lease: seconds after which a silent engine's runs are taken over.
-        alone: nobody else can be on this journal: what is registered there is dead.
-        heartbeat: False with virtual time.
-        max_log: bytes of one run's log; of more, head and tail are kept.
-        keep: seconds that ended runs are kept, None for ever.
-        timezone: of schedules that name none; the machine's own by default.
-        blame: whether the death of an engine is held against the runs it executed (not in the daemon, which runs no user code).
+    Parameters: concurrency: runs that execute at once, None for no limit. grace: seconds that handlers get to end after a
+    cancel or at close. lease: seconds after which a silent engine's runs are taken over. alone: nobody else can be on this
+    journal: what is registered there is dead. heartbeat: False with virtual time: what only looks now and then does not run
+    by itself. max_log: bytes of one run's log; of more, head and tail are kept. keep: seconds that ended runs are kept,
+    None for ever. timezone: of schedules that name none; the machine's own by default. blame: whether the death of an
+    engine is held against the runs it executed (not in the daemon, which runs no user code). resident: coroutines of
+    waiting runs that are kept at most.
     """
 
     def __init__(
@@ -73,37 +78,38 @@ class Core:
         blame: bool = True,
         max_log: int = 50_000_000,
         keep: float | None = None,
+        resident: int = RESIDENT,
     ) -> None:
         self.clock = clock or SystemClock()
         self.grace = grace
-        self.bus = Bus()
-        self.lease = Lease(store, name, lease, alone=alone, heartbeat=heartbeat and not alone)
-        self.journal = Journal(store, None if alone else self.lease.guard)
-        self.ledgers = Ledgers(self.journal, self.clock, lambda: self.lease.id)
-        self.dispatch = Dispatch(self.ledgers, self.clock, concurrency, grace)
-        self.log = Logs(self.journal, self.bus, max_log)
-        self._routing = Routing(self.ledgers, self.dispatch)
-        self.retention = Retention(self.ledgers, self.clock, keep)
-        self._waiters = Waiters()
-        self._timers = Timers(self.clock, self._fire)
-        self.schedules = Schedules(self.ledgers, self.dispatch, self.clock, timezone, self._timers.at)
-        self.jobs = Jobs(self.ledgers, self.dispatch)
-        self._blame = blame
         self.on_stuck: Callable[[m.Peer, str], None] | None = (
             None  # told of an executor that does not end a cancelled run
         )
+        self.state = EngineState()
+        self.bus = Subscriptions()
+        self.lease = Lease(store, self.state, name, lease, alone=alone, heartbeat=heartbeat and not alone)
+        self.journal = Journal(store, self.clock, self.state, None if alone else self.lease.guard)
+        self.executors = Executors(self.state)
+        self.attempts = Attempts(self.journal, self.executors, self.clock, grace, resident, self._stuck)
+        self.slots = Slots(concurrency, lambda: self.claims.look())
+        self.log = Logs(self.journal, self.bus, max_log)
+        self.retention = Retention(self.journal, self.clock, keep)
+        self._timers = Timers(self.clock, self._fire)
+        self._waiters = EndWaiters()
+        self._publish()
+        HookNotifier(self.journal, self.attempts, self.executors)
+        self.journal.follow(RunEnded, self._waiters.follow)
+        self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
+        self._triggers = EventTriggers(self.journal, self.executors)
+        self.journal.follow(RunEnded, self.log.follow)
+        self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
+        self.jobs = PauseJob(self.journal, self.executors)
+        self.rescuer = Rescuer(self.journal, self.claims, self.attempts, self.clock)
+        self._blame = blame
+        self._now_and_then = heartbeat
         self._duties: list[asyncio.Task[None]] = []
         self._closed = True  # not started yet, or closed
         self._anew: asyncio.Task[None] | None = None  # going on under a new id
-        self.ledgers.followers += [
-            self._publish,
-            Hooks(self.dispatch).follow,
-            self._waiters.follow,
-            self.dispatch.follow,
-            self._routing.follow,
-            self.log.follow,
-            self._follow_times,
-        ]
 
     # ---- life
 
@@ -118,56 +124,90 @@ class Core:
         self.journal.on_lost = self._lost
         self.journal.patient = False
         await self.lease.acquire(self.journal)
-        await self._bury_the_dead()
+        await self._take_over_the_dead()
         self.journal.patient = True
         self._closed = False
-        self.dispatch.open = True
+        self._open(True)
         self._timers.start()
-        duties = (self.lease.watch(self._nudged, self._bury_the_dead), self.retention.run())
+        duties = [self.lease.watch(self._nudged, self._take_over_the_dead)]
+        if self._now_and_then:
+            duties += [self.retention.run(), self.rescuer.run()]
         self._duties = [asyncio.get_running_loop().create_task(duty) for duty in duties]
 
+    def _open(self, open: bool) -> None:
+        self.claims.open = self._triggers.open = self.schedules.open = open
+
     async def close(self, grace: float | None = None) -> None:
-        """Stops giving places, lets attempts end for `grace` seconds, and leaves the rest in the journal."""
+        """Starts nothing any more, lets attempts end for `grace` seconds, and leaves the rest in the journal."""
         if self._closed:
             return
         self._closed = True
-        self.dispatch.open = False
+        self._open(False)
         if self._anew is not None:
             self._anew.cancel()
             await asyncio.wait([self._anew])
         await self._timers.stop()
-        await self._routing.close()
+        await self._triggers.close()
         await self.schedules.close()
-        seconds = self.grace if grace is None else grace
-        await asyncio.gather(*(peer.ask(m.Drain(seconds)) for peer in self.dispatch.peers), return_exceptions=True)
         for duty in self._duties:
             duty.cancel()
         await asyncio.gather(*self._duties, return_exceptions=True)
-        await self.lease.release(self.journal, self._let_go)
+        seconds = self.grace if grace is None else grace
+        patience = self.clock.alarm(seconds, self.journal.hurry)  # what the disk refuses then waits for the next start
+        await asyncio.gather(*(peer.ask(m.Drain(seconds)) for peer in self.executors.peers), return_exceptions=True)
+        patience.cancel()
+        self.journal.hurry()
+        with contextlib.suppress(EngineLost, JournalUnavailable):  # then it holds nothing, or is taken for dead
+            await self.journal.do(self._sign_off)
+        self.lease.release()
         await self.journal.close()
         self._waiters.close()
         self.bus.close()
 
+    def _sign_off(self, t: Transaction) -> None:
+        """Releases what is still held, for the next start or another engine."""
+        run_lifecycle.take_over(t, t.engine, blame=False)
+
     async def join(self, peer: m.Peer) -> m.Description:
         """Takes an executor on and gives it work."""
         description: m.Description = await peer.ask(m.Describe())
-        self.dispatch.join(peer, description)
-        await self._routing.join(description)
+        self.executors.join(peer, description)
+        await self.journal.do(self._keep_jobs)
+        self.claims.look_again()
+        await self._triggers.join(description)
         await self.schedules.join(description)
         return description
 
+    def _keep_jobs(self, t: Transaction) -> None:
+        """Writes down which jobs this engine has, and offers them what is free."""
+        before = JOBS.get(t.tx, t.engine) or []
+        if before != t.state.jobs:
+            JOBS.put(t.tx, t.engine, t.state.jobs)
+        run_queue.offer_all(t)
+        run_lifecycle.end_abandoned(t, [job for job in before if job not in t.state.jobs])
+
     def retire(self, peer: m.Peer) -> None:
         """Gives an executor no more work; what it has goes on until it leaves."""
-        self.dispatch.retire(peer)
+        self.executors.retire(peer)
 
     async def leave(self, peer: m.Peer, *, crashed: bool) -> None:
-        """Lets an executor go; call it only when none of its processes is left."""
-        gone = self.dispatch.leave(peer)
+        """Lets an executor go; call it only when none of its processes is left.
 
-        def act(book: Book) -> None:
-            ledger.let_go(book, [run for run_id in gone if (run := book.mine(run_id)) is not None], crashed)
+        An attempt that was to be cancelled and did not end within its grace ends with it; the others go on by replay.
+        """
+        self.retire(peer)
+        gone = self.attempts.gone(peer)
 
-        await self.ledgers.do(act)
+        def act(t: Transaction) -> None:
+            for attempt in gone:
+                run = t.mine(attempt.run)
+                if attempt.overdue and run is not None and run.cancel is not None:
+                    run_lifecycle.end_cancelled(t, run, run.cancel, run.cancel_cause)
+            held = [attempt.run for attempt in gone if t.mine(attempt.run) is not None]
+            run_lifecycle.let_go(t, held, crashed)
+            self._keep_jobs(t)
+
+        await self.journal.do(act)
 
     # ---- what users want
 
@@ -178,7 +218,7 @@ class Core:
             JobNotFound: no executor has the job.
             InputInvalid: naming every bad field.
         """
-        peer = self.dispatch.peer_for(job)
+        peer = self.executors.with_job(job)
         if peer is None:
             raise JobNotFound(f'no job "{job}"')
         prepared: Prepared = await peer.ask(m.Prepare(job=job, input=data))
@@ -186,8 +226,7 @@ class Core:
 
     async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
         """Admits a trigger; returns once it is durable, with the run and whether it is new."""
-        act, then = self.dispatch.keep_place(partial(admit, trigger=trigger))
-        return await self.ledgers.do(act, then)
+        return await self._write(lambda: self.claims.with_slot(partial(admit, trigger=trigger)))
 
     async def send(self, pipe: str, data: str) -> str:
         """Sends an event (JSON text); returns its id once it is durable.
@@ -196,11 +235,12 @@ class Core:
             PipeNotFound: no executor has the pipe.
             InputInvalid: naming every bad field.
         """
-        peer = self.dispatch.peer_for_pipe(pipe)
+        peer = self.executors.with_pipe(pipe)
         if peer is None:
             raise PipeNotFound(f'no pipe "{pipe}"')
         checked: str = await peer.ask(m.PrepareEvent(pipe=pipe, data=data))
-        event = await self.ledgers.do(lambda book: waits.emit(book, f"pipe:{pipe}", new_id(), checked))
+        event_id = new_id()
+        event = await self._do(lambda t: waits.emit(t, f"pipe:{pipe}", event_id, checked))
         return event.id
 
     async def get(self, run_id: str) -> Run:
@@ -212,14 +252,14 @@ class Core:
         run = await self.read(lambda tx: tx.run(run_id))
         if run is None:
             raise RunNotFound(f'no run "{run_id}"')
-        resident = self.dispatch.residents.get(run_id)
-        return run if resident is None or run.ended else replace(run, progress=resident.progress)
+        attempt = self.attempts.get(run_id)
+        return run if attempt is None or run.ended else replace(run, progress=attempt.progress)
 
     async def wait(self, run_id: str) -> Run:
         """Returns a run once it has ended."""
         future = self._waiters.add(run_id)
         try:
-            if run_id not in self.dispatch.residents:  # else its end is still to come
+            if self.attempts.get(run_id) is None:  # else its end is still to come
                 run = await self.get(run_id)
                 if run.ended:
                     return run
@@ -227,14 +267,14 @@ class Core:
         finally:
             self._waiters.drop(run_id, future)
 
-    async def news(self, run_id: str) -> Run:
-        """Returns a run once it, or its log, has changed; at once when it has ended."""
+    async def news(self, run_id: str, seen: Run | None, lines: int) -> Run:
+        """Returns a run once it is not as it was `seen`, or its log has more than so many `lines`; at once when it has ended."""
         async with self.bus.subscribe(lambda change: _concerns(change, run_id)) as changes:
-            run = await self.get(run_id)
-            if not run.ended:
-                await anext(changes)
+            while True:
                 run = await self.get(run_id)
-            return run
+                if run.ended or run != seen or await self.read(lambda tx: tx.last_log(run_id)) > lines:
+                    return run
+                await anext(changes)
 
     async def show(self, run_id: str) -> dict[str, Any]:
         """Returns everything about a run, as `taskrun show --json` does."""
@@ -248,7 +288,7 @@ class Core:
     async def order(self, run_id: str, verb: str, argument: str | None = None) -> m.Ordered:
         """Cancels, pauses, resumes or retries a run."""
         if verb == "cancel":
-            changed = await self.cancel(run_id, argument or "explicit")
+            changed = await self.cancel(run_id, argument or Cause.USER.value)
             return m.Ordered(await self.get(run_id), changed)
         if verb == "retry":
             return m.Ordered(await self.retry(run_id, argument), True)
@@ -260,36 +300,48 @@ class Core:
         prepared = await self.prepare(job, data)
         want = RunFilter(job=job, statuses=tuple(UNFINISHED))
 
-        def act(book: Book) -> int:
-            same = [run for run in book.tx.runs(want) if run.input == prepared.input]
-            return sum(ledger.cancel(book, run.id, "explicit") for run in same)
+        def act(t: Transaction) -> int:
+            same = [run for run in t.tx.runs(want) if run.input == prepared.input]
+            return sum(run_lifecycle.cancel(t, run.id, Cause.USER.value) for run in same)
 
-        return await self.ledgers.do(act)
+        return await self._do(act)
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Reads in a transaction, after everything that was written before; while the disk refuses, what is durable."""
-        value: T = await self.journal.read(fn)
-        return value
+        return await self.journal.read(fn)
 
-    async def cancel(self, run_id: str, reason: str = "explicit", grace: float | None = None) -> bool:
+    async def _do(self, act: Callable[[Transaction], T]) -> T:
+        """Does what a user wants; not in vain while this engine, taken for dead, registers anew."""
+        return await self._write(lambda: self.journal.do(act))
+
+    async def _write(self, submit: Callable[[], asyncio.Future[T]]) -> T:
+        while True:
+            try:
+                return await submit()
+            except EngineLost:  # nothing of it was written
+                if self._anew is None or self._closed:
+                    raise JournalUnavailable("the queue was closed") from None
+                await asyncio.wait([self._anew])
+
+    async def cancel(self, run_id: str, reason: str = Cause.USER.value, grace: float | None = None) -> bool:
         """Cancels a run; returns False when it had ended already.
 
         Parameters:
             grace: seconds for its handler to end, instead of the engine's; also for a cancel that is under way.
         """
         await self.get(run_id)
-        changed = await self.ledgers.do(lambda book: ledger.cancel(book, run_id, reason))
+        changed = await self._do(lambda t: run_lifecycle.cancel(t, run_id, reason))
         if grace is not None:
-            self.dispatch.hurry(run_id, reason, grace)
+            self.attempts.hurry(run_id, reason, grace)
         return changed
 
-    async def pause(self, run_id: str, by: str = "explicit") -> Run:
+    async def pause(self, run_id: str, by: str = Cause.USER.value) -> Run:
         """Holds a run before its next step.
 
         Raises:
             RunEnded: it has ended.
         """
-        return await self._change(run_id, lambda book, run: ledger.pause(book, run, by))
+        return await self._change(run_id, lambda t, run: run_lifecycle.pause(t, run, by))
 
     async def resume(self, run_id: str) -> Run:
         """Lets a paused run go on.
@@ -297,7 +349,7 @@ class Core:
         Raises:
             RunEnded: it has ended.
         """
-        return await self._change(run_id, lambda book, run: ledger.resume(book, run))
+        return await self._change(run_id, run_lifecycle.resume)
 
     async def why(self, run_id: str) -> dict[str, Any]:
         """Returns why a run is not running or not finished, as `taskrun why --json` does.
@@ -305,7 +357,9 @@ class Core:
         Raises:
             RunNotFound: no run of this id.
         """
-        known = self.dispatch.known(self.lease.id)
+        executing = [attempt.run for attempt in self.attempts.all() if attempt.slot is not None]
+        blocked = dict(self.attempts.blocked)
+        known = Known(self.clock.now(), self.state.id, self.slots.limit, executing, self.state.jobs, blocked)
         return await self.read(lambda tx: why(tx, run_id, known))
 
     async def retry(self, run_id: str, from_step: str | None = None) -> Run:
@@ -318,49 +372,55 @@ class Core:
         if not run.ended:
             raise RunNotEnded(f"run {run.id} is {run.status}; cancel it first, or wait for its end")
         prepared = await self.prepare(run.job, run.input)
-        return await self.ledgers.do(lambda book: start_again(book, run, prepared, from_step))
+        return await self._do(lambda t: start_again(t, run, prepared, from_step))
 
-    async def _change(self, run_id: str, change: Callable[[Book, Run], Run]) -> Run:
+    async def _change(self, run_id: str, change: Callable[[Transaction, Run], Run]) -> Run:
         await self.get(run_id)
 
-        def act(book: Book) -> Run | None:
-            run = book.tx.run(run_id)
-            return None if run is None or run.ended else change(book, run)
+        def act(t: Transaction) -> Run | None:
+            run = t.run(run_id)
+            return None if run is None or run.ended else change(t, run)
 
-        changed = await self.ledgers.do(act)
+        changed = await self._do(act)
         if changed is None:
-            raise RunEnded(f"run {run_id} has ended already")
+            raise EndedAlready(f"run {run_id} has ended already")
         return changed
+
+    def _stuck(self, peer: m.Peer, run_id: str) -> None:
+        if self.on_stuck is not None:
+            self.on_stuck(peer, run_id)
 
     # ---- following transactions
 
-    def _publish(self, book: Book) -> None:
-        if self.bus.watched:
-            for run in book.changed.values():
-                self.bus.publish(RunChanged(run))
-            for step in book.steps:
-                self.bus.publish(StepChanged(step))
+    def _publish(self) -> None:
+        """Has what changes published, and the moments of what is to come kept."""
+        self.journal.follow(RunChanged, self._run_changed)
+        self.journal.follow(StepChanged, self._step_changed)
 
-    def _follow_times(self, book: Book) -> None:
-        for run in book.changed.values():
-            if run.wake_at is not None:
-                self._timers.at(run.wake_at)
-            if run.deadline is not None:
-                self._timers.at(run.deadline)
-        for step in book.steps:
-            if step.wake_at is not None and not step.finished:
-                self._timers.at(step.wake_at)
+    def _run_changed(self, event: RunChanged) -> None:
+        if self.bus.watched:
+            self.bus.publish(event)
+        if event.run.wake_at is not None:
+            self._timers.at(event.run.wake_at)
+        if event.run.deadline is not None:
+            self._timers.at(event.run.deadline)
+
+    def _step_changed(self, event: StepChanged) -> None:
+        if self.bus.watched:
+            self.bus.publish(event)
+        if event.step.wake_at is not None and not event.step.finished:
+            self._timers.at(event.step.wake_at)
 
     async def _fire(self) -> float | None:
         """Does what is due; returns the next due moment."""
 
-        def act(book: Book) -> float | None:
-            more = ledger.fire(book)
-            return book.now if more else book.tx.next_due(self.lease.id)
+        def act(t: Transaction) -> float | None:
+            more = run_lifecycle.fire(t)
+            return t.now if more else t.tx.next_due(t.engine)
 
         upcoming: float | None = None
         with contextlib.suppress(EngineLost):  # it will look again under its new id
-            upcoming = await self.ledgers.do(act)
+            upcoming = await self.journal.do(act)
         self.schedules.fire()
         return min((moment for moment in (upcoming, self.schedules.next()) if moment is not None), default=None)
 
@@ -368,50 +428,55 @@ class Core:
 
     def _nudged(self) -> None:
         """Looks for what another engine may have changed: ready runs, requests, ends, due times."""
-        self.dispatch.claim()
-        self.dispatch.look()
+        if self._closed:
+            return
+        self.claims.look_again()
+        self.attempts.look()
         self._timers.at(0.0)
         self.bus.publish(Lagged())
-        self._routing.look()
+        self._triggers.look()
         waited = self._waiters.ids()
 
-        def act(tx: Tx) -> tuple[list[Run], list[Run]]:
-            mine = [run for run in tx.owned(self.lease.id) if run.cancel is not None or run.pause is not None]
-            return mine, [run for run_id in waited if (run := tx.run(run_id)) is not None and run.ended]
+        def act(t: Transaction) -> tuple[list[Run], list[Run]]:
+            return t.tx.asked(t.engine), [run for run_id in waited if (run := t.run(run_id)) is not None and run.ended]
 
-        self.journal.post(act, self._heed)
+        self.journal.post(act, self._heed, lambda _: None)
 
     def _heed(self, found: tuple[list[Run], list[Run]]) -> None:
-        mine, ended = found
-        self.dispatch.heed(mine)
+        asked, ended = found
+        self.attempts.heed(asked)
         for run in ended:
             self._waiters.tell(run)
 
-    async def _bury_the_dead(self) -> None:
+    async def _take_over_the_dead(self) -> None:
         with contextlib.suppress(EngineLost):  # it was taken for dead itself
             for engine in await self.read(lambda tx: tx.engines()):
                 if self.lease.dead(engine):
-                    await self.ledgers.do(lambda book, e=engine: ledger.take_over(book, e.id, self._blame))  # type: ignore[misc]
+                    await self.journal.do(partial(run_lifecycle.take_over, engine=engine.id, blame=self._blame))
                     self.lease.bury(engine)
 
     def _lost(self) -> None:
         """Gives up everything it held, since another engine has it now, and goes on under a new id."""
         if self._closed or (self._anew is not None and not self._anew.done()):
             return
-        self.dispatch.open = False
+        self._open(False)
         self._anew = asyncio.get_running_loop().create_task(self._begin_again())
         self._anew.add_done_callback(_surface)
 
     async def _begin_again(self) -> None:
-        await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.dispatch.peers), return_exceptions=True)
-        self.dispatch.forget()
-        await self.lease.acquire(self.journal)
-        self.dispatch.open = True
+        await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.executors.peers), return_exceptions=True)
+        for attempt in self.attempts.all():
+            self.attempts.drop(attempt)
+        while True:
+            try:
+                await self.lease.acquire(self.journal)
+                await self.journal.do(self._keep_jobs)
+                break
+            except Exception:  # lost again, or no file to be had: nothing else can be done
+                logger.exception("the engine could not register anew yet")
+                await self.clock.sleep(AGAIN)
+        self._open(True)
         self._nudged()
-
-    async def _let_go(self) -> None:
-        """Releases what is still held, for the next start or another engine."""
-        await self.ledgers.do(lambda book: ledger.let_go(book, book.tx.owned(self.lease.id), blame=False))
 
 
 def _surface(task: asyncio.Task[None]) -> None:

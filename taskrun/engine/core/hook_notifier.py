@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 from taskrun.engine import messages as m
-from taskrun.engine.core.executors import Dispatch
-from taskrun.engine.core.transaction import Book
+from taskrun.engine.core.attempts import Attempts
+from taskrun.engine.core.executors import Executors
+from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.outbox import AttemptFailed, RunAdded, RunEnded, RunStarted
 from taskrun.model.codec import error_from
-from taskrun.model.records import ErrorRecord, Run, Status
-
-KINDS = {
-    Status.SUCCEEDED: "success",
-    Status.FAILED: "failure",
-    Status.CANCELLED: "cancel",
-    Status.DISCARDED: "cancel",
-}
+from taskrun.model.records import ErrorRecord, Run
+from taskrun.rules.transitions import HOOKS
 
 
-class Hooks:
+class HookNotifier:
     """Notifies of what happened to runs, those executors that listen for their job."""
 
-    def __init__(self, dispatch: Dispatch) -> None:
-        self._dispatch = dispatch
+    def __init__(self, journal: Journal, attempts: Attempts, executors: Executors) -> None:
+        self._attempts = attempts
+        self._executors = executors
+        journal.follow(RunAdded, lambda event: self._notify("trigger", event.run))
+        journal.follow(RunStarted, lambda event: self._notify("start", event.run))
+        journal.follow(AttemptFailed, lambda event: self._notify("error", event.run, event.error))
+        journal.follow(RunEnded, self._ended)
 
-    def follow(self, book: Book) -> None:
-        """Notifies of a transaction's triggers, first starts, failed attempts and ends."""
-        for run in book.fresh:
-            self._notify("trigger", run)
-        for run in book.begun.values():
-            self._notify("start", run)
-        for run, error in book.failed:
-            self._notify("error", run, error)
-        for run in book.ended:
-            cause = error_from(run.error) if run.error is not None else None
-            self._notify(KINDS[run.status], run, cause)
-            self._notify("settled", run, cause)
+    def _ended(self, event: RunEnded) -> None:
+        run = event.run
+        cause = error_from(run.error) if run.error is not None else None
+        self._notify(HOOKS[run.status], run, cause)
+        self._notify("settled", run, cause)
 
     def _notify(self, kind: str, run: Run, error: ErrorRecord | None = None) -> None:
-        peer = self._dispatch.listener(run)
-        if peer is not None:
+        """Tells the executor that is to call the hooks for a run, if its job has any: its own, or any that has the job."""
+        attempt = self._attempts.get(run.id)
+        peer = attempt.peer if attempt is not None else self._executors.with_job(run.job)
+        if peer is None:
+            return
+        description = self._executors.description(peer)
+        if description is not None and (description.hooked is None or run.job in description.hooked):
             peer.tell(m.Notify(kind=kind, run=run, error=error))

@@ -1,101 +1,212 @@
-"""The journal: the single writer. Group commit, fencing, and publication after the commit.
+"""The journal: the single writer. Group commit, fencing, and the follow-up after the commit.
 
-Everything that wants to write while a commit is under way goes into the next one. An entry is a synchronous function of the
-transaction; `then` is called with its value on the event loop once it is durable, before its future resolves with what `then`
-returns, so that what follows a commit happens even if whoever awaited it was cancelled. Used by the core alone.
+Everything that wants to write while a commit is under way goes into the next one. An entry is a synchronous function of a
+`Transaction` and has two sides: once it is durable its events go to the followers and `committed` is called; if it will
+never be, `failed` is. Exactly one of the two happens, on the event loop, even if nobody awaits the future any more: so
+whoever reserves something for an entry gives it back there. Followers are isolated: one that raises is logged, and the rest
+are called.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
+import logging
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Any, NamedTuple
+from contextvars import Context, copy_context
+from enum import Enum, auto
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from taskrun.engine.core import step_queue
+from taskrun.engine.core.journal_writer import JournalWriter
+from taskrun.engine.core.outbox import Outgoing
+from taskrun.engine.core.transaction import EngineState, Transaction
+from taskrun.model.clock import Clock
 from taskrun.model.errors import EngineLost, JournalUnavailable
-from taskrun.stores.base import Store, Tx
+from taskrun.stores.base import Answer, Store, Tx
 
+logger = logging.getLogger("taskrun.engine.journal")
 RIDE = 0.05  # seconds that a rider waits for a commit to go with
 PATIENCE = (0.05, 0.2, 1.0, 3.0)  # waits between tries while the disk refuses
 
+T = TypeVar("T")
+Committed = Callable[[Any], None]
+Failed = Callable[[Exception], None]
 
-class Entry(NamedTuple):
-    """One function of a batch, who waits for it, and what follows."""
 
-    fn: Callable[[Tx], Any]
-    then: Callable[[Any], Any] | None
-    future: asyncio.Future[Any] | None
-    reads: bool = False  # it writes nothing, and need not wait for the disk
-    registers: bool = False  # it is committed before all others and alone, past the guard
+class Kind(Enum):
+    """What an entry is."""
+
+    WRITE = auto()
+    READ = auto()  # it writes nothing, and need not wait for the disk
+    REGISTER = auto()  # it is committed before all others and alone, past the guard
+
+
+class Entry:
+    """One function of a batch, and its two sides."""
+
+    __slots__ = ("_again", "act", "committed", "failed", "future", "journal", "kind")
+
+    def __init__(
+        self,
+        journal: Journal,
+        kind: Kind,
+        act: Callable[[Any], Any],
+        future: asyncio.Future[Any] | None,
+        committed: Committed | None = None,
+        failed: Failed | None = None,
+    ) -> None:
+        self.journal = journal
+        self.kind = kind
+        self.act = act
+        self.future = future
+        self.committed = committed
+        self.failed = failed
+        self._again = False  # executed before: rolled back, or with an unknown outcome
+
+    def apply(self, tx: Tx) -> tuple[Any, list[Outgoing]]:
+        """Executes it; returns its value and its events."""
+        if self.kind is Kind.READ:
+            return self.act(tx), []
+        transaction = Transaction(tx, self.journal.state, self.journal.clock.now(), self._again)
+        self._again = True
+        value = self.act(transaction)
+        while transaction.freed:
+            step_queue.hand_on(transaction, transaction.freed.popitem()[0])
+        return value, transaction.outbox
+
+    def settle(self, answer: Answer) -> None:
+        """Calls the one of its sides that has come true, and resolves its future."""
+        result, error = answer
+        value: Any = None
+        if error is None:
+            value, outbox = result
+            self.journal.publish(outbox)
+        side = self.committed if error is None else self.failed
+        if side is not None:
+            try:
+                side(value if error is None else error)
+            except Exception:
+                logger.exception("the follow-up of a transaction failed")
+        if self.future is not None and not self.future.done():
+            if error is None:
+                self.future.set_result(value)
+            else:
+                self.future.set_exception(error)
+        elif error is not None and self.failed is None and not isinstance(error, EngineLost | JournalUnavailable):
+            logger.error("a transaction that nobody waits for failed", exc_info=error)
 
 
 class Journal:
     """Writes to one store for one engine."""
 
-    def __init__(self, store: Store, guard: Callable[[Tx], None] | None = None) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, state: EngineState, guard: Callable[[Tx], None] | None = None
+    ) -> None:
         self.store = store
+        self.clock = clock
+        self.state = state
         self.guard = guard  # raises EngineLost when the engine may not write any more
         self.on_lost: Callable[[], None] | None = None
         self.on_nudge: Callable[[], None] | None = None  # another engine in this process has written
         self.commits = 0
         self.pending = 0  # entries that are not settled yet
         self.fault: Exception | None = None  # why the disk refuses, while it does
-        self.patient = True  # whether to wait for a disk that refuses; who only starts would rather know
+        self.patient = True  # whether to wait for a disk that refuses; who starts or closes would rather know
+        self._followers: dict[type[Any], list[Callable[[Any], None]]] = {}
         self._tries = 0
         self._written = 0
         self._entries: list[Entry] = []
         self._riders: list[Entry] = []
         self._timer: asyncio.TimerHandle | None = None  # of riders, or of the next try
-        self._busy = False
+        self._busy = False  # a batch is under way, or waits for the disk
         self._closed = False
-        self._writer: _Writer | None = None
+        self._writer: JournalWriter | None = None
+        self._context: Context  # what follows a commit is not part of whatever asked for it
+
+    # ---- life
 
     def open(self) -> None:
         """Opens the store; the loop that runs is the one all callbacks come on."""
         self.store.open()
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
         if not self.store.instant:
-            self._writer = _Writer(self.store, self._loop)
+            self._writer = JournalWriter(self.store, self._loop)
         _neighbours.setdefault(self.store, WeakSet()).add(self)
 
-    def write(self, fn: Callable[[Tx], Any], then: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
-        """Puts `fn` into the next commit; the future resolves with its value once that is durable.
+    async def close(self) -> None:
+        """Writes what is pending, unless the disk refuses, and closes the store."""
+        self.hurry()
+        if not self._closed:
+            with contextlib.suppress(EngineLost, JournalUnavailable):
+                await self.flush()
+        self._closed = True
+        self._fail_all(JournalUnavailable("the journal was closed while the disk refused"))
+        if self._writer is not None:
+            await self._loop.run_in_executor(None, self._writer.close)
+        self.store.close()
+
+    def hurry(self) -> None:
+        """Waits for a disk that refuses no longer: from now on what it refuses fails."""
+        self.patient = False
+        if self.fault is not None:
+            self._fail_all(JournalUnavailable(f"the journal is being closed, and the disk refuses: {self.fault}"))
+
+    # ---- entries
+
+    def follow(self, kind: type[Any], follower: Callable[[Any], None]) -> None:
+        """Calls `follower` with each event of a type, after its commit, in the order in which it happened."""
+        self._followers.setdefault(kind, []).append(follower)
+
+    def do(
+        self,
+        act: Callable[[Transaction], T],
+        committed: Callable[[T], None] | None = None,
+        failed: Failed | None = None,
+    ) -> asyncio.Future[T]:
+        """Executes `act` in the next commit; the future resolves with its value after the follow-up.
 
         Raises (through the future):
             JournalUnavailable: the journal is closed.
             EngineLost: another engine has taken over.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._add(Entry(fn, then, future))
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._add(Entry(self, Kind.WRITE, act, future, committed, failed))
         return future
 
-    def register(self, fn: Callable[[Tx], Any], then: Callable[[Any], Any]) -> asyncio.Future[Any]:
-        """Like `write` for what makes this engine one that may write: the guard, which refuses all others, lets it pass."""
+    def post(
+        self,
+        act: Callable[[Transaction], T],
+        committed: Callable[[T], None] | None = None,
+        failed: Failed | None = None,
+    ) -> None:
+        """Like `do`, for when nobody waits."""
+        self._add(Entry(self, Kind.WRITE, act, None, committed, failed))
+
+    def ride(self, act: Callable[[Transaction], T], committed: Callable[[T], None] | None = None) -> None:
+        """Like `post`, with the next commit that happens anyway, at the latest in 50 ms."""
+        if self._closed:
+            return
+        self._riders.append(Entry(self, Kind.WRITE, act, None, committed))
+        self.pending += 1
+        if self._timer is None and not self._busy:
+            self._timer = self._loop.call_later(RIDE, self._kick, context=self._context)
+
+    def register(self, act: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
+        """Like `do` for what makes this engine one that may write: the guard, which refuses all others, lets it pass."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._add(Entry(fn, then, future, registers=True))
+        self._add(Entry(self, Kind.REGISTER, act, future))
         return future
 
-    def read(self, fn: Callable[[Tx], Any]) -> asyncio.Future[Any]:
-        """Like `write` for what only reads: while the disk refuses, it sees what is durable."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._add(Entry(fn, None, future, reads=True))
+    def read(self, act: Callable[[Tx], T], committed: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+        """Reads after everything that was put in before; while the disk refuses, what is durable."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._add(Entry(self, Kind.READ, act, future, committed))
         if self.fault is not None:
             self._read_past_the_fault()
         return future
-
-    def post(self, fn: Callable[[Tx], Any], then: Callable[[Any], Any] | None = None) -> None:
-        """Like `write`, for when nobody waits."""
-        self._add(Entry(fn, then, None))
-
-    def ride(self, fn: Callable[[Tx], Any], then: Callable[[Any], Any] | None = None) -> None:
-        """Puts `fn` into the next commit that happens anyway, at the latest in 50 ms."""
-        self._riders.append(Entry(fn, then, None))
-        self.pending += 1
-        if self._timer is None and not self._busy:
-            self._timer = self._loop.call_later(RIDE, self._kick)
 
     @property
     def riding(self) -> bool:
@@ -104,42 +215,50 @@ class Journal:
 
     async def flush(self) -> None:
         """Waits until everything put in so far is durable."""
-        await self.write(_nothing)
+        await self.do(_nothing)
 
-    async def close(self) -> None:
-        """Writes what is pending and closes the store."""
-        if not self._closed and self.fault is None:
-            with contextlib.suppress(EngineLost):
-                await self.flush()
-        self._closed = True
-        self._give_up()
-        if self._writer is not None:
-            await self._loop.run_in_executor(None, self._writer.close)
-        self.store.close()
+    def publish(self, outbox: list[Outgoing]) -> None:
+        """Hands events to their followers."""
+        for event in outbox:
+            for follower in self._followers.get(type(event), ()):
+                try:
+                    follower(event)
+                except Exception:
+                    logger.exception("a follower of %s failed", type(event).__name__)
 
-    def _give_up(self) -> None:
-        """Fails what still waits for the disk."""
-        if self._timer is not None:
-            self._timer.cancel()
-        left, self._riders, self._entries = self._riders + self._entries, [], []
-        self.pending -= len(left)
-        for entry in left:
-            if entry.future is not None and not entry.future.done():
-                entry.future.set_exception(JournalUnavailable("the journal was closed while the disk refused"))
+    # ---- batches
 
     def _add(self, entry: Entry) -> None:
+        self.pending += 1
         if self._closed:
-            if entry.future is not None:
-                entry.future.set_exception(JournalUnavailable("the journal is closed"))
+            self._settle_soon([entry], JournalUnavailable("the journal is closed"))
             return
         self._entries.append(entry)
-        self.pending += 1
         self._kick()
+
+    def _settle_soon(self, entries: list[Entry], error: Exception) -> None:
+        """Fails entries, not within the call that made them."""
+        for entry in entries:
+            self._loop.call_soon(self._settle_one, entry, (None, error), context=self._context)
+
+    def _settle_one(self, entry: Entry, answer: Answer) -> None:
+        self.pending -= 1
+        entry.settle(answer)
+
+    def _fail_all(self, error: Exception) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        left, self._riders, self._entries = self._riders + self._entries, [], []
+        if self.fault is not None:
+            self._busy = False  # the batch that waited for the disk was among them
+            self.fault = None
+        self._settle_soon(left, error)
 
     def _kick(self) -> None:
         if not self._busy:
             self._busy = True
-            self._loop.call_soon(self._commit)
+            self._loop.call_soon(self._commit, context=self._context)
 
     def _commit(self) -> None:
         if self._timer is not None:
@@ -147,50 +266,45 @@ class Journal:
             self._timer = None
         batch, guard = self._next()
         if self._writer is not None:
-            self._writer.put(batch, guard, self._settle)
+            self._writer.put(
+                [entry.apply for entry in batch], guard, lambda answers, error: self._settle(batch, answers, error)
+            )
             return
         try:
-            self._settle(batch, self.store.apply([entry.fn for entry in batch], guard), None)
+            answers = self.store.apply([entry.apply for entry in batch], guard)
         except Exception as error:
             self._settle(batch, [], error)
+        else:
+            self._settle(batch, answers, None)
 
     def _next(self) -> tuple[list[Entry], Callable[[Tx], None] | None]:
         """Takes the next batch, and who guards it."""
-        if registering := [entry for entry in self._entries if entry.registers]:
-            self._entries = [entry for entry in self._entries if not entry.registers]
+        if registering := [entry for entry in self._entries if entry.kind is Kind.REGISTER]:
+            self._entries = [entry for entry in self._entries if entry.kind is not Kind.REGISTER]
             return registering, None
         batch = self._riders + self._entries  # riders are older than what waits for a commit of its own
         self._riders, self._entries = [], []
         return batch, self.guard
 
-    def _settle(self, batch: list[Entry], results: list[tuple[Any, Exception | None]], error: Exception | None) -> None:
+    def _settle(self, batch: list[Entry], answers: list[Answer], error: Exception | None) -> None:
         self._busy = False
         if isinstance(error, JournalUnavailable) and self.patient and not self._closed:
             self._wait_for_the_disk(batch, error)
             return
         self.fault, self._tries = None, 0
         self.commits += 1
-        self.pending -= len(batch)
-        outcomes = results if error is None else [(None, error)] * len(batch)
-        for entry, (value, failure) in zip(batch, outcomes, strict=True):
-            self._resolve(entry, value, failure)
+        for entry, answer in zip(batch, answers if error is None else [(None, error)] * len(batch), strict=True):
+            self._settle_one(entry, answer)
         if isinstance(error, EngineLost) and self.on_lost is not None:
             self.on_lost()
         if self._entries or self._riders:
             self._kick()
         self._tell_neighbours()
 
-    def _tell_neighbours(self) -> None:
-        """Nudges the other engines on the same store object, if anything was written since this one looked last."""
-        written, self._written = self._written, self.store.written
-        if self._written != written and len(neighbours := _neighbours[self.store]) > 1:
-            for journal in neighbours - {self}:
-                journal.nudge()
-
     def _wait_for_the_disk(self, batch: list[Entry], error: JournalUnavailable) -> None:
         """Keeps the batch and tries again later: runs park at their next record, and nothing is lost or doubled.
 
-        After an unknown outcome the store has reopened; entries are written so that a second application changes nothing.
+        After an unknown outcome the store has reopened, and knows what it has written.
         """
         waits = PATIENCE[min(self._tries, len(PATIENCE) - 1)]
         self._tries += 1
@@ -198,39 +312,27 @@ class Journal:
         self._entries = batch + self._entries
         self._busy = True
         self._read_past_the_fault()
-        self._timer = self._loop.call_later(waits, self._commit)
+        self._timer = self._loop.call_later(waits, self._commit, context=self._context)
 
     def _read_past_the_fault(self) -> None:
         """Answers at once those who only want to look."""
-        reading = [entry for entry in self._entries if entry.reads]
-        if reading and self._writer is not None:
-            self._entries = [entry for entry in self._entries if not entry.reads]
-            self._writer.put(reading, None, self._settle_reads)
-
-    def _settle_reads(
-        self, batch: list[Entry], results: list[tuple[Any, Exception | None]], error: Exception | None
-    ) -> None:
-        self.pending -= len(batch)
-        outcomes = results if error is None else [(None, error)] * len(batch)
-        for entry, (value, failure) in zip(batch, outcomes, strict=True):
-            self._resolve(entry, value, failure)
-
-    def _resolve(self, entry: Entry, value: Any, failure: Exception | None) -> None:
-        if failure is None and entry.then is not None:
-            try:
-                value = entry.then(value)
-            except Exception as error:  # a bug of ours must not take the rest of the batch with it
-                self._loop.call_exception_handler({"message": "after a commit", "exception": error})
-                failure = error
-        if entry.future is None:
-            if failure is not None and not isinstance(failure, EngineLost):
-                self._loop.call_exception_handler({"message": "in the journal", "exception": failure})
-        elif entry.future.done():
+        reads = [entry for entry in self._entries if entry.kind is Kind.READ]
+        if not reads:
             return
-        elif failure is None:
-            entry.future.set_result(value)
-        else:
-            entry.future.set_exception(failure)
+        with contextlib.suppress(Exception):  # then they wait with the others
+            answers = self.store.apply([entry.apply for entry in reads])
+            self._entries = [entry for entry in self._entries if entry.kind is not Kind.READ]
+            for entry, answer in zip(reads, answers, strict=True):
+                self._settle_one(entry, answer)
+
+    # ---- other engines on the same store object
+
+    def _tell_neighbours(self) -> None:
+        """Nudges the other engines, if anything was written since this one looked last."""
+        written, self._written = self._written, self.store.written
+        if self._written != written and len(neighbours := _neighbours[self.store]) > 1:
+            for journal in neighbours - {self}:
+                journal.nudge()
 
     def nudge(self) -> None:
         """Tells this journal, from any thread, that another engine on the same store object has written."""
@@ -244,39 +346,5 @@ class Journal:
 _neighbours: WeakKeyDictionary[Store, WeakSet[Journal]] = WeakKeyDictionary()
 
 
-def _nothing(tx: Tx) -> None:
+def _nothing(transaction: Transaction) -> None:
     """An entry that only waits for those before it."""
-
-
-class _Writer:
-    """The thread on which a store commits; one batch at a time."""
-
-    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
-        self._store = store
-        self._loop = loop
-        self._batches: SimpleQueue[tuple[list[Entry], Callable[[Tx], None] | None, Callable[..., None]] | None] = (
-            SimpleQueue()
-        )
-        self._thread = threading.Thread(target=self._work, name="taskrun-journal", daemon=True)
-        self._thread.start()
-
-    def put(self, batch: list[Entry], guard: Callable[[Tx], None] | None, settle: Callable[..., None]) -> None:
-        self._batches.put((batch, guard, settle))
-
-    def close(self) -> None:
-        self._batches.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (work := self._batches.get()) is not None:
-            batch, guard, settle = work
-            results: list[tuple[Any, Exception | None]] = []
-            error: Exception | None = None
-            try:
-                results = self._store.apply([entry.fn for entry in batch], guard)
-            except Exception as caught:
-                error = caught
-            try:
-                self._loop.call_soon_threadsafe(settle, batch, results, error)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                return

@@ -8,7 +8,6 @@ file is free (it and all its processes are gone), else it is assumed when its le
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
@@ -19,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.transaction import EngineState
 from taskrun.model.errors import EngineLost, TaskrunError
 from taskrun.model.records import Engine
 from taskrun.processes.liveness_lock import Leash
@@ -38,8 +38,10 @@ class Lease:
         heartbeat: False where nobody looks at it: alone, or with virtual time.
     """
 
-    def __init__(self, store: Store, name: str, seconds: float, *, alone: bool, heartbeat: bool) -> None:
-        self.id = ""
+    def __init__(
+        self, store: Store, state: EngineState, name: str, seconds: float, *, alone: bool, heartbeat: bool
+    ) -> None:
+        self._state = state
         self.leash: Leash | None = None
         self._store = store
         self._name = name
@@ -51,7 +53,7 @@ class Lease:
 
     def guard(self, tx: Tx) -> None:
         """Raises EngineLost when this engine may not write: not registered yet, or not any more."""
-        if tx.engine(self.id) is None:
+        if tx.engine(self._state.id) is None:
             raise EngineLost("another engine has taken over the runs of this one: its lease had run out")
 
     async def acquire(self, journal: Journal) -> None:
@@ -59,25 +61,22 @@ class Lease:
         engine = secrets.token_hex(6)
         if self.leash is None and self._store.place is not None:
             self.leash = Leash(Path(f"{self._store.place}.{engine}.leash"))
-        await journal.register(lambda tx: tx.put_engine(self._row(engine)), lambda _: self._become(engine))
+        await journal.register(lambda t: t.tx.put_engine(self._row(engine)))
+        self._state.id = engine
         if self._heartbeat and self._thread is None:
             self._thread = threading.Thread(target=self._beat, name="taskrun-heartbeat", daemon=True)
             self._thread.start()
 
-    async def release(self, journal: Journal, let_go: Callable[[], Awaitable[None]]) -> None:
-        """Gives back what it holds and signs off."""
+    def release(self) -> None:
+        """Ends the heartbeat: the engine has signed off."""
         self._stop.set()
-        if journal.fault is None:
-            with contextlib.suppress(EngineLost):  # then it holds nothing any more
-                await let_go()
-                await journal.write(lambda tx: tx.drop_engine(self.id))
         if self.leash is not None:
             self.leash.close()
 
     def dead(self, engine: Engine) -> bool:
         """Whether another engine is dead."""
-        if engine.id == self.id or self._alone:
-            return engine.id != self.id
+        if engine.id == self._state.id or self._alone:
+            return engine.id != self._state.id
         if engine.leash is not None and engine.host == socket.gethostname() and Leash.free(Path(engine.leash)):
             return True
         return engine.lease_until < time.time()
@@ -104,9 +103,6 @@ class Lease:
             except Exception:  # what fails now may go well at the next look
                 logger.exception("the look at what other engines do failed")
 
-    def _become(self, engine: str) -> None:
-        self.id = engine
-
     def _row(self, engine: str) -> Engine:
         until = time.time() + self._seconds if self._heartbeat else FOREVER
         leash = None if self.leash is None else str(self.leash.path)
@@ -121,7 +117,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(self._seconds / 3):
-            engine = self.id
+            engine = self._state.id
             if engine:
                 try:
                     self._store.apply([lambda tx, e=engine: self._renew(tx, e)])  # type: ignore[misc]

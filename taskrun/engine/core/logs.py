@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from taskrun.engine.core.journal import Journal
-from taskrun.engine.core.subscriptions import Bus, LogAdded
-from taskrun.engine.core.transaction import Book
+from taskrun.engine.core.outbox import RunEnded
+from taskrun.engine.core.subscriptions import LogAdded, Subscriptions
+from taskrun.engine.core.transaction import Transaction
 from taskrun.model.durations import human_size
 from taskrun.model.records import LogLine
-from taskrun.stores.base import Tx
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Logs:
         max_log: bytes of one run's log.
     """
 
-    def __init__(self, journal: Journal, bus: Bus, max_log: int) -> None:
+    def __init__(self, journal: Journal, bus: Subscriptions, max_log: int) -> None:
         self._journal = journal
         self._bus = bus
         self._half = max_log // 2
@@ -52,7 +52,8 @@ class Logs:
         else:
             dropped = self._make_room(size, lines, amount)
 
-        def write(tx: Tx) -> None:
+        def write(t: Transaction) -> None:
+            tx = t.tx
             tx.add_logs(lines)
             if dropped is not None and size.marker is not None:
                 tx.drop_logs(lines[0].run, size.marker.seq, dropped)
@@ -60,10 +61,9 @@ class Logs:
 
         self._journal.ride(write, lambda _: self._bus.publish(LogAdded(lines)))
 
-    def follow(self, book: Book) -> None:
-        """Forgets the sizes of logs that will not grow any more."""
-        for run in book.ended:
-            self._sizes.pop(run.id, None)
+    def follow(self, event: RunEnded) -> None:
+        """Forgets the size of a log that will not grow any more."""
+        self._sizes.pop(event.run.id, None)
 
     def _make_room(self, size: Size, lines: list[LogLine], amount: int) -> int | None:
         """Counts lines to the tail; returns the last seq that has to go for them."""

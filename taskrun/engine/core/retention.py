@@ -8,19 +8,19 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-import msgspec
 from msgspec.structs import replace
 
-from taskrun.engine.core.transactions import Ledgers
+from taskrun.engine.core.facts import BURSTS, INTENTS, JOBS, ROUTES, STARTS, SUBSCRIPTIONS, THROTTLES
+from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
 from taskrun.model.records import ENDED, Run, RunFilter
-from taskrun.rules.admission import BurstFact, debounce_fact
 from taskrun.stores.base import Tx
 
-logger = logging.getLogger("taskrun.engine.core.retention")
+logger = logging.getLogger("taskrun.engine.retention")
 BATCH = 200  # runs of one transaction, so that nobody waits long for the next
-DEBOUNCE = debounce_fact("")
 EVERY = 600.0  # seconds between two looks
+FORGET = 30 * 86_400.0  # seconds that events and small facts are kept where runs are kept for ever
 
 
 class Retention:
@@ -30,18 +30,21 @@ class Retention:
         keep: seconds that an ended run is kept, None for ever.
     """
 
-    def __init__(self, ledgers: Ledgers, clock: Clock, keep: float | None) -> None:
-        self._ledgers = ledgers
+    def __init__(self, journal: Journal, clock: Clock, keep: float | None) -> None:
+        self._journal = journal
         self._clock = clock
         self._keep = keep
 
     async def run(self) -> None:
         """Prunes now and then, until cancelled."""
-        while self._keep is not None:
+        while True:
             try:
-                await self.prune(self._keep)
+                if self._keep is not None:
+                    await self.prune(self._keep)
+                else:
+                    await self._journal.do(lambda t: _drop_leftovers(t, t.now - FORGET))
             except Exception:  # the next time may go well
-                logger.exception("old runs could not be removed")
+                logger.exception("what is old could not be removed")
             due = self._clock.now() + EVERY
             while (left := due - self._clock.now()) > 0:
                 await self._clock.sleep(left)
@@ -53,16 +56,14 @@ class Retention:
             dry_run: only say which they are.
         """
         before = self._clock.now() - keep
-        journal = self._ledgers.journal
         if dry_run:
-            found: list[str] = await journal.write(partial(_prunable, before=before))
-            return found
+            return await self._journal.read(partial(_prunable, before=before))
         gone: list[str] = []
         page: RunFilter | None = _old(before, BATCH)
         while page is not None:
-            dropped, page = await journal.write(partial(_drop, page=page))
+            dropped, page = await self._journal.do(partial(_drop, page=page))
             gone += dropped
-        await journal.write(lambda tx: _drop_leftovers(tx, before))
+        await self._journal.do(lambda t: _drop_leftovers(t, before))
         return gone
 
 
@@ -74,11 +75,11 @@ def _prunable(tx: Tx, before: float) -> list[str]:
     return [run.id for run in tx.runs(_old(before, None)) if _is_done_with(tx, run)]
 
 
-def _drop(tx: Tx, page: RunFilter) -> tuple[list[str], RunFilter | None]:
+def _drop(t: Transaction, page: RunFilter) -> tuple[list[str], RunFilter | None]:
     """Drops those of a page that nobody needs; returns them, and the next page."""
-    found = tx.runs(page)
-    ids = [run.id for run in found if _is_done_with(tx, run)]
-    tx.drop_runs(ids)
+    found = t.tx.runs(page)
+    ids = [run.id for run in found if _is_done_with(t.tx, run)]
+    t.tx.drop_runs(ids)
     return ids, replace(page, before=found[-1].seq) if found else None
 
 
@@ -88,21 +89,26 @@ def _is_done_with(tx: Tx, run: Run) -> bool:
     return parent is None or parent.ended
 
 
-def _drop_leftovers(tx: Tx, before: float) -> None:
-    """Drops old events, the intents of runs that are gone, and what is kept of bursts that are over."""
-    oldest = tx.oldest()
-    tx.drop_events(before if oldest is None else min(before, oldest))
-    for key, run_id in tx.facts("intent:").items():
-        if tx.run(run_id) is None:
-            tx.put(key, None)
-    for key, text in tx.facts(DEBOUNCE).items():
-        if _is_over(msgspec.json.decode(text, type=BurstFact), before) and not _holds(tx, key):
-            tx.put(key, None)
-
-
-def _is_over(burst: BurstFact, before: float) -> bool:
-    return max(burst.since or 0.0, burst.leading_until or 0.0) < before
-
-
-def _holds(tx: Tx, key: str) -> bool:
-    return tx.run_by_debounce(key.removeprefix(DEBOUNCE)) is not None
+def _drop_leftovers(t: Transaction, before: float) -> None:
+    """Drops old events, and the small facts that are over or whose owner is gone."""
+    oldest = t.tx.oldest()
+    t.tx.drop_events(before if oldest is None else min(before, oldest))
+    for intent, run_id in INTENTS.all(t.tx).items():
+        if t.tx.run(run_id) is None:
+            INTENTS.drop(t.tx, intent)
+    for id, burst in BURSTS.all(t.tx).items():
+        if max(burst.since or 0.0, burst.leading_until or 0.0) < before and t.tx.run_by_debounce(id) is None:
+            BURSTS.drop(t.tx, id)
+    for id, last in THROTTLES.all(t.tx).items():
+        if last.at + last.period < min(before, t.now):
+            THROTTLES.drop(t.tx, id)
+    for id, starts in STARTS.all(t.tx).items():
+        if max(starts.at, default=0.0) + starts.period < min(before, t.now):
+            STARTS.drop(t.tx, id)
+    had = {job for jobs in JOBS.all(t.tx).values() for job in jobs}.union(t.state.jobs)
+    for job, subscription in SUBSCRIPTIONS.all(t.tx).items():
+        if job not in had and subscription.at < before:
+            SUBSCRIPTIONS.drop(t.tx, job)
+    for note, event in ROUTES.all(t.tx).items():
+        if note.split(":", 1)[0] not in had and event.at < before:
+            ROUTES.drop(t.tx, note)

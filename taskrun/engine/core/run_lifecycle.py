@@ -1,103 +1,119 @@
-"""What happens to runs: admitted, parked, ended, cancelled, paused, let go; each as functions of one transaction's `Book`.
+"""What happens to runs: added, parked, ended, cancelled, paused, let go; each as functions of one `Transaction`.
 
 A run has exactly one end, written here alone; with it go its waiters, its children and its place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
-from taskrun.engine.core import run_queue as lanes
-from taskrun.engine.core import step_queue as permits
-from taskrun.engine.core import waits
-from taskrun.engine.core.transaction import Book
-from taskrun.engine.messages import Cancelled, Failed, Finished, Succeeded, Unwound
+from taskrun.engine.core import run_queue, step_queue, waits
+from taskrun.engine.core.facts import JOBS, PAUSED
+from taskrun.engine.core.outbox import (
+    AttemptFailed,
+    CancelAsked,
+    PauseAsked,
+    RunAdded,
+    RunChanged,
+    RunEnded,
+    RunStarted,
+    SlotUsed,
+)
+from taskrun.engine.core.transaction import Transaction
+from taskrun.engine.messages import Cancelled, Failed, Outcome, Succeeded, Unwound
 from taskrun.model.codec import encode_error
 from taskrun.model.durations import human
 from taskrun.model.errors import WorkerCrashed
-from taskrun.model.records import ErrorRecord, Run, Status, Step, StepKind, StepStatus
+from taskrun.model.records import (
+    Cause,
+    ErrorRecord,
+    Run,
+    RunFilter,
+    Status,
+    Step,
+    StepKind,
+    StepStatus,
+)
 from taskrun.rules import transitions
 
-BETWEEN = ("retry", "exhausted")  # why a run stands between two attempts: it has no `finally` block to run
 CRASH_LOOP = 5  # deaths in a row after which a run is given up
 
 
-def add(book: Book, run: Run, place: bool = False) -> Run:
-    """Inserts a new run, unless an outcome that was unknown turns out to have inserted it.
+def add(t: Transaction, run: Run, slot: bool = False) -> Run:
+    """Inserts a new run.
 
     Parameters:
-        place: a place of this engine is kept for it, so that it starts at once, if nobody is ahead of it.
+        slot: one of this engine is reserved for it, so that it starts at once, if nobody is ahead of it.
     """
-    run = lanes.enter(book, run)
-    if place and lanes.goes_first(book, run):
-        run = lanes.begin(book, run)
-    run = (book.tx.run(run.id) if book.again else None) or book.tx.add_run(run)
-    book.changed[run.id] = run
-    book.fresh.append(run)
+    run = run_queue.enter(t, run)
+    starts = slot and run_queue.goes_first(t, run)
+    run = t.add(transitions.start(run, t.engine, t.now) if starts else run)
+    t.outbox += (RunAdded(run), RunChanged(run))
+    if starts:
+        t.outbox += (RunStarted(run), SlotUsed(run))
     if run.ended:
-        book.ended.append(run)
-    if run.id in book.begun:
-        book.begun[run.id] = run
-        book.granted.append(run)
-    book.claimable = book.claimable or run.status is Status.QUEUED
+        t.outbox.append(RunEnded(run))
     return run
 
 
-def park(book: Book, run: Run, backoff: bool) -> None:
+def park(t: Transaction, run: Run, backoff: bool) -> None:
     """Takes the place of a run that does nothing but wait."""
-    book.save(transitions.park(run, backoff))
-    lanes.leave(book, run)
+    t.change(run.id, transitions.park, backoff)
+    run_queue.leave(t, run)
 
 
 # ---- ends
 
 
-def finished(book: Book, message: Finished, progress: str | None) -> None:
+def finished(t: Transaction, run_id: str, outcome: Outcome, progress: str | None) -> None:
     """Writes how an attempt ended, unless the run is not this engine's any more."""
-    run = book.mine(message.run)
+    run = t.mine(run_id)
     if run is None:
         return
-    run = replace(run, progress=progress)
-    match message.outcome:
+    if progress != run.progress:
+        run = t.set(run_id, progress=progress)
+    match outcome:
         case Unwound():
-            let_go(book, [run], blame=False)
-        case Cancelled() | Succeeded() | Failed() if run.cancel is not None:
-            end_cancelled(book, run, run.cancel)
+            let_go(t, [run_id], blame=False)
+        case _ if run.cancel is not None:
+            end_cancelled(t, run, run.cancel, run.cancel_cause)
         case Succeeded(output):
-            end(book, run, Status.SUCCEEDED, output=output)
+            end(t, run_id, Status.SUCCEEDED, output=output)
         case Failed(error, retry_in, pause):
-            fail(book, run, error, retry_in, pause)
-        case _:
-            end_cancelled(book, run, "explicit")
+            fail(t, run, error, retry_in, pause)
+        case Cancelled():
+            end_cancelled(t, run, Cause.USER.value, Cause.USER)
 
 
-def fail(book: Book, run: Run, error: ErrorRecord, retry_in: float | None, pause: bool) -> None:
+def fail(t: Transaction, run: Run, error: ErrorRecord, retry_in: float | None, pause: bool) -> None:
     """Keeps a failed attempt: schedules the next, pauses, or ends the run."""
-    book.failed.append((run, error))
+    t.outbox.append(AttemptFailed(run, error))
     if retry_in is None and not pause:
-        end(book, run, Status.FAILED, error=error)
+        end(t, run.id, Status.FAILED, error=error)
         return
-    _forget_unfinished(book, run)
+    _forget_unfinished(t, run)
     if retry_in is None:
-        book.save(transitions.exhaust(run, error, book.now))
+        t.change(run.id, transitions.exhaust, error, t.now, t.order())
     else:
-        book.save(transitions.retry(run, error, book.now + retry_in, book.now))
-    lanes.leave(book, run)
+        t.change(run.id, transitions.retry, error, t.now + retry_in, t.now, t.order())
+    run_queue.leave(t, run)
 
 
-def end_cancelled(book: Book, run: Run, reason: str) -> None:
-    """Ends a run as cancelled, or as failed where its timeout was the reason."""
-    if reason != "timeout":
-        end(book, run, Status.CANCELLED, reason=reason)
+def end_cancelled(t: Transaction, run: Run, reason: str, cause: Cause | None) -> None:
+    """Ends a run as cancelled, or as failed where its timeout was the cause."""
+    if cause is not Cause.TIMEOUT:
+        end(t, run.id, Status.CANCELLED, reason=reason)
         return
     limit = "" if run.timeout is None else f" of {human(run.timeout)}"
     error = ErrorRecord(type="taskrun.RunTimeout", message=f"it took longer than its timeout{limit}")
-    end(book, run, Status.FAILED, reason="timeout", error=error)
+    end(t, run.id, Status.FAILED, reason=Cause.TIMEOUT.value, error=error)
 
 
 def end(
-    book: Book,
-    run: Run,
+    t: Transaction,
+    run_id: str,
     status: Status,
     *,
     reason: str | None = None,
@@ -105,151 +121,196 @@ def end(
     error: ErrorRecord | None = None,
 ) -> Run:
     """Gives a run its one end, tells who waits for it, and cancels the children that it was waiting for."""
-    ended = book.save(transitions.end(run, status, book.now, reason=reason, output=output, error=error))
-    book.ended.append(ended)
-    lanes.leave(book, run)
-    if run.started_at is not None:
-        _end_steps(book, ended)
-    waits.tell_end(book, ended)
+    before = t.run(run_id)
+    assert before is not None
+    ended = t.change(run_id, transitions.end, status, t.now, reason=reason, output=output, error=error)
+    t.outbox.append(RunEnded(ended))
+    run_queue.leave(t, before)
+    if before.started_at is not None:
+        for step in t.tx.open_steps(run_id):
+            _cut_off(t, t.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=t.now, wake_at=None)))
+    waits.tell_end(t, ended)
     return ended
 
 
-def _end_steps(book: Book, run: Run) -> None:
-    """Ends the steps in flight of an ended run, and with them the children that it was waiting for."""
-    for step in book.tx.open_steps(run.id):
-        _cut_off(book, book.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=book.now, wake_at=None)))
-
-
-def _cut_off(book: Book, step: Step) -> None:
+def _cut_off(t: Transaction, step: Step) -> None:
     """Cancels the child that a cancelled step was waiting for; not a run that it found by its key, nor one it only joined."""
-    child = book.tx.run(step.child) if step.kind is StepKind.CHILD and step.child is not None else None
+    child = t.run(step.child) if step.kind is StepKind.CHILD else None
     if child is not None and child.parent == step.run:
-        cancel(book, child.id, "parent")
+        cancel(t, child.id, Cause.PARENT.value, Cause.PARENT)
 
 
-def _forget_unfinished(book: Book, run: Run) -> None:
-    """Drops what the next attempt does afresh: all steps but the finished ones and children still under way."""
-    steps = book.tx.steps(run.id)
-    keep = {step.key for step in steps if step.status is StepStatus.SUCCEEDED}
-    keep |= {step.key for step in steps if step.kind is StepKind.CHILD and step.status is StepStatus.RUNNING}
-    drop = [step for step in steps if step.key not in keep]
+def _forget_unfinished(t: Transaction, run: Run) -> None:
+    """Drops what the next attempt does afresh: all steps but the finished ones and children still under way.
+
+    Values that were drawn after a failed step in its branch go too: what led to them was that failure.
+    """
+    steps = t.tx.steps(run.id)
+    failed: dict[str, int] = {}  # by branch, where its first failure stands
+    for step in steps:
+        if step.status is StepStatus.FAILED and step.order is not None:
+            branch = _branch(step)
+            failed[branch] = min(failed.get(branch, step.order), step.order)
+    drop = [step for step in steps if not _survives(step, failed)]
     for step in drop:
-        book.free(step)
+        t.free(step)
     if drop:
-        book.tx.drop_steps(run.id, [step.key for step in drop])
+        t.tx.drop_steps(run.id, [step.key for step in drop])
+
+
+def _survives(step: Step, failed: dict[str, int]) -> bool:
+    if step.kind is StepKind.VALUE and step.order is not None:
+        return step.order < failed.get(_branch(step), step.order + 1)
+    if step.status is StepStatus.SUCCEEDED:
+        return True
+    return step.kind is StepKind.CHILD and step.status is StepStatus.RUNNING
+
+
+def _branch(step: Step) -> str:
+    return step.key.rpartition("/")[0]
 
 
 # ---- requests
 
 
-def cancel(book: Book, run_id: str, reason: str) -> bool:
-    """Cancels a run, or asks the engine that holds it to; returns False when it has ended already."""
-    run = book.tx.run(run_id)
+def cancel(t: Transaction, run_id: str, reason: str, cause: Cause = Cause.USER) -> bool:
+    """Cancels a run, or asks the engine that holds it to; returns False when it has ended already.
+
+    One without a coroutine goes through one more replay, so that its `finally` blocks run, where an engine has its job.
+    """
+    run = t.run(run_id)
     if run is None or run.ended:
         return False
     if run.cancel is not None:
         return True
-    if run.started_at is None or run.reason in BETWEEN:
-        end_cancelled(book, run, reason)
-    elif run.engine is None:
-        _requeue_to_cancel(book, replace(run, cancel=reason, blocked=None))
+    if run.started_at is None or run.cause in (Cause.RETRY, Cause.EXHAUSTED):  # no `finally` block is waiting to be run
+        end_cancelled(t, run, reason, cause)
+    elif run.engine is not None:
+        t.outbox.append(CancelAsked(t.change(run_id, transitions.ask_to_cancel, reason, cause)))
+    elif is_had(t, run.job):
+        t.change(run_id, transitions.ask_to_cancel, reason, cause)
+        t.change(run_id, transitions.ready_to_cancel)
     else:
-        book.cancels.append(book.save(replace(run, cancel=reason)))
+        end_cancelled(t, run, reason, cause)
     return True
 
 
-def _requeue_to_cancel(book: Book, run: Run) -> None:
-    """Sends a run without a coroutine through one more replay, so that its `finally` blocks run."""
-    book.save(run if run.status is Status.QUEUED else transitions.advance(run, Status.QUEUED, wake_at=None))
+def is_had(t: Transaction, job: str) -> bool:
+    """Whether an engine of this journal has a job."""
+    return job in t.state.jobs or any(job in jobs for jobs in JOBS.all(t.tx).values())
 
 
-def pause(book: Book, run: Run, by: str) -> Run:
+def end_abandoned(t: Transaction, jobs: Iterable[str]) -> None:
+    """Ends those runs that are to be cancelled and wait for an engine that has their job, where none has it any more."""
+    for job in jobs:
+        if not is_had(t, job):
+            for run in t.each(t.tx.runs(RunFilter(job=job, statuses=(Status.QUEUED,)))):
+                if run.cancel is not None and run.engine is None and not run.ended:
+                    end_cancelled(t, run, run.cancel, run.cancel_cause)
+
+
+def pause(t: Transaction, run: Run, by: str) -> Run:
     """Pauses a run, or asks the engine that holds it to, once its step in flight is done."""
     if run.status is Status.PAUSED or run.pause is not None:
         return run
     if run.engine is None:
-        held = book.save(transitions.hold(run, by))
-        permits.release(book, run)
-        lanes.leave(book, run)
+        held = t.change(run.id, transitions.hold, by, Cause.USER)
+        step_queue.release(t, run)
+        run_queue.leave(t, run)
         return held
-    asked = book.save(replace(run, pause=by))
-    book.pauses.append(asked)
+    asked = t.change(run.id, transitions.ask_to_pause, by)
+    t.outbox.append(PauseAsked(asked))
     return asked
 
 
-def resume(book: Book, run: Run) -> Run:
+def resume(t: Transaction, run: Run) -> Run:
     """Lets a paused run go on."""
     if run.status is Status.PAUSED:
-        return book.save(transitions.unhold(run, book.now))
+        return t.change(run.id, transitions.unhold, t.now)
     if run.pause is not None:
-        run = book.save(replace(run, pause=None))
-        book.pauses.append(run)
+        run = t.change(run.id, transitions.ask_to_pause, None)
+        t.outbox.append(PauseAsked(run))
     return run
 
 
-def note(book: Book, step: Step) -> None:
+def note(t: Transaction, step: Step) -> None:
     """Keeps that a step has begun or was cancelled; the child that it was waiting for is cancelled with it."""
-    cut_off = waits.note(book, step)
+    cut_off = waits.note(t, step)
     if cut_off is not None:
-        _cut_off(book, cut_off)
+        _cut_off(t, cut_off)
 
 
 # ---- the clock
 
 
-def fire(book: Book, limit: int = 500) -> bool:
+def fire(t: Transaction, limit: int = 500) -> bool:
     """Does what is due; returns whether there may be more."""
-    steps = book.tx.due_steps(book.engine, book.now, limit)
+    steps = t.tx.due_steps(t.engine, t.now, limit)
     for step in steps:
-        waits.fire(book, step)
-    runs = book.tx.due_runs(book.engine, book.now, limit)
-    for run in runs:
-        _fire_run(book, run)
+        waits.fire(t, step)
+    runs = t.tx.due_runs(t.engine, t.now, limit)
+    for run in t.each(runs):
+        _fire_run(t, run)
     return len(steps) == limit or len(runs) == limit
 
 
-def _fire_run(book: Book, run: Run) -> None:
+def _fire_run(t: Transaction, run: Run) -> None:
     """Ends a run's delay or backoff, or calls its timeout."""
-    if run.deadline is not None and run.deadline <= book.now:
-        book.save(replace(run, deadline=None))
-        cancel(book, run.id, "timeout")
-    elif run.started_at is None and book.tx.get(f"paused:{run.job}") is not None:
-        book.save(transitions.hold(run, "job"))
-    elif run.status is Status.SCHEDULED and run.wake_at is not None:
-        lanes.fire(book, run)
+    if run.ended:
+        return
+    if run.deadline is not None and run.deadline <= t.now:
+        t.set(run.id, deadline=None)
+        cancel(t, run.id, Cause.TIMEOUT.value, Cause.TIMEOUT)
+    elif run.status is not Status.SCHEDULED or run.wake_at is None or run.wake_at > t.now:
+        return
+    elif run.started_at is None and PAUSED.get(t.tx, run.job) is not None:
+        t.change(run.id, transitions.hold, Cause.JOB.value, Cause.JOB)
+        run_queue.leave(t, run)
+    else:
+        run_queue.fire(t, run)
 
 
 # ---- deaths
 
 
-def take_over(book: Book, engine: str, blame: bool) -> None:
+def take_over(t: Transaction, engine: str, blame: bool) -> None:
     """Releases everything that a dead engine held."""
-    let_go(book, book.tx.owned(engine), blame)
-    book.tx.drop_engine(engine)
+    let_go(t, [run.id for run in t.tx.owned(engine)], blame)
+    jobs = JOBS.get(t.tx, engine) or []
+    JOBS.drop(t.tx, engine)
+    t.tx.drop_engine(engine)
+    end_abandoned(t, jobs)
 
 
-def let_go(book: Book, runs: list[Run], blame: bool) -> None:
+def let_go(t: Transaction, run_ids: Iterable[str], blame: bool) -> None:
     """Releases runs whose coroutines are gone; with `blame` their execution is suspected of it."""
+    runs = [run for run_id in run_ids if (run := t.run(run_id)) is not None and not run.ended]
     executing = [run for run in runs if run.status is Status.RUNNING]
     suspected = any(run.crashes for run in executing)
-    for run in runs:
-        guilty = blame and run.status is Status.RUNNING and (not suspected or run.crashes > 0)
-        _let_go(book, replace(run, crashes=run.crashes + 1) if guilty else run)
+    for run in t.each(runs):
+        if run.ended:
+            continue
+        if blame and run.status is Status.RUNNING and (not suspected or run.crashes > 0):
+            run = t.set(run.id, crashes=run.crashes + 1)
+        _let_go(t, run)
 
 
-def _let_go(book: Book, run: Run) -> None:
+def _let_go(t: Transaction, run: Run) -> None:
     if run.crashes >= CRASH_LOOP:
         death = WorkerCrashed(f"its execution killed its worker {run.crashes} times in a row")
-        end(book, run, Status.FAILED, reason="crash loop", error=encode_error(death))
+        end(t, run.id, Status.FAILED, reason="crash loop", error=encode_error(death))
         return
-    released = transitions.release(run)
-    if released.status is Status.WAITING and not book.tx.open_steps(
-        run.id
-    ):  # its waits were over before it was written as waiting
-        released = transitions.wake(released)
-    book.save(released)
-    if released.cancel is not None:  # it was asked for while the coroutine was taken down
-        _requeue_to_cancel(book, released)
+    released = t.change(run.id, transitions.release)
+    if released.cancel is not None:
+        t.change(run.id, transitions.ready_to_cancel)  # it was asked for while the coroutine was taken down
+    elif waits_for_nothing(t, released):
+        t.wake(run.id)
     if run.status is not Status.WAITING or run.pause is not None:
-        permits.release(book, run)
-    lanes.leave(book, run)
+        step_queue.release(t, run)
+    run_queue.leave(t, run)
+
+
+def waits_for_nothing(t: Transaction, run: Run) -> bool:
+    """Whether a run is written as waiting for its steps, and none of them waits: its waits were over before."""
+    parked = run.status is Status.WAITING or (run.status is Status.SCHEDULED and run.cause is Cause.BACKOFF)
+    return parked and not any(step.is_wait for step in t.tx.open_steps(run.id))

@@ -20,10 +20,10 @@ import msgspec
 
 from taskrun.engine import messages as m
 from taskrun.engine.core.admit import Trigger, admit, new_id
-from taskrun.engine.core.executors import Dispatch
+from taskrun.engine.core.executors import Executors
+from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.schedule_slots import FACT, Kept, schedule_views
-from taskrun.engine.core.transaction import Book
-from taskrun.engine.core.transactions import Ledgers
+from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
 from taskrun.model.errors import DefinitionError, InputInvalid, JobNotFound
 from taskrun.rules.cron import CatchUp, CronRule
@@ -74,14 +74,15 @@ class Schedules:
 
     def __init__(
         self,
-        ledgers: Ledgers,
-        dispatch: Dispatch,
+        journal: Journal,
+        executors: Executors,
         clock: Clock,
         timezone: str | None,
         wake: Callable[[float], None],
     ) -> None:
-        self._ledgers = ledgers
-        self._dispatch = dispatch
+        self.open = False  # whether slots are fired
+        self._journal = journal
+        self._executors = executors
         self._clock = clock
         self._timezone = timezone
         self._wake = wake
@@ -105,7 +106,7 @@ class Schedules:
     async def views(self) -> list[dict[str, Any]]:
         """Returns all schedules of the journal, as `taskrun schedule --json` does."""
         now = self._clock.now()
-        return await self._ledgers.do(lambda book: schedule_views(book.tx, now))
+        return await self._journal.do(lambda t: schedule_views(t.tx, now))
 
     async def close(self) -> None:
         """Fires nothing any more."""
@@ -121,13 +122,13 @@ class Schedules:
 
     def _has_job(self, active: Active) -> bool:
         """Whether an executor has its job: until then its slots are left alone."""
-        return self._dispatch.peer_for(active.entry.job) is not None
+        return self._executors.with_job(active.entry.job) is not None
 
     def fire(self) -> None:
         """Starts what is due."""
         now = self._clock.now()
         for key, active in self._active.items():
-            if active.next(now) <= now and self._dispatch.open and self._has_job(active):
+            if active.next(now) <= now and self.open and self._has_job(active):
                 active.busy = True
                 task = asyncio.get_running_loop().create_task(self._fire(key, active))
                 self._tasks.add(task)
@@ -144,7 +145,7 @@ class Schedules:
         ]
         for key in stale:
             del self._active[key]
-        kept = await self._ledgers.do(lambda book: _keep(book, origin, wanted, jobs))
+        kept = await self._journal.do(lambda t: _keep(t, origin, wanted, jobs))
         for key, active in wanted.items():
             self._active.setdefault(key, active).kept = kept[key]
             self._wake(self._active[key].next(self._clock.now()))
@@ -160,7 +161,7 @@ class Schedules:
         try:
             while more:
                 prepared = await self._prepared(entry)
-                active.kept, more = await self._ledgers.do(lambda book, p=prepared: _start(book, key, active, p))  # type: ignore[misc]
+                active.kept, more = await self._journal.do(lambda t, p=prepared: _start(t, key, active, p))  # type: ignore[misc]
         except Exception:  # such as the death of a worker: the slot is still to be used
             logger.exception("the schedule %s could not start %s yet", entry.cron, entry.job)
             active.pause = self._clock.now() + AGAIN
@@ -170,7 +171,7 @@ class Schedules:
 
     async def _prepared(self, entry: Entry) -> Prepared | None:
         """Asks the job's executor; what that refuses is logged, and the slot is used up."""
-        peer = self._dispatch.peer_for(entry.job)
+        peer = self._executors.with_job(entry.job)
         if peer is None:
             raise JobNotFound(f'no job "{entry.job}"')
         try:
@@ -198,33 +199,33 @@ def _between(kept: Kept, rule: CronRule, after: float, until: float) -> Iterator
         yield after
 
 
-def _start(book: Book, key: str, active: Active, prepared: Prepared | None) -> tuple[Kept | None, bool]:
-    text = book.tx.get(key)
+def _start(t: Transaction, key: str, active: Active, prepared: Prepared | None) -> tuple[Kept | None, bool]:
+    text = t.tx.get(key)
     if text is None:  # dropped meanwhile
         return None, False
-    kept = msgspec.json.decode(text, type=Kept).by_clock(book.now)
-    slots, more = due(kept, active.rule, active.entry.catch_up, book.now)
-    kept = msgspec.structs.replace(kept.with_used(active.rule, slots), seen=slots[-1] if more else book.now)
+    kept = msgspec.json.decode(text, type=Kept).by_clock(t.now)
+    slots, more = due(kept, active.rule, active.entry.catch_up, t.now)
+    kept = msgspec.structs.replace(kept.with_used(active.rule, slots), seen=slots[-1] if more else t.now)
     for slot in slots if prepared is not None else ():
         trigger = Trigger(prepared=prepared, id=new_id(), source=f"schedule {active.entry.cron}", slot=slot)  # type: ignore[arg-type]
-        run, _ = admit(book, trigger)
+        run, _ = admit(t, trigger)
         kept = msgspec.structs.replace(kept, last=slot, run=run.id)
-    book.tx.put(key, msgspec.json.encode(kept).decode())
+    t.tx.put(key, msgspec.json.encode(kept).decode())
     return kept, more
 
 
-def _keep(book: Book, origin: str, wanted: dict[str, Active], jobs: frozenset[str] | None) -> dict[str, Kept]:
+def _keep(t: Transaction, origin: str, wanted: dict[str, Active], jobs: frozenset[str] | None) -> dict[str, Kept]:
     """Writes down new schedules, whose slots begin now, and forgets those that are gone."""
-    known = {key: msgspec.json.decode(text, type=Kept) for key, text in book.tx.facts(f"{FACT}{origin}:").items()}
+    known = {key: msgspec.json.decode(text, type=Kept) for key, text in t.tx.facts(f"{FACT}{origin}:").items()}
     for key, kept in known.items():
         if key not in wanted and (jobs is None or kept.job in jobs):
-            book.tx.put(key, None)
+            t.tx.put(key, None)
     for key, active in wanted.items():
         if key not in known:
             entry, zone = active.entry, active.rule.timezone
-            begun = (book.now, book.now)
-            known[key] = Kept(job=entry.job, cron=entry.cron, timezone=zone, seen=book.now, used=(begun,))
-            book.tx.put(key, msgspec.json.encode(known[key]).decode())
+            begun = (t.now, t.now)
+            known[key] = Kept(job=entry.job, cron=entry.cron, timezone=zone, seen=t.now, used=(begun,))
+            t.tx.put(key, msgspec.json.encode(known[key]).decode())
     return known
 
 

@@ -1,4 +1,4 @@
-"""Fan-out of changes to watchers: published by the journal after the commit, read by handles, the server and tests.
+"""Who follows what happens: subscriptions to changes, and waits for the end of a run. Read by handles, the daemon and tests.
 
 A subscription never holds up a run: one that falls behind loses what it has not read and is told so by `Lagged`, after which
 it looks in the journal.
@@ -12,21 +12,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from taskrun.model.records import LogLine, Run, Step
+from taskrun.engine.core.outbox import RunChanged, RunEnded, StepChanged
+from taskrun.model.errors import JournalUnavailable
+from taskrun.model.records import LogLine, Run
 
 LIMIT = 10_000
-
-
-class RunChanged(msgspec.Struct, frozen=True):
-    """A run is new, or changed."""
-
-    run: Run
-
-
-class StepChanged(msgspec.Struct, frozen=True):
-    """A step began or ended."""
-
-    step: Step
 
 
 class LogAdded(msgspec.Struct, frozen=True):
@@ -45,8 +35,8 @@ Change = RunChanged | StepChanged | LogAdded | Lagged
 class Subscription:
     """Changes as an async iterator; close it with `close` or by `async with`."""
 
-    def __init__(self, bus: Bus, wants: Callable[[Change], bool] | None) -> None:
-        self._bus = bus
+    def __init__(self, all: Subscriptions, wants: Callable[[Change], bool] | None) -> None:
+        self._all = all
         self._wants = wants
         self._changes: deque[Change] = deque()
         self._ready = asyncio.Event()
@@ -65,7 +55,7 @@ class Subscription:
     def close(self) -> None:
         """Ends the subscription; an iteration under way ends."""
         self._closed = True
-        self._bus.drop(self)
+        self._all.drop(self)
         self._ready.set()
 
     def __aiter__(self) -> Subscription:
@@ -86,7 +76,7 @@ class Subscription:
         self.close()
 
 
-class Bus:
+class Subscriptions:
     """Who is subscribed."""
 
     def __init__(self) -> None:
@@ -117,3 +107,46 @@ class Bus:
         """Ends all subscriptions."""
         for subscription in tuple(self._subscriptions):
             subscription.close()
+
+
+class EndWaiters:
+    """Futures of ends, by run id."""
+
+    def __init__(self) -> None:
+        self._futures: dict[str, list[asyncio.Future[Run]]] = {}
+
+    def ids(self) -> list[str]:
+        """Returns the runs that somebody waits for."""
+        return list(self._futures)
+
+    def add(self, run_id: str) -> asyncio.Future[Run]:
+        """Returns a future that resolves with the run once it has ended."""
+        future: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(run_id, []).append(future)
+        return future
+
+    def drop(self, run_id: str, future: asyncio.Future[Run]) -> None:
+        """Forgets a future."""
+        futures = self._futures.get(run_id)
+        if futures is not None and future in futures:
+            futures.remove(future)
+            if not futures:
+                del self._futures[run_id]
+
+    def follow(self, event: RunEnded) -> None:
+        """Tells an end."""
+        self.tell(event.run)
+
+    def tell(self, run: Run) -> None:
+        """Resolves the futures of a run that has ended."""
+        for future in self._futures.pop(run.id, ()):
+            if not future.done():
+                future.set_result(run)
+
+    def close(self) -> None:
+        """Fails everybody who still waits: the queue is closed, the run goes on at the next start."""
+        for futures in self._futures.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(JournalUnavailable("the queue was closed; the run goes on at its next start"))
+        self._futures.clear()

@@ -1,24 +1,28 @@
-"""What one transaction of an engine writes, and gathers to be followed up after the commit.
+"""One transaction of an engine: what it reads and writes, and the outbox of what it changed.
 
-A `Book` may be filled on the journal's thread, so it touches nothing but its transaction. `lanes`, `waits` and `ledger` say what
-is written; `ledgers` opens a book for each entry of the journal.
+May be filled on the journal's thread, so it touches nothing but its store's transaction and what belongs to it. A run is
+changed by `change` alone, which reads it in the transaction that writes it: no record read before is ever written back.
+`run_queue`, `waits`, `run_lifecycle` and their neighbours say what is written; `journal` opens a transaction for each of
+its entries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
+from taskrun.engine.core.outbox import Outgoing, RunChanged, StepChanged, WaitOver
 from taskrun.model.errors import EngineLost
-from taskrun.model.records import ErrorRecord, PipeEvent, Run, Status, Step
+from taskrun.model.records import PLACE, PLACED, Run, Step
 from taskrun.rules import transitions
 from taskrun.stores.base import Tx
 
 TICK = 1e-6  # seconds between an event and a trigger that came after it at the same instant
 STANDS_STILL = 0.01  # seconds: more than that and the clock was set back
-PARKED = frozenset({Status.WAITING, Status.SCHEDULED})
 
 
 class Moments:
@@ -41,49 +45,81 @@ class Moments:
         return self._triggered
 
 
-@dataclass(slots=True)
-class Book:
-    """One transaction.
+class Sequence:
+    """Strictly increasing positions of finished steps: microseconds of the clock, pushed on where they would repeat."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self, now: float) -> int:
+        """Returns the next position."""
+        with self._lock:
+            self._last = max(self._last + 1, int(now * 1e6))
+            return self._last
+
+    def beyond(self, order: int) -> None:
+        """Makes every further position higher than one that another engine gave."""
+        with self._lock:
+            self._last = max(self._last, order)
+
+
+class EngineState:
+    """What all transactions of one engine share."""
+
+    def __init__(self) -> None:
+        self.id = ""  # new whenever it registers
+        self.jobs: list[str] = []  # those that its executors have
+        self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
+        self.sequence = Sequence()
+        self.moments = Moments()
+
+
+class Transaction:
+    """One entry of the journal on its way.
 
     Parameters:
-        engine: id of the engine whose transaction it is.
-        number: gives the next position among finished steps.
-        routed: for each topic, the jobs that it triggers.
         again: the same was executed before, and what became of it is not known.
-        jobs: those that executors of this engine have.
-        moments: gives events and triggers their moments.
     """
 
-    tx: Tx
-    engine: str
-    now: float
-    number: Callable[[float], int]
-    routed: Mapping[str, list[str]] = field(default_factory=dict)
-    jobs: Sequence[str] = ()
-    moments: Moments = field(default_factory=Moments)
-    again: bool = False
-    changed: dict[str, Run] = field(default_factory=dict)  # runs as they are now
-    fresh: list[Run] = field(default_factory=list)  # runs that are new
-    begun: dict[str, Run] = field(default_factory=dict)  # runs at their very first start
-    ended: list[Run] = field(default_factory=list)
-    failed: list[tuple[Run, ErrorRecord]] = field(default_factory=list)  # attempts that failed
-    steps: list[Step] = field(default_factory=list)  # steps that changed
-    over: list[Step] = field(default_factory=list)  # waits that are over, of attempts that this engine holds
-    cancels: list[Run] = field(default_factory=list)  # runs of this engine that were asked to cancel
-    pauses: list[Run] = field(default_factory=list)  # runs of this engine that were asked to pause, or no longer are
-    routes: list[tuple[str, PipeEvent]] = field(default_factory=list)  # jobs that events are to start
-    freed: set[str] = field(default_factory=set)  # ids of steps' places that have become free
-    granted: list[Run] = field(default_factory=list)  # new runs that were started with a place kept for them
-    claimable: bool = False  # a run may have become ready
-    left: bool = False  # a place of this engine may have become free
+    __slots__ = ("_runs", "again", "engine", "freed", "now", "outbox", "state", "tx")
+
+    def __init__(self, tx: Tx, state: EngineState, now: float, again: bool = False) -> None:
+        self.tx = tx
+        self.state = state
+        self.engine = state.id
+        self.now = now
+        self.again = again
+        self.outbox: list[Outgoing] = []
+        self.freed: dict[str, None] = {}  # ids of steps' places that have become free
+        self._runs: dict[str, Run] = {}  # as they are now
 
     def order(self) -> int:
         """Returns the next position among finished steps."""
-        return self.number(self.now)
+        return self.state.sequence.next(self.now)
+
+    # ---- runs
+
+    def run(self, run_id: str | None) -> Run | None:
+        """Returns a run as it is now."""
+        if run_id is None:
+            return None
+        run = self._runs.get(run_id)
+        if run is None and (run := self.tx.run(run_id)) is not None:
+            self._runs[run_id] = run
+        return run
+
+    def each(self, rows: Iterable[Run]) -> Iterator[Run]:
+        """Yields runs of a query as they are when their turn comes: an earlier turn may have changed them."""
+        rows = list(rows)
+        for row in rows:
+            self._runs.setdefault(row.id, row)
+        for row in rows:
+            yield self._runs[row.id]
 
     def mine(self, run_id: str) -> Run | None:
         """Returns an unfinished run that this engine holds, or None."""
-        run = self.tx.run(run_id)
+        run = self.run(run_id)
         return run if run is not None and run.engine == self.engine and not run.ended else None
 
     def must_hold(self, run_id: str) -> None:
@@ -95,44 +131,64 @@ class Book:
         if not self.tx.holds(self.engine, run_id):
             raise EngineLost(f"run {run_id} has ended, or another engine has it")
 
-    def save(self, run: Run) -> Run:
-        """Writes a changed run."""
-        self.tx.save_run(run)
-        self.changed[run.id] = run
-        if run.status is Status.QUEUED:
-            self.claimable = True
+    def add(self, run: Run) -> Run:
+        """Inserts a run, unless an outcome that was unknown turns out to have inserted it."""
+        run = (self.tx.run(run.id) if self.again else None) or self.tx.add_run(run)
+        self._runs[run.id] = run
         return run
+
+    def change(self, run_id: str, transition: Callable[..., Run], *args: Any, **options: Any) -> Run:
+        """Applies a transition to a run as it is now, and writes it if that changes it."""
+        before = self.run(run_id)
+        assert before is not None, f"run {run_id} is not there"
+        after = transition(before, *args, **options)
+        if after is not before and after != before:
+            self._runs[run_id] = after
+            self.tx.save_run(after)
+            self.outbox.append(RunChanged(after))
+        return after
+
+    def set(self, run_id: str, **fields: Any) -> Run:
+        """Changes fields of a run that are not of its state."""
+        return self.change(run_id, replace, **fields)
+
+    def wake(self, run_id: str) -> None:
+        """Makes a waiting or scheduled run ready for a place."""
+        self.change(run_id, transitions.wake)
+
+    # ---- steps
 
     def save_step(self, step: Step) -> Step:
         """Writes a step."""
         self.tx.put_step(step)
-        self.steps.append(step)
-        if step.finished and step.topic is not None:
+        self.outbox.append(StepChanged(step))
+        if step.topic is not None and step.finished:
             self.free(step)
         return step
 
     def free(self, step: Step) -> None:
         """Notes that a step has its place, or its turn for one, no longer."""
-        kind, _, place = (step.topic or "").partition(":")
-        if kind in ("place", "placed"):
-            self.freed.add(place)
-
-    def wake(self, run: Run) -> Run:
-        """Makes a parked run ready for a place; any other state stays as it is."""
-        return self.save(transitions.wake(run)) if run.status in PARKED else run
-
-    def deliver(self, step: Step) -> None:
-        """Hands a step that changed to the attempt that waits for it, and wakes its run."""
-        run = self.tx.run(step.run)
-        if run is None or run.ended:
-            return
-        if run.engine == self.engine:
-            self.over.append(step)
-        self.wake(run)
+        topic = step.topic or ""
+        if topic.startswith((PLACE, PLACED)):
+            self.freed[topic.partition(":")[2]] = None
 
     def record(self, step: Step, suspect: bool) -> None:
         """Keeps the end of a step that an attempt executed; its run is no longer suspected of killing workers."""
         self.must_hold(step.run)
         self.save_step(replace(step, order=self.order()))
-        if suspect and (run := self.mine(step.run)) is not None:
-            self.save(replace(run, crashes=0))
+        if suspect:
+            self.set(step.run, crashes=0)
+
+    def deliver(self, step: Step) -> None:
+        """Hands a step that changed to the attempt that waits for it, and wakes its run."""
+        run = self.run(step.run)
+        if run is None or run.ended:
+            return
+        if run.engine == self.engine:
+            self.outbox.append(WaitOver(step))
+        self.wake(run.id)
+
+
+def encode(value: Any) -> str:
+    """Returns a value as JSON text."""
+    return msgspec.json.encode(value).decode()

@@ -1,40 +1,49 @@
-"""One attempt as a pipeline: enter → call → close → classify → `Outcome`. Called by the executor."""
+"""One attempt as a pipeline: read → enter → call → flush → close → classify → `Outcome`. Called by the executor.
+
+Whatever goes wrong on the way, in what the attempt is given, in the handler or in what it returns, is how the attempt ended.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from msgspec.structs import replace
 
 from taskrun.declarations.calls import caller
 from taskrun.declarations.job import Job
 from taskrun.engine import messages as m
-from taskrun.engine.executor.capture import Capture
-from taskrun.engine.executor.sink import sink
+from taskrun.engine.executor.capture import Capture, sink
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_context import Context
 from taskrun.engine.executor.step_ids import enter_root
 from taskrun.model.codec import encode, encode_error
-from taskrun.model.errors import Unwind
+from taskrun.model.errors import JournalError, Unwind
 from taskrun.model.records import ErrorRecord, Run
 from taskrun.rules.policies import next_try
 
 
-async def attempt(context: Context, job: Job, bodies: Bodies, max_payload: int) -> m.Outcome:
-    """Runs a handler once, from its beginning, and says how that ended. Never raises."""
-    enter_root()
+async def attempt(
+    context: Context, job: Job, bodies: Bodies, max_payload: int, before: Callable[[], Awaitable[None]]
+) -> m.Outcome:
+    """Runs a handler once, from its beginning, and says how that ended.
+
+    Parameters:
+        before: awaited first: the hooks that the start waits for.
+    """
+    context.tasks = enter_root()
     caller.set(context)
     sink.set(context.transcript)
     Capture.refresh()
     error: BaseException | None = None
     output = "null"
     try:
+        await before()
         value = await _call(context, job, bodies)
         output = encode(job.check_output(value), f"output of {job.name}", max_payload)
-        await context.flush_values()
     except BaseException as caught:
         error = caught
+    error = await _keep_values(context) or error
     outcome = _classify(context, job, output, error)
     await _close(context)
     return outcome
@@ -42,9 +51,23 @@ async def attempt(context: Context, job: Job, bodies: Bodies, max_payload: int) 
 
 async def _call(context: Context, job: Job, bodies: Bodies) -> object:
     value = job.input.load(context.run.input)
-    if job.is_async:
-        return await job.call(value)
-    return await bodies.in_thread(job.call_sync, value)
+    try:
+        if job.is_async:
+            return await job.call(value)
+        return await bodies.in_thread(job.call_sync, value)
+    except SystemExit as exit:
+        if exit.code in (None, 0):  # as every `main` of a command ends
+            return None
+        raise
+
+
+async def _keep_values(context: Context) -> BaseException | None:
+    """Has the values that were drawn recorded, also of an attempt that has failed; returns what is in the way."""
+    try:
+        await context.flush_values()
+    except (Unwind, JournalError, asyncio.CancelledError) as error:
+        return error
+    return None
 
 
 def _classify(context: Context, job: Job, output: str, error: BaseException | None) -> m.Outcome:
@@ -54,15 +77,31 @@ def _classify(context: Context, job: Job, output: str, error: BaseException | No
         return m.Unwound()
     if error is None:
         return m.Succeeded(output=output)
-    return _failed(context.run, job, error, context.used_up)
+    return failed(context.run, job, error, context.used_up)
 
 
-def _failed(run: Run, job: Job, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> m.Failed:
+def failed(
+    run: Run, job: Job | None, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]
+) -> m.Failed:
+    """Returns the failure of an attempt: whether, and when, the next one is to start."""
+    if job is None:
+        return m.Failed(error=encode_error(error), retry_in=None)
     delay: float | None = None
     if not _final(job, error, used_up):
-        delay, error = next_try(job.options.backoff, run.attempt, run.retry, error, job.input.load(run.input))
+        try:
+            delay, error = next_try(job.options.backoff, run.attempt, run.retry, error, _input(job, run))
+        except Exception as wrong:  # the function that is to say how long to wait
+            error = wrong
     pause = delay is None and job.options.on_exhausted == "pause"
     return m.Failed(error=_told(error, used_up), retry_in=delay, pause=pause)
+
+
+def _input(job: Job, run: Run) -> object:
+    """Returns the input for a function of the job's options, None where it does not fit the code any more."""
+    try:
+        return job.input.load(run.input)
+    except Exception:
+        return None
 
 
 def _told(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> ErrorRecord:
@@ -82,7 +121,7 @@ def _final(job: Job, error: BaseException, used_up: list[tuple[BaseException, Er
 async def _close(context: Context) -> None:
     """Ends what the handler has left in flight: no step outlives its attempt."""
     context.over = True
-    left = [task for task in context.tasks if not task.done()]
+    left = [task for task in context.stepping if not task.done()]
     for task in left:
         task.cancel()
     if left:

@@ -7,6 +7,7 @@ what it tells (`Execute`, `Cancel` …). Made by a `Queue`, or by a worker proce
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -18,19 +19,21 @@ from taskrun.declarations.calls import Current
 from taskrun.declarations.job import Job
 from taskrun.declarations.registry import Registry
 from taskrun.engine import messages as m
-from taskrun.engine.executor.attempt import attempt
+from taskrun.engine.executor.attempt import attempt, failed
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.hooks import Listeners
 from taskrun.engine.executor.replay import Replay
-from taskrun.engine.executor.run_log import RunLog
+from taskrun.engine.executor.run_log import Transcript
 from taskrun.engine.executor.step_bodies import Bodies
-from taskrun.engine.executor.step_context import Context
+from taskrun.engine.executor.step_context import Context, MakeHandle
+from taskrun.engine.executor.step_ids import TaskFactory
 from taskrun.model.clock import Clock, SystemClock
 from taskrun.model.codec import MAX_PAYLOAD, check_size, decode, encode, parse_json
 from taskrun.model.errors import JobNotFound, PipeNotFound
 from taskrun.model.records import Run
 from taskrun.rules.policies import Cron, Prepared
 
+logger = logging.getLogger("taskrun.engine.executor")
 UNWIND = 1.0  # seconds that a handler gets to let itself be taken down
 
 
@@ -44,6 +47,7 @@ class Executor:
         echo: whether what runs print goes to the real stdout as well.
         max_payload: bytes of one input, output or step result.
         sealed: no listeners will be added any more, so that the core need only tell of jobs that have some.
+        make_handle: makes the handle of a child that was started.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Executor:
         echo: bool = True,
         max_payload: int = MAX_PAYLOAD,
         sealed: bool = False,
+        make_handle: MakeHandle,
     ) -> None:
         self.registry = registry
         self.clock = clock or SystemClock()
@@ -69,15 +74,18 @@ class Executor:
         self._max_payload = max_payload
         self._sealed = sealed
         self._grace = grace
+        self._make_handle = make_handle
         self._draining = False
+        self._factory: TaskFactory | None = None
         self._core: m.Peer | None = None
         self._scope = copy_context()  # what each attempt begins with: nothing of the run that happened to come before
         self._chores: set[asyncio.Task[Any]] = set()
         Capture.install(echo)
 
     def connect(self, core: m.Peer) -> None:
-        """Tells it how to reach the core."""
+        """Tells it how to reach the core; the loop that runs is the one that handlers run on."""
         self._core = core
+        self._factory = TaskFactory.install(asyncio.get_running_loop())
 
     @property
     def core(self) -> m.Peer:
@@ -92,6 +100,8 @@ class Executor:
         for chore in self._chores:
             chore.cancel()
         await self.bodies.close()
+        if self._factory is not None:
+            self._factory.remove(asyncio.get_running_loop())
         Capture.remove()
 
     # ---- what the core asks
@@ -151,8 +161,6 @@ class Executor:
         self._draining = True
         for context in self.contexts.values():
             context.pause(True)  # the step in flight may end, no other begins
-            if context.parked:
-                self._chore(self._unwind(context))
         tasks = [context.task for context in self.contexts.values() if context.task is not None]
         if tasks and message.grace > 0:
             await self._settle(tasks, message.grace)
@@ -178,22 +186,38 @@ class Executor:
         _HEARS[type(message)](self, message)
 
     def _execute(self, message: m.Execute) -> None:
+        """Begins an attempt. It always reports: what it is given and cannot be read is how it ended."""
         run = message.run
-        context = self._context(message)
+        job = self.registry.jobs.get(run.job)
+        try:
+            if job is None:
+                raise JobNotFound(f'no job "{run.job}"')
+            context = self._context(message, job)
+        except BaseException as error:
+            self.core.tell(m.Finished(run=run.id, outcome=failed(run, job, error, [])))
+            return
         self.contexts[run.id] = context
-        context.on_idle = lambda: self._idle(context)
-        if run.cancel is not None:
-            context.cancel_reason = run.cancel
-        context.task = asyncio.get_running_loop().create_task(
-            self._attempt(context, message.fresh), name=f"run {run.id}", context=self._scope.copy()
+        context.on_held = lambda: self._chore(self._unwind(context))
+        loop = asyncio.get_running_loop()
+        context.task = loop.create_task(
+            self._attempt(context, job, message.fresh), name=f"run {run.id}", context=self._scope.copy()
         )
+        context.task.add_done_callback(lambda task: self._must_have_reported(context, job, task))
+        if self._draining:
+            context.pause(True)
         if run.cancel is not None:
-            cancel = m.Cancel(run=run.id, reason=run.cancel, grace=self._grace)
-            asyncio.get_running_loop().call_soon(self._cancel, cancel)
+            self._cancel(m.Cancel(run=run.id, reason=run.cancel, grace=self._grace))
 
-    def _context(self, message: m.Execute) -> Context:
-        run, job = message.run, self.job(message.run.job)
-        replay = Replay(message.steps)
+    async def _attempt(self, context: Context, job: Job, fresh: bool) -> None:
+        async def before() -> None:
+            if fresh:
+                await self.listeners.before(context.run)
+
+        self._end(context, await attempt(context, job, self.bodies, self._max_payload, before))
+
+    def _context(self, message: m.Execute, job: Job) -> Context:
+        run = message.run
+        replay = Replay(run, message.steps)
         return Context(
             run=run,
             current=_current(run, job),
@@ -201,50 +225,54 @@ class Executor:
             clock=self.clock,
             bodies=self.bodies,
             replay=replay,
-            transcript=RunLog(run.id, message.log_seq, self.core, self.clock, lambda: replay.active),
+            transcript=Transcript(run.id, message.log_seq, self.core, self.clock, lambda: replay.active),
             backoff=job.options.backoff,
             max_payload=self._max_payload,
+            make_handle=self._make_handle,
         )
 
-    async def _attempt(self, context: Context, fresh: bool) -> None:
-        run = context.run
-        if fresh:
-            await self.listeners.before(run)
-        outcome = await attempt(context, self.job(run.job), self.bodies, self._max_payload)
-        if self.contexts.get(run.id) is context:  # else it was given up on
-            self._finish(context, outcome)
-
-    def _finish(self, context: Context, outcome: m.Outcome) -> None:
+    def _end(self, context: Context, outcome: m.Outcome) -> None:
+        """Reports the end of an attempt, unless it was given up on: its later words are not heard."""
+        if self.contexts.get(context.run.id) is not context:
+            return
         del self.contexts[context.run.id]
         context.over = True
-        context.transcript.close()
+        try:
+            context.transcript.close()
+        except Exception:
+            logger.exception("the last lines of run %s are lost", context.run.id)
         self.core.tell(m.Finished(run=context.run.id, outcome=outcome))
 
-    def _idle(self, context: Context) -> None:
-        """All that a handler does is wait: park, or take it down where it is not to go on."""
-        if self._draining or context.pausing:
-            self._chore(self._unwind(context))
-        elif context.waits and not context.held:
-            self.core.tell(context.parked_message())
+    def _must_have_reported(self, context: Context, job: Job, task: asyncio.Task[None]) -> None:
+        """The backstop: an attempt whose task has ended has reported, or does so now."""
+        error = RuntimeError("its task was cancelled") if task.cancelled() else task.exception()
+        if error is not None:
+            self._end(context, m.Unwound() if context.unwinding else failed(context.run, job, error, []))
+
+    def _over(self, message: m.Over) -> None:
+        if (context := self.contexts.get(message.run)) is not None:
+            context.deliver(message.steps)
 
     def _resume(self, message: m.Resume) -> None:
         if (context := self.contexts.get(message.run)) is not None:
             context.resume(message.steps)
 
+    def _parked(self, message: m.Parked) -> None:
+        if (context := self.contexts.get(message.run)) is not None:
+            context.parked()
+
     def _cancel(self, message: m.Cancel) -> None:
         context = self.contexts.get(message.run)
-        if context is None:
-            return
-        context.cancel(message.reason)
-        self.clock.alarm(message.grace, lambda: self._chore(self._give_up(context)))
+        if context is not None:
+            context.cancel(message.reason)
+            self.clock.alarm(message.grace, lambda: self._chore(self._give_up(context)))
 
     async def _give_up(self, context: Context) -> None:
         """Ends a cancelled attempt that has used up its grace."""
         if self.contexts.get(context.run.id) is context:
             context.given_up = True
             await self._take_down(context)
-            if self.contexts.get(context.run.id) is context:
-                self._finish(context, m.Cancelled())
+            self._end(context, m.Cancelled())
 
     def _evict(self, message: m.Evict) -> None:
         context = self.contexts.get(message.run)
@@ -254,8 +282,7 @@ class Executor:
     async def _unwind(self, context: Context) -> None:
         """Takes an attempt down; one that resists is given up, and its later words are not heard."""
         await self._take_down(context)
-        if self.contexts.get(context.run.id) is context:
-            self._finish(context, m.Unwound())
+        self._end(context, m.Unwound())
 
     async def _take_down(self, context: Context) -> None:
         context.unwind()
@@ -287,7 +314,7 @@ class Executor:
         return job
 
     def _chore(self, work: Any) -> None:
-        chore = asyncio.get_running_loop().create_task(work)
+        chore = asyncio.get_running_loop().create_task(work, context=self._scope.copy())
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
 
@@ -322,6 +349,8 @@ _ANSWERS: dict[type[m.Message], Callable[[Executor, Any], Any]] = {
 }
 _HEARS: dict[type[m.Message], Callable[[Executor, Any], None]] = {
     m.Execute: Executor._execute,
+    m.Over: Executor._over,
+    m.Parked: Executor._parked,
     m.Resume: Executor._resume,
     m.Cancel: Executor._cancel,
     m.Evict: Executor._evict,

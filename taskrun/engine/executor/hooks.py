@@ -1,7 +1,7 @@
 """Hooks (`on_success=`) and listeners (`job.on`, `queue.on`): called by the executor when the core notifies of something.
 
-At most once each, in order per run; one that raises is logged and leaves the run alone. `on_trigger` may be awaited before the
-run starts, no other holds anything up.
+At most once each, in order per run; one that raises is logged and leaves the run alone. `on_trigger` may be awaited before
+the run starts, no other holds anything up.
 """
 
 from __future__ import annotations

@@ -6,16 +6,23 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from taskrun.model.errors import NonDeterminismError
-from taskrun.model.records import Step, StepKind, StepStatus
+from taskrun.model.records import Failure, Run, Step, StepKind, StepStatus
 
 TURNS = 5  # turns of the event loop in which a handler acts on what it was given, and asks for more
 
 
 class Replay:
-    """What the journal knows of a run's steps when an attempt begins."""
+    """What the journal knows of a run's steps when an attempt begins.
 
-    def __init__(self, steps: list[Step]) -> None:
+    A record of this attempt answers its own call and no other. One of an earlier attempt, or of the run that this one
+    retries, that was made by another call does not count: the call is a step of its own.
+    """
+
+    def __init__(self, run: Run, steps: list[Step]) -> None:
+        self._run = run
         self._steps = {step.key: step for step in steps}
         self._unseen = set(self._steps)
         finished = [step for step in steps if _is_given(step)]
@@ -42,26 +49,46 @@ class Replay:
         """Whether no finished step is left to hand out."""
         return not self._left
 
-    def find(self, key: str, kind: StepKind) -> Step | None:
-        """Returns the recorded step of an identity; a first unrecorded one ends the replay.
+    def find(self, key: str, kind: StepKind, call: str | None) -> tuple[Step | None, bool]:
+        """Returns the recorded step of an identity, and whether one of another call stands in its place.
+
+        A first unrecorded one ends the replay.
 
         Raises:
-            NonDeterminismError: the journal holds another kind of step under it.
+            NonDeterminismError: this attempt has recorded another call under it.
         """
         step = self._steps.get(key)
         if step is None:
             self._unseen.clear()
-            return None
+            return None, False
         self._unseen.discard(key)
-        if step.kind is not kind:
-            raise NonDeterminismError(
-                f'step "{key}" is a {kind} now, but the journal holds a {step.kind} under that name: '
-                f"rename the step, or retry the run from before it"
-            )
-        return step
+        if step.kind is kind and (step.call is None or call is None or step.call == call):
+            return step, False
+        if self._inherited(step):
+            del self._steps[key]
+            self._left.discard(key)
+            return None, True
+        now, then = (f"a {kind}", f"a {step.kind}") if step.kind is not kind else (f"{call}", f"{step.call}")
+        raise NonDeterminismError(
+            f'step "{key}" is {now} now, but the journal holds {then} under that name: '
+            f"rename the step, or retry the run from before it"
+        )
+
+    def _inherited(self, step: Step) -> bool:
+        """Whether a step was recorded before this attempt."""
+        if step.order is not None:
+            return step.order <= (self._run.inherited or 0)
+        failures = msgspec.json.decode(self._run.failures or "[]", type=list[Failure])
+        return bool(failures) and step.started_at <= failures[-1].at
+
+    def latest(self, key: str) -> Step | None:
+        """Returns what is known of a step by now."""
+        return self._steps.get(key)
 
     def update(self, step: Step) -> None:
-        """Takes in an end that came from the core before the handler asked for the step."""
+        """Takes in what the core says of a recorded step before the handler has come to it."""
+        if step.key not in self._steps:
+            return
         self._steps[step.key] = step
         if _is_given(step) and step.key not in self._left:
             self._order.append(step.key)

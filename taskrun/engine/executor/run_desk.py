@@ -42,12 +42,12 @@ class Desk:
             await self._joiner.join(run_id)
         run = await self.get(run_id)
         while not run.ended:
-            run = await self.news(run_id)
+            run = await self.news(run_id, run, 1 << 62)
         return run
 
-    async def news(self, run_id: str) -> Run:
-        """Returns a run once something about it has changed."""
-        run: Run = await self._core.ask(m.Look(run=run_id, next=True))
+    async def news(self, run_id: str, seen: Run | None, lines: int) -> Run:
+        """Returns a run once it is not as it was `seen`, or its log has more than so many `lines`."""
+        run: Run = await self._core.ask(m.Look(run=run_id, seen=seen, lines=lines))
         return run
 
     async def show(self, run_id: str) -> dict[str, Any]:

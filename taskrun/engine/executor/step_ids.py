@@ -1,19 +1,31 @@
-"""Step identity: (branch, name, nth use), taken when a step is called. See `docs/architecture.md`."""
+"""Step identity: (branch, name, nth use), taken when a step is called. See `docs/architecture.md`.
+
+A branch is a task. It is numbered within the branch that created it by the order of creation, so that no branch is handed
+another's record, whatever failed before. Creation is seen by a task factory; tasks that user code makes within the body of
+a step do not count, for a replay does not execute it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from taskrun.engine.executor.inside import inside
+
+Task = asyncio.Task[Any]
 
 
 class Branch:
     """One task's part of a handler."""
 
-    __slots__ = ("_children", "_path", "_task", "_uses")
+    __slots__ = ("_children", "_path", "_uses", "tasks")
 
-    def __init__(self, path: str, task: asyncio.Task[object] | None) -> None:
+    def __init__(self, path: str, tasks: WeakSet[Task]) -> None:
+        self.tasks = tasks  # those of the whole handler
         self._path = path
-        self._task = task
         self._children = 0
         self._uses: dict[str, int] = {}
 
@@ -23,32 +35,77 @@ class Branch:
         plain = name if "/" not in name and "#" not in name else name.replace("/", "%2F").replace("#", "%23")
         return f"{self._path}{plain}" if use == 1 else f"{self._path}{plain}#{use}"
 
-    def of_caller(self) -> Branch:
-        """Returns the branch of the task that calls, made at that task's first step call."""
-        task = _current_task()
-        if task is self._task or task is None:
-            return self
+    def add(self, task: Task) -> Branch:
+        """Returns the branch of a task that was created here."""
         self._children += 1
-        branch = Branch(f"{self._path}{self._children}/", task)
-        _branch.set(branch)  # in the calling task's own context: it is found there at its next call
+        branch = _branches[task] = Branch(f"{self._path}{self._children}/", self.tasks)
+        self.tasks.add(task)
         return branch
 
 
-_branch: ContextVar[Branch] = ContextVar("taskrun-branch")
+_branches: WeakKeyDictionary[Task, Branch] = WeakKeyDictionary()
+_branch: ContextVar[Branch | None] = ContextVar("taskrun-branch", default=None)
 
 
-def enter_root() -> None:
-    """Makes the running task the root branch of a handler."""
-    _branch.set(Branch("", asyncio.current_task()))
+def enter_root() -> WeakSet[Task]:
+    """Makes the running task the root branch of a handler; returns the tasks of the handler, which it will hold."""
+    task = asyncio.current_task()
+    assert task is not None
+    root = _branches[task] = Branch("", WeakSet([task]))
+    _branch.set(root)
+    return root.tasks
 
 
 def identify(name: str) -> str:
     """Returns the identity of a step that is being called now."""
-    return _branch.get().of_caller().key(name)
+    nearest = _branch.get()
+    assert nearest is not None, "a step is called within a handler"
+    task = _current_task()
+    if task is None:  # a plain `def` handler, in its thread
+        return nearest.key(name)
+    branch = _branches.get(task)
+    if branch is None:  # its creation was not seen: it is numbered by its first step call
+        branch = nearest.add(task)
+        _branch.set(branch)
+    return branch.key(name)
 
 
-def _current_task() -> asyncio.Task[object] | None:
+def _current_task() -> Task | None:
     try:
         return asyncio.current_task()
-    except RuntimeError:  # a plain `def` handler, in its thread
+    except RuntimeError:
         return None
+
+
+class TaskFactory:
+    """Sees the creation of tasks on one event loop, around whatever factory it has."""
+
+    def __init__(self, prior: Callable[..., Any] | None) -> None:
+        self.prior = prior
+        self.users = 0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+        """Creates a task."""
+        task = asyncio.Task(coro, loop=loop, **options) if self.prior is None else self.prior(loop, coro, **options)
+        if _branch.get() is not None and inside.get() is None:
+            running = asyncio.current_task(loop)
+            creator = None if running is None else _branches.get(running)
+            if creator is not None:
+                creator.add(task)
+        return task
+
+    @classmethod
+    def install(cls, loop: asyncio.AbstractEventLoop) -> TaskFactory:
+        """Begins to see the tasks of a loop; counted."""
+        factory: Any = loop.get_task_factory()
+        if not isinstance(factory, TaskFactory):
+            factory = cls(factory)
+            loop.set_task_factory(factory)
+        factory.users += 1
+        return factory  # type: ignore[no-any-return]
+
+    def remove(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends that with the last user, unless somebody has put another factory in its place."""
+        self.users -= 1
+        if not self.users and loop.get_task_factory() is self:
+            loop.set_task_factory(self.prior)

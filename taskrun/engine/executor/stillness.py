@@ -1,24 +1,43 @@
-"""Whether a task certainly does nothing but wait for durable waits: only then may its coroutine be evicted.
+"""Whether a handler certainly does nothing but wait for durable waits: only then may its coroutine be taken down.
 
-Asks two private attributes of asyncio, the only place that does. Where they are missing the answer is no, which costs memory
-and nothing else. Used by the step context when it parks.
+Asks private attributes of asyncio, the only place that does. Where they are missing the answer is no, which costs memory
+and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
+Task = asyncio.Task[Any]
 
-def only_waits(blocker: Any, waits: Collection[asyncio.Future[Any]]) -> bool:
-    """Whether what a task awaits is one of `waits`, or a gather of tasks of which the same is true.
 
-    Of anything else, a socket or the inside of a `TaskGroup`, it cannot be told.
+def only_waits(tasks: Iterable[Task], waits: Collection[asyncio.Future[Any]]) -> bool:
+    """Whether each task of a handler awaits one of `waits`, or others of the handler's tasks.
+
+    Of anything else, such as a socket or a lock, it cannot be told.
     """
-    if isinstance(blocker, asyncio.Task):
-        return only_waits(getattr(blocker, "_fut_waiter", None), waits)
+    alive = {task for task in tasks if not task.done()}
+    return all(_waits(task, alive, waits) for task in alive)
+
+
+def _waits(task: Task, alive: set[Task], waits: Collection[asyncio.Future[Any]]) -> bool:
+    blocker = getattr(task, "_fut_waiter", None)
     if blocker is None or blocker.done():
         return False
-    children = getattr(blocker, "_children", None)
-    return blocker in waits if children is None else all(only_waits(child, waits) for child in children)
+    if blocker in waits or blocker in alive:
+        return True
+    children = getattr(blocker, "_children", None)  # of a gather
+    if children is not None:
+        return all(child in alive or child in waits or child.done() for child in children)
+    return _in_task_group(task)
+
+
+def _in_task_group(task: Task) -> bool:
+    """Whether a task stands at the end of a `TaskGroup`, whose tasks are among the handler's."""
+    inner: Any = task.get_coro()
+    while (deeper := getattr(inner, "cr_await", None)) is not None and hasattr(deeper, "cr_code"):
+        inner = deeper
+    code = getattr(inner, "cr_code", None)
+    return code is not None and code.co_filename == asyncio.taskgroups.__file__

@@ -1,7 +1,7 @@
 """Why a run is not running, or not finished: every cause, who holds what, and when it ends. Behind `taskrun why`.
 
-A pure function of a transaction, which it only reads, and of what only the core knows (`Known`). Each cause is a JSON object with
-its `kind`, a `text` for people, and the facts in it (`id limit held_by ahead until since run step` …).
+A pure function of a transaction, which it only reads, and of what only the core knows (`Known`). Each cause is a JSON
+object with its `kind`, a `text` for people, and the facts in it (`id limit held_by ahead until since run step` …).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taskrun.engine.core import run_queue as lanes
-from taskrun.engine.core import step_queue as permits
+from taskrun.engine.core import run_queue, step_queue
+from taskrun.engine.core.event_index import ANYTHING, topic_of
+from taskrun.engine.core.facts import PAUSED, QUEUES
 from taskrun.engine.core.queries.views import rfc3339
-from taskrun.engine.core.waits import ANYTHING, topic_of
 from taskrun.model.codec import error_from
 from taskrun.model.durations import human
 from taskrun.model.errors import RunNotFound
-from taskrun.model.records import Failure, Run, Status, Step, StepKind
-from taskrun.rules.admission import THROTTLE
+from taskrun.model.records import PLACE, PLACED, Failure, Run, Status, Step, StepKind
+from taskrun.model.records import Cause as RunCause
 from taskrun.stores.base import Tx
 
 Cause = dict[str, Any]
@@ -87,24 +87,24 @@ def _requests(run: Run) -> Iterable[Cause]:
 
 
 def _paused(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
-    if run.reason == "job":
-        kept = msgspec.json.decode(tx.get(f"paused:{run.job}") or "{}")
-        by, since = kept.get("by", "explicit"), kept.get("at")
+    if run.cause is RunCause.JOB:
+        kept = PAUSED.get(tx, run.job)
+        by, since = (RunCause.USER.value, None) if kept is None else (kept.by, kept.at)
         ago = "" if since is None else f" {human(known.now - since)} ago"
         text = f"job {run.job} was paused{ago} (by {by}); go on: taskrun resume {run.job}"
         yield _cause("job-paused", text, job=run.job, by=by, since=rfc3339(since))
-    elif run.reason == "exhausted":
+    elif run.cause is RunCause.EXHAUSTED:
         text = f"its retries are used up, the last error: {_last_error(run.error)}; after a fix: taskrun resume {_short(run)}"
         yield _cause("exhausted", text, by="on_exhausted")
     else:
-        by = "by hand" if run.reason == "explicit" else f"by {run.reason}"
+        by = "by hand" if run.reason == RunCause.USER else f"by {run.reason}"
         yield _cause("paused", f"it was paused ({by}); go on: taskrun resume {_short(run)}", by=run.reason)
 
 
 def _scheduled(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
-    if run.reason == "throttle":
-        yield from (_limit(tx, run, gate, known) for gate in lanes.gates(run)[:1])
-    elif run.reason == "backoff":
+    if run.cause is RunCause.THROTTLE:
+        yield from (_limit(tx, run, limit, known) for limit in run_queue.limits_of(run)[:1])
+    elif run.cause is RunCause.BACKOFF:
         yield from _waits(tx, run, known)
     else:
         yield _moment(run, known)
@@ -112,12 +112,12 @@ def _scheduled(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
 
 def _moment(run: Run, known: Known) -> Cause:
     when, until = _in(run.wake_at, known), rfc3339(run.wake_at)
-    if run.reason == "retry":
+    if run.cause is RunCause.RETRY:
         failures = msgspec.json.decode(run.failures or "[]", type=list[Failure])
         error = f": {failures[-1].error.type}: {failures[-1].error.message}" if failures else ""
         text = f"attempt {run.attempt - 1} of {run.retry + 1} failed{error}; the next starts {when}"
         return _cause("retry", text, attempt=run.attempt, until=until)
-    if run.reason == "debounce":
+    if run.cause is RunCause.DEBOUNCE:
         text = f'debounce "{run.debounce}": it starts {when} unless a newer trigger takes its place'
         return _cause("debounce", text, id=run.debounce, until=until)
     return _cause("delay", f"it was triggered for later: it starts {when}", until=until)
@@ -128,9 +128,9 @@ def _queued(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
         text = f"no job is called {run.job} here: its file is gone or broken; see: taskrun jobs"
         yield _cause("no-job", text, job=run.job)
         return
-    for gate in lanes.gates(run):
-        if run.blocked == gate.queue:
-            yield _limit(tx, run, gate, known)
+    for limit in run_queue.limits_of(run):
+        if run.blocked == limit.queue:
+            yield _limit(tx, run, limit, known)
     if known.limit is not None and len(known.executing) >= known.limit:
         yield _engine_full(tx, run, known)
     elif run.crashes and run.blocked is None:
@@ -174,7 +174,7 @@ def _waits(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
 
 
 def _is_wait(step: Step) -> bool:
-    return (step.topic is not None and not permits.holds(step)) or step.wake_at is not None or step.child is not None
+    return (step.topic is not None and not step.has_place) or step.wake_at is not None or step.child is not None
 
 
 def _wait(tx: Tx, step: Step, known: Known) -> Cause:
@@ -185,7 +185,7 @@ def _wait(tx: Tx, step: Step, known: Known) -> Cause:
         return _child(tx, step, known)
     if step.kind is StepKind.WAIT:
         return _cause("event", _event(step, known), step=step.key, topic=topic_of(step), since=since, until=until)
-    if permits.asks(step):
+    if step.asks_place:
         return _place(tx, step, known)
     failures = msgspec.json.decode(step.failures or "[]", type=list[Failure])
     error = f" ({failures[-1].error.type}: {failures[-1].error.message})" if failures else ""
@@ -215,17 +215,17 @@ def _child(tx: Tx, step: Step, known: Known) -> Cause:
 
 
 def _place(tx: Tx, step: Step, known: Known) -> Cause:
-    place, terms = permits.place_of(step), permits.terms_of(step)
-    waiting = [(one.run, one.key) for one in tx.waiting_steps(f"{permits.WAITS}{place}", MANY)]
+    place, terms = step_queue.place_of(step), step_queue.terms_of(step)
+    waiting = [(one.run, one.key) for one in tx.waiting_steps(f"{PLACE}{place}", MANY)]
     ahead = waiting.index((step.run, step.key)) if (step.run, step.key) in waiting else len(waiting)
     facts = {"step": step.key, "id": place, "limit": terms.limit, "ahead": ahead}
     head = f'step "{step.key}" waits for its place, concurrency "{place}"'
     if terms.period is not None:
-        opens = next((one.wake_at for one in tx.waiting_steps(f"{permits.WAITS}{place}", 1)), None)
+        opens = next((one.wake_at for one in tx.waiting_steps(f"{PLACE}{place}", 1)), None)
         rate = f"{terms.limit} per {human(terms.period)}"
         text = f"{head} lets {rate} begin; the next does {_in(opens, known)}; {_ahead(ahead, 'steps')}"
         return _cause("step-concurrency", text, until=rfc3339(opens), **facts)
-    ids = dict.fromkeys(one.run for one in tx.waiting_steps(f"{permits.HOLDS}{place}"))
+    ids = dict.fromkeys(one.run for one in tx.waiting_steps(f"{PLACED}{place}"))
     held = [run for run_id in ids if (run := tx.run(run_id)) is not None]
     text = f"{head} is full: {terms.limit} of {terms.limit}, held by {_named(held, known)}; {_ahead(ahead, 'steps')}"
     return _cause("step-concurrency", text, held_by=[run.id for run in held], **facts)
@@ -234,9 +234,9 @@ def _place(tx: Tx, step: Step, known: Known) -> Cause:
 # ---- limits
 
 
-def _limit(tx: Tx, run: Run, gate: lanes.Gate, known: Known) -> Cause:
-    ahead, head = _line(tx, run, gate)
-    if gate.group.startswith(lanes.WINDOW):
+def _limit(tx: Tx, run: Run, limit: run_queue.Limit, known: Known) -> Cause:
+    ahead, head = _line(tx, run, limit)
+    if limit.group.startswith(run_queue.WINDOW):
         held = tx.holders(run.lane or "")
         text = f'concurrency "{run.lane}" is full: {len(held)} of {run.lane_limit}, held by {_named(held, known)}'
         text += f"; {_ahead(ahead)}; frees when one of them ends or waits"
@@ -245,7 +245,7 @@ def _limit(tx: Tx, run: Run, gate: lanes.Gate, known: Known) -> Cause:
     opens = head.wake_at if head is not None else None
     next_one = f"the next does {_in(opens, known)}; {_ahead(ahead)}"
     facts = {"ahead": ahead, "until": rfc3339(opens)}
-    if gate.group.startswith(THROTTLE):
+    if limit.group.startswith(run_queue.THROTTLE):
         text = f'throttle "{run.throttle}" lets one start per {human(run.throttle_period or 0.0)}; {next_one}'
         return _cause("throttle", text, id=run.throttle, **facts)
     rate = f"{run.lane_limit} start per {human(run.lane_period or 0.0)}"
@@ -253,13 +253,13 @@ def _limit(tx: Tx, run: Run, gate: lanes.Gate, known: Known) -> Cause:
     return _cause("concurrency", text, id=run.lane, limit=run.lane_limit, **facts)
 
 
-def _line(tx: Tx, run: Run, gate: lanes.Gate) -> tuple[int, Run | None]:
+def _line(tx: Tx, run: Run, limit: run_queue.Limit) -> tuple[int, Run | None]:
     """Returns how many stand before a run in its queue, and the head of that, who waits for the clock."""
-    queues = msgspec.json.decode(tx.get(f"{lanes.QUEUES}{gate.group}") or "{}", type=dict[str, str])
-    head = tx.run(queues.get(gate.queue, ""))
+    queues = QUEUES.get(tx, limit.group) or {}
+    head = tx.run(queues.get(limit.queue, ""))
     if head is not None and head.id == run.id:
         return 0, head
-    waiting = [one.id for one in tx.blocked(gate.queue, MANY)]
+    waiting = [one.id for one in tx.blocked(limit.queue, MANY)]
     before = waiting.index(run.id) if run.id in waiting else len(waiting)
     return before + (head is not None and not head.ended and head.started_at is None), head
 

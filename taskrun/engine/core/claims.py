@@ -1,0 +1,174 @@
+"""Claims: one transaction that gives ready runs their slots. With a free slot and a ready run, one is under way.
+
+Whether ready runs may be waiting is derived, not guessed: it is what the last claim has left in the journal, or what a
+transaction behind it has made ready. Only one claim is under way at a time, and its slots are reserved before it begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from taskrun.engine import messages as m
+from taskrun.engine.core import run_lifecycle, run_queue, waits
+from taskrun.engine.core.attempts import Attempts
+from taskrun.engine.core.executors import Executors
+from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.outbox import RunChanged, SlotUsed
+from taskrun.engine.core.slots import Reservation, Slots
+from taskrun.engine.core.transaction import Transaction
+from taskrun.model.errors import EngineLost, JournalUnavailable
+from taskrun.model.records import Run, Status, Step
+
+logger = logging.getLogger("taskrun.engine.claims")
+T = TypeVar("T")
+CLAIM = 256  # runs that one transaction starts at most
+AGAIN = 1.0  # seconds until a claim is tried again that failed for a fault of ours
+
+
+class Start(NamedTuple):
+    """A run that was started, with what it needs to go on.
+
+    `alive`: its coroutine is there, so that `steps` are only waits that are over; else they are all, for a replay.
+    """
+
+    run: Run
+    steps: list[Step]
+    log_seq: int = 0
+    fresh: bool = False
+    alive: bool = False
+
+
+class Claims:
+    """Starts ready runs of one engine."""
+
+    def __init__(self, journal: Journal, slots: Slots, attempts: Attempts, executors: Executors) -> None:
+        self.open = False  # whether runs are started
+        self.slots = slots
+        self.suspects = Slots(1, lambda: None)
+        self._journal = journal
+        self._attempts = attempts
+        self._executors = executors
+        self._ready = True  # whether the journal may hold ready runs
+        self._urgent = True  # whether one of those needs no slot, since it is to be cancelled
+        self.under_way = False
+        journal.follow(RunChanged, self._follow)
+        attempts.on_suspect_gone = self.look_again
+
+    def look_again(self) -> None:
+        """Looks in the journal: something may have become ready without this engine's doing."""
+        self._ready = self._urgent = True
+        self.look()
+
+    def look(self) -> None:
+        """Begins a claim if there is something to start."""
+        if self.under_way or not self._ready or not self.open or not self._journal.state.jobs:
+            return
+        if not (self.slots.free() or self._urgent):
+            return
+        slots, suspects = self.slots.reserve(CLAIM), self.suspects.reserve(1)
+        count, suspect = len(slots), len(suspects) > 0
+        self.under_way, self._urgent = True, False
+
+        def act(t: Transaction) -> tuple[list[Start], bool]:
+            claim = run_queue.claim(t, count, suspect)
+            return [self._prepare(t, started) for started in claim.started], claim.left
+
+        def committed(result: tuple[list[Start], bool]) -> None:
+            starts, self._ready = result
+            self.under_way = False
+            self._begin(starts, slots, suspects)
+
+        def failed(error: Exception) -> None:
+            if isinstance(error, EngineLost | JournalUnavailable):
+                self.under_way = False
+            else:
+                logger.error("ready runs could not be started", exc_info=error)
+                asyncio.get_running_loop().call_later(AGAIN, self._try_again)
+            self._begin([], slots, suspects)
+
+        self._journal.post(act, committed, failed)
+
+    def with_slot(self, act: Callable[..., T], committed: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+        """Executes `act`, which triggers a run, in the next commit; with `slot` if one is free and nobody waits for it.
+
+        So the run need not be claimed. The future resolves with the value of `act`.
+        """
+        if not self.open or self._ready or self.under_way or not self.slots.free():
+            return self._journal.do(act, committed)
+        slots, suspects = self.slots.reserve(1), self.suspects.reserve(0)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def acting(t: Transaction) -> tuple[T, list[Start]]:
+            value = act(t, slot=True)
+            return value, [Start(event.run, [], fresh=True) for event in t.outbox if type(event) is SlotUsed]
+
+        def done(result: tuple[T, list[Start]]) -> None:
+            value, starts = result
+            self._begin(starts, slots, suspects)
+            if committed is not None:
+                committed(value)
+            if not future.done():
+                future.set_result(value)
+
+        def failed(error: Exception) -> None:
+            self._begin([], slots, suspects)
+            if not future.done():
+                future.set_exception(error)
+
+        self._journal.post(acting, done, failed)
+        return future
+
+    def _begin(self, starts: list[Start], slots: Reservation, suspects: Reservation) -> None:
+        """Uses what was reserved for an entry, and gives back the rest: in either of its sides."""
+        for start in starts:
+            try:
+                self._start(start, slots, suspects)
+            except Exception:
+                logger.exception("run %s could not be begun", start.run.id)
+                self._let_go(start.run.id)
+        suspects.release()
+        slots.release()
+        self.look()
+
+    def _start(self, start: Start, slots: Reservation, suspects: Reservation) -> None:
+        if start.alive:
+            self._attempts.go_on(start.run, start.steps, slots, suspects)
+            return
+        peer = self._executors.with_job(start.run.job)
+        if peer is None or not self.open:  # the executor has gone meanwhile
+            self._let_go(start.run.id)
+            return
+        message = m.Execute(run=start.run, steps=start.steps, log_seq=start.log_seq, fresh=start.fresh)
+        self._attempts.begin(message, peer, slots, suspects)
+
+    def _let_go(self, run_id: str) -> None:
+        def act(t: Transaction) -> None:
+            if t.mine(run_id) is not None:
+                run_lifecycle.let_go(t, [run_id], blame=False)
+
+        self._journal.post(act)
+
+    def _prepare(self, t: Transaction, started: run_queue.Started) -> Start:
+        """Reads what an attempt needs: all for a replay, of a coroutine that is alive only which of its waits are over."""
+        run = started.run
+        if started.alive:
+            attempt = self._attempts.get(run.id)
+            return Start(run, waits.over(t, run, attempt.waiting if attempt is not None else ()), alive=True)
+        if started.first and run.retried_from is None:
+            return Start(run, [], fresh=True)
+        return Start(run, t.tx.steps(run.id), t.tx.last_log(run.id), fresh=started.first)
+
+    def _try_again(self) -> None:
+        self.under_way = False
+        self.look()
+
+    def _follow(self, event: Any) -> None:
+        run: Run = event.run
+        ours = run.engine is None or run.engine == self._journal.state.id
+        if run.status is Status.QUEUED and run.blocked is None and ours:
+            self._ready = True
+            self._urgent = self._urgent or run.cancel is not None
+            self.look()

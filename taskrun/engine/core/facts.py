@@ -1,0 +1,85 @@
+"""The small facts beside the journal's tables: each kind has one key, one type, and one owner who removes it.
+
+A fact is read and written in a transaction through its kind, so that nobody else knows how its key or its text looks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from taskrun.model.records import PipeEvent
+from taskrun.rules.admission import BurstFact, LastStart, Starts
+from taskrun.stores.base import Tx
+
+T = TypeVar("T")
+
+
+class Fact(Generic[T]):
+    """One kind of small facts, by an id of its own.
+
+    Parameters:
+        prefix: of its keys.
+        kind: the type of its values.
+    """
+
+    def __init__(self, prefix: str, kind: Any) -> None:
+        self.prefix = prefix
+        self._decode = msgspec.json.Decoder(kind).decode
+
+    def key(self, id: str) -> str:
+        """Returns the whole key of a fact."""
+        return self.prefix + id
+
+    def get(self, tx: Tx, id: str) -> T | None:
+        """Returns a fact, or None."""
+        text = tx.get(self.prefix + id)
+        return None if text is None else self._decode(text)
+
+    def put(self, tx: Tx, id: str, value: T) -> None:
+        """Writes a fact."""
+        tx.put(self.prefix + id, msgspec.json.encode(value).decode())
+
+    def drop(self, tx: Tx, id: str) -> None:
+        """Removes a fact."""
+        tx.put(self.prefix + id, None)
+
+    def all(self, tx: Tx, beginning: str = "") -> dict[str, T]:
+        """Returns the facts whose id begins so, by id."""
+        found = tx.facts(self.prefix + beginning)
+        return {key.removeprefix(self.prefix): self._decode(text) for key, text in found.items()}
+
+
+class PausedJob(msgspec.Struct, frozen=True):
+    """By whom a job was paused, and when."""
+
+    by: str
+    at: float
+
+
+class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The topics that start a job, and when an engine that has the job last said so."""
+
+    topics: list[str]
+    at: float = 0.0
+
+
+INTENTS: Fact[str] = Fact("intent:", str)  # a client's wish → its run. Removed by `retention`, once the run is gone
+PAUSED: Fact[PausedJob] = Fact("paused:", PausedJob)  # by job. Removed by `pause_job.resume`
+QUEUES: Fact[dict[str, str]] = Fact(
+    "queues:", dict[str, str]
+)  # group → its queues with their heads. Removed by `run_queue`
+THROTTLES: Fact[LastStart] = Fact("throttle:", LastStart)  # by throttle id. Removed by `retention`, once it is over
+STARTS: Fact[Starts] = Fact("rolling:", Starts)  # by concurrency id. Removed by `retention`, once they are over
+BURSTS: Fact[BurstFact] = Fact("debounce:", BurstFact)  # by debounce id. Removed by `retention`, once it is over
+PATHS: Fact[list[list[str]]] = Fact(
+    "paths:", list[list[str]]
+)  # topic → paths of its waits' addresses. Kept; 32 at most
+SUBSCRIPTIONS: Fact[Subscription] = Fact(
+    "trigger:", Subscription
+)  # by job. Removed by `retention`, once no engine has the job
+ROUTES: Fact[PipeEvent] = Fact(
+    "route:", PipeEvent
+)  # JOB:EVENT. Removed by `event_triggers`, or by `retention` without the job
+JOBS: Fact[list[str]] = Fact("jobs:", list[str])  # engine → the jobs that its executors have. Removed with the engine

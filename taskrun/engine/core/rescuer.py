@@ -1,0 +1,94 @@
+"""The rescuer: looks once in a while whether something stands still that should not, heals it, and reports it as a fault of ours.
+
+Nothing depends on it: each of its findings means that another mechanism has failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from taskrun.engine.core import run_lifecycle, run_queue, waits
+from taskrun.engine.core.attempts import Attempts
+from taskrun.engine.core.claims import Claims
+from taskrun.engine.core.facts import QUEUES
+from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.transaction import Transaction
+from taskrun.model.clock import Clock
+from taskrun.model.records import Run, RunFilter, Status
+
+logger = logging.getLogger("taskrun.engine.rescuer")
+EVERY = 5.0  # seconds between two looks
+PAGE = 200  # waiting runs that one look goes through
+
+
+class Finding(NamedTuple):
+    """A run that stood still."""
+
+    run: str
+    what: str
+
+
+class Rescuer:
+    """Looks after one engine."""
+
+    def __init__(self, journal: Journal, claims: Claims, attempts: Attempts, clock: Clock) -> None:
+        self.found = 0  # how many it has healed
+        self._journal = journal
+        self._claims = claims
+        self._attempts = attempts
+        self._clock = clock
+        self._before: int | None = None  # where among the waiting runs the next look begins
+
+    async def run(self) -> None:
+        """Looks now and then, until cancelled."""
+        while True:
+            await self._clock.sleep(EVERY)
+            try:
+                await self.look()
+            except Exception:  # the next look may go well
+                logger.exception("it could not be looked whether something stands still")
+
+    async def look(self) -> list[Finding]:
+        """Heals what stands still; returns it."""
+        executing = await self._journal.read(lambda tx: tx.executing(self._journal.state.id))
+        # While a claim is under way a run may be running before its attempt is there; none can begin ahead of what is put in now.
+        lost = [] if self._claims.under_way else [run for run in executing if self._attempts.get(run) is None]
+        found = await self._journal.do(lambda t: self._heal(t, lost))
+        for finding in found:
+            logger.error("run %s stood still and goes on: %s (a fault of taskrun: please report it)", *finding)
+        self.found += len(found)
+        self._claims.look_again()
+        return found
+
+    def _heal(self, t: Transaction, lost: list[str]) -> list[Finding]:
+        found = []
+        for run_id in lost:
+            run = t.mine(run_id)
+            if run is not None and run.status is Status.RUNNING:
+                run_lifecycle.let_go(t, [run_id], blame=False)
+                found.append(Finding(run_id, "it was running without an attempt"))
+        page = t.tx.runs(RunFilter(statuses=(Status.WAITING, Status.SCHEDULED), before=self._before, limit=PAGE))
+        self._before = page[-1].seq if len(page) == PAGE else None
+        found += [finding for run in t.each(page) if (finding := self._heal_waiting(t, run)) is not None]
+        for queue in t.tx.blocked_queues():
+            if queue not in (QUEUES.get(t.tx, queue.rpartition(":")[0]) or {}):
+                found += [
+                    Finding(run.id, "it was blocked in a queue that nobody served") for run in t.tx.blocked(queue, PAGE)
+                ]
+                run_queue.offer_all(t)
+        return found
+
+    def _heal_waiting(self, t: Transaction, run: Run) -> Finding | None:
+        if run.engine not in (None, t.engine):
+            return None
+        for step in t.tx.open_steps(run.id):
+            if step.topic is not None and step.topic.startswith("run:"):
+                awaited = t.run(step.topic.removeprefix("run:"))
+                if awaited is None or awaited.ended:
+                    t.deliver(waits.ended(t, step, awaited))
+                    return Finding(run.id, f'the run that its step "{step.key}" waits for has ended')
+        if not run_lifecycle.waits_for_nothing(t, run):
+            return None
+        t.wake(run.id)
+        return Finding(run.id, "it was waiting for nothing")

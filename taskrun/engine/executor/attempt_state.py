@@ -1,0 +1,238 @@
+"""The state of one attempt in its executor: what it waits for, whether a step may begin, and whether all that it does is wait.
+
+Whether it has its slot the core decides. From the moment that it has asked to park, nothing begins until it is answered. The step
+context builds on this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+from typing import Any
+from weakref import WeakSet
+
+from taskrun.engine import messages as m
+from taskrun.engine.executor.replay import Replay
+from taskrun.engine.executor.run_log import Transcript
+from taskrun.engine.executor.stillness import only_waits
+from taskrun.model.errors import JournalError, Unwind
+from taskrun.model.records import Run, Step, StepKind
+
+
+class Phase(Enum):
+    """Whether the attempt has its slot, as the core decides."""
+
+    EXECUTING = auto()
+    PARKING = auto()  # it has asked to park: nothing begins until it is answered
+    PARKED = auto()
+
+
+EXECUTING, PARKING, PARKED = Phase
+
+
+class AttemptState:
+    """One attempt, as far as its steps concern each other."""
+
+    def __init__(self, run: Run, host: m.Peer, replay: Replay, transcript: Transcript) -> None:
+        self.run = run
+        self.replay = replay
+        self.transcript = transcript
+        self.unwinding = False
+        self.over = False
+        self.pausing = False
+        self.given_up = False  # it has used up its grace
+        self.cancel_reason: str | None = None
+        self.on_held: Callable[[], None] = lambda: None  # called when it is held back and nothing is in flight any more
+        self.task: asyncio.Task[Any] | None = None
+        self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()  # all tasks that the handler has made
+        self.waits: dict[str, asyncio.Future[Step]] = {}
+        self._phase = EXECUTING
+        self._activating = False  # the core was asked for a slot
+        self._gates: list[asyncio.Future[None]] = []  # steps that may not begin yet
+        self._backoffs = 0
+        self._busy = 0  # bodies, questions to the core and steps that were cut off, in flight
+        self._cancel_told = False
+        self._looking = False
+        self._values: list[Step] = []
+        self._recording: Awaitable[Any] | None = None  # of values
+        self._host = host
+
+    async def flush_values(self) -> None:
+        """Waits until the values made so far are durable: no step body and no end may overtake them.
+
+        They are on their way once this has begun, also if whoever waits is cancelled.
+        """
+        if self._values:
+            values, self._values = self._values, []
+            self._recording = self._host.ask(m.RecordValues(values))
+        if self._recording is not None:
+            await self._answer(asyncio.shield(self._recording))
+            self._recording = None
+
+    # ---- what the core says
+
+    def deliver(self, steps: list[Step]) -> None:
+        """These waits are over, or have an event for their predicate."""
+        for step in steps:
+            over = self.waits.get(step.key)
+            if over is not None and not over.done():
+                over.set_result(step)
+            elif not is_offer(step):  # the handler has not come to it yet; an event is found when it does
+                self.replay.update(step)
+        self.look_soon()
+
+    def resume(self, steps: list[Step]) -> None:
+        """The attempt has its slot."""
+        self._phase, self._activating = EXECUTING, False
+        self._open_gates()
+        self.deliver(steps)
+
+    def parked(self) -> None:
+        """The attempt has no slot any more."""
+        self._phase = PARKED
+        if self._gates:
+            self._activate()
+        self.look_soon()
+
+    def _activate(self) -> None:
+        if not self._activating:
+            self._activating = True
+            self._host.tell(m.Activate(run=self.run.id))
+
+    def cancel(self, reason: str) -> None:
+        """Raises CancelledError at the handler's current wait, or where a replay stands still."""
+        self.cancel_reason = reason
+        self.look_soon()
+
+    def pause(self, pausing: bool) -> None:
+        """Holds before the next step, or goes on."""
+        self.pausing = pausing
+        if not pausing:
+            self._open_gates()
+        self.look_soon()
+
+    def unwind(self) -> None:
+        """Takes the handler down: `Unwind` at every wait; a body in flight is cancelled."""
+        self.unwinding = True
+        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._gates]
+        for future in futures:
+            if not future.done():
+                future.set_exception(Unwind())
+                future.exception()  # whoever waited may be gone: then nobody misses it
+
+    # ---- whether a step may begin
+
+    async def _ready(self) -> None:
+        """Waits until a step may begin: not cancelled, not held back, with the slot, and with all values durable.
+
+        What follows without an await begins with the slot: it is given up only when nothing is in flight.
+        """
+        while True:
+            self._check()
+            if self.pausing or self._cancel_due:
+                await self._gate()
+            elif self._phase is not EXECUTING:
+                if self._phase is PARKED:
+                    self._activate()
+                await self._gate()
+            elif self._values or self._recording is not None:
+                await self.flush_values()
+            else:
+                return
+
+    async def _gate(self) -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gates.append(gate)
+        self.look_soon()
+        try:
+            await gate
+        finally:
+            self._gates.remove(gate)
+
+    def _open_gates(self) -> None:
+        for gate in self._gates:
+            if not gate.done():
+                gate.set_result(None)
+
+    @property
+    def _cancel_due(self) -> bool:
+        return self.cancel_reason is not None and not self._cancel_told
+
+    def _tell_cancel(self) -> None:
+        if not self._cancel_told and self.task is not None and not self.task.done():
+            self._cancel_told = True
+            self.task.cancel()
+
+    async def _cut_off_again(self) -> None:
+        """Stands for a step that was cut off, until what cut it off comes again."""
+        self._busy += 1
+        try:
+            while True:
+                await self._gate()
+        finally:
+            self._busy -= 1
+            self.look_soon()
+
+    def _check(self) -> None:
+        if self.unwinding or self.over:
+            raise Unwind
+
+    # ---- asking the core
+
+    async def _busily(self, message: m.Asked) -> Any:
+        self._busy += 1
+        try:
+            return await self._ask(message)
+        finally:
+            self._busy -= 1
+            self.look_soon()
+
+    async def _ask(self, message: m.Asked) -> Any:
+        self.transcript.flush()  # a line that came before a record must not be lost where the record is kept
+        return await self._answer(self._host.ask(message))
+
+    async def _answer(self, answer: Awaitable[Any]) -> Any:
+        """Waits for an answer of the core; a journal that is gone takes the handler down, it is no error of a step."""
+        try:
+            return await answer
+        except JournalError:
+            self.unwinding = True
+            raise Unwind from None
+
+    # ---- whether all that it does is wait
+
+    def look_soon(self) -> None:
+        """Looks, once the handler has had its turn, whether all it does is wait."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if self.over or self.unwinding:
+            return
+        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._gates]
+        stands = bool(futures) and not any(future.done() for future in futures)  # else it is about to go on
+        if self.replay.moving:
+            self.replay.when_still(self.look_soon)
+        elif self._cancel_due:  # it is told where the handler has come as far as it was
+            if stands or self._busy or self.replay.exhausted:
+                self.replay.when_still(self._tell_cancel)
+        elif not stands or self._busy or self.cancel_reason is not None:
+            return  # it goes on by itself, or is ending
+        elif self.pausing:
+            self.on_held()
+        elif self.waits and not self._gates and self._phase is EXECUTING:
+            self._park()
+
+    def _park(self) -> None:
+        """Asks to park: from now on the core decides when a step may begin."""
+        self._phase = PARKING
+        pinned = not only_waits(self.tasks, set(self.waits.values()))
+        self._host.tell(m.Park(run=self.run.id, waits=list(self.waits), backoff=self._backoffs > 0, pinned=pinned))
+
+
+def is_offer(step: Step) -> bool:
+    """Whether a step is an event for the predicate of a wait to judge."""
+    return step.kind is StepKind.WAIT and not step.finished and step.output is not None
