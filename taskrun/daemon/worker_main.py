@@ -34,6 +34,7 @@ from taskrun.daemon.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, Pip
 from taskrun.declarations.registry import discover
 from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run
+from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
 from taskrun.processes.liveness_lock import Leash
 
@@ -159,6 +160,7 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
     leash = Leash(Path(setup.leash))
     control = Control(connection, unframer, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
+    Capture.install(echo=False)  # before the jobs' code may keep hold of a stream
     found = discover(setup.jobs, Path(setup.root))
     executor = Executor(
         found.registry,

@@ -25,6 +25,7 @@ from taskrun.model import errors, typed
 from taskrun.model.durations import human_size
 from taskrun.model.errors import InputInvalid, NotEncodable, OutputInvalid, PayloadTooLarge, StepFailed
 from taskrun.model.records import ErrorRecord
+from taskrun.model.stored_text import storable
 
 MAX_PAYLOAD = 4 * 1024 * 1024
 MAX_DEPTH = 64
@@ -172,6 +173,25 @@ def _encodable(value: Any) -> bool:
 # ---- exceptions
 
 
+class RecordedError(Exception):
+    """An error of another process, as the record that was made of it there.
+
+    Stands for an error that cannot be rebuilt here; of one that can it is the cause.
+
+    Parameters:
+        record: what is known of it.
+        rebuilt: the error that it is the cause of.
+    """
+
+    def __init__(self, record: ErrorRecord, rebuilt: BaseException | None = None) -> None:
+        super().__init__(record)
+        self.record = record
+        self.rebuilt = rebuilt
+
+    def __str__(self) -> str:
+        return f"{self.record.type}: {self.record.message}\n{self.record.traceback}"
+
+
 def encode_error(error: BaseException, limit: int = MAX_PAYLOAD) -> ErrorRecord:
     """Returns an exception as the journal keeps it. Never raises, whatever the exception does.
 
@@ -179,6 +199,11 @@ def encode_error(error: BaseException, limit: int = MAX_PAYLOAD) -> ErrorRecord:
         error: the exception.
         limit: its `args` are kept up to so many bytes.
     """
+    origin = error.__cause__
+    if isinstance(error, RecordedError):
+        return error.record
+    if isinstance(origin, RecordedError) and origin.rebuilt is error:
+        return origin.record
     return ErrorRecord(
         type=_type_name(type(error)),
         message=_message(error),
@@ -230,7 +255,7 @@ def _message(error: BaseException) -> str:
 def _clean(text: str, most: int) -> str:
     if len(text) > most:
         text = f"{text[: most // 2]} … {len(text) - most} characters left out … {text[-most // 2 :]}"
-    return text.encode("utf-8", "backslashreplace").decode()
+    return storable(text)
 
 
 def _args(error: BaseException, limit: int) -> str | None:

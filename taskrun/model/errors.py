@@ -14,7 +14,8 @@ class TaskrunError(Exception):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__module__ = "taskrun"  # the name users import it by, and the one `error_type` shows
+        if cls.__module__.startswith("taskrun."):  # not a subclass of a user's, which is at home where it is defined
+            cls.__module__ = "taskrun"  # the name users import it by, and the one `error_type` shows
 
 
 # ---- declaring and configuring

@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from taskrun.processes.output import Excerpt, Lines, OutputPipe
+from taskrun.processes.output import Decoder, Excerpt, OutputPipe
 from taskrun.processes.process import Process
 
 KEEP = 1_000_000  # bytes of each stream that the result holds
-OnLine = Callable[[str, str], None]
+OnText = Callable[[str, str], bool | None]  # stream and text; whether that is enough for now
 
 
 class CommandResult(NamedTuple):
@@ -26,21 +26,21 @@ class CommandResult(NamedTuple):
 
 
 class Capture(OutputPipe):
-    """One output stream of a command: its lines go on at once, an excerpt stays."""
+    """One output stream of a command: its text goes on at once, an excerpt stays."""
 
-    def __init__(self, stream: str, on_line: OnLine) -> None:
+    def __init__(self, stream: str, on_text: OnText) -> None:
         self.excerpt = Excerpt(KEEP)
-        self._lines = Lines(lambda line: on_line(stream, line))
+        self._decoder = Decoder(lambda text: on_text(stream, text))
         super().__init__(self._arrived)
 
     def finish(self) -> None:
         """Hand on what is left when the command is gone."""
         self.drain()
-        self._lines.flush()
+        self._decoder.finish()
 
-    def _arrived(self, data: bytes) -> None:
+    def _arrived(self, data: bytes) -> bool:
         self.excerpt.add(data)
-        self._lines.feed(data)
+        return self._decoder.feed(data)
 
 
 async def run_command(
@@ -49,7 +49,7 @@ async def run_command(
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | bytes | None = None,
-    on_line: OnLine,
+    on_text: OnText,
     grace: float,
     leash_fd: int | None = None,
 ) -> CommandResult:
@@ -61,13 +61,13 @@ async def run_command(
         command: a string goes to `/bin/sh`, a list does not.
         env: added to this process's environment.
         stdin: what it reads; nothing, if absent.
-        on_line: gets the stream's name and the text of each line as it comes.
+        on_text: gets the stream's name and text as it comes, whole lines or not; the last line is ended.
         leash_fd: the engine's leash, if it has one.
     Raises:
         OSError: it could not be started (`FileNotFoundError`: no such program, or no such `cwd`).
     """
     with ExitStack() as stack:
-        out, err = (stack.enter_context(Capture(stream, on_line)) for stream in ("stdout", "stderr"))
+        out, err = (stack.enter_context(Capture(stream, on_text)) for stream in ("stdout", "stderr"))
         source = stack.enter_context(stdin_file(stdin))
         stdio = (source.fileno(), out.write_fd, err.write_fd)
         process = Process.start(words(command), stdio=stdio, cwd=cwd, env=env, leash_fd=leash_fd)

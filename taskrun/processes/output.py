@@ -1,4 +1,4 @@
-"""What a process prints: pipes read as they fill, cut into lines.
+"""What a process prints: pipes read as they fill, decoded as they are read.
 
 Nobody waits for the end of such a pipe, so it does not matter who still holds it open: when the process is gone, what
 is in the pipe is read and that is all. Unlike a file, a pipe makes a flood wait for its reader: `yes` filled 0.4 GB of
@@ -8,20 +8,22 @@ disk a second through a file, and none through a pipe. `command.py` and `pool.py
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 from collections.abc import Callable
 from typing import Self
 
 CHUNK = 32 * 1024  # read at once, small enough for the loop to stay lively under a flood
 PIPE_LIMIT = 1024 * 1024  # more than any pipe holds
-LINE_LIMIT = 64 * 1024
+REST = 0.02  # seconds in which nothing is read when there is enough
 
 
 class OutputPipe:
-    """The read end of a pipe; `take` gets what arrives. A context manager that closes it."""
+    """The read end of a pipe; `take` gets what arrives, and says whether that is enough for now. Closes as a context manager."""
 
-    def __init__(self, take: Callable[[bytes], None]) -> None:
+    def __init__(self, take: Callable[[bytes], bool]) -> None:
         self._take = take
+        self._rest: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._read_fd, self.write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
@@ -42,70 +44,64 @@ class OutputPipe:
     def drain(self) -> None:
         """Take what is in the pipe now, though not for ever if somebody goes on writing."""
         for _ in range(PIPE_LIMIT // CHUNK):
-            if not self._read():
+            if (data := self._receive()) is None:
                 break
+            self._take(data)
 
     def close(self) -> None:
         """Close both ends."""
         self.release()
+        if self._rest is not None:
+            self._rest.cancel()
         if self._read_fd >= 0:
             self._loop.remove_reader(self._read_fd)
             os.close(self._read_fd)
             self._read_fd = -1
 
-    def _read(self) -> bool:
-        """Take one chunk; says whether there was one."""
+    def _read(self) -> None:
+        """Take one chunk; when that is enough, whoever writes has to wait."""
+        if (data := self._receive()) is not None and self._take(data) and self._read_fd >= 0:
+            self._loop.remove_reader(self._read_fd)
+            self._rest = self._loop.call_later(REST, self._loop.add_reader, self._read_fd, self._read)
+
+    def _receive(self) -> bytes | None:
+        """The next chunk, None if there is none."""
         if self._read_fd < 0:
-            return False
+            return None
         try:
             data = os.read(self._read_fd, CHUNK)
         except BlockingIOError:
-            return False
+            return None
         if not data:
             self.close()
-            return False
-        self._take(data)
-        return True
+            return None
+        return data
 
 
-class Lines:
-    """Cuts bytes into lines of text at `\\n`, `\\r\\n` and, as progress displays want it, `\\r`.
+class Decoder:
+    """Turns bytes into text, whatever they are and wherever they are cut."""
 
-    A long line comes in pieces of at most 64 KiB.
-    """
-
-    def __init__(self, emit: Callable[[str], None]) -> None:
+    def __init__(self, emit: Callable[[str], bool | None]) -> None:
         self._emit = emit
-        self._rest = b""
-        self._after_return = False  # a `\n` that comes next belongs to the `\r` before it
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._ended = True  # the last line
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes and emit what is complete."""
-        if not data:
-            return
-        if self._after_return and data.startswith(b"\n"):
-            data = data[1:]
-        self._after_return = data.endswith(b"\r")
-        for piece in (self._rest + data).splitlines(keepends=True):
-            self._rest = self._cut(piece)
+    def feed(self, data: bytes) -> bool:
+        """Takes the next bytes; says whether whoever gets the text has enough for now."""
+        return self._hand_on(self._decoder.decode(data))
 
-    def flush(self) -> None:
-        """Emit the unfinished last line, if there is one."""
-        if self._rest:
-            self._emit(decoded(self._rest))
-        self._rest, self._after_return = b"", False
+    def finish(self) -> None:
+        """Hands on what is left, and ends the last line."""
+        self._hand_on(self._decoder.decode(b"", final=True))
+        self._decoder.reset()
+        if not self._ended:
+            self._hand_on("\n")
 
-    def _cut(self, piece: bytes) -> bytes:
-        """Emit a piece that is a whole line or too long; returns what is left of it."""
-        line = piece.rstrip(b"\r\n")
-        while len(line) > LINE_LIMIT:
-            end = character_start(line, LINE_LIMIT)
-            self._emit(decoded(line[:end]))
-            line = line[end:]
-        if piece[-1:] in b"\r\n":
-            self._emit(decoded(line))
-            return b""
-        return line
+    def _hand_on(self, text: str) -> bool:
+        if not text:
+            return False
+        self._ended = text.endswith("\n")
+        return bool(self._emit(text))
 
 
 class Excerpt:
@@ -138,8 +134,3 @@ class Excerpt:
 def decoded(data: bytes | bytearray) -> str:
     """The text of bytes that may be anything."""
     return data.decode(errors="replace")
-
-
-def character_start(data: bytes, end: int) -> int:
-    """The nearest place at or before `end` that cuts no UTF-8 character."""
-    return next((at for at in range(end, end - 4, -1) if data[at] & 0xC0 != 0x80), end)

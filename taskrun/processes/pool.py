@@ -17,15 +17,18 @@ import signal
 import socket
 import struct
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import cloudpickle
 
+from taskrun.model.codec import RecordedError
 from taskrun.model.errors import WorkerCrashed
-from taskrun.processes.output import Lines, OutputPipe
+from taskrun.processes.output import REST, Decoder, OutputPipe
 from taskrun.processes.process import Process
 
 CHILD = Path(__file__).with_name("pool_worker.py")
@@ -34,19 +37,14 @@ OVER_MEMORY = 66  # as in pool_worker.py, which shares no imports with the engin
 CHUNK = 1024 * 1024
 MOST_PER_CPU = 16  # processes at once; further calls wait. A thousand steps must not mean a thousand interpreters
 SOON = 1.0  # the longest grace of a killed call
-OnLine = Callable[[str, str], None]
+OnText = Callable[[str, str], bool | None]  # stream and text; whether that is enough for now
+OnTold = Callable[[Any], bool | None]
+Reply = tuple[str, Any, bool]  # kind, content, and whether the process can be used again
 
 
 def register_by_value(module: ModuleType) -> None:
     """Send the functions of `module` along whole, because a worker process could not import it by name."""
     cloudpickle.register_pickle_by_value(module)
-
-
-class RemoteTraceback(Exception):
-    """The traceback in the worker process, as the cause of an exception that came from there."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 class ProcessPool:
@@ -55,11 +53,13 @@ class ProcessPool:
     Parameters:
         leash_fd: the engine's leash, if it has one; held by the shims.
         most: how many processes at once; further calls wait.
+        prepare: `module:function`, called in each process before it loads anything for a call.
     """
 
-    def __init__(self, leash_fd: int | None = None, most: int | None = None) -> None:
+    def __init__(self, leash_fd: int | None = None, most: int | None = None, prepare: str = "") -> None:
         cpus = os.cpu_count() or 1
         self._leash_fd = leash_fd
+        self._prepare = prepare
         self._warm = cpus
         self._places = asyncio.Semaphore(most or cpus * MOST_PER_CPU)
         self._workers: set[Worker] = set()
@@ -74,33 +74,36 @@ class ProcessPool:
         memory: int | None = None,
         cpu_time: float | None = None,
         grace: float,
-        on_line: OnLine,
+        on_text: OnText,
+        on_told: OnTold | None = None,
     ) -> Any:
-        """Return `fn(*args)`, or what it comes to if it is async, computed in a worker process.
+        """Return `fn(*args)`, computed in a worker process.
 
         A cancel kills the process: TERM, then KILL after `grace`, but at most a second.
 
         Parameters:
             memory: bytes beyond what the process has already, of address space on Linux, resident elsewhere.
             cpu_time: seconds of CPU, rounded up to whole ones.
-            on_line: gets what it prints, as stream and text.
+            on_text: gets what the process and its children print, as stream and text.
+            on_told: gets what `fn` tells: its first argument is then a function that sends a message to it.
         Raises:
             WorkerCrashed: the process died, or went over a limit.
-            Exception: whatever `fn` raised; a `RuntimeError` with its text where it cannot be pickled.
+            RecordedError: what `fn` raised, where that cannot be rebuilt; else it is the cause.
+            Exception: whatever `fn` raised.
         """
-        payload = cloudpickle.dumps((fn, tuple(args)))
+        payload = cloudpickle.dumps((fn, tuple(args), on_told is not None))
         request = pickle.dumps((payload, memory, cpu_time))
         async with self._places:
             worker = self._take()
             try:
-                reply = await worker.ask(request, on_line)
+                reply = await worker.ask(request, on_text, on_told)
             except asyncio.CancelledError:
                 await self._drop(worker, min(grace, SOON))
                 raise
             except Died as death:
                 await self._drop(worker, 0)
                 raise WorkerCrashed(obituary(death.code, memory, cpu_time)) from None
-            kind, content, reusable = pickle.loads(reply)
+            kind, content, reusable = reply
             await self._put_back(worker, reusable)
         return opened(kind, content, memory)
 
@@ -121,7 +124,7 @@ class ProcessPool:
                 return worker
             worker.close()
             self._workers.discard(worker)
-        worker = Worker(self._leash_fd)
+        worker = Context().run(Worker, self._leash_fd, self._prepare)  # it outlives the run that happens to start it
         self._workers.add(worker)
         return worker
 
@@ -150,14 +153,22 @@ class Died(Exception):
 class Worker:
     """One worker process, its socket, and the pipes of what it prints."""
 
-    def __init__(self, leash_fd: int | None) -> None:
+    def __init__(self, leash_fd: int | None, prepare: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._received = bytearray()
+        self._reply: asyncio.Future[Reply] | None = None
+        self._on_told: OnTold | None = None
+        self._rest: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as stack:
             self._channel, theirs = socket.socketpair()
             stack.callback(self._channel.close)
-            self._outputs = [stack.enter_context(LinePipe(stream)) for stream in ("stdout", "stderr")]
+            self._outputs = [stack.enter_context(TextPipe(stream)) for stream in ("stdout", "stderr")]
             with theirs, Path(os.devnull).open("rb") as nothing:
                 self._process = Process.start(
-                    [sys.executable, "-P", str(CHILD), str(theirs.fileno()), json.dumps([str(p) for p in sys.path])],
+                    [
+                        *(sys.executable, "-P", str(CHILD), str(theirs.fileno())),
+                        *(json.dumps([str(entry) for entry in sys.path]), json.dumps(hidden()), prepare),
+                    ],
                     stdio=(nothing.fileno(), self._outputs[0].write_fd, self._outputs[1].write_fd),
                     inherit=[theirs.fileno()],
                     leash_fd=leash_fd,
@@ -166,6 +177,7 @@ class Worker:
         for output in self._outputs:
             output.release()
         self._channel.setblocking(False)
+        self._loop.add_reader(self._channel, self._read)
         self._process.ended.add_done_callback(lambda _: self._hang_up())
 
     @property
@@ -173,16 +185,20 @@ class Worker:
         """Whether it can be asked."""
         return self._process.poll()
 
-    async def ask(self, request: bytes, on_line: OnLine) -> bytearray:
-        """Send a request, hand on what is printed until the answer, and return that.
+    async def ask(self, request: bytes, on_text: OnText, on_told: OnTold | None) -> Reply:
+        """Send a request, hand on what is printed and told until the answer, and return that.
 
         Raises:
             Died: the process ended instead.
         """
         for output in self._outputs:
-            output.on_line = on_line
+            output.on_text = on_text
+        self._on_told = on_told
+        self._reply = self._loop.create_future()
         try:
-            reply = await self._exchange(request)
+            await self._loop.sock_sendall(self._channel, HEADER.pack(len(request)))
+            await self._loop.sock_sendall(self._channel, request)
+            reply = await self._reply
         except (OSError, EOFError):
             raise Died(await self._process.wait()) from None
         self._finish_output()
@@ -195,27 +211,60 @@ class Worker:
     def close(self) -> None:
         """Close what is open here, once it is dead and nobody asks it."""
         self._finish_output()
+        if self._rest is not None:
+            self._rest.cancel()
+        self._loop.remove_reader(self._channel)
         self._open.close()
 
-    async def _exchange(self, request: bytes) -> bytearray:
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self._channel, HEADER.pack(len(request)))
-        await loop.sock_sendall(self._channel, request)
-        (length,) = HEADER.unpack(await self._receive(HEADER.size))
-        return await self._receive(length)
+    def _read(self) -> None:
+        """Take what has come; when whoever gets it has enough for now, the process has to wait."""
+        try:
+            data = self._channel.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._channel)
+            self._settle(EOFError())
+        elif self._take(data):
+            self._loop.remove_reader(self._channel)
+            self._rest = self._loop.call_later(REST, self._loop.add_reader, self._channel, self._read)
 
-    async def _receive(self, length: int) -> bytearray:
-        data = bytearray()
-        while len(data) < length:
-            chunk = await asyncio.get_running_loop().sock_recv(self._channel, min(CHUNK, length - len(data)))
-            if not chunk:
-                raise EOFError
-            data += chunk
-        return data
+    def _take(self, data: bytes) -> bool:
+        """Cut what has come into frames; says whether that is enough for now."""
+        self._received += data
+        enough = False
+        at = 0
+        while len(self._received) - at >= HEADER.size:
+            (length,) = HEADER.unpack_from(self._received, at)
+            end = at + HEADER.size + length
+            if len(self._received) < end:
+                break
+            enough |= self._hear(pickle.loads(memoryview(self._received)[at + HEADER.size : end]))
+            at = end
+        del self._received[:at]
+        return enough
+
+    def _hear(self, frame: Reply) -> bool:
+        kind, content, _ = frame
+        if kind == "told":
+            return self._on_told is not None and bool(self._on_told(content))
+        self._settle(frame)
+        return False
+
+    def _settle(self, outcome: Reply | EOFError) -> None:
+        if self._reply is None or self._reply.done():
+            return
+        if isinstance(outcome, EOFError):
+            self._reply.set_exception(outcome)
+        else:
+            self._reply.set_result(outcome)
 
     def _finish_output(self) -> None:
         for output in self._outputs:
             output.finish()
+        self._on_told = None
 
     def _hang_up(self) -> None:
         """Wake who waits for an answer, even if a process that escaped still holds the other end."""
@@ -223,24 +272,44 @@ class Worker:
             self._channel.shutdown(socket.SHUT_RDWR)
 
 
-class LinePipe(OutputPipe):
-    """What a worker process prints, as lines for whoever calls it at the moment."""
+class TextPipe(OutputPipe):
+    """What a worker process prints, for whoever calls it at the moment."""
 
     def __init__(self, stream: str) -> None:
-        self.on_line: OnLine | None = None
+        self.on_text: OnText | None = None
         self._stream = stream
-        self._lines = Lines(self._emit)
-        super().__init__(self._lines.feed)
+        self._decoder = Decoder(self._emit)
+        super().__init__(self._decoder.feed)
 
     def finish(self) -> None:
         """Hand on what is left at the end of a call."""
         self.drain()
-        self._lines.flush()
-        self.on_line = None
+        self._decoder.finish()
+        self.on_text = None
 
-    def _emit(self, line: str) -> None:
-        if self.on_line:
-            self.on_line(self._stream, line)
+    def _emit(self, text: str) -> bool | None:
+        return self.on_text(self._stream, text) if self.on_text else None
+
+
+def hidden() -> list[str]:
+    """Modules of the standard library that are loaded here, though a file on `sys.path` has the same name.
+
+    What is imported as `queue` must be the same in the process as it is here.
+    """
+    library = sysconfig.get_path("stdlib")
+    names = {
+        file.stem
+        for entry in map(Path, sys.path)
+        if str(entry) != library and entry.is_dir()
+        for file in entry.iterdir()
+        if file.stem in sys.stdlib_module_names
+    }
+    return [name for name in sorted(names) if name in sys.modules and of_library(sys.modules[name], library)]
+
+
+def of_library(module: ModuleType, library: str) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is None or (file.startswith(library) and "-packages" not in file)
 
 
 def opened(kind: str, content: Any, memory: int | None) -> Any:
@@ -249,17 +318,20 @@ def opened(kind: str, content: Any, memory: int | None) -> Any:
         return pickle.loads(content)
     if kind == "memory":
         raise WorkerCrashed(f"the process went over its memory limit of {memory} bytes")
-    pickled, name, message, trace = content
-    raise rebuilt(pickled, name, message) from RemoteTraceback(trace)
+    pickled, record = content
+    error = rebuilt(pickled)
+    if error is None:
+        raise RecordedError(record)
+    raise error from RecordedError(record, error)
 
 
-def rebuilt(pickled: bytes | None, name: str, message: str) -> Exception:
-    """The exception itself where that is possible, else one that says what it was."""
+def rebuilt(pickled: bytes | None) -> Exception | None:
+    """The exception itself where that is possible."""
     try:
         error = pickle.loads(pickled) if pickled else None
     except Exception:
-        error = None
-    return error if isinstance(error, Exception) else RuntimeError(f"{name}: {message}")
+        return None
+    return error if isinstance(error, Exception) else None
 
 
 def obituary(code: int, memory: int | None, cpu_time: float | None) -> str:

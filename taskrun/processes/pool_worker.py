@@ -1,22 +1,19 @@
-"""The program of a worker process of `pool.py`: answers calls that come over a socket, one after the other.
+"""The program of a worker process of `pool.py`: makes calls that come over a socket, one after the other.
 
-Run as `python -P pool_worker.py SOCKET SYS_PATH`, where SYS_PATH is the JSON of the parent's `sys.path`. A call is the
-pickle of (payload, memory, cpu_time), a payload that of (fn, args). The answer is the pickle of (kind, content,
-reusable): kind `value` with the pickled value; `error` with (pickled exception or None, type, message, traceback);
-`memory`.
+Run as `python -P pool_worker.py SOCKET SYS_PATH MODULES PREPARE`: SYS_PATH is the JSON of the parent's `sys.path`, MODULES of
+modules of the standard library that it would hide, PREPARE names a function as `module:function`, called before the first call;
+it may be empty. A call is the pickle of (payload, memory,
+cpu_time), a payload that of (fn, args, talks). What comes back are pickles of (kind, content, reusable): any number of kind
+`told`, with what a function that talks has told; then one of kind `value` with the pickled value, `error` with (pickled exception
+or None, record), or `memory`.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-
-if __name__ == "__main__":
-    sys.path[:] = json.loads(sys.argv[2])  # before the other imports: they may come from there
-
-import asyncio
-import inspect
+import contextlib
+import importlib
 import io
+import json
 import math
 import os
 import pickle
@@ -24,103 +21,148 @@ import resource
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
-import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+# What follows may be found by the parent's path alone, but nothing that it imports is to be found in a project.
+if __name__ == "__main__":
+    THEIRS = json.loads(sys.argv[2])
+    sys.path += [entry for entry in THEIRS if entry not in sys.path]
 
 import cloudpickle
+
+from taskrun.model.codec import encode_error
+from taskrun.model.errors import Fatal, RetryAfter
+
+if __name__ == "__main__":
+    for name in json.loads(sys.argv[3]):
+        importlib.import_module(name)
+    module, _, function = sys.argv[4].partition(":")
+    if module:
+        getattr(importlib.import_module(module), function)()
+    sys.path[:] = THEIRS
 
 HEADER = struct.Struct("!Q")
 LOOK = 0.05  # seconds between two looks at the memory in use, where the kernel does not limit it
 OVER_MEMORY = 66  # exit code of a process that ended itself for its memory
 
 
+leaving = False  # the end was ordered
+
+
 def main() -> None:
     """Answer until the parent closes the socket."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    channel.set_inheritable(False)
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     del sys.argv[1:]
-    signal.signal(signal.SIGTERM, leave)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    while (call := receive(channel)) is not None:
-        reply = answer(*pickle.loads(call))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        channel.sendall(HEADER.pack(len(reply)))
-        channel.sendall(reply)
+    signal.signal(signal.SIGTERM, partial(leave, channel))
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    for stream in streams:
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    while (call := channel.receive()) is not None:
+        reply = answer(channel.tell, *pickle.loads(call))
+        for stream in streams:
+            with contextlib.suppress(ValueError, OSError):  # the call may have closed it
+                stream.flush()
+        channel.send(reply)
 
 
-def leave(*_: object) -> NoReturn:
-    """End by an exception, so that `finally` blocks run."""
-    sys.exit(128 + signal.SIGTERM)
+def leave(channel: Channel, *_: object) -> None:
+    """End by an exception, so that `finally` blocks run; not in the middle of a frame."""
+    global leaving
+    leaving = True
+    if not channel.sending:
+        sys.exit(128 + signal.SIGTERM)
 
 
-def receive(channel: socket.socket) -> bytearray | None:
-    """The next frame, None at the end."""
-    header = channel.recv(HEADER.size, socket.MSG_WAITALL)
-    if len(header) < HEADER.size:
-        return None
-    frame = bytearray(HEADER.unpack(header)[0])
-    view = memoryview(frame)
-    while view:
-        count = channel.recv_into(view)
-        if not count:
+class Channel:
+    """The socket to the parent."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.sending = False  # by the main thread
+        self._connection = connection
+        self._connection.set_inheritable(False)
+        self._lock = threading.Lock()
+
+    def receive(self) -> bytearray | None:
+        """The next frame, None at the end."""
+        header = self._connection.recv(HEADER.size, socket.MSG_WAITALL)
+        if len(header) < HEADER.size:
             return None
-        view = view[count:]
-    return frame
+        frame = bytearray(HEADER.unpack(header)[0])
+        view = memoryview(frame)
+        while view:
+            count = self._connection.recv_into(view)
+            if not count:
+                return None
+            view = view[count:]
+        return frame
+
+    def send(self, reply: tuple[str, Any, bool]) -> None:
+        """Send one frame, from any thread."""
+        data = pickle.dumps(reply)
+        main = threading.current_thread() is threading.main_thread()
+        with self._lock:
+            self.sending = main
+            self._connection.sendall(HEADER.pack(len(data)))
+            self._connection.sendall(data)
+            self.sending = False
+        if leaving and main:
+            sys.exit(128 + signal.SIGTERM)
+
+    def tell(self, message: object) -> None:
+        """Tell the parent something in the middle of a call."""
+        self.send(("told", message, False))
 
 
-def answer(payload: bytes, memory: int | None, cpu_time: float | None) -> bytes:
-    """Make one call. Only an `Exception` is an answer: what else `fn` raises ends the process."""
-    kind, content = outcome(payload, memory, cpu_time)
-    reusable = memory is None and cpu_time is None and quiet()
-    return pickle.dumps((kind, content, reusable))
+def answer(
+    tell: Callable[[object], None], payload: bytes, memory: int | None, cpu_time: float | None
+) -> tuple[str, Any, bool]:
+    """Make one call. An end that was ordered is no answer."""
+    kind, content = outcome(tell, payload, memory, cpu_time)
+    return kind, content, memory is None and cpu_time is None and quiet()
 
 
-def outcome(payload: bytes, memory: int | None, cpu_time: float | None) -> tuple[str, Any]:
+def outcome(
+    tell: Callable[[object], None], payload: bytes, memory: int | None, cpu_time: float | None
+) -> tuple[str, Any]:
     """What the call came to: kind and content of the answer."""
     try:
-        fn, args = pickle.loads(payload)
+        fn, args, talks = pickle.loads(payload)
         limit(memory, cpu_time)
-        value = fn(*args)
-        if inspect.isawaitable(value):
-            value = asyncio.run(finish(value))
-        return "value", cloudpickle.dumps(value)
-    except SystemExit:
-        raise  # the end of this process, as `leave` wants it
+        return "value", cloudpickle.dumps(fn(tell, *args) if talks else fn(*args))
     except BaseException as error:
+        if leaving:
+            raise
         lift_memory_limit()
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return "value", pickle.dumps(None)
         if memory is not None and isinstance(error, MemoryError):
             return "memory", None
-        return "error", described(error)
+        return "error", (pickled(error), encode_error(error))
 
 
-async def finish(awaitable: Any) -> Any:
-    """The result of what an async `fn` returned."""
-    return await awaitable
+def pickled(error: BaseException) -> bytes | None:
+    """An exception for the parent, or what steers retries of it, where that can be pickled and read back."""
+    for make in (lambda: error, lambda: steering(error)):
+        try:
+            data: bytes = cloudpickle.dumps(make())
+            if isinstance(pickle.loads(data), Exception):
+                return data
+        except Exception:
+            continue
+    return None
 
 
-def described(error: BaseException) -> tuple[bytes | None, str, str, str]:
-    """An exception for the parent: pickled where that works, and as text."""
-    trace = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame of this file
-    lines = traceback.format_exception(type(error), error, trace)
-    try:
-        pickled = cloudpickle.dumps(error) if isinstance(error, Exception) else None
-    except Exception:
-        pickled = None
-    return pickled, type(error).__qualname__, text(error), "".join(lines)
-
-
-def text(error: BaseException) -> str:
-    """What an exception says, if it can be had."""
-    try:
-        return str(error)
-    except Exception as fault:
-        return f"(its text cannot be had: {type(fault).__name__})"
+def steering(error: BaseException) -> Exception | None:
+    """An error of our own that means the same to retries, if it means anything to them."""
+    if isinstance(error, RetryAfter):
+        return RetryAfter(error.delay, str(error))
+    return Fatal(str(error)) if isinstance(error, Fatal) else None
 
 
 def quiet() -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 
@@ -28,7 +28,8 @@ async def in_thread(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             loop.call_soon_threadsafe(_settle, future, value, error)
 
-    threading.Thread(target=work, name=f"taskrun-{getattr(fn, '__name__', 'call')}", daemon=True).start()
+    thread = threading.Thread(target=work, name=f"taskrun-{getattr(fn, '__name__', 'call')}", daemon=True)
+    Context().run(thread.start)  # it brings its context along
     return await future
 
 

@@ -67,6 +67,22 @@ class Census:
                 yield int(pid), command
 
 
+class Printed:
+    """What processes print, as whole lines; called as `on_text`."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self._parts: dict[str, str] = {}
+
+    def __call__(self, stream: str, text: str) -> None:
+        *lines, self._parts[stream] = (self._parts.get(stream, "") + text).split("\n")
+        self.lines += [(stream, line) for line in lines]
+
+    def of(self, stream: str) -> list[str]:
+        """The lines of one stream."""
+        return [text for each, text in self.lines if each == stream]
+
+
 @pytest.fixture
 def census(monkeypatch: pytest.MonkeyPatch) -> Iterator[Census]:
     """What this test started; fails the test if anything of it is left."""

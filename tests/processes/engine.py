@@ -20,7 +20,7 @@ def spin() -> None:
 
 
 def say(_stream: str, text: str) -> None:
-    print(text, flush=True)
+    print(text, end="", flush=True)
 
 
 def leave_fork() -> None:
@@ -34,9 +34,9 @@ async def main() -> None:
     commands = ["echo up; sleep 600 | cat", "trap '' TERM; sleep 601 & echo up; setsid sleep 602"]
     async with asyncio.TaskGroup() as group:
         for command in commands:
-            group.create_task(run_command(command, on_line=say, grace=5, leash_fd=leash.fd))
+            group.create_task(run_command(command, on_text=say, grace=5, leash_fd=leash.fd))
         pool = ProcessPool(leash.fd)
-        group.create_task(pool.call(spin, grace=5, on_line=say))
+        group.create_task(pool.call(spin, grace=5, on_text=say))
         if sys.argv[2] == "fork":
             await asyncio.sleep(0.5)
             leave_fork()

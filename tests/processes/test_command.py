@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from taskrun.processes.command import KEEP, CommandResult, OnLine, run_command
+from taskrun.processes.command import KEEP, CommandResult, OnText, run_command
 from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.output import CHUNK
 
-from .conftest import Census, open_fds
+from .conftest import Census, Printed, open_fds
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -23,9 +24,9 @@ def ignore(_stream: str, _text: str) -> None: ...
 
 
 async def command(
-    words: str | Sequence[str], on_line: OnLine = ignore, grace: float = 5, **options: Any
+    words: str | Sequence[str], on_text: OnText = ignore, grace: float = 5, **options: Any
 ) -> CommandResult:
-    return await run_command(words, on_line=on_line, grace=grace, **options)
+    return await run_command(words, on_text=on_text, grace=grace, **options)
 
 
 async def start(words: str, grace: float = 5) -> tuple[asyncio.Task[CommandResult], list[str]]:
@@ -33,12 +34,12 @@ async def start(words: str, grace: float = 5) -> tuple[asyncio.Task[CommandResul
     lines: list[str] = []
     ready = asyncio.Event()
 
-    def on_line(stream: str, text: str) -> None:
+    def on_text(stream: str, text: str) -> None:
         if stream == "stdout":  # on stderr, shells tell of signals
-            lines.append(text)
+            lines.extend(text.splitlines())
             ready.set()
 
-    task = asyncio.create_task(command(words, on_line, grace))
+    task = asyncio.create_task(command(words, on_text, grace))
     await ready.wait()
     return task, lines
 
@@ -127,11 +128,11 @@ async def test_lines_come_while_it_runs(tmp_path: Path) -> None:
 
 
 async def test_lines_keep_their_order_and_their_stream() -> None:
-    lines: list[tuple[str, str]] = []
-    await command("seq 1000; seq 1000 >&2; printf part", lambda *line: lines.append(line))
+    printed = Printed()
+    await command("seq 1000; seq 1000 >&2; printf part", printed)
     numbers = [str(n) for n in range(1, 1001)]
-    assert [text for stream, text in lines if stream == "stdout"] == [*numbers, "part"]
-    assert [text for stream, text in lines if stream == "stderr"] == numbers
+    assert printed.of("stdout") == [*numbers, "part"]
+    assert printed.of("stderr") == numbers
 
 
 async def test_a_flood_is_handed_on_whole_and_kept_in_part() -> None:
@@ -139,7 +140,7 @@ async def test_a_flood_is_handed_on_whole_and_kept_in_part() -> None:
 
     def count(_stream: str, text: str) -> None:
         nonlocal seen
-        seen += len(text) + 1
+        seen += len(text)
 
     line = "x" * 999
     result = await command(f"yes {line} | head -c 100000000", count)
@@ -160,6 +161,23 @@ async def test_a_grandchild_that_holds_stdout_does_not_hang_and_is_gone(census: 
     result = await command("sleep 600 & echo done")
     assert result.stdout == "done\n"
     assert not census.alive()
+
+
+async def test_whoever_has_enough_makes_the_command_wait() -> None:
+    seen = 0
+
+    def slowly(_stream: str, text: str) -> bool:
+        nonlocal seen
+        seen += len(text)
+        return True
+
+    task = asyncio.create_task(command("yes", slowly))
+    while not seen:
+        await asyncio.sleep(0.001)
+    for _ in range(1000):  # turns of the loop, in each of which it could have read a chunk
+        await asyncio.sleep(0)
+    assert seen < 20 * CHUNK
+    await cancel(task)
 
 
 ESCAPES = {

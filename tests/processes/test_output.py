@@ -6,63 +6,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskrun.processes.output import LINE_LIMIT, Excerpt, Lines
-
-pieces = st.lists(st.text(alphabet="ab\r\né\u2028", max_size=5).map(str.encode) | st.binary(max_size=4), max_size=12)
+from taskrun.processes.output import Decoder, Excerpt
 
 
-def lines(*chunks: bytes) -> list[str]:
+def text(*chunks: bytes) -> str:
     out: list[str] = []
-    cutter = Lines(out.append)
+    decoder = Decoder(out.append)
     for chunk in chunks:
-        cutter.feed(chunk)
-    cutter.flush()
-    return out
+        decoder.feed(chunk)
+    decoder.finish()
+    return "".join(out)
 
 
 @pytest.mark.parametrize(
     ("chunks", "expected"),
     [
-        ([b"a\nb\n"], ["a", "b"]),
-        ([b"a\n\nb"], ["a", "", "b"]),
-        ([b"a\r\nb\r\n"], ["a", "b"]),
-        ([b"a\r", b"\nb"], ["a", "b"]),
-        ([b"1%\r2%\r3%\n"], ["1%", "2%", "3%"]),
-        ([b"un", b"finished"], ["unfinished"]),
-        ([b"caf\xc3", b"\xa9\n"], ["café"]),
-        ([b"\xff\n"], ["\ufffd"]),
-        (["one\u2028line\x0b\n".encode()], ["one\u2028line\x0b"]),
-        ([], []),
+        ([b"a\nb\n"], "a\nb\n"),
+        ([b"1%\r2%\r"], "1%\r2%\r\n"),
+        ([b"un", b"finished"], "unfinished\n"),
+        ([b"caf\xc3", b"\xa9\n"], "café\n"),
+        ([b"\xff\n"], "\ufffd\n"),
+        ([b"cut\xc3"], "cut\ufffd\n"),
+        ([], ""),
     ],
 )
-def test_bytes_are_cut_into_lines(chunks: list[bytes], expected: list[str]) -> None:
-    assert lines(*chunks) == expected
+def test_bytes_become_text_and_the_last_line_is_ended(chunks: list[bytes], expected: str) -> None:
+    assert text(*chunks) == expected
 
 
-@given(pieces)
+@given(st.lists(st.text(alphabet="ab\r\né\u2028", max_size=5).map(str.encode) | st.binary(max_size=4), max_size=12))
 def test_it_does_not_matter_how_the_bytes_arrive(chunks: list[bytes]) -> None:
-    assert lines(*chunks) == lines(b"".join(chunks))
+    assert text(*chunks) == text(b"".join(chunks))
 
 
-@given(pieces)
-def test_lines_are_what_lies_between_the_ends_of_lines(chunks: list[bytes]) -> None:
-    whole = re.split(rb"\r\n|\r|\n", b"".join(chunks))
-    expected = whole if whole[-1] else whole[:-1]
-    assert lines(*chunks) == [line.decode(errors="replace") for line in expected]
-
-
-def test_a_progress_line_is_handed_on_at_once() -> None:
-    out: list[str] = []
-    Lines(out.append).feed(b"50%\r")
-    assert out == ["50%"]
-
-
-def test_a_line_without_end_is_cut_into_pieces_at_characters() -> None:
-    text = "aé" * LINE_LIMIT
-    data = text.encode()
-    pieces = lines(*(data[at : at + 1000] for at in range(0, len(data), 1000)))
-    assert "".join(pieces) == text
-    assert max(len(piece.encode()) for piece in pieces) <= LINE_LIMIT
+def test_whoever_gets_the_text_says_whether_that_is_enough() -> None:
+    assert Decoder(lambda _: True).feed(b"text")
+    assert not Decoder(lambda _: None).feed(b"text")
+    assert not Decoder(lambda _: True).feed(b"\xc3")  # nobody got anything
 
 
 def test_a_short_stream_is_kept_whole() -> None:

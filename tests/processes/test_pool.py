@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 import taskrun
-from taskrun.model.errors import CommandFailed, WorkerCrashed
+from taskrun.model.codec import RecordedError, encode_error
+from taskrun.model.errors import CommandFailed, Fatal, RetryAfter, WorkerCrashed
 from taskrun.processes.pool import ProcessPool, register_by_value
 
-from .conftest import Census, open_fds
+from .conftest import Census, Printed, open_fds
 
 MB = 1_000_000
 
@@ -29,10 +30,14 @@ class Caller:
 
     def __init__(self, pool: ProcessPool) -> None:
         self.pool = pool
-        self.lines: list[tuple[str, str]] = []
+        self.printed_text = Printed()
 
     async def __call__(self, fn: Callable[..., Any], *args: Any, grace: float = 5, **limits: Any) -> Any:
-        return await self.pool.call(fn, args, grace=grace, on_line=lambda *line: self.lines.append(line), **limits)
+        return await self.pool.call(fn, args, grace=grace, on_text=self.printed_text, **limits)
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        return self.printed_text.lines
 
     async def printed(self, text: str) -> None:
         while ("stdout", text) not in self.lines:
@@ -65,15 +70,6 @@ async def test_closures_and_lambdas_run_elsewhere(call: Caller) -> None:
     base = 40
     assert await call(lambda x: x + base, 2) == 42
     assert await call(os.getpid) != os.getpid()
-
-
-async def test_an_async_function_works_too(call: Caller) -> None:
-    async def double(x: int) -> int:
-        await asyncio.sleep(0)
-        return 2 * x
-
-    assert await call(double, 4) == 8
-    assert await call(lambda: double(5)) == 10
 
 
 async def test_an_object_comes_back_as_the_same_type(call: Caller) -> None:
@@ -156,7 +152,21 @@ async def test_lines_come_while_it_runs(call: Caller, tmp_path: Path) -> None:
 # ---- errors
 
 
-def fail(error: Exception) -> None:
+class NoWay(Fatal):
+    """Cannot be rebuilt from its args."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"no way {a} {b}")
+
+
+class Soon(RetryAfter):
+    """Cannot be rebuilt from its args."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(a * b, f"in {a + b}")
+
+
+def fail(error: BaseException) -> None:
     raise error
 
 
@@ -179,11 +189,52 @@ async def test_an_exception_comes_back_as_itself_with_its_traceback(call: Caller
     assert "in fail" in str(caught.value.__cause__)
 
 
-async def test_an_exception_that_cannot_be_rebuilt_says_what_it_was(call: Caller) -> None:
-    with pytest.raises(RuntimeError, match="Odd: odd 1 2"):
-        await call(lambda: fail(Odd(1, 2)))
-    with pytest.raises(RuntimeError, match=r"ValueError: .*lock"):
-        await call(lambda: fail(ValueError(threading.Lock())))
+@pytest.mark.parametrize(
+    ("error", "type_name", "message"),
+    [
+        (Odd(1, 2), "Odd", "odd 1 2"),
+        (ValueError(threading.Lock()), "ValueError", "lock"),
+        (KeyboardInterrupt("stop"), "KeyboardInterrupt", "stop"),
+        (SystemExit(4), "SystemExit", "4"),
+        (SystemExit("no such file"), "SystemExit", "no such file"),
+    ],
+)
+async def test_an_exception_that_cannot_be_rebuilt_comes_as_its_record(
+    call: Caller, error: BaseException, type_name: str, message: str
+) -> None:
+    with pytest.raises(RecordedError) as caught:
+        await call(lambda make: fail(make()), maker(error))
+    record = caught.value.record
+    assert record.type.rpartition(".")[2] == type_name
+    assert message in record.message
+    assert "test_pool.py" in record.where
+    assert "in fail" in record.traceback
+
+
+def maker(error: BaseException) -> Callable[[], BaseException]:
+    """Makes an error where it is raised, since it cannot be pickled."""
+    makers: dict[str, Callable[[], BaseException]] = {
+        "Odd": lambda: Odd(1, 2),
+        "ValueError": lambda: ValueError(threading.Lock()),
+    }
+    return makers.get(type(error).__name__, lambda: error)
+
+
+@pytest.mark.parametrize("leave", [sys.exit, lambda: sys.exit(0), lambda: sys.exit(None)])
+async def test_an_exit_without_a_fault_is_a_result(call: Caller, leave: Callable[[], None]) -> None:
+    assert await call(leave) is None
+
+
+@pytest.mark.parametrize(("kind", "base"), [(NoWay, Fatal), (Soon, RetryAfter)])
+async def test_what_steers_retries_arrives_though_it_cannot_be_rebuilt(
+    call: Caller, kind: type[Exception], base: type[Exception]
+) -> None:
+    with pytest.raises(base) as caught:
+        await call(lambda: fail(kind(1, 2)))
+    assert type(caught.value) is base
+    assert encode_error(caught.value).type.endswith(kind.__name__)
+    if isinstance(caught.value, RetryAfter):
+        assert caught.value.delay == 2
 
 
 async def test_a_result_that_cannot_be_pickled_is_an_error_of_the_call(call: Caller) -> None:
@@ -195,7 +246,6 @@ async def test_a_result_that_cannot_be_pickled_is_an_error_of_the_call(call: Cal
     ("fn", "says"),
     [
         (lambda: os._exit(3), "exit code 3"),
-        (lambda: sys.exit(4), "exit code 4"),
         (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
     ],
 )
@@ -218,6 +268,85 @@ async def test_a_process_that_died_while_idle_is_not_asked(call: Caller, census:
     while census.alive():
         await asyncio.sleep(0.01)
     assert await call(lambda: 1) == 1
+
+
+# ---- what it tells
+
+
+async def test_what_a_function_tells_arrives_in_order_before_its_result(call: Caller) -> None:
+    def talk(tell: Callable[[object], None], count: int) -> int:
+        for number in range(count):
+            tell(("number", number))
+        return count
+
+    told: list[Any] = []
+    assert await call(talk, 1000, on_told=told.append) == 1000
+    assert told == [("number", number) for number in range(1000)]
+
+
+async def test_whoever_has_enough_makes_the_process_wait(call: Caller) -> None:
+    def talk(tell: Callable[[object], None]) -> None:
+        while True:
+            tell("x" * 100_000)
+
+    told = 0
+
+    def slowly(_message: object) -> bool:
+        nonlocal told
+        told += 1
+        return True
+
+    task = asyncio.create_task(call(talk, on_told=slowly))
+    while not told:
+        await asyncio.sleep(0.001)
+    seen = told
+    for _ in range(1000):  # turns of the loop, in each of which it could have read more
+        await asyncio.sleep(0)
+    assert told <= seen + 50
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_is_told_while_it_is_being_ended_is_heard(call: Caller) -> None:
+    def talk(tell: Callable[[object], None]) -> None:
+        try:
+            tell("ready")
+            time.sleep(600)
+        finally:
+            tell("tidied")
+
+    told: list[Any] = []
+    task = asyncio.create_task(call(talk, on_told=told.append))
+    while "ready" not in told:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert told == ["ready", "tidied"]
+
+
+# ---- files of a project
+
+
+@pytest.mark.parametrize("name", ["queue", "select", "calendar", "logging", "asyncio", "json", "struct", "types"])
+async def test_a_file_named_like_a_module_of_the_standard_library_breaks_nothing(
+    call: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is not the one that was meant')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert await call(sum, [1, 2]) == 3
+    with pytest.raises(ValueError, match="no"):
+        await call(fail, ValueError("no"))
+
+
+async def test_a_closed_stream_harms_no_later_call(call: Caller) -> None:
+    def close() -> int:
+        sys.stdout.close()
+        sys.stderr = None
+        return os.getpid()
+
+    assert await call(close) == await call(os.getpid)
 
 
 # ---- limits

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from taskrun.declarations.calls import caller
 from taskrun.declarations.job import Job
 from taskrun.engine import messages as m
-from taskrun.engine.executor.capture import Capture, sink
+from taskrun.engine.executor.capture import Capture
+from taskrun.engine.executor.sink import sink
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_context import Context
 from taskrun.engine.executor.step_ids import enter_root

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from taskrun.engine import messages as m
 from taskrun.engine.executor.replay import Replay
-from taskrun.engine.executor.run_log import Transcript
+from taskrun.engine.executor.run_log import RunLog
 from taskrun.engine.executor.stillness import only_waits
 from taskrun.model.errors import JournalError, Unwind
 from taskrun.model.records import Run, Step, StepKind
@@ -34,7 +34,7 @@ EXECUTING, PARKING, PARKED = Phase
 class AttemptState:
     """One attempt, as far as its steps concern each other."""
 
-    def __init__(self, run: Run, host: m.Peer, replay: Replay, transcript: Transcript) -> None:
+    def __init__(self, run: Run, host: m.Peer, replay: Replay, transcript: RunLog) -> None:
         self.run = run
         self.replay = replay
         self.transcript = transcript

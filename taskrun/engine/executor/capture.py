@@ -1,56 +1,100 @@
-"""Lets `print` and stdlib `logging` inside handlers and steps land in their run's log.
+"""Lets what is printed and logged inside handlers and steps land in their run's log.
 
-Installed while an executor lives: `sys.stdout` and `sys.stderr` are replaced by proxies that ask a context variable for the
-run of whoever prints, and a handler is added to the root logger. Outside of runs everything goes where it always went.
+While an executor lives, `sys.stdout` and `sys.stderr` are proxies that ask a context variable for the run of whoever prints.
+Outside of runs everything goes where it always went. `log_records` does the same for `logging`, `thread_context` sees to it that
+threads belong to the run that started them.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import os
 import sys
-from contextvars import ContextVar
-from typing import Protocol, TextIO, cast
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar, TextIO
+
+from taskrun.engine.executor import log_records, thread_context
+from taskrun.engine.executor.sink import sink, target
 
 
-class Sink(Protocol):
-    """Where a run's lines go; called from any thread."""
+class Stream:
+    """Stands for stdout or stderr. Inside of runs it never raises for what happens to text on its way.
 
-    def write(self, stream: str, text: str, step: str | None = None) -> None:
-        """Takes text, not always whole lines; without `step` it is of the step that the caller is in, if any."""
-        ...
-
-
-sink: ContextVar[Sink | None] = ContextVar("taskrun-sink", default=None)
-
-
-class _Stream:
-    """Stands for stdout or stderr."""
+    Parameters:
+        echo: whether what runs print is shown as well.
+    """
 
     def __init__(self, name: str, real: TextIO, echo: bool) -> None:
-        self._name = name
         self.real = real
+        self.buffer = _Bytes(self)
+        self.closed = False  # it is everybody's
+        self._name = name
         self._echo = echo
 
     def write(self, text: str) -> int:
-        target = sink.get()
-        if target is None:
+        """Writes text."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        to = target()
+        if to is None:
             return self.real.write(text)
-        target.write(self._name, text)
+        to.write(self._name, text)
         if self._echo:
-            self.real.write(text)
+            self._show(text)
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes several texts."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Flushes the real stream, which somebody may have closed."""
+        with contextlib.suppress(ValueError, OSError):
+            self.real.flush()
+
+    def close(self) -> None:
+        """Stays open: later runs print too."""
+        self.flush()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.real, name)
 
+    def _show(self, text: str) -> None:
+        token = sink.set(None)  # the real one may be a user's that writes to this one again
+        try:
+            self.real.write(text)
+        except UnicodeError:
+            with contextlib.suppress(Exception):
+                self.real.write(text.encode("ascii", "backslashreplace").decode())
+        except Exception:  # it was closed, or nobody reads it: that is nothing to whoever prints
+            pass
+        finally:
+            sink.reset(token)
 
-class _Records(logging.Handler):
-    """Sends log records of runs to their log."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        target = sink.get()
-        if target is not None and not record.name.startswith("taskrun.engine"):
-            target.write("log", f"{record.levelname} {self.format(record)}\n")
+class _Bytes:
+    """What `sys.stdout.buffer` is."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        """Writes bytes; inside of runs they are taken for UTF-8."""
+        if target() is None:
+            return self._stream.real.buffer.write(data)
+        self._stream.write(bytes(data).decode("utf-8", "backslashreplace"))
+        return len(data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream.real.buffer, name)
 
 
 class Capture:
@@ -58,28 +102,34 @@ class Capture:
 
     _users = 0
     _echo = False
-    _records = _Records()
+    _streams: ClassVar[dict[str, Stream]] = {}
 
     @classmethod
     def install(cls, echo: bool) -> None:
-        """Begins to capture; with `echo` what runs print is shown as well."""
+        """Begins to capture.
+
+        Parameters:
+            echo: what runs print is shown as well: the process is the user's. Else it is a worker, where what the jobs' code
+                does to streams and logging lasts no longer than to the next attempt.
+        """
         cls._users += 1
         cls._echo = cls._echo or echo
+        log_records.begin(worker=not cls._echo)
+        thread_context.begin()
         cls.refresh()
-        root = logging.getLogger()
-        if cls._records not in root.handlers:
-            root.addHandler(cls._records)
-        logger = logging.getLogger("taskrun.run")
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.DEBUG)
 
     @classmethod
     def refresh(cls) -> None:
-        """Puts the proxies back where somebody has replaced the streams since (a test runner does): called per attempt."""
-        if not isinstance(sys.stdout, _Stream):
-            sys.stdout = cast(TextIO, _Stream("stdout", sys.stdout, cls._echo))
-        if not isinstance(sys.stderr, _Stream):
-            sys.stderr = cast(TextIO, _Stream("stderr", sys.stderr, cls._echo))
+        """Puts back what somebody has replaced since (user code, or a test runner): called per attempt."""
+        for name in ("stdout", "stderr"):
+            current = getattr(sys, name)
+            if isinstance(current, Stream):
+                continue
+            if name not in cls._streams or (cls._echo and current is not None):
+                real = current or Path(os.devnull).open("w")  # noqa: SIM115 - it stands for a stream that is None
+                cls._streams[name] = Stream(name, real, cls._echo)
+            setattr(sys, name, cls._streams[name])
+        log_records.put_back()
 
     @classmethod
     def remove(cls) -> None:
@@ -87,9 +137,9 @@ class Capture:
         cls._users -= 1
         if cls._users:
             return
-        if isinstance(sys.stdout, _Stream):
-            sys.stdout = sys.stdout.real
-        if isinstance(sys.stderr, _Stream):
-            sys.stderr = sys.stderr.real
+        for name in ("stdout", "stderr"):
+            if isinstance(current := getattr(sys, name), Stream):
+                setattr(sys, name, current.real)
+        cls._streams.clear()
         cls._echo = False
-        logging.getLogger().removeHandler(cls._records)
+        log_records.end()

@@ -23,7 +23,7 @@ from taskrun.engine.executor.attempt import attempt, failed
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.hooks import Listeners
 from taskrun.engine.executor.replay import Replay
-from taskrun.engine.executor.run_log import Transcript
+from taskrun.engine.executor.run_log import RunLog
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_context import Context, MakeHandle
 from taskrun.engine.executor.step_ids import TaskFactory
@@ -225,7 +225,7 @@ class Executor:
             clock=self.clock,
             bodies=self.bodies,
             replay=replay,
-            transcript=Transcript(run.id, message.log_seq, self.core, self.clock, lambda: replay.active),
+            transcript=RunLog(run.id, message.log_seq, self.core, self.clock, lambda: replay.active),
             backoff=job.options.backoff,
             max_payload=self._max_payload,
             make_handle=self._make_handle,

@@ -1,101 +1,168 @@
 """One attempt's log: whole lines with their numbers, and the progress, sent to the core in batches.
 
 Fed by the captured `print` and `logging`, by `log`, and by processes, from any thread. What the handler's own code says while
-it replays was said before, and is left out.
+it replays was said before, and is left out. What waits to be sent is bounded: a thread that prints faster than that waits, and of
+what a handler prints without letting the event loop turn, head and tail are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 
 import msgspec
 
 from taskrun.engine import messages as m
+from taskrun.engine.executor.backlog import Backlog, Pending, batches
 from taskrun.engine.executor.inside import inside
+from taskrun.engine.executor.output_lines import LONGEST, OutputLines
+from taskrun.engine.executor.progress_values import ProgressValues
 from taskrun.model.clock import Clock
 from taskrun.model.records import LogLine
+from taskrun.model.stored_text import storable
 
 PAUSE = 0.05  # seconds between two batches
-LONGEST = 64 * 1024  # characters of a line; a longer one is cut into pieces
+BATCH = 1_000_000  # characters of one message to the core
+ROOM = 1_000_000  # characters that may wait to be sent before a thread that prints has to wait
+PATIENCE = 2.0  # seconds that it waits: the event loop may itself be waiting for that thread
 
 
-class Transcript:
-    """Lines and progress of one attempt."""
+class RunLog:
+    """Lines and progress of one attempt.
+
+    Parameters:
+        seq: number of the last line that the run's log has.
+        replaying: whether the handler is still where an earlier execution has been.
+    """
 
     def __init__(self, run: str, seq: int, host: m.Peer, clock: Clock, replaying: Callable[[], bool]) -> None:
+        self.closed = False
         self._run = run
         self._seq = seq
         self._host = host
         self._clock = clock
         self._replaying = replaying
         self._loop = asyncio.get_running_loop()
-        self._lock = threading.Lock()
-        self._partial: dict[tuple[str, str | None], str] = {}
-        self._lines: list[tuple[float, str, str, str | None]] = []
-        self._progress: tuple[float, float | None, str] | None = None
-        self._due = False
+        self._loop_thread = threading.get_ident()
+        self._room = (
+            threading.Condition()
+        )  # on an RLock: the garbage collector may print at any moment, inside `write` too
+        self._outputs: dict[tuple[str, str | None], OutputLines] = {}  # streams with a line that is not ended
+        self._backlog = Backlog()
+        self._progress: tuple[object, object, object] | None = None
+        self._values = ProgressValues(lambda text: self.write("system", text))
+        self._stuck = False  # somebody has waited in vain for the event loop
+        self._due = False  # a batch will be sent soon
+        self._hurried = False  # and at once
 
     def write(self, stream: str, text: str, step: str | None = None) -> None:
-        """Takes text; what follows the last line break waits for the rest of its line."""
-        step = step or inside.get()
+        """Takes text; what follows the last line break waits for the rest of its line. After the end nothing is taken."""
+        step = step or inside.get() or None
         if step is None and self._replaying():
             return
-        with self._lock:
-            whole = self._partial.pop((stream, step), "") + text
-            *lines, rest = whole.split("\n")
-            while len(rest) > LONGEST:
-                lines.append(rest[:LONGEST])
-                rest = rest[LONGEST:]
-            if rest:
-                self._partial[stream, step] = rest
-            now = self._clock.now()
-            self._lines += [(now, stream, line.removesuffix("\r"), step) for line in lines]
+        with self._room:
+            if self.closed:
+                return
+            if lines := self._cut((stream, step), text):
+                now = self._clock.now()
+                self._backlog.add([Pending(now, stream, line, step) for line in lines])
             self._schedule()
+            if self.full and threading.get_ident() != self._loop_thread:
+                self._wait_for_room()
 
-    def progress(self, done: float, total: float | None, note: str) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether whoever can wait should, before there is more."""
+        return self._backlog.size > ROOM
+
+    def progress(self, done: object, total: object, note: object) -> None:
         """Takes the newest progress; the ones between two batches are dropped."""
+        if self.closed or (not inside.get() and self._replaying()):
+            return
         self._progress = (done, total, note)
         if not self._due:
-            with self._lock:
+            with self._room:
                 self._schedule()
 
     def flush(self) -> None:
         """Sends what is there."""
-        with self._lock:
-            lines, self._lines = self._lines, []
-            progress, self._progress = self._progress, None
-            self._due = False
-        if lines:
-            self._host.tell(m.Logged([self._line(*line) for line in lines]))
-        if progress is not None:
-            done, total, note = progress
-            text = msgspec.json.encode({"done": done, "total": total, "note": note}).decode()
-            self._host.tell(m.Progressed(run=self._run, progress=text))
+        progress, self._progress = self._progress, None
+        shown = None if progress is None else self._values.plain(*progress)
+        with self._room:
+            self._stuck = False
+            self._take_states()
+            lines = self._backlog.take()
+            self._room.notify_all()
+        for batch in batches(lines, BATCH):
+            self._host.tell(m.Logged([self._line(line) for line in batch]))
+        if shown is not None:
+            self._host.tell(m.Progressed(run=self._run, progress=msgspec.json.encode(shown).decode()))
 
     def close(self) -> None:
-        """Sends what is there, half lines as well."""
-        with self._lock:
+        """Sends what is there, half lines as well; nothing is taken afterwards."""
+        with self._room:
             now = self._clock.now()
-            self._lines += [(now, stream, text, step) for (stream, step), text in self._partial.items()]
-            self._partial.clear()
-        self.flush()
+            for (stream, step), output in self._outputs.items():
+                self._backlog.add([Pending(now, stream, line, step) for line in output.finish()])
+            self._outputs.clear()
+            self.flush()
+            self.closed = True
 
-    def _line(self, at: float, stream: str, text: str, step: str | None) -> LogLine:
+    # ---- lines
+
+    def _cut(self, key: tuple[str, str | None], text: str) -> list[str]:
+        output = self._outputs.get(key)
+        if output is None:
+            if text.endswith("\n") and "\r" not in text and len(text) < LONGEST:
+                return text[:-1].split("\n")
+            output = self._outputs[key] = OutputLines()
+        lines = output.feed(text)
+        if not output.open:
+            del self._outputs[key]
+        return lines
+
+    def _take_states(self) -> None:
+        """Takes the states of lines that are written again and again; what is too soon comes with a later batch."""
+        moment, now = self._loop.time(), self._clock.now()
+        for (stream, step), output in self._outputs.items():
+            if (state := output.state(moment)) is not None:
+                self._backlog.add([Pending(now, stream, state, step)])
+            elif output.restless:
+                self._schedule()
+
+    def _line(self, line: Pending) -> LogLine:
         self._seq += 1
-        clean = text.encode("utf-8", "replace").decode()
-        return LogLine(run=self._run, seq=self._seq, at=at, text=clean, stream=stream, step=step)
+        text = storable(line.text)
+        return LogLine(run=self._run, seq=self._seq, at=line.at, text=text, stream=line.stream, step=line.step)
+
+    # ---- batches
 
     def _schedule(self) -> None:
-        if self._due:
-            return
-        self._due = True
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self._loop:
-            self._loop.call_later(PAUSE, self.flush)
+        """Sees to it that the event loop sends what there is: soon, or at once if it is much."""
+        if not self._due:
+            self._due = True
+            self._on_loop(lambda: self._loop.call_later(PAUSE, self._send))
+        if self.full and not self._hurried:
+            self._hurried = True
+            self._on_loop(lambda: self._loop.call_soon(self._hurry))
+
+    def _send(self) -> None:
+        self._due = False
+        self.flush()
+
+    def _hurry(self) -> None:
+        self._hurried = False
+        self.flush()
+
+    def _on_loop(self, act: Callable[[], object]) -> None:
+        if threading.get_ident() == self._loop_thread:
+            act()
         else:
-            self._loop.call_soon_threadsafe(self._loop.call_later, PAUSE, self.flush)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads this log any more
+                self._loop.call_soon_threadsafe(act)
+
+    def _wait_for_room(self) -> None:
+        if not self._stuck:
+            self._stuck = not self._room.wait_for(lambda: self.closed or not self.full, PATIENCE)

@@ -14,12 +14,11 @@ from typing import Any
 from taskrun.declarations.calls import StepCall
 from taskrun.declarations.steps import Completed
 from taskrun.engine import messages as m
-from taskrun.engine.executor.capture import sink
+from taskrun.engine.executor.process_body import in_process, process_pool, to_log
 from taskrun.model.clock import Clock
 from taskrun.model.errors import CommandFailed, StepTimeout
 from taskrun.model.records import Step, StepKind
 from taskrun.processes.command import run_command
-from taskrun.processes.pool import ProcessPool
 from taskrun.processes.threads import in_thread
 
 SLOW = 0.05  # seconds after which a body's beginning is worth a record
@@ -34,7 +33,7 @@ class Bodies:
         self._clock = clock
         self._grace = grace
         self._leash_fd = leash_fd
-        self._pool = ProcessPool(leash_fd)
+        self._pool = process_pool(leash_fd)
         self._fresh: dict[int, tuple[m.Peer, Step]] = {}
         self._ticking = False
 
@@ -109,12 +108,9 @@ class Bodies:
         return await value if inspect.isawaitable(value) else value  # such as `lambda: fetch(url)`
 
     async def _process(self, call: StepCall, key: str) -> Any:
-        fn: Callable[..., Any] = call.fn  # type: ignore[assignment]
         self.threads += 1
         try:
-            return await self._pool.call(
-                fn, call.args, memory=call.memory, cpu_time=call.cpu_time, grace=self._grace, on_line=_to_log(key)
-            )
+            return await in_process(self._pool, call, key, self._grace)
         finally:
             self.threads -= 1
 
@@ -126,7 +122,7 @@ class Bodies:
                 cwd=call.cwd,
                 env=call.env,
                 stdin=call.stdin,
-                on_line=_to_log(key),
+                on_text=to_log(key),
                 grace=self._grace,
                 leash_fd=self._leash_fd,
             )
@@ -139,13 +135,3 @@ class Bodies:
 
 
 _KINDS = {StepKind.RUN: Bodies._call, StepKind.THREAD: Bodies._process, StepKind.SHELL: Bodies._command}
-
-
-def _to_log(key: str) -> Callable[[str, str], None]:
-    target = sink.get()
-
-    def on_line(stream: str, text: str) -> None:
-        if target is not None:
-            target.write(stream, text + "\n", key)
-
-    return on_line

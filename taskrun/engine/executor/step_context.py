@@ -26,7 +26,7 @@ from taskrun.engine.executor.attempt_state import AttemptState, is_offer
 from taskrun.engine.executor.inside import inside
 from taskrun.engine.executor.replay import Replay
 from taskrun.engine.executor.run_desk import Desk
-from taskrun.engine.executor.run_log import Transcript
+from taskrun.engine.executor.run_log import RunLog
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_ids import identify
 from taskrun.model.clock import Clock
@@ -55,7 +55,7 @@ class Context(AttemptState):
         clock: Clock,
         bodies: Bodies,
         replay: Replay,
-        transcript: Transcript,
+        transcript: RunLog,
         backoff: BackoffPolicy,
         max_payload: int,
         make_handle: MakeHandle,
