@@ -17,7 +17,7 @@ from taskrun.model.codec import parse_json
 from taskrun.model.durations import human_size
 from taskrun.model.errors import DurationInvalid, InputInvalid
 
-MOST_INPUT = 16 * 1024 * 1024  # bytes of a file, or of standard input
+MOST_INPUT = 16 * 1024 * 1024  # bytes of a file
 
 
 def convert(text: str, schema: Schema, folder: Path) -> Any:
@@ -41,19 +41,22 @@ def convert(text: str, schema: Schema, folder: Path) -> Any:
     return value
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, most: int = MOST_INPUT) -> bytes:
     """Returns the content of a file that a command line names.
+
+    Parameters:
+        most: bytes that it may have.
 
     Raises:
         ValueError: it cannot be read, or is too large.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_INPUT + 1)
+            content = file.read(most + 1)
     except OSError as error:
         raise ValueError(str(error.strerror)) from None
-    if len(content) > MOST_INPUT:
-        raise ValueError(f"over the limit of {human_size(MOST_INPUT)}")
+    if len(content) > most:
+        raise ValueError(f"over the limit of {human_size(most)}")
     return content
 
 

@@ -31,8 +31,9 @@ class CommandCounter:
     def __init__(self) -> None:
         self._app: ModuleType | None = None  # once everything is loaded
 
-    def open(self, desk: Asked, lock: Path) -> None:
+    def open(self, desk: Asked, lock: Path, most_input: int) -> None:
         """Loads the commands a moment later."""
+        self._most_input = most_input
         daemon = asyncio.get_running_loop()
         self._gate = Inside(desk, lock, daemon)
         self._loop = asyncio.new_event_loop()
@@ -44,7 +45,7 @@ class CommandCounter:
         if self._app is None or order.version != VERSION or order.env.get("TZ") != os.environ.get("TZ"):
             return None
         try:
-            terminal = Far(order, say)
+            terminal = Far(order, say, self._most_input)
         except LookupError:  # an encoding that only the caller knows
             return None
         line = Line(terminal, self._loop)

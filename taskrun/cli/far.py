@@ -12,7 +12,6 @@ from taskrun.daemon.handover import ERR, GIVEN, GIVEN_ALL, INTERRUPT, OUT, WANT_
 from taskrun.model.errors import PayloadTooLarge
 
 PIECE = 65536
-MOST_INPUT = 16 * 1024 * 1024
 
 
 class Far:
@@ -20,13 +19,16 @@ class Far:
 
     Parameters:
         say: sends a frame to the caller.
+        most_input: bytes of standard input that are taken.
     """
 
-    def __init__(self, order: Order, say: Callable[[bytes], None]) -> None:
+    def __init__(self, order: Order, say: Callable[[bytes], None], most_input: int) -> None:
         self.facts = facts_of(order)
         self._order = order
         self._say = say
+        self._most_input = most_input
         self._left = False
+        self._unread = 0  # bytes of standard input that nobody has asked for yet
         self._heard: Callable[[], None] = _nothing
         self._given = asyncio.Queue[bytes]()
 
@@ -51,18 +53,19 @@ class Far:
     async def read(self) -> str:
         """Returns all of the caller's standard input."""
         self._ask(WANT_ALL)
-        pieces: list[bytes] = []
-        while piece := await self._given.get():
+        pieces, size = list[bytes](), 0
+        while piece := await self._next():
             pieces.append(piece)
-            if sum(map(len, pieces)) > MOST_INPUT:
-                raise PayloadTooLarge(f"standard input is over the limit of {MOST_INPUT:,} bytes")
+            size += len(piece)
+            if size > self._most_input:
+                raise PayloadTooLarge(f"standard input is over the limit of {self._most_input:,} bytes")
         return b"".join(pieces).decode("utf-8", "replace")
 
     async def ask(self, question: str) -> str:
         """Asks on the caller's standard error."""
         self.err(question)
         self._ask(WANT_LINE)
-        return (await self._given.get()).decode("utf-8", "replace").strip()
+        return (await self._next()).decode("utf-8", "replace").strip()
 
     def on_interrupt(self, heard: Callable[[], None]) -> None:
         """Calls `heard` at every Ctrl-C of the caller."""
@@ -75,13 +78,20 @@ class Far:
         if kind == INTERRUPT:
             self._heard()
         elif kind in (GIVEN, GIVEN_ALL):
-            self._given.put_nowait(data)
+            self._unread += len(data)
+            if self._unread <= self._most_input + PIECE:  # what comes unasked is not kept for ever
+                self._given.put_nowait(data)
 
     def leave(self) -> None:
         """The caller is gone; whatever the command still says is said to nobody."""
         self._left = True
 
     # ---- inside
+
+    async def _next(self) -> bytes:
+        piece = await self._given.get()
+        self._unread -= len(piece)
+        return piece
 
     def _ask(self, kind: bytes) -> None:
         self._say(framed(kind))

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from taskrun.cli.conversion import read_file
+from taskrun.cli.conversion import MOST_INPUT, read_file
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.gate import in_thread
 from taskrun.cli.names import find_described
@@ -101,7 +101,8 @@ async def _input_text(session: Session, text: str) -> str | bytes:
     if text == "-":
         return await session.terminal.read()
     if text.startswith("@"):
-        return await in_thread(lambda: read_file(session.facts.cwd / text[1:]))
+        most = MOST_INPUT + 2 * session.project.max_payload  # it may be written with more room than it needs
+        return await in_thread(lambda: read_file(session.facts.cwd / text[1:], most))
     return text
 
 

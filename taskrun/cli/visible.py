@@ -18,6 +18,7 @@ _IN_CELL = re.compile(f"[\x00-\x1f{_JSON}{_MORE}]")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
+LONGEST = 2000  # characters of a value on a screen
 CUT = 200  # characters of a value in a piped table
 
 
@@ -52,6 +53,11 @@ def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
 def value(given: Any) -> str:
     """Returns a value as a cell: text as it is, all else as JSON."""
     return cell(given) if isinstance(given, str) else to_json(given)
+
+
+def brief(given: Any) -> str:
+    """Returns a value as a cell, at most as much of it as a screen can bear: there are outputs of many megabytes."""
+    return cut(value(given[: LONGEST + 1] if isinstance(given, str) else given), LONGEST)
 
 
 def _shown(found: re.Match[str]) -> str:

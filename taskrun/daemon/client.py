@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from taskrun.daemon.frames import CLIENT_CAP, Unframer, frame, refusal
+from taskrun.daemon.frames import CLIENT_CAP, Messages, message_frames, refusal
 from taskrun.daemon.launch import ensure_daemon, find_daemon
 from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Reply, mismatch, speak
 from taskrun.model.config import Config
@@ -37,7 +37,7 @@ class Client:
     def __init__(self, connection: socket.socket, timeout: float = PATIENCE) -> None:
         self._connection = connection
         self._timeout = timeout
-        self._unframer = Unframer(CLIENT_CAP)
+        self._messages = Messages(CLIENT_CAP)
         self._payloads: list[bytes] = []
         self._ids = itertools.count(1)
         self.daemon = self._greet()
@@ -128,7 +128,8 @@ class Client:
     def _send(self, message: Any) -> None:
         with self._trouble(), suppress(BrokenPipeError, ConnectionResetError):  # reading says why, if it was said
             self._connection.settimeout(self._timeout)
-            self._connection.sendall(frame(msgspec.json.encode(message), CLIENT_CAP))
+            for frame in message_frames(msgspec.json.encode(message)):
+                self._connection.sendall(frame)
 
     def _reply(self, request: int) -> Reply:
         while True:
@@ -140,14 +141,13 @@ class Client:
             return reply
 
     def _receive(self) -> bytes:
-        deadline = time.monotonic() + self._timeout
         while not self._payloads:
             with self._trouble():
-                self._connection.settimeout(max(0.001, deadline - time.monotonic()))
+                self._connection.settimeout(self._timeout)
                 data = self._connection.recv(CHUNK)
             if not data:
                 raise Disconnected("the daemon closed the connection; see: taskrun daemon logs")
-            self._payloads = self._unframer.feed(data)[::-1]
+            self._payloads = [*self._messages.feed(data)][::-1]
         return self._payloads.pop()
 
     @contextmanager

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import msgspec
 
 from taskrun.daemon.counter import Counter, Serving
-from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, Unframer, frame
+from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, Messages, message_frames
 from taskrun.daemon.handover import MAGIC, STOPPED, framed
 from taskrun.daemon.place import check_peer
 from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Request, mismatch, speak
+from taskrun.daemon.unfinished import Unfinished
 from taskrun.model.codec import encode_error
 from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
 
@@ -29,7 +30,12 @@ FRAME_WITHIN = 30.0
 BEAT = 4.0  # seconds between signs of life of a stream; the client's patience is 10
 READ_WITHIN = 60.0  # seconds in which a client must read some of what it asked for
 AT_ONCE = 64  # requests of one client
+FIRST_CAP = (
+    4 * 1024 * 1024
+)  # bytes of the first frame, of somebody who has not said who it is: a hello, or a command line
+IDLE = 5.0  # seconds after which a client that wants nothing gives way to another
 HIGH_WATER = 1024 * 1024
+UNFINISHED = 64 * 1024 * 1024  # bytes of requests that have begun and not ended, over all clients
 
 logger = logging.getLogger(__name__)
 Answering = Callable[[bytes], Awaitable[Any] | AsyncGenerator[Any, None]]
@@ -43,12 +49,12 @@ class Desk(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
-    """One client.
+class Reception:
+    """What all clients have in common.
 
     Parameters:
-        guests: the connections that there are; this one adds and removes itself.
         most: how many there may be.
+        largest: bytes of one request.
         counter: executes command lines, if there is one.
         refusal: says why nobody is let in, if that is so.
     """
@@ -56,26 +62,61 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         desk: Desk,
-        guests: set[Connection],
         most: int,
+        largest: int = CLIENT_CAP,
         counter: Counter | None = None,
         refusal: Callable[[], Exception | None] = lambda: None,
     ) -> None:
-        self._desk = desk
-        self._counter = counter
-        self._serving: Serving | None = None
-        self._guests = guests
+        self.desk = desk
+        self.largest = largest
+        self.counter = counter
+        self.refusal = refusal
+        self.connections: set[Connection] = set()
+        self.unfinished = Unfinished(max(UNFINISHED, 2 * largest))
         self._most = most
-        self._refusal = refusal
+
+    def admit(self, connection: Connection) -> None:
+        """Lets a client in; one that wants nothing gives way if it is one too many.
+
+        Raises:
+            DaemonError: there is no room, or nobody is let in.
+        """
+        if (refusal := self.refusal()) is not None:
+            raise refusal
+        if len(self.connections) >= self._most:
+            idle = [one for one in self.connections if one.idle > IDLE]
+            if not idle:
+                raise DaemonError(f"the daemon is busy: it has {self._most} connections already")
+            longest = max(idle, key=lambda one: one.idle)
+            self.connections.discard(longest)
+            longest.dismiss(DaemonError("another client needs the connection, on which nothing was asked"))
+        self.connections.add(connection)
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
+        self._serving: Serving | None = None
         self._loop = asyncio.get_running_loop()
-        self._unframer = Unframer(CLIENT_CAP)
+        self._messages = Messages(FIRST_CAP)
         self._greeted = False
+        self._last = self._loop.time()  # when something was asked or answered
         self._waiting: deque[bytes] = deque()  # requests beyond those at once
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[asyncio.Task[None], int] = {}  # with the size of the request
         self._writable = asyncio.Event()
         self._writable.set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self._transport: asyncio.Transport
+
+    @property
+    def idle(self) -> float:
+        """The seconds for which it has wanted nothing."""
+        busy = (
+            self._serving is not None or not self._greeted or self._answering or self._waiting or self._messages.partial
+        )
+        return 0.0 if busy else self._loop.time() - self._last
 
     # ---- what asyncio says
 
@@ -90,24 +131,24 @@ class Connection(asyncio.Protocol):
             logger.warning("refused a client: %s", error)
             transport.abort()
             return
-        if (refusal := self._refusal()) is not None:
-            self.dismiss(refusal)
+        try:
+            self._reception.admit(self)
+        except DaemonError as error:
+            self.dismiss(error)
             return
-        if len(self._guests) >= self._most:
-            self.dismiss(DaemonError(f"the daemon is busy: it has {self._most} connections already"))
-            return
-        self._guests.add(self)
         self._expect("hello", HELLO_WITHIN)
 
     def data_received(self, data: bytes) -> None:
         """Takes requests; bytes that are none end the connection."""
         if self._transport.is_closing():
             return
+        self._last = self._loop.time()
         try:
-            payloads = self._unframer.feed(data)
-            for payload in payloads:
-                self._take(payload)
-            self._watch_frame(begun=bool(payloads))
+            begun = False
+            for message in self._messages.feed(data):
+                self._take(message)
+                begun = True
+            self._watch_frame(begun)
         except (FrameInvalid, ValueError) as error:  # msgspec's errors are ValueErrors too
             self.dismiss(error if isinstance(error, FrameInvalid) else DaemonError(f"not a request: {error}"))
 
@@ -125,7 +166,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends everything that is under way for this client; a trigger on its way to the journal gets there."""
-        self._guests.discard(self)
+        self._reception.connections.discard(self)
+        self._reception.unfinished.hold(self, 0)
         self._writable.set()
         for what in list(self._deadlines):
             self._settle(what)
@@ -143,6 +185,10 @@ class Connection(asyncio.Protocol):
         self._transport.close()
         self._expect("read", HELLO_WITHIN)
 
+    def refuse_rest(self) -> None:
+        """Hangs up on a client that has been long about a large request, for others."""
+        self.dismiss(DaemonError("the daemon is busy: too many large requests are on their way; try again"))
+
     # ---- requests
 
     def _take(self, payload: bytes) -> None:
@@ -151,9 +197,9 @@ class Connection(asyncio.Protocol):
         elif self._greeted:
             self._waiting.append(payload)
             self._begin()
-        elif self._counter is not None and payload.startswith(MAGIC):
+        elif self._reception.counter is not None and payload.startswith(MAGIC):
             self._settle("hello")
-            self._serving = Serving(self._counter, payload, self._send)
+            self._serving = Serving(self._reception.counter, payload, self._send)
         else:
             self._greet(msgspec.json.decode(payload, type=Hello))
 
@@ -163,27 +209,29 @@ class Connection(asyncio.Protocol):
             self.dismiss(DaemonError(mismatch(ours, theirs)))
             return
         self._greeted = True
+        self._messages.frames.cap, self._messages.most = CLIENT_CAP, self._reception.largest
         self._settle("hello")
         self._write(ours)
 
     def _begin(self) -> None:
-        while self._waiting and len(self._answering) < AT_ONCE:
+        while self._waiting and len(self._answering) < AT_ONCE and sum(self._answering.values()) <= CLIENT_CAP:
             payload = self._waiting.popleft()
             request = msgspec.json.decode(payload, type=Request)
             task = self._loop.create_task(self._answer(request, payload))
-            self._answering.add(task)
+            self._answering[task] = len(payload)
             task.add_done_callback(self._answered)
         if self._waiting:
             self._pause()
 
     def _answered(self, task: asyncio.Task[None]) -> None:
-        self._answering.discard(task)
+        self._last = self._loop.time()
+        self._answering.pop(task, None)
         if not self._transport.is_closing():
             self._go_on()
 
     async def _answer(self, request: Request, payload: bytes) -> None:
         try:
-            answering = self._desk.find(request.op)(payload)
+            answering = self._reception.desk.find(request.op)(payload)
             if isinstance(answering, AsyncGenerator):
                 await self._stream(request.id, answering)
             else:
@@ -221,7 +269,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._waiting and self._writable.is_set():
             self._transport.resume_reading()
-            self._watch_frame(begun=True)
+            self._watch_frame(True)
 
     def _pause(self) -> None:
         self._transport.pause_reading()
@@ -229,14 +277,15 @@ class Connection(asyncio.Protocol):
 
     def _watch_frame(self, begun: bool) -> None:
         """Gives a frame that has begun a time to end; one byte a second does not make it longer."""
-        if not self._unframer.partial:
+        self._reception.unfinished.hold(self, self._messages.partial)
+        if not self._messages.partial:
             self._settle("frame")
         elif begun or "frame" not in self._deadlines:
             self._expect("frame", FRAME_WITHIN)
 
     def _write(self, message: Any) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(_framed(message))
+        for frame in message_frames(msgspec.json.encode(message)):
+            self._send(frame)
 
     def _send(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -251,11 +300,3 @@ class Connection(asyncio.Protocol):
         """It has done so."""
         if (deadline := self._deadlines.pop(what, None)) is not None:
             deadline.cancel()
-
-
-def _framed(message: Any) -> bytes:
-    """Returns an answer as a frame; one that is too large becomes an error that says so."""
-    try:
-        return frame(msgspec.json.encode(message), CLIENT_CAP)
-    except FrameInvalid as error:
-        return frame(msgspec.json.encode({"id": message["id"], "ok": False, "error": encode_error(error)}), CLIENT_CAP)

@@ -39,8 +39,13 @@ class Served(Protocol):
 class Counter(Protocol):
     """Who executes command lines."""
 
-    def open(self, desk: Asked, lock: Path) -> None:
-        """Begins to be of use; returns at once. `lock`: of the daemon whose project it serves."""
+    def open(self, desk: Asked, lock: Path, most_input: int) -> None:
+        """Begins to be of use; returns at once.
+
+        Parameters:
+            lock: of the daemon whose project it serves.
+            most_input: bytes of a caller's standard input that are taken.
+        """
         ...
 
     def begin(self, order: Order, say: Callable[[bytes], None]) -> Served | None:

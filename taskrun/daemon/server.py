@@ -21,9 +21,10 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
-from taskrun.daemon.connection import Connection
+from taskrun.daemon.connection import Connection, Reception
 from taskrun.daemon.counter import Counter
 from taskrun.daemon.desk import OPS, Desk, House, Op
+from taskrun.daemon.frames import CLIENT_CAP
 from taskrun.daemon.home import Home, home_of
 from taskrun.daemon.launch import READY
 from taskrun.daemon.listener import Listener, reopened
@@ -80,8 +81,8 @@ class Daemon:
         self._lock = lock
         self._log = log
         self._stop = asyncio.Event()
-        self._guests: set[Connection] = set()
         self._holder = Holder(os.getpid(), VERSION, started_at=time.time())
+        self._largest = CLIENT_CAP + 2 * config.max_payload  # of a request: an input is JSON within JSON
         self._grace = config.grace
         self._lost = False  # whether its files are gone
         self._state: OwnState | None = None  # once the journal is open
@@ -149,7 +150,7 @@ class Daemon:
 
     def _open_counter(self, stack: AsyncExitStack, desk: Desk) -> None:
         if self._counter is not None:
-            self._counter.open(desk, self._lock.path)
+            self._counter.open(desk, self._lock.path, self._largest)
             stack.callback(self._counter.close)
 
     def _read_config(self) -> Config:
@@ -166,17 +167,16 @@ class Daemon:
     @asynccontextmanager
     async def _listening(self, desk: Desk) -> AsyncIterator[Listener]:
         """Answers clients, at a socket that is made under the lock."""
-        listener = Listener(
-            self._lock.path, lambda: Connection(desk, self._guests, MOST_CLIENTS, self._counter, self._refusal)
-        )
+        reception = Reception(desk, MOST_CLIENTS, self._largest, self._counter, self._refusal)
+        listener = Listener(self._lock.path, lambda: Connection(reception))
         listener.open()
         self._tell(listener)
         try:
             yield listener
         finally:
             listener.close()
-            for guest in tuple(self._guests):
-                guest.dismiss(DaemonStopped("the daemon was stopped"))
+            for connection in tuple(reception.connections):
+                connection.dismiss(DaemonStopped("the daemon was stopped"))
 
     def _tell(self, listener: Listener) -> None:
         self._holder = msgspec.structs.replace(self._holder, socket=str(listener.path))

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -106,7 +106,7 @@ class Control:
         except OSError:
             return b""
 
-    def _sort(self, payloads: list[bytes]) -> None:
+    def _sort(self, payloads: Iterable[bytes]) -> None:
         for_loop: list[Envelope] = []
         for envelope in map(DECODE, payloads):
             if isinstance(envelope, Ask) and isinstance(envelope.message, ANYTIME):
@@ -191,7 +191,7 @@ def welcome(connection: socket.socket) -> tuple[Setup, Unframer, list[bytes]]:
         data = connection.recv(CHUNK)
         if not data:
             sys.exit(1)
-        payloads = unframer.feed(data)
+        payloads = [*unframer.feed(data)]
     return msgspec.msgpack.decode(payloads[0], type=Setup), unframer, payloads[1:]
 
 

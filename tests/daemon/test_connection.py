@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from taskrun.daemon import connection as module
-from taskrun.daemon.connection import Answering, Connection
+from taskrun.daemon import frames as frames_module
+from taskrun.daemon import unfinished as unfinished_module
+from taskrun.daemon.connection import Answering, Connection, Reception
 from taskrun.daemon.frames import CLIENT_CAP, HEAD
 from taskrun.daemon.place import bind
+from taskrun.daemon.unfinished import Unfinished
 from taskrun.model.errors import DaemonError, RunNotFound
 
 HELLO = {"protocol": [1, 1], "version": "test"}
@@ -58,7 +61,8 @@ class Server:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.desk = FakeDesk()
-        self.guests: set[Connection] = set()
+        self.reception = Reception(self.desk, MOST)
+        self.guests = self.reception.connections
 
     async def call(self, **request: Any) -> Any:
         """Makes one request as a good client does."""
@@ -91,9 +95,12 @@ class Raw:
         data = json.dumps(message).encode()
         self.writer.write(HEAD.pack(len(data)) + data)
 
-    async def receive(self) -> Any:
+    async def frame(self) -> bytes:
         (size,) = HEAD.unpack(await self.reader.readexactly(HEAD.size))
-        return json.loads(await self.reader.readexactly(size))
+        return await self.reader.readexactly(size)
+
+    async def receive(self) -> Any:
+        return json.loads(await self.frame())
 
     async def call(self, **request: Any) -> Any:
         self.send({"id": 1, **request})
@@ -112,7 +119,7 @@ class Raw:
 async def server(runtime: Path) -> AsyncIterator[Server]:
     server = Server(runtime / "s")
     listening = await asyncio.get_running_loop().create_unix_server(
-        lambda: Connection(server.desk, server.guests, MOST), sock=bind(server.path)
+        lambda: Connection(server.reception), sock=bind(server.path)
     )
     yield server
     listening.close()
@@ -244,8 +251,58 @@ async def test_a_thousand_that_come_and_go_leave_nothing(server: Server) -> None
     assert (await server.call(op="echo", say=1))["value"] == 1
 
 
-async def test_an_answer_over_the_cap_becomes_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CLIENT_CAP", 1000)
+async def test_an_answer_larger_than_a_frame_comes_in_pieces(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_module, "CLIENT_CAP", 1000)
+    monkeypatch.setattr(frames_module, "PIECE", 400)
     async with server.client() as client:
-        answer = await client.call(op="echo", say="x" * 970)
-        assert "over the limit of 1,000" in answer["error"]["message"]
+        client.send({"id": 1, "op": "echo", "say": "x" * 1100})
+        pieces = [await client.frame() for _ in range(3)]
+    assert [piece[:1] for piece in pieces] == [b"+", b"+", b"="]
+    assert json.loads(b"".join(piece[1:] for piece in pieces)) == {"id": 1, "ok": True, "value": "x" * 1100}
+
+
+async def test_a_request_in_pieces_is_one_up_to_its_limit(server: Server) -> None:
+    server.reception.largest = 3000
+    for size in (2900, 3100):
+        message = json.dumps({"id": 1, "op": "echo", "say": "x" * (size - 40)}).encode()
+        async with server.client() as client:
+            for at in range(0, len(message), 500):
+                piece = message[at : at + 500]
+                client.writer.write(HEAD.pack(len(piece) + 1) + (b"=" if at + 500 >= len(message) else b"+") + piece)
+            answer = await client.receive()
+            assert ("error" in answer) == (size == 3100), answer
+
+
+async def test_who_has_not_said_hello_may_send_only_little(server: Server) -> None:
+    async with server.client(None) as client:
+        client.writer.write(HEAD.pack(module.FIRST_CAP + 1))
+        assert b"over the limit" in await client.cut()
+
+
+async def test_what_is_begun_and_not_ended_is_bounded_over_all_clients(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished_module, "SMALL", 1000)
+    server.reception.unfinished = Unfinished(100_000)
+    async with contextlib.AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(server.client()) for _ in range(4)]
+        for client in slow:
+            client.writer.write(HEAD.pack(50_000) + b"x" * 30_000)
+            await quiet(lambda: len(server.reception.unfinished._held) == min(slow.index(client) + 1, 3))  # noqa: B023
+        assert b"too many large requests" in await slow[0].cut()
+        assert (await server.call(op="echo", say="x" * 45_000))["value"] == "x" * 45_000
+        await quiet(lambda: len(server.guests) == 3)
+    await quiet(lambda: not server.guests)
+    assert server.reception.unfinished._total == 0
+
+
+async def test_who_wants_nothing_gives_way_to_who_does(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        first, *others = [await stack.enter_async_context(server.client()) for _ in range(MOST)]
+        for other in others:
+            other.send({"id": 1, "op": "flood"})
+        await quiet(lambda: server.desk.open_streams == MOST - 1)
+        monkeypatch.setattr(module, "IDLE", -1.0)
+        assert (await server.call(op="echo", say=1))["value"] == 1
+        assert b"another client needs" in await first.cut()
+        assert server.desk.open_streams == MOST - 1

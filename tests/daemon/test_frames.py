@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskrun.daemon.frames import HEAD, FrameInvalid, Unframer, frame, refusal
+from taskrun.daemon import frames
+from taskrun.daemon.frames import HEAD, MORE, FrameInvalid, Messages, Unframer, frame, message_frames, refusal
 from taskrun.model.codec import encode_error
 from taskrun.model.errors import InputInvalid, StepFailed
 
@@ -25,15 +26,45 @@ def test_payloads_come_out_as_they_went_in_however_the_stream_is_cut(payloads: l
 
 def test_a_frame_over_the_cap_is_refused_by_its_head_alone() -> None:
     with pytest.raises(FrameInvalid, match="4,294,967,295 bytes is over the limit of 100"):
-        Unframer(100).feed(HEAD.pack(2**32 - 1))
+        list(Unframer(100).feed(HEAD.pack(2**32 - 1)))
     with pytest.raises(FrameInvalid):
         frame(b"x" * 101, 100)
 
 
 def test_a_frame_that_has_begun_is_known() -> None:
     unframer = Unframer(100)
-    assert unframer.feed(frame(b"one", 100) + b"\0") == [b"one"]
+    assert list(unframer.feed(frame(b"one", 100) + b"\0")) == [b"one"]
     assert unframer.partial
+
+
+def test_the_cap_may_change_between_two_frames() -> None:
+    unframer, found = Unframer(5), list[bytes]()
+    for payload in unframer.feed(frame(b"hello", 5) + frame(b"x" * 50, 100)):
+        found.append(payload)
+        unframer.cap = 100
+    assert found == [b"hello", b"x" * 50]
+
+
+@given(st.lists(st.binary(max_size=50)), st.integers(1, 60))
+def test_a_message_of_any_size_comes_out_as_it_went_in(payloads: list[bytes], cut: int) -> None:
+    messages = [b"{" + payload for payload in payloads]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "CLIENT_CAP", 8)
+        patch.setattr(frames, "PIECE", 7)
+        stream = b"".join(part for message in messages for part in message_frames(message))
+    found, taking = list[bytes](), Messages(8, 51)
+    for at in range(0, len(stream), cut):
+        found += taking.feed(stream[at : at + cut])
+    assert found == messages
+    assert not taking.partial
+
+
+def test_a_message_over_its_limit_is_refused_before_its_end() -> None:
+    taking = Messages(100, 150)
+    assert list(taking.feed(frame(MORE + b"x" * 99, 100))) == []
+    assert taking.partial == 99
+    with pytest.raises(FrameInvalid, match="198 bytes is over the limit of 150"):
+        list(taking.feed(frame(MORE + b"x" * 99, 100)))
 
 
 def test_errors_cross_as_what_they_are() -> None:

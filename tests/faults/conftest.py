@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -178,6 +179,13 @@ def alive(pid: int) -> bool:
     """Whether a process is there and is no zombie."""
     stat = _read(f"/proc/{pid}/stat")
     return bool(stat) and stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+
+
+def most_memory(pid: int) -> int:
+    """The most memory that a process has had, in bytes."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 def until(holds: Callable[[], Any], seconds: float = 20.0, pause: float = 0.01) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from taskrun.cli import times
 from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import Look, bar, labelled
-from taskrun.cli.visible import cell, cut, value
+from taskrun.cli.visible import brief, cell, cut
 
 BAR = 5
 SHORT_ID = 6
@@ -87,8 +87,8 @@ def given(run: dict[str, Any]) -> str:
     """Returns an input as `path=song.mp3 dry`."""
     fields = run["input"]
     if not isinstance(fields, dict):
-        return value(fields)
-    return " ".join(cell(name) if item is True else f"{cell(name)}={value(item)}" for name, item in fields.items())
+        return brief(fields)
+    return " ".join(cell(name) if item is True else f"{cell(name)}={brief(item)}" for name, item in fields.items())
 
 
 def fault(error: dict[str, Any] | None) -> str:

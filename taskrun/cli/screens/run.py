@@ -10,10 +10,9 @@ from taskrun.cli import times
 from taskrun.cli.rich_late import Text
 from taskrun.cli.screens.look import Look, clipped, columns, hanging, labelled, mark, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, fault, given, progress, short, state
-from taskrun.cli.visible import cell, coloured, cut, lines, value
+from taskrun.cli.visible import LONGEST, brief, cell, coloured, cut, lines, value
 
 TRACK = 20  # columns of the timeline
-LONGEST_VALUE = 2000
 INDENT = 8  # columns of what a line is about
 WAITING_KINDS = frozenset({"sleep", "wait", "child"})
 
@@ -59,10 +58,10 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
 
 def _long(text: str, run: dict[str, Any]) -> Text:
     """Returns a value, and where it is cut, how to see all of it."""
-    if len(text) <= LONGEST_VALUE:
+    if len(text) <= LONGEST:
         return Text(text)
     more = f"  ({len(text):,} characters; all of it: taskrun show {short(run['id'])} --json)"
-    return Text(cut(text, LONGEST_VALUE)).append(more, "dim")
+    return Text(cut(text, LONGEST)).append(more, "dim")
 
 
 def _steps(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
@@ -131,7 +130,7 @@ def _step_end(step: dict[str, Any]) -> Text:
         return Text(f"→ {short(step['child'])}", "dim")
     if step["topic"]:
         return Text(cell(step["topic"]), "dim")
-    return Text(f"→ {value(step['output'])}" if step["output"] is not None else "", "dim")
+    return Text(f"→ {brief(step['output'])}" if step["output"] is not None else "", "dim")
 
 
 def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
