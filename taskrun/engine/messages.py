@@ -7,7 +7,6 @@ over one peer arrive in order. Every message is a tagged struct, so that the pip
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from contextvars import copy_context
 from typing import Any, Literal, Protocol
@@ -391,10 +390,7 @@ class LocalPeer:
 
     def ask(self, message: Asked) -> Awaitable[Any]:
         """Sends a message; its answer is awaited."""
-        answer = self._context.copy().run(self._other.answer, self.back, message)
-        if isinstance(answer, asyncio.Future):
-            return answer
-        return self._context.copy().run(asyncio.ensure_future, answer)
+        return self._context.copy().run(self._other.answer, self.back, message)
 
     def tell(self, message: Told) -> None:
         """Sends a message without an answer."""

@@ -29,9 +29,9 @@ class ExecutorMessages:
         self._journal = core.journal
         self._attempts = core.attempts
 
-    def answer(self, peer: m.Peer, message: m.Asked) -> Awaitable[Any]:
-        """Answers an executor."""
-        return _ANSWERS[type(message)](self, message)
+    def answer(self, peer: m.Peer, message: m.Asked) -> asyncio.Future[Any]:
+        """Answers an executor: by a future, so that nothing of it is executed in the task of a handler."""
+        return asyncio.ensure_future(_ANSWERS[type(message)](self, message))
 
     def hear(self, peer: m.Peer, message: m.Told) -> None:
         """Takes what an executor tells."""

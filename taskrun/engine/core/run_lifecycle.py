@@ -312,5 +312,5 @@ def _let_go(t: Transaction, run: Run) -> None:
 
 def waits_for_nothing(t: Transaction, run: Run) -> bool:
     """Whether a run is written as waiting for its steps, and none of them waits: its waits were over before."""
-    parked = run.status is Status.WAITING or (run.status is Status.SCHEDULED and run.cause is Cause.BACKOFF)
+    parked = run.status is Status.WAITING or (run.status is Status.SCHEDULED and run.wake_at is None)
     return parked and not any(step.is_wait for step in t.tx.open_steps(run.id))

@@ -32,7 +32,7 @@ async def attempt(
     Parameters:
         before: awaited first: the hooks that the start waits for.
     """
-    context.tasks = enter_root()
+    context.root = enter_root()
     caller.set(context)
     sink.set(context.transcript)
     Capture.refresh()

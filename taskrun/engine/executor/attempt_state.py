@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Any
-from weakref import WeakSet
 
 from taskrun.engine import messages as m
 from taskrun.engine.executor.replay import Replay
 from taskrun.engine.executor.run_log import RunLog
+from taskrun.engine.executor.step_ids import Branch
 from taskrun.engine.executor.stillness import only_waits
 from taskrun.model.errors import JournalError, Unwind
 from taskrun.model.records import Run, Step, StepKind
@@ -45,7 +45,7 @@ class AttemptState:
         self.cancel_reason: str | None = None
         self.on_held: Callable[[], None] = lambda: None  # called when it is held back and nothing is in flight any more
         self.task: asyncio.Task[Any] | None = None
-        self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()  # all tasks that the handler has made
+        self.root: Branch | None = None
         self.waits: dict[str, asyncio.Future[Step]] = {}
         self._phase = EXECUTING
         self._activating = False  # the core was asked for a slot
@@ -229,7 +229,10 @@ class AttemptState:
     def _park(self) -> None:
         """Asks to park: from now on the core decides when a step may begin."""
         self._phase = PARKING
-        pinned = not only_waits(self.tasks, set(self.waits.values()))
+        tasks = [
+            task for task in (self.task, *(self.root.tasks() if self.root is not None else ())) if task is not None
+        ]
+        pinned = not only_waits(tasks, set(self.waits.values()))
         self._host.tell(m.Park(run=self.run.id, waits=list(self.waits), backoff=self._backoffs > 0, pinned=pinned))
 
 

@@ -21,13 +21,18 @@ Task = asyncio.Task[Any]
 class Branch:
     """One task's part of a handler."""
 
-    __slots__ = ("_children", "_path", "_uses", "tasks")
+    __slots__ = ("_children", "_path", "_root", "_tasks", "_uses")
 
-    def __init__(self, path: str, tasks: WeakSet[Task]) -> None:
-        self.tasks = tasks  # those of the whole handler
+    def __init__(self, path: str, root: Branch | None = None) -> None:
         self._path = path
+        self._root = root or self
+        self._tasks: WeakSet[Task] | None = None  # of the root: those that the handler has made
         self._children = 0
         self._uses: dict[str, int] = {}
+
+    def tasks(self) -> list[Task]:
+        """Returns the tasks that the handler has made and that are still there."""
+        return list(self._root._tasks or ())
 
     def key(self, name: str) -> str:
         """Returns the identity of the next use of `name` here."""
@@ -38,8 +43,10 @@ class Branch:
     def add(self, task: Task) -> Branch:
         """Returns the branch of a task that was created here."""
         self._children += 1
-        branch = _branches[task] = Branch(f"{self._path}{self._children}/", self.tasks)
-        self.tasks.add(task)
+        branch = _branches[task] = Branch(f"{self._path}{self._children}/", self._root)
+        if self._root._tasks is None:
+            self._root._tasks = WeakSet()
+        self._root._tasks.add(task)
         return branch
 
 
@@ -47,13 +54,13 @@ _branches: WeakKeyDictionary[Task, Branch] = WeakKeyDictionary()
 _branch: ContextVar[Branch | None] = ContextVar("taskrun-branch", default=None)
 
 
-def enter_root() -> WeakSet[Task]:
-    """Makes the running task the root branch of a handler; returns the tasks of the handler, which it will hold."""
+def enter_root() -> Branch:
+    """Makes the running task the root branch of a handler."""
     task = asyncio.current_task()
     assert task is not None
-    root = _branches[task] = Branch("", WeakSet([task]))
+    root = _branches[task] = Branch("")
     _branch.set(root)
-    return root.tasks
+    return root
 
 
 def identify(name: str) -> str:
