@@ -211,6 +211,15 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     step: str | None = None
 
 
+class LogBlock(msgspec.Struct, frozen=True):
+    """A stretch of a run's log: the first and the last seq in it, how many lines there are, and the bytes of their texts."""
+
+    first: int
+    last: int
+    lines: int
+    size: int
+
+
 class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An engine that executes runs of a journal. Its id is new at each start; one whose row is gone may write no more."""
 

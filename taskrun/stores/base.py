@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Step
+from taskrun.model.records import Engine, LogBlock, LogLine, PipeEvent, Run, RunFilter, Step
 
 Answer = tuple[Any, Exception | None]  # of an `fn`: its value, or the exception that it raised
 
@@ -164,6 +164,10 @@ class Tx(Protocol):
 
     def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
         """Returns log lines with a seq above `after`, in order. A negative `limit` means the last `-limit` lines."""
+        ...
+
+    def log_blocks(self, run_id: str, width: int) -> list[LogBlock]:
+        """Measures a run's log in stretches of `width` seqs, in order; those without a line are left out."""
         ...
 
     def drop_logs(self, run_id: str, first: int, last: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Status, Step, StepStatus
+from taskrun.model.records import Engine, LogBlock, LogLine, PipeEvent, Run, RunFilter, Status, Step, StepStatus
 from taskrun.stores.base import Answer, Tx
 from taskrun.stores.indexes import Item, SortedItems
 from taskrun.stores.memory_tables import Logs, Runs, Steps, Topics
@@ -259,11 +259,13 @@ class MemoryTx:
     def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
         return self._logs.page(run_id, after, limit)
 
+    def log_blocks(self, run_id: str, width: int) -> list[LogBlock]:
+        return self._logs.blocks(run_id, width)
+
     def drop_logs(self, run_id: str, first: int, last: int) -> None:
-        for line in self._logs.page(run_id, first - 1, last - first + 1):
-            if line.seq <= last:
-                self._logs.remove(line)
-                self._log.append(partial(self._logs.put_line_back, line))
+        lines = self._logs.cut(run_id, first, last)
+        if lines:
+            self._log.append(partial(self._logs.put_lines_back, lines))
 
     def last_log(self, run_id: str) -> int:
         return self._logs.last(run_id)

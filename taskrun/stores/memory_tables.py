@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from operator import attrgetter
 
 import msgspec
 
-from taskrun.model.records import LogLine, PipeEvent, Run, RunFilter, Status, Step
+from taskrun.model.records import LogBlock, LogLine, PipeEvent, Run, RunFilter, Status, Step
 from taskrun.stores.indexes import Index, Item, SortedItems
 
 _seq = attrgetter("seq")
@@ -279,9 +280,27 @@ class Logs:
         lines = self._lines[line.run]
         del lines[bisect_left(lines, line.seq, key=_seq)]
 
-    def put_line_back(self, line: LogLine) -> None:
-        """Takes the deletion of a line back."""
-        self.add(line)
+    def cut(self, run_id: str, first: int, last: int) -> list[LogLine]:
+        """Deletes lines of a run by their seqs, both included; returns them."""
+        lines = self._lines.get(run_id, [])
+        where = slice(bisect_left(lines, first, key=_seq), bisect_right(lines, last, key=_seq))
+        gone = lines[where]
+        del lines[where]
+        return gone
+
+    def put_lines_back(self, gone: list[LogLine]) -> None:
+        """Takes the deletion of a stretch of lines back."""
+        lines = self._lines[gone[0].run]
+        at = bisect_left(lines, gone[0].seq, key=_seq)
+        lines[at:at] = gone
+
+    def blocks(self, run_id: str, width: int) -> list[LogBlock]:
+        """Measures the lines of a run in stretches of `width` seqs."""
+        stretches = groupby(self._lines.get(run_id, []), key=lambda line: line.seq // width)
+        return [
+            LogBlock(lines[0].seq, lines[-1].seq, len(lines), sum(len(line.text.encode()) for line in lines))
+            for lines in (list(stretch) for _, stretch in stretches)
+        ]
 
     def page(self, run_id: str, after: int, limit: int) -> list[LogLine]:
         """Returns lines of a run above a seq: the first `limit`, or the last `-limit` of them."""

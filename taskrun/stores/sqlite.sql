@@ -196,6 +196,10 @@ SELECT * FROM logs WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?
 -- name: last_logs
 SELECT * FROM (SELECT * FROM logs WHERE run = ? AND seq > ? ORDER BY seq DESC LIMIT ?) ORDER BY seq
 
+-- name: log_blocks
+SELECT min(seq), max(seq), count(*), sum(length(CAST(text AS BLOB))) FROM logs
+WHERE run = ? GROUP BY seq / ? ORDER BY 1
+
 -- name: drop_logs
 DELETE FROM logs WHERE run = ? AND seq BETWEEN ? AND ?
 

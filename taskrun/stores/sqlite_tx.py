@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from taskrun.model.records import Engine, LogLine, PipeEvent, Run, RunFilter, Status, Step
+from taskrun.model.records import Engine, LogBlock, LogLine, PipeEvent, Run, RunFilter, Status, Step
 from taskrun.stores.queries import named_queries
 from taskrun.stores.rows import (
     ENGINE_FIELDS,
@@ -166,6 +166,9 @@ class SqliteTx:
 
     def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
         return self._all(log_of, "logs" if limit >= 0 else "last_logs", run_id, after, abs(limit))
+
+    def log_blocks(self, run_id: str, width: int) -> list[LogBlock]:
+        return self._all(lambda row: LogBlock(*row), "log_blocks", run_id, width)
 
     def drop_logs(self, run_id: str, first: int, last: int) -> None:
         self._execute(SQL["drop_logs"], (run_id, first, last))

@@ -43,6 +43,7 @@ NOTHING: dict[str, tuple[tuple[Any, ...], Any]] = {
     "next_due": (("e",), None),
     "events": (("pipe:p", 0.0, 0, 9), []),
     "logs": (("x", 0, 9), []),
+    "log_blocks": (("x", 10), []),
     "last_log": (("x",), 0),
     "engine": (("e",), None),
     "engines": ((), []),

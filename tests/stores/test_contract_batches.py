@@ -64,6 +64,7 @@ CHANGES: dict[str, tuple[Fn, ...]] = {
     "add_event": (lambda tx: tx.add_event(event("e2")),),
     "drop_events": (lambda tx: tx.drop_events(1e9), lambda tx: tx.add_event(event("e3"))),
     "add_logs": (lambda tx: tx.add_logs([line("b", 2, "again"), line("b", 3), line("a", 1)]),),
+    "drop_logs": (lambda tx: tx.drop_logs("b", 1, 2), lambda tx: tx.add_logs([line("b", 2, "marker")])),
     "put_engine": (lambda tx: tx.put_engine(Engine(id="f", name="n", lease_until=1.0)),),
     "put_engine again": (lambda tx: tx.put_engine(Engine(id="e", name="n", lease_until=2.0)),),
     "drop_engine": (lambda tx: tx.drop_engine("e"),),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from taskrun.model.records import Engine, LogLine, PipeEvent, Status, Step, StepKind, StepStatus
+from taskrun.model.records import Engine, LogBlock, LogLine, PipeEvent, Status, Step, StepKind, StepStatus
 from taskrun.stores.base import Tx
 
 from .records import event, ids, keys, line, run, step
@@ -167,6 +167,13 @@ def test_log_lines_in_the_middle_can_go(tx: Tx) -> None:
     assert [kept.seq for kept in tx.logs("r", 0, 9)] == [1, 5, 6]
     tx.add_logs([line("r", 2)])
     assert [kept.seq for kept in tx.logs("r", 0, 9)] == [1, 2, 5, 6]
+
+
+def test_a_log_is_measured_in_stretches_and_in_bytes(tx: Tx) -> None:
+    assert tx.log_blocks("r", 10) == []
+    tx.add_logs([line("r", seq, "\x00é") for seq in (1, 2, 9, 10, 11, 35)])
+    tx.add_logs([line("other", 3)])
+    assert tx.log_blocks("r", 10) == [LogBlock(1, 9, 3, 9), LogBlock(10, 11, 2, 6), LogBlock(35, 35, 1, 3)]
 
 
 def test_the_last_log_seq_is_0_without_a_line(tx: Tx) -> None:

@@ -1,15 +1,13 @@
 """The runs' logs on their way into the journal: they ride along with the next commit and are published after it.
 
-Of a log over `max_log` head and tail are kept: past the half of it, old lines go as new ones come, and a marker stands where
-they were.
+Of a log over `max_log` head and tail are kept: past the half of it, old lines go as new ones come. A marker has the seq of the
+last line that went, so that whoever reads on from any line of the gap comes to it, and whoever has read beyond the gap does not.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
-
-from msgspec.structs import replace
+from collections import OrderedDict, deque
+from typing import NamedTuple
 
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunEnded
@@ -17,16 +15,101 @@ from taskrun.engine.core.subscriptions import LogAdded, Subscriptions
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.durations import human_size
 from taskrun.model.records import LogLine
+from taskrun.stores.base import Tx
+
+ROW = 32  # bytes that a line takes beside its text
+PARTS = 32  # the tail goes in so many parts, so that its size is known without all of its lines
+WIDTH = 1_000  # lines that are measured together when a log is read again
+REMEMBERED = 1_000  # logs whose sizes are known; of others the journal is asked
 
 
-@dataclass(slots=True)
-class Size:
-    """How much of a run's log there is."""
+class Part(NamedTuple):
+    """A stretch of the tail."""
 
-    head: int = 0  # bytes
-    tail: int = 0
-    marker: LogLine | None = None  # stands at the first position that was left out
-    batches: deque[tuple[int, int, int]] = field(default_factory=deque)  # of the tail: first and last seq, bytes
+    first: int
+    last: int
+    size: int
+
+
+class Plan(NamedTuple):
+    """What becomes of new lines: some are added, after a stretch of old ones has gone."""
+
+    add: list[LogLine]
+    gone: tuple[int, int] | None
+
+
+class KeptLog:
+    """How much there is of a run's log.
+
+    Parameters:
+        engine: who counts; another engine may have added lines since.
+        half: bytes of the head, and of the tail.
+    """
+
+    def __init__(self, engine: str, half: int) -> None:
+        self.engine = engine
+        self.last = 0  # the highest seq
+        self._half = half
+        self._head = 0  # bytes
+        self._head_last = 0  # seq
+        self._whole = True  # nothing is in the tail yet
+        self._tail: deque[Part] = deque()
+        self._tail_size = 0
+        self._left_out = 0  # the last seq that has gone
+
+    def load(self, tx: Tx, run_id: str) -> None:
+        """Measures what the journal has."""
+        for block in tx.log_blocks(run_id, WIDTH):
+            size = block.size + ROW * block.lines
+            if block.lines == block.last - block.first + 1 and size <= self._half // PARTS:
+                self._read(block.first, block.last, size)
+            else:
+                for line in tx.logs(run_id, block.first - 1, block.lines):
+                    self._read(line.seq, line.seq, cost(line))
+
+    def take(self, lines: list[LogLine]) -> Plan:
+        """Counts new lines; says what to keep of them, and what has to go for them."""
+        before = self._left_out
+        for line in lines:
+            self._count(line.seq, line.seq, cost(line))
+        self._make_room()
+        if self._left_out == before:
+            return Plan(lines, None)
+        first, last = self._head_last + 1, self._left_out
+        head = [line for line in lines if line.seq < first]
+        tail = [line for line in lines if line.seq > last]
+        return Plan([*head, self._marker(lines[0]), *tail], (first, last))
+
+    def _read(self, first: int, last: int, size: int) -> None:
+        if first > self.last + 1:  # a marker, behind a gap
+            self._whole, self._left_out = False, first
+        self._count(first, last, size)
+
+    def _count(self, first: int, last: int, size: int) -> None:
+        self.last = last
+        if self._whole and self._head + size <= self._half:
+            self._head += size
+            self._head_last = last
+            return
+        self._whole = False
+        self._tail_size += size
+        if self._tail and self._tail[-1].size + size <= self._half // PARTS:
+            part = self._tail.pop()
+            self._tail.append(Part(part.first, last, part.size + size))
+        else:
+            self._tail.append(Part(first, last, size))
+
+    def _make_room(self) -> None:
+        while self._tail_size > self._half and len(self._tail) > 1:
+            part = self._tail.popleft()
+            self._tail_size -= part.size
+            self._left_out = part.last
+
+    def _marker(self, line: LogLine) -> LogLine:
+        count = self._left_out - self._head_last
+        lines = "1 line is" if count == 1 else f"{count:,} lines are"
+        text = f"… {lines} left out here: the log is over {human_size(self._half * 2)} …"
+        return LogLine(run=line.run, seq=self._left_out, at=line.at, text=text, stream="system")
 
 
 class Logs:
@@ -40,40 +123,48 @@ class Logs:
         self._journal = journal
         self._bus = bus
         self._half = max_log // 2
-        self._sizes: dict[str, Size] = {}
+        self._kept: OrderedDict[str, KeptLog] = OrderedDict()  # used on the journal's thread, but for `follow`
 
     def add(self, lines: list[LogLine]) -> None:
-        """Writes lines of one run, unawaited."""
-        size = self._sizes.setdefault(lines[0].run, Size())
-        amount = sum(len(line.text) for line in lines)
-        if size.head + amount <= self._half:
-            size.head += amount
-            dropped = None
-        else:
-            dropped = self._make_room(size, lines, amount)
+        """Writes lines of one run, unawaited; those that come after its end are dropped."""
+        run_id = lines[0].run
+        plan: Plan | None = None
 
-        def write(t: Transaction) -> None:
-            tx = t.tx
-            tx.add_logs(lines)
-            if dropped is not None and size.marker is not None:
-                tx.drop_logs(lines[0].run, size.marker.seq, dropped)
-                tx.add_logs([size.marker])
+        def write(transaction: Transaction) -> list[LogLine]:
+            nonlocal plan
+            tx = transaction.tx
+            if not tx.holds(transaction.engine, run_id):
+                return []
+            if plan is None:  # else the same was written before, and what became of it is not known
+                plan = self._log_of(transaction, lines[0]).take(lines)
+            if plan.gone is not None:
+                tx.drop_logs(run_id, *plan.gone)
+            tx.add_logs(plan.add)
+            return plan.add
 
-        self._journal.ride(write, lambda _: self._bus.publish(LogAdded(lines)))
+        self._journal.ride(write, self._publish)
 
     def follow(self, event: RunEnded) -> None:
         """Forgets the size of a log that will not grow any more."""
-        self._sizes.pop(event.run.id, None)
+        self._kept.pop(event.run.id, None)
 
-    def _make_room(self, size: Size, lines: list[LogLine], amount: int) -> int | None:
-        """Counts lines to the tail; returns the last seq that has to go for them."""
-        size.batches.append((lines[0].seq, lines[-1].seq, amount))
-        size.tail += amount
-        dropped = None
-        while size.tail > self._half and len(size.batches) > 1:
-            first, dropped, gone = size.batches.popleft()
-            size.tail -= gone
-            if size.marker is None:
-                text = f"… lines are left out here: the log is over {human_size(self._half * 2)} …"
-                size.marker = replace(lines[0], seq=first, text=text, stream="system", step=None)
-        return dropped
+    def _publish(self, lines: list[LogLine]) -> None:
+        if lines:
+            self._bus.publish(LogAdded(lines))
+
+    def _log_of(self, transaction: Transaction, first: LogLine) -> KeptLog:
+        engine = transaction.engine
+        kept = self._kept.pop(first.run, None)
+        if kept is None or kept.engine != engine or kept.last + 1 != first.seq:
+            kept = KeptLog(engine, self._half)
+            if first.seq > 1:
+                kept.load(transaction.tx, first.run)
+        self._kept[first.run] = kept
+        if len(self._kept) > REMEMBERED:
+            self._kept.popitem(last=False)
+        return kept
+
+
+def cost(line: LogLine) -> int:
+    """Returns what a line counts."""
+    return ROW + (len(line.text) if line.text.isascii() else len(line.text.encode()))

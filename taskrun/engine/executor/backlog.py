@@ -55,7 +55,8 @@ class Backlog:
 
     def _marker(self) -> Iterator[Pending]:
         if self._dropped:
-            text = f"… {self._dropped:,} lines are left out here: they came faster than they could be written down …"
+            lines = "1 line is" if self._dropped == 1 else f"{self._dropped:,} lines are"
+            text = f"… {lines} left out here: more came at once than can be written down …"
             yield Pending(self._tail[0].at, "system", text, None)
 
 
