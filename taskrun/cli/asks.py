@@ -29,7 +29,21 @@ def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
             found = token.partition("=")[2]
         else:
             kept.append(token)
+        if found == "":
+            raise Stop(Code.USAGE, "--config needs a file")
     return kept, found
+
+
+def text_option(name: str, metavar: str, help: str) -> Any:
+    """Declares an option that takes text; nothing at all is no text, since a variable that is not set is no wish."""
+    return typer.Option("", name, metavar=metavar, help=help, callback=_filled)
+
+
+def _filled(ctx: typer.Context, param: typer.CallbackParam, value: str) -> str:
+    source = ctx.get_parameter_source(param.name or "")
+    if value == "" and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter(f"it is empty; it takes {param.metavar}", ctx=ctx, param=param)
+    return value
 
 
 class Ask(NamedTuple):
@@ -37,7 +51,7 @@ class Ask(NamedTuple):
 
     json: Any = typer.Option(False, "--json", help="Print one JSON document and nothing else.")
     quiet: Any = typer.Option(False, "-q", "--quiet", help="Print the id alone.")
-    input: Any = typer.Option("", "--input", metavar="JSON|@FILE|-", help="The input as JSON; options win over it.")
+    input: Any = text_option("--input", "JSON|@FILE|-", "The input as JSON; options win over it.")
     help: Any = typer.Option(False, "--help", help="Show this, and with a name its options.", show_default=False)
 
 

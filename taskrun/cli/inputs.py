@@ -18,7 +18,7 @@ from taskrun.cli.exits import Code, Stop
 from taskrun.cli.gate import in_thread
 from taskrun.cli.names import find_described
 from taskrun.cli.option_names import STARTING, Own
-from taskrun.cli.options import Built, Given, build, partition, usage
+from taskrun.cli.options import ABSENT, Built, Given, build, partition, usage
 from taskrun.cli.schemas import InputSchema
 from taskrun.cli.session import Caller, Session
 from taskrun.cli.visible import to_json
@@ -27,6 +27,8 @@ from taskrun.model.codec import check_size, parse_json
 from taskrun.model.errors import InputInvalid
 
 GIVEN = "taskrun.given"
+LONGEST = durations.seconds("1000y")
+LAST_YEAR = 9000  # a few zones and spans later there still is a calendar
 
 
 class InputCommand(TyperCommand):
@@ -81,13 +83,13 @@ async def find_target(caller: Caller, name: str, kind: str = "job", own: Own = S
 
 
 async def read_input(session: Session, text: str) -> Any:
-    """Returns what `--input JSON|@file|-` holds, None when it was not given.
+    """Returns what `--input JSON|@file|-` holds, `ABSENT` when it was not given.
 
     Raises:
         Stop: no such file, or no JSON.
     """
     if not text:
-        return None
+        return ABSENT
     try:
         return parse_json(await _input_text(session, text), "--input")
     except ValueError as fault:
@@ -130,7 +132,7 @@ async def built(session: Session, target: Target, given: Sequence[Given], base: 
 
 
 async def make(
-    session: Session, target: Target, given: Sequence[Given], base: Any = None, complete: bool = True
+    session: Session, target: Target, given: Sequence[Given], base: Any = ABSENT, complete: bool = True
 ) -> Built:
     """Returns the input that was typed, or what is wrong with it; whatever reads a file holds up nobody else."""
     work = partial(build, target.schema, given, base, folder=session.facts.cwd, complete=complete)
@@ -153,13 +155,20 @@ def _typed(schema: InputSchema, path: str) -> str:
 
 
 def _invalid(target: Target, problems: Sequence[str], command: str) -> Stop:
-    hint = f"usage: taskrun {command} {target.name} {usage(target.schema)}"
+    hint = f"usage: taskrun {command} {target.name} {usage(target.schema)}".rstrip()
     return Stop(Code.USAGE, *problems, hint=hint, kind="InputInvalid")
 
 
 def delay(text: str) -> float | None:
-    """Returns the seconds of `--in 5m`."""
-    return durations.seconds(text, "--in") if text else None
+    """Returns the seconds of `--in 5m`.
+
+    Raises:
+        Stop: the calendar may end before that.
+    """
+    seconds = durations.seconds(text, "--in") if text else None
+    if seconds is not None and seconds > LONGEST:
+        raise Stop(Code.USAGE, f'--in "{text}" is too long: at most 1000y')
+    return seconds
 
 
 def at(text: str, now: float | None = None) -> float | None:
@@ -180,6 +189,9 @@ def at(text: str, now: float | None = None) -> float | None:
 
 def _moment(text: str, local: datetime) -> datetime:
     if "-" in text:
-        return datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
+        if moment.year > LAST_YEAR:
+            raise ValueError
+        return moment
     moment = datetime.fromisoformat(f"{local:%Y-%m-%d} {text}").astimezone()
     return moment if moment > local else moment + timedelta(days=1)

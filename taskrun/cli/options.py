@@ -16,6 +16,8 @@ from taskrun.cli.option_names import ESCAPE, Own, option_name
 from taskrun.cli.schemas import Field, InputSchema, Schema, choices, is_open, kind
 from taskrun.cli.visible import cell, to_json
 
+ABSENT: Any = object()  # what `--input` holds when it was not typed; it may hold null
+
 
 class Given(NamedTuple):
     """A field as it was typed: `--path song.mp3`. `text` is None where nothing followed."""
@@ -71,7 +73,7 @@ def _is_own(token: str, own: Own) -> bool:
 
 
 def build(
-    schema: InputSchema, given: Sequence[Given], base: Any = None, *, folder: Path, complete: bool = True
+    schema: InputSchema, given: Sequence[Given], base: Any = ABSENT, *, folder: Path, complete: bool = True
 ) -> Built:
     """Returns the input that `given` makes on top of `base`, and everything that is wrong with it.
 
@@ -81,7 +83,7 @@ def build(
         complete: whether required fields that are missing are a problem.
     """
     problems: list[str] = []
-    value: Any = {} if base is None else _copied(base)
+    value: Any = {} if base is ABSENT else _copied(base)
     if given and not isinstance(value, dict):
         return Built(value, ["--input is not a JSON object, so that no option can be added to it"])
     for name, texts in _grouped(schema, given):

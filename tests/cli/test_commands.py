@@ -542,3 +542,71 @@ async def test_no_status_at_all_is_no_filter(pipe: FakeTerminal, command: str) -
     daemon = FakeDaemon(runs=[RUN])
     assert await typed(command, pipe, daemon) == Code.USAGE
     assert not daemon.asked
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["start", "processFile", "--path", "a", "--in", ""], "--in"),
+        (["start", "processFile", "--path", "a", "--at="], "--at"),
+        (["run", "processFile", "--path", "a", "--key", ""], "--key"),
+        (["start", "processFile", "--path", "a", "--input", ""], "--input"),
+        (["list", "--since", ""], "--since"),
+        (["list", "--job", ""], "--job"),
+        (["cancel", "--job", "", "-y"], "--job"),
+        (["wait", "7k3f", "--timeout="], "--timeout"),
+        (["prune", "--older-than", ""], "--older-than"),
+        (["retry", "7k3f", "--from", ""], "--from"),
+        (["tail", "7k3f", "--since", ""], "--since"),
+        (["--config=", "list"], "--config"),
+        (["list", "--config", ""], "--config"),
+    ],
+)
+async def test_an_option_that_is_empty_is_refused(pipe: FakeTerminal, command: list[str], said: str) -> None:
+    daemon = starting(runs=[RUN])
+    assert await typed(command, pipe, daemon) == Code.USAGE
+    assert said in pipe.chatter
+    assert not daemon.asked
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--in 5", "the units are ms, s, m, h, d, w and y"),
+        ("--in 5parsecs", "no unit is called 'parsecs'; the units are"),
+        ("--in=-5s", "the units are ms, s, m, h, d, w and y"),
+        ("--in 99999999999y", "is too long: at most 1000y"),
+        ("--at soon", '"soon" is not a time, as in 18:30'),
+        ("--at 25:00", "is not a time, as in 18:30"),
+        ("--at 9999-12-31", "is not a time, as in 18:30"),
+        ("--in 1h --at 10:00", "--in a while or --at a time, not both"),
+        ("--input null", "--input is not a JSON object"),
+        ("--input 5", "--input is not a JSON object"),
+        ("--bitrate \udce9", "is not valid UTF-8"),
+    ],
+)
+async def test_what_is_no_time_and_no_input_is_refused(pipe: FakeTerminal, option: str, said: str) -> None:
+    daemon = starting()
+    assert await typed(f"start processFile --path a {option}", pipe, daemon) == Code.USAGE
+    assert said in pipe.chatter
+    assert "start" not in [op for op, _ in daemon.asked]
+
+
+async def test_null_may_be_sent(pipe: FakeTerminal) -> None:
+    pipes = [{"name": "any", "input_schema": {}}]
+    daemon = FakeDaemon(jobs={"jobs": [], "pipes": pipes, "problems": []}, send="e")
+    assert await typed("send any --input null", pipe, daemon) == 0
+    assert daemon.params("send")["data"] == "null"
+
+
+@pytest.mark.parametrize("status", ["succeeded", "done", "failed,cancelled"])
+async def test_cancel_of_what_has_ended_hits_nothing_else(pipe: FakeTerminal, status: str) -> None:
+    daemon = FakeDaemon(runs=[RUN], cancel=lambda **_: [RUN])
+    assert await typed(f"cancel --status {status} -y", pipe, daemon) == 0
+    assert [op for op, _ in daemon.asked if op != "close"] == []
+    assert "no run fits" in pipe.chatter
+
+
+async def test_a_field_of_no_job_is_said_to_be_none(pipe: FakeTerminal) -> None:
+    assert await typed("cancel --nmae x", pipe, FakeDaemon()) == Code.USAGE
+    assert "there is no option --nmae; fields of an input go with --job" in pipe.chatter

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from taskrun.cli import inputs
-from taskrun.cli.asks import ASK
+from taskrun.cli.asks import ASK, text_option
 from taskrun.cli.commands.list import statuses
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.inputs import InputCommand
@@ -48,7 +48,7 @@ class Cancel:
 def cancel(
     ctx: typer.Context,
     runs: list[str] = typer.Argument(None, metavar="[RUN]...", help="An id, a part of one, @last or JOB@last."),  # noqa: B008
-    job: str = typer.Option("", "--job", metavar="JOB", help="Unfinished runs of this job; fields narrow them down."),
+    job: str = text_option("--job", "JOB", "Unfinished runs of this job; fields narrow them down."),
     status: list[str] = typer.Option(None, "--status", metavar="STATUS", help="Runs in this state."),  # noqa: B008
     reason: str = typer.Option("explicit", "--reason", metavar="TEXT", help="Kept as the run's reason."),
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask."),
@@ -69,12 +69,12 @@ def cancel(
 
 
 def _misuse(options: Cancel) -> str:
+    if options.given and not options.job:
+        return f"there is no option --{options.given[0].name}; fields of an input go with --job"
     if not options.refs and not options.filters:
         return "name a run, or pick runs with --job or --status"
     if options.refs and options.filters:
         return "name runs or pick them with --job and --status, not both"
-    if options.given and not options.job:
-        return f"there is no option --{options.given[0].name}; fields of an input go with --job"
     return ""
 
 
@@ -100,7 +100,9 @@ async def _cancelled(caller: Caller, run: str, reason: str) -> tuple[dict[str, A
 
 async def _picked(session: Session, caller: Caller, options: Cancel) -> list[dict[str, Any]]:
     """Returns the unfinished runs that fit; of the input only the fields that were typed have to."""
-    wanted = [one for one in options.statuses if one in UNFINISHED] or sorted(UNFINISHED)
+    wanted = [one for one in options.statuses or sorted(UNFINISHED) if one in UNFINISHED]
+    if not wanted:  # ended ones alone
+        return []
     fields: dict[str, Any] = {}
     if options.job:
         target = await inputs.find_target(caller, options.job, own=options.own)

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
+from taskrun.cli.asks import ASK, text_option
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.names import did_you_mean
 from taskrun.cli.screens.phrases import short
@@ -24,7 +24,7 @@ REF_OR_JOB = typer.Argument(..., metavar="RUN|JOB", help="A run, or a job with a
 @app.command()
 def retry(
     run: str = REF,
-    step: str = typer.Option("", "--from", metavar="STEP", help="Keep the finished steps before this one only."),
+    step: str = text_option("--from", "STEP", "Keep the finished steps before this one only."),
     json: bool = ASK.json,
     quiet: bool = ASK.quiet,
 ) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
+from taskrun.cli.asks import ASK, text_option
 from taskrun.cli.exits import Code, Stop
 from taskrun.cli.feeds import watch_feed
 from taskrun.cli.live import FRAME, Snapshot, Sticky
@@ -57,9 +57,9 @@ class Listing:
 
 
 def _list(
-    job: str = typer.Option("", "--job", metavar="JOB", help="Only runs of this job."),
+    job: str = text_option("--job", "JOB", "Only runs of this job."),
     status: list[str] = typer.Option(None, "--status", metavar="STATUS", help="Only in this state; repeatable."),  # noqa: B008
-    since: str = typer.Option("", "--since", metavar="DURATION", help="Only those triggered since, as in 1h."),
+    since: str = text_option("--since", "DURATION", "Only those triggered since, as in 1h."),
     limit: int = typer.Option(20, "-n", "--limit", min=1, help="How many."),
     every: bool = typer.Option(False, "--all", help="All of them."),
     watch: bool = typer.Option(False, "-w", "--watch", help="Live, until Ctrl-C."),

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
+from taskrun.cli.asks import ASK, text_option
 from taskrun.cli.exits import Code
 from taskrun.cli.session import Session
 from taskrun.model import durations
@@ -17,8 +17,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def prune(
-    older: str = typer.Option(
-        "", "--older-than", metavar="DURATION", help="Runs that ended before, as in 7d; else what [retention] keeps."
+    older: str = text_option(
+        "--older-than", "DURATION", "Runs that ended before, as in 7d; else what [retention] keeps."
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say which runs would go."),
     json: bool = ASK.json,

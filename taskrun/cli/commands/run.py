@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 from taskrun.cli import inputs
-from taskrun.cli.asks import ASK
-from taskrun.cli.commands.start import Start, help_of, trigger
+from taskrun.cli.asks import ASK, text_option
+from taskrun.cli.commands.start import Start, help_of, refuse_two_times, trigger
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.follow import Screen, screen, watch_to_end
 from taskrun.cli.inputs import InputCommand
@@ -29,9 +29,9 @@ def run(
     ctx: typer.Context,
     job: str = typer.Argument("", metavar="JOB"),
     input: str = ASK.input,
-    delay: str = typer.Option("", "--in", metavar="DURATION", help="Start it this much later, as in 5m."),
-    at: str = typer.Option("", "--at", metavar="TIME", help="Start it at a time: 18:30, or RFC 3339."),
-    key: str = typer.Option("", "--key", metavar="KEY", help="While a run with this key stands, follow that one."),
+    delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
+    at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
+    key: str = text_option("--key", "KEY", "While a run with this key stands, follow that one."),
     local: bool = typer.Option(False, "--local", help="Execute in this process, without daemon and journal."),
     json: bool = ASK.json,
     quiet: bool = typer.Option(False, "-q", "--quiet", help="Print the output alone."),
@@ -45,6 +45,7 @@ def run(
     """
     if not job or help:
         return help_of(ctx, job)
+    refuse_two_times(delay, at)
     options = Start(job, inputs.given(ctx), input, delay, at, key, True, json, quiet)
     if local:
         performed: Any = load(LOCAL).perform  # the engine is loaded for nobody else

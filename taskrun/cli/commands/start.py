@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 from taskrun.cli import inputs
-from taskrun.cli.asks import ASK, Action
-from taskrun.cli.exits import Code, code_of
+from taskrun.cli.asks import ASK, Action, text_option
+from taskrun.cli.exits import Code, Stop, code_of
 from taskrun.cli.follow import follow
 from taskrun.cli.inputs import InputCommand
 from taskrun.cli.options import Given
@@ -43,9 +43,9 @@ def start(
     ctx: typer.Context,
     job: str = typer.Argument("", metavar="JOB"),
     input: str = ASK.input,
-    delay: str = typer.Option("", "--in", metavar="DURATION", help="Start it this much later, as in 5m."),
-    at: str = typer.Option("", "--at", metavar="TIME", help="Start it at a time: 18:30, or RFC 3339."),
-    key: str = typer.Option("", "--key", metavar="KEY", help="While a run with this key stands, return that one."),
+    delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
+    at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
+    key: str = text_option("--key", "KEY", "While a run with this key stands, return that one."),
     follow: bool = typer.Option(False, "-f", "--follow", help="Follow it; Ctrl-C only stops following."),
     json: bool = ASK.json,
     quiet: bool = ASK.quiet,
@@ -59,7 +59,18 @@ def start(
     """
     if not job or help:
         return help_of(ctx, job)
+    refuse_two_times(delay, at)
     return partial(perform, Start(job, inputs.given(ctx), input, delay, at, key, follow, json, quiet))
+
+
+def refuse_two_times(delay: str, at: str) -> None:
+    """Refuses a start at a time and after a span.
+
+    Raises:
+        Stop: both were typed.
+    """
+    if delay and at:
+        raise Stop(Code.USAGE, "a run starts --in a while or --at a time, not both")
 
 
 def help_of(ctx: typer.Context, job: str) -> Action | None:

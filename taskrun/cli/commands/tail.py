@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from taskrun.cli import times
-from taskrun.cli.asks import ASK
+from taskrun.cli.asks import ASK, text_option
 from taskrun.cli.exits import Code, code_of
 from taskrun.cli.feeds import log_feed, watch_feed
 from taskrun.cli.pages import all_runs, begin, old_lines
@@ -48,7 +48,7 @@ def tail(
     limit: int = typer.Option(
         None, "-n", "--lines", min=0, help=f"How many lines that are there already.  [default: {LINES}]"
     ),
-    since: str = typer.Option("", "--since", metavar="DURATION", help="Only lines that came since, as in 10m."),
+    since: str = text_option("--since", "DURATION", "Only lines that came since, as in 10m."),
     follow: bool = typer.Option(True, "--follow/--no-follow", help="Go on with what comes."),
     json: bool = ASK.json,
 ) -> Any:

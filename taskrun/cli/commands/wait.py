@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
+from taskrun.cli.asks import ASK, text_option
 from taskrun.cli.exits import Code, Stop, code_of
 from taskrun.cli.feeds import resumed
 from taskrun.cli.screens.phrases import short
@@ -22,7 +22,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def wait(
     runs: list[str] = typer.Argument(..., metavar="RUN...", help="An id, a part of one, @last or JOB@last."),  # noqa: B008
-    timeout: str = typer.Option("", "--timeout", metavar="DURATION", help="Give up then, with code 124."),
+    timeout: str = text_option("--timeout", "DURATION", "Give up then, with code 124."),
     json: bool = ASK.json,
 ) -> Any:
     """Wait until runs have ended; of a single one the exit code is its own.

@@ -24,11 +24,12 @@ CANDIDATES = 10  # of an ambiguous id, that are listed
 DETAILED = 200  # listings up to this size look at the steps of each run
 LOG_TAIL = 10
 ANSWER = 2_500_000  # characters that one answer holds at most, roughly, so that it always fits into a frame
+LAST = 253_370_764_800.0  # the year 9999: the end of the calendar, where a longer wait is shown to end
 
 
 def rfc3339(at: float | None) -> str | None:
     """Returns a moment as RFC 3339 with its zone."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return None if at is None else datetime.fromtimestamp(min(at, LAST), UTC).isoformat(timespec="milliseconds")
 
 
 # ---- one record
