@@ -26,7 +26,7 @@ from taskrun import job, run
 @job
 async def count(n: int = 2, pause: float = 0.2) -> str:
     for i in range(n):
-        print(f"line {i}\\x1b[31m")
+        print(f"line {i}\\x1b[31m\\x07")
         await run("tick", asyncio.sleep, pause)
     return f"counted {n}"
 
@@ -124,8 +124,8 @@ def test_run_leaves_its_log_its_steps_and_its_output_on_the_screen(folder: Path)
     assert first.startswith("▸ ")
     assert "count  n=2 pause=0.2" in first
     assert [line.split("  0.")[0].rstrip() for line in rest[:-2]] == [
-        "line 0^[[31m",
-        "line 1^[[31m",
+        "line 0^G",
+        "line 1^G",
         "  ✓  tick",
         "  ✓  tick#2",
     ]
@@ -145,7 +145,7 @@ def test_ctrl_c_cancels_the_run_in_the_foreground(folder: Path) -> None:
 def test_ctrl_c_leaves_a_followed_run_alone(folder: Path) -> None:
     run = plain(folder, "start", "count", "--n", "15").stdout.strip()
     person = Person(folder, "tail", run)
-    person.until("line 1\x1b[31m\x1b[0m")  # its colour passes, and ends with the line
+    person.until("line 1^G")
     person.type(b"\x03")
     assert person.end() == 130
     assert f"{run[:6]} goes on: taskrun tail {run[:6]}" in person.screen()[-1]
@@ -166,7 +166,7 @@ def test_a_live_list_quits_well_and_leaves_its_last_frame(folder: Path) -> None:
 def test_without_a_terminal_data_and_chatter_are_apart(folder: Path) -> None:
     ran = plain(folder, "run", "count", "--n", "1")
     assert (ran.returncode, ran.stdout) == (0, "counted 1\n")
-    assert "line 0^[[31m" in ran.stderr
+    assert "line 0^G" in ran.stderr
     assert "\x1b" not in ran.stderr
     failed = plain(folder, "run", "fails", "--json")
     assert failed.returncode == 1

@@ -124,6 +124,6 @@ def test_what_fits_several_lists_them_newest_first(store: MemoryStorage) -> None
 
 
 def test_a_wait_beyond_the_calendar_is_shown_to_end_with_it() -> None:
-    run = Run(id="r", job="j", status=Status.SCHEDULED, created_at=NOW, wake_at=1e19, deadline=NOW + 3e17)
-    view = run_view(run)
+    run = Run(id="r", job="j", status=Status.SCHEDULED, created_at=1.0, wake_at=1e19, deadline=3e17)
+    view = views.run_view(run)
     assert view["wake_at"] == view["deadline"] == "9999-01-01T00:00:00.000+00:00"
