@@ -12,13 +12,17 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from typing import ClassVar
 
 
 class ChildProcess:
     """A process that leads its group. `ended` gets its exit code, negative for a signal."""
 
+    awaited: ClassVar[set[int]] = set()  # whose exit codes are still to come
+
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self.awaited.add(process.pid)
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = self._loop.create_future()
         self._watch()
@@ -63,5 +67,6 @@ class ChildProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
     def _settle(self, code: int) -> None:
+        self.awaited.discard(self.pid)
         if not self.ended.done():
             self.ended.set_result(code)

@@ -21,6 +21,7 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
+from taskrun.daemon.child_process import ChildProcess
 from taskrun.daemon.connection import Connection, Reception
 from taskrun.daemon.counter import Counter
 from taskrun.daemon.desk import OPS, Desk, House, Op
@@ -30,6 +31,7 @@ from taskrun.daemon.launch import READY
 from taskrun.daemon.listener import Listener, reopened
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
+from taskrun.daemon.orphans import adopts, collect_orphans
 from taskrun.daemon.own_state import OwnState
 from taskrun.daemon.protocol import VERSION
 from taskrun.daemon.schedule_file import ScheduleFile
@@ -98,6 +100,8 @@ class Daemon:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        if adopts():
+            collect_orphans(ChildProcess.awaited)
         async with AsyncExitStack() as stack:
             await self._wait_for_what_is_left()
             core = await stack.enter_async_context(self._running_core())
