@@ -6,6 +6,7 @@ Whatever goes wrong on the way, in what the attempt is given, in the handler or 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 
 from msgspec.structs import replace
@@ -22,6 +23,8 @@ from taskrun.model.codec import encode, encode_error
 from taskrun.model.errors import JournalError, Unwind
 from taskrun.model.records import ErrorRecord, Run
 from taskrun.rules.policies import next_try
+
+NAMED = 3  # steps that a warning names
 
 
 async def attempt(
@@ -46,7 +49,7 @@ async def attempt(
         error = caught
     error = await _keep_values(context) or error
     outcome = _classify(context, job, output, error)
-    await _close(context)
+    await _close(context, outcome)
     return outcome
 
 
@@ -119,14 +122,29 @@ def _final(job: Job, error: BaseException, used_up: list[tuple[BaseException, Er
     return not job.options.retry_given and any(leaf is used for leaf in _leaves(error) for used, _ in used_up)
 
 
-async def _close(context: Context) -> None:
+async def _close(context: Context, outcome: m.Outcome) -> None:
     """Ends what the handler has left in flight: no step outlives its attempt."""
     context.over = True
-    left = [task for task in context.stepping if not task.done()]
+    left = {task: key for task, key in context.stepping.items() if not task.done()}
+    if left and isinstance(outcome, m.Succeeded | m.Failed):
+        context.log(logging.WARNING, _left_behind(sorted(left.values())))
     for task in left:
+        task.add_done_callback(_see)
         task.cancel()
     if left:
         await asyncio.wait(left, timeout=1.0)
+
+
+def _left_behind(keys: list[str]) -> str:
+    named = ", ".join(f'"{key}"' for key in keys[:NAMED]) + (f" and {len(keys) - NAMED} more" if keys[NAMED:] else "")
+    steps, were = ("step", "was") if len(keys) == 1 else ("steps", "were")
+    return f"{steps} {named} {were} left behind and ended with the handler: await every task that calls a step"
+
+
+def _see(task: asyncio.Task[object]) -> None:
+    """Keeps asyncio from complaining, in whatever run the garbage collector comes, that nobody has looked at a task's end."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _holds(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -48,6 +48,8 @@ def guarded_log(self: logging.Logger, level: int, msg: object, args: Any, *rest:
 def recorded_call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
     """Writes a record to the run's log, then hands it to the handlers."""
     to = target()
+    if record.name == "asyncio" and record.exc_info and _only_unwinds(record.exc_info[1]):
+        return  # a task that nobody awaits was taken down with its attempt: that is no error
     if to is None:
         _call_handlers(self, record)
     elif _is_of_no_run(str(record.name)):
@@ -77,11 +79,8 @@ def _hand_on(logger: logging.Logger, record: logging.LogRecord, to: Sink) -> Non
 def _elsewhere(logger: logging.Logger, record: logging.LogRecord) -> None:
     """What taskrun and asyncio have to say is not of the run that happens to execute.
 
-    asyncio complains of lost errors whenever the garbage collector finds them. That a task was taken down with its attempt is
-    none.
+    asyncio complains of lost errors whenever the garbage collector finds them.
     """
-    if record.exc_info and record.exc_info[1] is not None and _only_unwinds(record.exc_info[1]):
-        return
     token = sink.set(None)
     try:
         _call_handlers(logger, record)
@@ -89,7 +88,7 @@ def _elsewhere(logger: logging.Logger, record: logging.LogRecord) -> None:
         sink.reset(token)
 
 
-def _only_unwinds(error: BaseException) -> bool:
+def _only_unwinds(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_only_unwinds(inner) for inner in error.exceptions)
     return isinstance(error, Unwind)

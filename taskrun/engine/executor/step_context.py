@@ -63,7 +63,7 @@ class Context(AttemptState):
         super().__init__(run, host, replay, transcript)
         self.current = current
         self.used_up: list[tuple[BaseException, ErrorRecord]] = []  # errors of steps that have used up their retries
-        self.stepping: set[asyncio.Task[Any]] = set()  # tasks of the handler that are inside a step
+        self.stepping: dict[asyncio.Task[Any], str] = {}  # tasks of the handler that are inside a step, and its key
         self._clock = clock
         self._bodies = bodies
         self._backoff = backoff
@@ -80,7 +80,7 @@ class Context(AttemptState):
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """A run, thread or shell step."""
         key, digest = identify(call.name), call_digest.of_step(call)
-        return self._held(self._step(key, call, digest, self._find(key, call.kind, digest)))
+        return self._held(key, self._step(key, call, digest, self._find(key, call.kind, digest)))
 
     def sleep(self, until: float | None, seconds: float | None) -> Coroutine[Any, Any, None]:
         """A durable timer."""
@@ -89,13 +89,13 @@ class Context(AttemptState):
         recorded = self._find(key, StepKind.SLEEP, digest)
         wake_at = until if until is not None else self._clock.now() + (seconds or 0.0)
         step = self._new(key, "sleep", StepKind.SLEEP, wake_at=wake_at, call=digest)
-        return self._held(self._wait(step, recorded, decode))
+        return self._held(key, self._wait(step, recorded, decode))
 
     def child(self, job: Job, input: object, wait: bool) -> Coroutine[Any, Any, Any]:
         """A child run: its output with `wait`, else its handle."""
         key, digest = identify(job.name), call_digest.of_child(job.name, input)
         recorded = self._find(key, StepKind.CHILD, digest)
-        return self._held(self._child(key, digest, recorded, job, input, wait))
+        return self._held(key, self._child(key, digest, recorded, job, input, wait))
 
     def wait(self, source: Job | Pipe, match: Match, timeout: float | None) -> Coroutine[Any, Any, Any]:
         """Waits for an event of a pipe, or for the success of a run of a job."""
@@ -107,22 +107,22 @@ class Context(AttemptState):
             key, source.name, StepKind.WAIT, wake_at=wake_at, topic=source.topic, match=pattern, call=digest
         )
         if callable(match):
-            return self._held(self._wait_judged(recorded or step, source, match))
-        return self._held(self._wait(step, recorded, source.read, self.run.created_at))
+            return self._held(key, self._wait_judged(recorded or step, source, match))
+        return self._held(key, self._wait(step, recorded, source.read, self.run.created_at))
 
     def join(self, run_id: str) -> Coroutine[Any, Any, None]:
         """Waits, as a step, for the end of a run that was started."""
         key, topic = identify("result"), f"run:{run_id}"
         recorded = self._find(key, StepKind.WAIT, topic)
         step = self._new(key, "result", StepKind.WAIT, topic=topic, match="{}", child=run_id, call=topic)
-        return self._held(self._joined(step, recorded))
+        return self._held(key, self._joined(step, recorded))
 
     def send(self, pipe: Pipe, data: object) -> Coroutine[Any, Any, str]:
         """Sends an event, as a step."""
         key, digest = identify(pipe.name), call_digest.of_child(pipe.topic, data)
         recorded = self._find(key, StepKind.SEND, digest)
         step = self._new(key, pipe.name, StepKind.SEND, topic=pipe.topic, call=digest)
-        return self._held(self._send(step, recorded, pipe, data))
+        return self._held(key, self._send(step, recorded, pipe, data))
 
     async def cancel_runs(self, job: Job, input: object) -> int:
         """Cancels the unfinished runs of a job with exactly this input; returns how many."""
@@ -315,16 +315,16 @@ class Context(AttemptState):
 
     # ---- inside
 
-    async def _held(self, call: Coroutine[Any, Any, Any]) -> Any:
+    async def _held(self, key: str, call: Coroutine[Any, Any, Any]) -> Any:
         """Runs a step call as a task that the attempt owns until it ends."""
         task = asyncio.current_task()
         if task is None or task is self.task or task in self.stepping:
             return await call
-        self.stepping.add(task)
+        self.stepping[task] = key
         try:
             return await call
         finally:
-            self.stepping.discard(task)
+            del self.stepping[task]
 
     async def _given(self, step: Step, read: Read) -> Any:
         """Answers from the journal, in the recorded order."""
