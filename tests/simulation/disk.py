@@ -231,10 +231,11 @@ class SimStore:
             self.written += wrote
             if wrote:
                 self.disk.watch()
-        self._answered = {}
+        for fn in fns:
+            self._answered.pop(fn, None)
         if wrote and self.disk.unknown and not self.instant:
             self.disk.unknown -= 1
-            self._answered = dict(zip(fns, answers, strict=True))
+            self._answered.update(zip(fns, answers, strict=True))
             raise JournalUnavailable("disk I/O error: whether this was written is not known")
         return answers
 

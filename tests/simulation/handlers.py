@@ -24,8 +24,10 @@ class Boom(Exception):
 class Watch(Protocol):
     """Sees, from outside of the engine, what user code does."""
 
-    def begins(self, process: Process, run: str, step: str, limit: Any, attempt: int, given: Any) -> object:
-        """A body begins."""
+    def begins(
+        self, process: Process, run: str, step: str, limit: Any, attempt: int, given: Any, exact: bool
+    ) -> object:
+        """A body begins; `exact`: what it is given must be the same on replay."""
         ...
 
     def ends(self, token: object) -> None:
@@ -149,9 +151,7 @@ class Code:
 
         async def go(around: Around) -> None:
             async def body(given: Any) -> int:
-                token = self.watch.begins(
-                    self.process, around.run, name, terms, around.attempt, given if around.exact else None
-                )
+                token = self.watch.begins(self.process, around.run, name, terms, around.attempt, given, around.exact)
                 try:
                     if lasts:
                         await asyncio.sleep(lasts)
@@ -162,9 +162,7 @@ class Code:
                     self.watch.ends(token)
 
             def plain(given: Any) -> int:
-                token = self.watch.begins(
-                    self.process, around.run, name, terms, around.attempt, given if around.exact else None
-                )
+                token = self.watch.begins(self.process, around.run, name, terms, around.attempt, given, around.exact)
                 try:
                     if self.watch.tries(around.run, name) <= fails:
                         raise error(name)

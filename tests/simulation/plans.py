@@ -83,7 +83,10 @@ class Programmer:
     def job(self, n: int, strict: bool = False) -> JobPlan:
         """Returns one job."""
         self._job = n
-        return JobPlan(f"job{n}", self._block(self._scale.depth), self._options(n), strict)
+        options = self._options(n)
+        if strict:
+            options.pop("cron", None)  # it has an input to give
+        return JobPlan(f"job{n}", self._block(self._scale.depth), options, strict)
 
     # ---- handlers
 

@@ -242,7 +242,7 @@ class Script:
 
 def may_rest(world: World, run: Run) -> bool:
     """Whether a run rightly does nothing: it is paused, waits for an event that nobody sent, or for a run that may rest."""
-    if run.slot is not None and run.created_at > world.timeline.wall() - 60.0:
+    if run.slot is not None and run.created_at > world.timeline.wall() - 900.0:
         return True  # of a schedule, which goes on
     if run.status is not Status.WAITING:
         return run.status is Status.PAUSED or run.job not in {plan.name for plan in world.plans}
@@ -344,7 +344,8 @@ def check_the_end(world: World) -> None:
     """After all runs have ended: nothing is held, nobody waits."""
     if world.wrong():
         return
-    world.run_for(10.0)
+    world.run_for(2.0)
+    world.run_for(10.0, lambda: not any(engine.slots() for engine in world.live()))  # one may be looking for work
     for engine in world.live():
         if engine.slots():
             world.safety.fail(f"{engine.slots()} slots are held though nothing executes")

@@ -53,6 +53,7 @@ class Safety:
         self._tries: Counter[tuple[str, str]] = Counter()
         self._settled: Counter[str] = Counter()
         self._starts: dict[str, list[float]] = {}
+        self._called: dict[tuple[str, str], tuple[int, Any]] = {}  # the newest call of each step
         self._given: dict[tuple[str, int, str], Any] = {}
         self._seen: dict[str, Run] = {}
         disk.watch = self.committed
@@ -93,8 +94,10 @@ class Safety:
         """A handler ends."""
         self.handlers.pop(token, None)  # type: ignore[call-overload]
 
-    def begins(self, process: Process, run: str, step: str, limit: Any, attempt: int, given: Any) -> object:
-        """A body begins."""
+    def begins(
+        self, process: Process, run: str, step: str, limit: Any, attempt: int, given: Any, exact: bool
+    ) -> object:
+        """A body begins; `exact`: what it is given must be the same on replay."""
         engine = self._engine_of(process)
         body = Body(process, engine, engine.id, run, step, attempt, limit)
         self._timeline.note("begin", run, step, attempt)
@@ -102,6 +105,9 @@ class Safety:
         self.bodies[body] = None
         if not self._fenced(body):
             self._check(body, given)
+            if exact:
+                self._check_given(body, given)
+        self._called[run, step] = (attempt, given)
         return body
 
     def ends(self, token: object) -> None:
@@ -115,7 +121,9 @@ class Safety:
 
     def _check(self, body: Body, given: Any) -> None:
         tx = self._disk.peek()
-        if any(step.name == body.step and step.status is StepStatus.SUCCEEDED for step in tx.steps(body.run)):
+        recorded = any(step.name == body.step and step.status is StepStatus.SUCCEEDED for step in tx.steps(body.run))
+        before = self._called.get((body.run, body.step), (body.attempt, given))
+        if recorded and (before[0] == body.attempt or before[1] == given):  # a later attempt may make another call
             self.fail(f"a recorded step is executed again: {body.step} of {body.run}")
         run = tx.run(body.run)
         if run is None:
@@ -133,6 +141,8 @@ class Safety:
                 self.fail(f"two attempts of a run execute at once: {body.step}, {other.step} of {body.run}")
         self._check_limits(body, run, others)
         self._check_step_limit(body, others)
+
+    def _check_given(self, body: Body, given: Any) -> None:
         key = (body.run, body.attempt, body.step)
         if self._given.setdefault(key, given) != given:
             self.fail(f"a step got another value on replay: {body.step} of {body.run}: {self._given[key]!r}, {given!r}")

@@ -20,7 +20,7 @@ from tests.simulation.timeline import START, Process, Timeline
 from tests.simulation.watch import Safety
 
 NOT_TAKEN = (JournalError, DaemonError, NotFound, InputInvalid, RunEnded, RunNotEnded)  # honest answers to a client
-MOST_TURNS = 400_000
+MOST_TURNS = 120_000
 
 
 @dataclass
@@ -151,16 +151,17 @@ class World:
         process.spawn(engine.start(Code(self.plans, process, self.safety)), started)
         if isinstance(engine, DaemonEngine):
             for _ in range(self.workers - 1):
-                process.spawn(self._second_worker(engine))
+                process.spawn(self._second_worker(engine), begun=engine.asked.add)
         return engine
 
     def _boot_again(self) -> None:
         self.boot()
 
     async def _second_worker(self, engine: DaemonEngine) -> None:
-        while not engine.up:
+        while not (engine.up or engine.closing):
             await asyncio.sleep(0.01)
-        engine.add()
+        if not engine.closing:
+            engine.add()
 
     def _hire(self) -> tuple[Process, Code]:
         process = self._process("worker")
