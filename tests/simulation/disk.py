@@ -22,6 +22,7 @@ from tests.simulation.timeline import Process, Timeline
 Fn = Callable[[Tx], Any]
 Guard = Callable[[Tx], None]
 Answer = tuple[Any, Exception | None]
+Settle = Callable[[list[Answer], Exception | None], None]
 
 
 class Refused(BaseException):
@@ -263,12 +264,12 @@ class SimWriter:
     def __init__(self, store: SimStore, loop: Any) -> None:
         self._store = store
         self._process: Process = loop.process
-        self._queue: deque[tuple[Any, Guard | None, Callable[..., None]]] = deque()
+        self._queue: deque[tuple[Sequence[Fn], Guard | None, Settle]] = deque()
         self._busy = False
 
-    def put(self, batch: Any, guard: Guard | None, settle: Callable[..., None]) -> None:
+    def put(self, fns: Sequence[Fn], guard: Guard | None, settle: Settle) -> None:
         """Takes a batch."""
-        self._queue.append((batch, guard, settle))
+        self._queue.append((fns, guard, settle))
         if not self._busy:
             self._begin()
 
@@ -280,11 +281,11 @@ class SimWriter:
         self._process.timeline.after(self._store.disk.latency(), self._apply, self._process)
 
     def _apply(self) -> None:
-        batch, guard, settle = self._queue.popleft()
-        results: list[Answer] = []
+        fns, guard, settle = self._queue.popleft()
+        answers: list[Answer] = []
         error: Exception | None = None
         try:
-            results = self._store.apply([entry.fn for entry in batch], guard)
+            answers = self._store.apply(fns, guard)
         except Exception as caught:
             error = caught
 
@@ -292,6 +293,6 @@ class SimWriter:
             self._busy = False
             if self._queue:
                 self._begin()
-            self._process.loop.call_soon_threadsafe(settle, batch, results, error)
+            self._process.loop.call_soon_threadsafe(settle, answers, error)
 
         self._process.timeline.after(self._store.disk.latency(), report, self._process)

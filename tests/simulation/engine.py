@@ -19,7 +19,7 @@ from taskrun.daemon.worker_main import ANYTIME, finish
 from taskrun.daemon.worker_rpc import DECODE, ENCODE, Ask, PipePeer, PipeProtocol, answer
 from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run as Handle
-from taskrun.engine.core import journal, lease
+from taskrun.engine.core import journal, lease, rescuer
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.executor_messages import ExecutorMessages
@@ -153,7 +153,7 @@ def install() -> None:
         (lease, "threading", _Threading),
         (lease, "Leash", _Leash),
         (highwater, "time", _time),
-        (journal, "_Writer", SimWriter),
+        (journal, "JournalWriter", SimWriter),
         (step_bodies, "in_thread", _in_thread),
         (Capture, "install", classmethod(lambda cls, echo: None)),
         (Capture, "remove", classmethod(lambda cls: None)),
@@ -177,15 +177,7 @@ def begin(timeline: Timeline, seed: int) -> None:
 def look_every(seconds: float) -> None:
     """Sets how often an engine looks at what others wrote: seldom once nothing happens any more, to be fast."""
     lease.POLL = seconds
-
-
-_resident = 1_000
-
-
-def keep_coroutines(count: int) -> None:
-    """Sets how many parked coroutines an engine keeps."""
-    global _resident
-    _resident = count
+    rescuer.EVERY = 10 * seconds
 
 
 # ---- engines
@@ -198,6 +190,7 @@ class Settings:
     concurrency: int | None = None
     grace: float = 1.0
     lease: float = 15.0
+    resident: int = 1_000
 
 
 class Engine:
@@ -218,7 +211,7 @@ class Engine:
             grace=settings.grace,
             lease=settings.lease,
             name=process.name,
-            resident=_resident,
+            resident=settings.resident,
             **self._kind(),
         )
         self.up = False

@@ -64,10 +64,10 @@ class World:
             concurrency=rng.choice((None, None, 1, 2, 3)),
             grace=rng.choice((0.0, 0.2, 1.0)),
             lease=rng.choice((3.0, 15.0)),
+            resident=rng.choice((0, 1, 2, 1_000)),
         )
         self.wire = Random(seed + 3)
         self.wire_latencies = self.latencies = rng.choice(((0.0,), (0.0, 0.001), (0.0, 0.001, 0.03)))
-        engines.keep_coroutines(rng.choice((0, 1, 2, 1_000)))
         self.count = 1 if self.daemon else rng.choice((1, 1, 2, 2, 3))
         self.workers = rng.choice((1, 1, 2)) if self.daemon else 0
         self.long = rng.random() < 0.08  # handlers sleep for hours
