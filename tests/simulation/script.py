@@ -344,7 +344,7 @@ def check_the_end(world: World) -> None:
     """After all runs have ended: nothing is held, nobody waits."""
     if world.wrong():
         return
-    world.run_for(2.0)
+    world.run_for(7.0)
     world.run_for(10.0, lambda: not any(engine.slots() for engine in world.live()))  # one may be looking for work
     for engine in world.live():
         if engine.slots():

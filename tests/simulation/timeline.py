@@ -51,10 +51,12 @@ class SimLoop(asyncio.BaseEventLoop):
     """An event loop without a selector that gets one turn at a time, on the time of its time line."""
 
     _ready: Any
+    _task_factory: Any
     _scheduled: list[asyncio.TimerHandle]
 
     def __init__(self, process: Process) -> None:
         super().__init__()
+        self.set_task_factory(lambda loop, coro, **options: SimTask(coro, loop=loop, **options))
         self.process = process
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -64,7 +66,10 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def create_task(self, coro: Any, *, name: object = None, context: contextvars.Context | None = None) -> Any:
         """Makes a task that hashes alike in every run of a seed."""
-        task = SimTask(coro, loop=self, name=None if name is None else str(name), context=context)
+        options: dict[str, Any] = {} if context is None else {"context": context}
+        task: asyncio.Task[Any] = self._task_factory(self, coro, **options)
+        if name is not None:
+            task.set_name(name)
         self.tasks.append(task)
         return task
 
