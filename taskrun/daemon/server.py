@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -48,6 +49,7 @@ from taskrun.stores.sqlite import SqliteStorage
 MOST_CLIENTS = 256
 FILES = 8192  # descriptors that a daemon may want
 LINGER = 2.0  # seconds beyond their grace for workers to drain
+OVERDUE = 8.0  # seconds beyond the grace for all of it to end; who stops a daemon waits 10
 LOOK = 1.0  # seconds between looks whether the files are still there
 
 logger = logging.getLogger(__name__)
@@ -116,6 +118,7 @@ class Daemon:
             ready()
             await self._until_stopped(listener, core)
             logger.info("stopping")
+            end_by_force(self._grace + OVERDUE)
         if self._state is not None:
             self._state.put_aside()
 
@@ -225,6 +228,24 @@ class Daemon:
 
 
 # ---- the process
+
+
+def end_by_force(seconds: float) -> None:
+    """Ends this process in a while, if it does not end before in order, whatever holds it up: a disk, say, that does not answer.
+
+    The journal is as it is after a crash, which loses nothing.
+    """
+
+    def end() -> None:
+        logger.error("stopping takes too long: ending by force; what is unfinished goes on at the next start")
+        for pid in tuple(ChildProcess.awaited):
+            with suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def serve(

@@ -19,7 +19,7 @@ from taskrun.daemon.lock import Lock
 from taskrun.daemon.place import socket_path
 from taskrun.model.errors import ConfigError, DaemonError, TaskrunError
 
-from .conftest import Project, until
+from .conftest import Project, processes, until
 
 STARTER = """
 import os, sys
@@ -154,6 +154,30 @@ def test_one_that_is_only_just_starting_is_waited_for(project: Project) -> None:
         Client.connect(project.config, timeout=0.1)
     threading.Timer(0.2, lock.release).start()
     project.connect().close()
+
+
+HANGING = """
+import asyncio, os, sys
+from pathlib import Path
+from taskrun.daemon import server
+from taskrun.engine.core.core import Core
+from taskrun.model.config import load
+async def close(self, grace=None): await asyncio.Event().wait()
+Core.close = close
+server.OVERDUE = 0.2
+server.serve(load(Path(sys.argv[1]), os.environ), foreground=True, ready=lambda: print("ready", flush=True))
+"""
+
+
+def test_what_does_not_end_in_order_ends_by_force(project: Project) -> None:
+    line = [sys.executable, "-c", HANGING, str(project.root / "taskrun.toml")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(line, env=environment({}), **pipes) as daemon:  # type: ignore[call-overload]
+        assert daemon.stdout.readline() == "ready\n"
+        assert stop_daemon(project.config)
+        assert daemon.wait(20) == 1
+    assert "ending by force" in (project.root / ".taskrun" / "daemon.log").read_text()
+    until(lambda: not processes(project.root), 5)
 
 
 def test_nothing_is_signalled_that_is_not_the_daemon(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ SUBREAPER = """
 import ctypes, os, sys
 from pathlib import Path
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-os.execv(sys.executable, [sys.executable, "-m", "taskrun.cli.foreground", sys.argv[1]])
+os.execv(sys.executable, [sys.executable, "-m", *sys.argv[1:]])
 """
 JOBS = """
 import os, subprocess
@@ -45,18 +46,19 @@ async def dies() -> None:
 """
 
 
-@pytest.fixture
-def adopting(project: Project) -> Iterator[Project]:
+@contextlib.contextmanager
+def adopting(project: Project, *command: str, ready: str) -> Iterator[int]:
+    """Runs a module to which orphans fall; gives its process."""
     project.jobs(JOBS)
-    command = [sys.executable, "-c", SUBREAPER, str(project.root / "taskrun.toml")]
-    with subprocess.Popen(command, cwd=project.root, env=project.env, stderr=subprocess.PIPE, text=True) as daemon:
-        assert daemon.stderr is not None
-        until(lambda: "ready" in (daemon.stderr.readline() if daemon.stderr else ""))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    line = [sys.executable, "-c", SUBREAPER, *command]
+    with subprocess.Popen(line, cwd=project.root, env=project.env, **pipes) as process:  # type: ignore[call-overload]
+        until(lambda: ready in process.stdout.readline())
         try:
-            yield project
+            yield process.pid
         finally:
-            daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(20) == 0
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
 
 
 def zombies(parent: int) -> list[int]:
@@ -71,14 +73,28 @@ def zombies(parent: int) -> list[int]:
     return found
 
 
-def test_orphans_are_collected_and_exit_codes_kept(adopting: Project) -> None:
-    with adopting.client() as client:
+def leaves_orphans(project: Project, fall_to: int) -> None:
+    with project.client() as client:
         run = ended(client, start(client, "orphans"))
         assert (run["status"], run["output"]) == ("succeeded", 7), run
-        until(lambda: not zombies(adopting.pid()), 5)
-        assert ended(client, start(client, "dies"))["status"] == "succeeded"
-    assert "died: exit code 9" in (adopting.root / ".taskrun" / "daemon.log").read_text()
-    for worker in adopting.workers():
-        os.kill(worker, signal.SIGKILL)
-    until(lambda: "died: signal SIGKILL" in (adopting.root / ".taskrun" / "daemon.log").read_text())
-    until(lambda: not zombies(adopting.pid()), 5)
+        until(lambda: not zombies(fall_to), 5)
+
+
+def test_a_daemon_collects_orphans_and_keeps_the_exit_codes_of_its_own(project: Project) -> None:
+    log = project.root / ".taskrun" / "daemon.log"
+    with adopting(project, "taskrun.cli.foreground", str(project.root / "taskrun.toml"), ready="ready") as pid:
+        assert project.pid() == pid
+        leaves_orphans(project, pid)
+        with project.client() as client:
+            assert ended(client, start(client, "dies"))["status"] == "succeeded"
+        assert "died: exit code 9" in log.read_text()
+        for worker in project.workers():
+            os.kill(worker, signal.SIGKILL)
+        until(lambda: "died: signal SIGKILL" in log.read_text())
+        until(lambda: not zombies(pid), 5)
+
+
+def test_watch_collects_those_that_fall_to_it(project: Project) -> None:
+    with adopting(project, "taskrun", "watch", ready="watching") as pid:
+        assert project.pid() != pid
+        leaves_orphans(project, pid)

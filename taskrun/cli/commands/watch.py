@@ -19,6 +19,7 @@ from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.runs import runs_table
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder, launch_watching
+from taskrun.daemon.orphans import adopts, collect_orphans
 from taskrun.model.errors import DaemonStopped
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -58,6 +59,8 @@ async def _watch_once(session: Session, view: Lines) -> bool:
     """Shows one daemon's life; returns whether it wants to be replaced by another, for new settings."""
     config = session.config
     watched = await in_thread(lambda: launch_watching(config))
+    if adopts():  # as PID 1 of a container
+        collect_orphans({watched.process.pid})
     shown = asyncio.ensure_future(_runs(session, view))
     ticking = asyncio.ensure_future(view.tick())
     try:
