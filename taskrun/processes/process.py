@@ -17,6 +17,7 @@ from pathlib import Path
 
 SHIM = Path(__file__).with_name("supervisor.py")
 Stdio = tuple[int, int, int]
+OVERDUE = 12.0  # seconds beyond the grace after which a shim that does not end is killed; it gives up what it cannot kill before
 
 
 class Process:
@@ -29,6 +30,7 @@ class Process:
         self._shim = shim
         self._control = control
         self._report = b""
+        self._forced: asyncio.TimerHandle | None = None  # the end of a shim that hears nothing
         control.setblocking(False)
         loop.add_reader(control, self._read)
 
@@ -78,6 +80,15 @@ class Process:
         if not self.ended.done():
             with contextlib.suppress(OSError):
                 self._control.send(f"stop {grace}\n".encode())
+            self._force(grace + OVERDUE)
+
+    def _force(self, seconds: float) -> None:
+        """Kills the shim in a while: one that is stopped hears no order."""
+        loop = asyncio.get_running_loop()
+        if self._forced is None or loop.time() + seconds < self._forced.when():
+            if self._forced is not None:
+                self._forced.cancel()
+            self._forced = loop.call_later(seconds, self._shim.kill)
 
     async def end(self, grace: float) -> None:
         """Stop it and return when nothing of it is left. A cancel during that ends the grace, not the wait."""
@@ -122,6 +133,8 @@ class Process:
             return b""
 
     def _finish(self) -> None:
+        if self._forced is not None:
+            self._forced.cancel()
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
         self._shim.wait()  # at once: its end of the socket closed because it exited

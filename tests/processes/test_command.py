@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from taskrun.processes import process
 from taskrun.processes.command import KEEP, CommandResult, OnText, run_command
 from taskrun.processes.liveness_lock import Leash
 from taskrun.processes.output import CHUNK
@@ -251,4 +252,13 @@ async def test_when_its_shim_is_killed_it_is_killed_too(census: Census) -> None:
     task, _ = await start("echo ready; sleep 600 & sleep 600")
     os.kill(census.shims()[0], signal.SIGKILL)
     assert (await task).code == -signal.SIGKILL
+    assert census.gone()
+
+
+async def test_when_its_shim_is_stopped_a_cancel_ends_both(census: Census, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "OVERDUE", 0.1)
+    task, _ = await start("echo ready; exec sleep 600", grace=0.1)
+    (shim,) = census.shims()
+    os.kill(shim, signal.SIGSTOP)
+    await cancel(task)
     assert census.gone()
