@@ -21,9 +21,8 @@ from taskrun.cli.option_names import STARTING, Own
 from taskrun.cli.options import ABSENT, Built, Given, build, partition, usage
 from taskrun.cli.schemas import InputSchema
 from taskrun.cli.session import Caller, Session
-from taskrun.cli.visible import to_json
 from taskrun.model import durations
-from taskrun.model.codec import check_size, parse_json
+from taskrun.model.codec import encode, parse_json
 from taskrun.model.errors import InputInvalid
 
 GIVEN = "taskrun.given"
@@ -114,9 +113,7 @@ def as_text(session: Session, name: str, value: Any) -> str:
     Raises:
         PayloadTooLarge: it is over the project's limit.
     """
-    text = to_json(value)
-    check_size(text.encode(), f"the input of {name}", session.project.max_payload)
-    return text
+    return encode(value, f"the input of {name}", session.project.max_payload)
 
 
 async def built(session: Session, target: Target, given: Sequence[Given], base: Any, command: str) -> Any:

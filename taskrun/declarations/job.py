@@ -45,7 +45,8 @@ class Job:
         refuse_unknown(given)
         self.fn = fn
         self.is_async = is_async(fn)
-        self.name = check_name(given.get("name") or getattr(fn, "__name__", None), "job")
+        name = given.get("name")
+        self.name = check_name(getattr(fn, "__name__", None) if name is None else name, "job")
         self.file, self.line = _place(fn)
         self.options = checked(self.name, given)
         self._given = given
@@ -175,7 +176,7 @@ class Job:
         _ = self.input, self.output
         for cron in self.options.crons:
             try:
-                self.input.check({} if cron.input is None else cron.input)
+                self.input.record({} if cron.input is None else cron.input)
             except InputInvalid as error:
                 raise DefinitionError(f'job {self.name}, cron "{cron.expr}": {error}; give Cron(…, input=…)') from None
 
@@ -187,11 +188,11 @@ class Job:
         """Validates an input and evaluates the options for it.
 
         Raises:
-            InputInvalid: naming every bad field.
+            InputInvalid: naming every bad field, also one that would not come back from the journal as it was.
             DefinitionError: an option's function raised, or returned what cannot be.
         """
-        value = self.input.check(data)
-        return Prepared(job=self.name, input=self.input.dump(value), terms=evaluate(self.name, self.options, value))
+        value, text = self.input.record(data)
+        return Prepared(job=self.name, input=text, terms=evaluate(self.name, self.options, value))
 
     async def call(self, value: Any) -> Any:
         """Calls the handler with a validated input; a sync one in a thread."""
@@ -207,7 +208,7 @@ class Job:
 
     async def perform(self, data: object) -> Any:
         """Validates an input and executes the handler in place, plainly."""
-        value = self.input.check(data)
+        value, _ = self.input.record(data)
         token = caller.set(PlainCaller(Current(run_id="plain", job=self.name, input=value)))
         try:
             return self.check_output(await self.call(value))

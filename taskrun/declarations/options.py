@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, TypeVar
 
 from taskrun.declarations.pipe import Pipe, Source
-from taskrun.declarations.user_code import RAISED
-from taskrun.model.durations import Frequency, human, seconds
-from taskrun.model.errors import DefinitionError
+from taskrun.model.codec import message_of
+from taskrun.model.durations import Frequency, human, seconds, shown
+from taskrun.model.errors import DefinitionError, DurationInvalid
 from taskrun.rules.policies import (
     DEFAULT_BACKOFF,
     Backoff,
@@ -32,6 +32,7 @@ T = TypeVar("T")
 Of = Callable[[Any], T]
 Hook = Callable[[Any], Any]
 
+LONGEST_TEXT = 10_000  # characters of a key or an id that a function returns
 KINDS = ("trigger", "start", "success", "failure", "error", "cancel", "settled")
 
 
@@ -115,7 +116,7 @@ def checked(job: str, given: Mapping[str, Any]) -> JobOptions:
     hooks = {kind: given[f"on_{kind}"] for kind in KINDS if given.get(f"on_{kind}") is not None}
     for kind, hook in hooks.items():
         if not callable(hook):
-            raise DefinitionError(f"job {job}: on_{kind} must be a function, not {hook!r}")
+            raise DefinitionError(f"job {job}: on_{kind} must be a function, not {shown(hook)}")
     triggers = _named(job, "trigger", _triggers, given.get("trigger"), job)
     crons = _named(job, "cron", _crons, given.get("cron"), job)
     return JobOptions(**values, retry_given="retry" in given, triggers=triggers, crons=crons, hooks=hooks)
@@ -153,15 +154,15 @@ def _or_function(read: Callable[[Any, str], T]) -> Callable[[Any, str], T | Of[A
 
 
 def _retry(value: Any, default_id: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DefinitionError(f"must be a whole number of at least 0, not {value!r}")
-    return value
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise DefinitionError(f"must be a whole number of at least 0, not {shown(value)}")
+    return int(value)
 
 
 def _priority(value: Any, default_id: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-        raise DefinitionError(f"must be a whole number, not {value!r}")
-    return value
+        raise DefinitionError(f"must be a whole number, not {shown(value)}")
+    return int(value)
 
 
 def _timeout(value: Any, default_id: str) -> float | None:
@@ -175,19 +176,19 @@ def _key_ttl(value: Any, default_id: str) -> float:
 def _key(value: Any, default_id: str) -> str | None:
     """Reads what the `key` function returned; None is no key."""
     if value is not None and (not isinstance(value, str) or not value):
-        raise DefinitionError(f"must return a text, not {value!r}")
-    return value
+        raise DefinitionError(f"must return a text, not {shown(value)}")
+    return None if value is None else str.__str__(value)
 
 
 def _key_function(value: Any, default_id: str) -> Of[Any] | None:
     if value is not None and not callable(value):
-        raise DefinitionError(f"must be a function of the input, not {value!r}")
+        raise DefinitionError(f"must be a function of the input, not {shown(value)}")
     return _or_function(_key)(value, default_id) if value is not None else None  # type: ignore[return-value]
 
 
 def _on_exhausted(value: Any, default_id: str) -> str:
     if value not in ("fail", "pause"):
-        raise DefinitionError(f'must be "fail" or "pause", not {value!r}')
+        raise DefinitionError(f'must be "fail" or "pause", not {shown(value)}')
     return str(value)
 
 
@@ -225,7 +226,7 @@ def _source(value: Any) -> Source:
     if isinstance(value, Pipe) or hasattr(value, "perform"):  # a job, which this module does not know
         source: Source = value.into()
         return source
-    raise DefinitionError(f"takes pipes, jobs, or .into(…) of either, not {value!r}")
+    raise DefinitionError(f"takes pipes, jobs, or .into(…) of either, not {shown(value)}")
 
 
 def _crons(value: Any, default_id: str) -> tuple[Cron, ...]:
@@ -244,7 +245,7 @@ def evaluate(job: str, options: JobOptions, value: Any) -> Terms:
 
     def of(name: str, read: Callable[[Any, str], T]) -> T:
         option = getattr(options, name)
-        return _named(job, name, read, _called(job, name, option, value), job) if callable(option) else option
+        return _evaluated(job, name, read, option, value) if callable(option) else option
 
     return Terms(
         retry=of("retry", _retry),
@@ -258,10 +259,31 @@ def evaluate(job: str, options: JobOptions, value: Any) -> Terms:
     )
 
 
-def _called(job: str, name: str, function: Of[Any], value: Any) -> Any:
+def _evaluated(job: str, name: str, read: Callable[[Any, str], T], function: Of[Any], value: Any) -> T:
+    """Whatever a function does ends here: it runs where nobody else catches `SystemExit`."""
     try:
-        return function(value)
-    except RAISED as error:
-        raise DefinitionError(
-            f"job {job}, option {name}: its function raised {type(error).__name__}: {error}"
-        ) from error
+        returned = function(value)
+    except BaseException as error:
+        raised = f"{type(error).__name__}: {message_of(error)}"
+        raise DefinitionError(f"job {job}, option {name}: its function raised {raised}") from error
+    try:
+        return _named(job, name, lambda given, default_id: _kept(read(given, default_id)), returned, job)
+    except (DefinitionError, DurationInvalid):
+        raise
+    except BaseException as error:  # such as the repr of an int of 5,000 digits
+        told = f"{type(returned).__name__} that cannot be: {message_of(error)}"
+        raise DefinitionError(f"job {job}, option {name}: its function returned a value of type {told}") from error
+
+
+def _kept(option: T) -> T:
+    """Refuses text that no journal keeps: an id is part of an index."""
+    text = option if isinstance(option, str) else getattr(option, "id", None)
+    if not isinstance(text, str):
+        return option
+    if len(text) > LONGEST_TEXT:
+        raise DefinitionError(f"is a text of {len(text)} characters; there may be {LONGEST_TEXT}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DefinitionError(f"{shown(text)} holds half of a surrogate pair") from None
+    return option

@@ -11,7 +11,7 @@ import msgspec
 
 from taskrun.declarations.calls import Caller, Match, Target, caller
 from taskrun.declarations.plain import reach
-from taskrun.model.durations import seconds
+from taskrun.model.durations import seconds, shown
 from taskrun.model.errors import DefinitionError, NotBound
 from taskrun.model.schema import Schema
 from taskrun.rules.policies import Duration
@@ -98,9 +98,10 @@ class Pipe:
         """Validates an event; returns it as JSON text.
 
         Raises:
-            InputInvalid: naming every bad field.
+            InputInvalid: naming every bad field, also one that would not come back from the journal as it was.
         """
-        return self.schema.dump(self.schema.check(data))
+        _, text = self.schema.record(data)
+        return text
 
     def read(self, text: str) -> Any:
         """Returns an event from its JSON text."""
@@ -134,7 +135,7 @@ def check_name(name: object, what: str) -> str:
     if isinstance(name, str) and NAME.fullmatch(name):
         return name
     rule = "a letter or _, then at most 99 letters, digits, _, . or -"
-    raise DefinitionError(f"{name!r} cannot be the name of a {what}: it takes {rule}")
+    raise DefinitionError(f"{shown(name)} cannot be the name of a {what}: it takes {rule}")
 
 
 def check_into(fn: Into | None) -> Into | None:

@@ -16,6 +16,7 @@ from taskrun.declarations.job import Job
 from taskrun.declarations.loading import Files, Problem
 from taskrun.declarations.pipe import Pipe, Source
 from taskrun.declarations.user_code import RAISED
+from taskrun.model.codec import message_of
 from taskrun.model.errors import DefinitionError
 from taskrun.rules.policies import Cron, Prepared
 
@@ -111,7 +112,7 @@ def discover(entries: Iterable[str], root: Path) -> Discovery:
         try:
             registry.add_job(thing) if isinstance(thing, Job) else registry.add_pipe(thing)
         except RAISED as error:  # a validator's own code
-            problems.append(Problem(thing.file, thing.line, str(error) or type(error).__name__))
+            problems.append(Problem(thing.file, thing.line, message_of(error) or type(error).__name__))
     return Discovery(registry, problems, files.loaded())
 
 
@@ -125,7 +126,7 @@ def _prepared(job: Job, source: Source, data: str) -> Prepared | None:
     try:
         value = source.input_for(data)
         return None if value is None else job.prepare(value)
-    except RAISED:
+    except BaseException:  # code of users, which may raise `SystemExit` too
         log.exception("%s does not start %s: its trigger failed", source.topic, job.name)
         return None
 

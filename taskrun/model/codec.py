@@ -17,13 +17,16 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import msgspec
 
-from taskrun.model import errors, typed
+from taskrun.model import errors, pydantic_models, typed
 from taskrun.model.durations import human_size
 from taskrun.model.errors import InputInvalid, NotEncodable, OutputInvalid, PayloadTooLarge, StepFailed
+from taskrun.model.fields import all_fields
+from taskrun.model.further_keys import Further
+from taskrun.model.problems import Misfit, named
 from taskrun.model.records import ErrorRecord
 from taskrun.model.stored_text import storable
 
@@ -51,6 +54,8 @@ def encode(value: Any, what: str, limit: int | None = None) -> str:
     """
     if value is None:
         return "null"
+    if isinstance(value, msgspec.Raw):  # it is JSON text
+        return check_size(bytes(value), what, limit).decode()
     try:
         raw = _ENCODER.encode(value)
         lossy = b"null" in raw and not _finite(value, raw)
@@ -73,7 +78,7 @@ def check_size(raw: bytes, what: str, limit: int | None) -> bytes:
 
 
 def decode(text: str, kind: Any = Any) -> Any:
-    """Returns JSON text of `encode` as plain data, or as a value of the type `kind`.
+    """Returns JSON text of `encode` as plain data, or as a value of the type `kind`. A `TypedDict` keeps further keys.
 
     Raises:
         OutputInvalid: it does not fit the type.
@@ -81,24 +86,36 @@ def decode(text: str, kind: Any = Any) -> Any:
     if kind is Any:
         return None if text == "null" else _DECODER.decode(text)
     try:
-        return typed.read(text, kind)
-    except typed.Misfit as misfit:
-        raise OutputInvalid(f"does not fit {typed.named(kind)}: {misfit}") from None
+        return typed.read(text, kind, Further.KEEP)
+    except Misfit as misfit:
+        raise OutputInvalid(f"does not fit {named(kind)}: {misfit}") from None
 
 
 def _to_plain(value: Any) -> Any:
     for kinds, convert in _PLAIN:
         if isinstance(value, kinds):
             return convert(value)
-    if hasattr(value, "model_dump"):  # pydantic
-        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+    if pydantic_models.writes(value):
+        return pydantic_models.plain(value)
     raise TypeError
+
+
+class JsonNumber(float):
+    """A number that was written with other digits than a float writes: it is encoded as it was written."""
+
+    def __new__(cls, text: str) -> Self:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    text: str
 
 
 # msgspec refuses subclasses of str and float; numpy's ints are Integral.
 _PLAIN: list[tuple[type, Any]] = [
     (PurePath, str),
     (str, str.__str__),
+    (JsonNumber, lambda number: msgspec.Raw(number.text.encode())),
     (float, float.__float__),
     (numbers.Integral, int),
     (Mapping, dict),
@@ -110,8 +127,14 @@ _DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 def _finite(value: Any, raw: bytes) -> bool:
     """Says whether no NaN or infinity became a null. What reads back equal, the common case, needs no walk."""
-    plain = msgspec.to_builtins(value, enc_hook=_to_plain, str_keys=True)
+    plain = msgspec.to_builtins(value, enc_hook=_to_builtin, str_keys=True)
     return bool(_DECODER.decode(raw) == plain) or _all_finite(plain)
+
+
+def _to_builtin(value: Any) -> Any:
+    return (
+        float(value) if isinstance(value, JsonNumber) else None if isinstance(value, msgspec.Raw) else _to_plain(value)
+    )
 
 
 def _all_finite(plain: Any) -> bool:
@@ -127,11 +150,11 @@ def _all_finite(plain: Any) -> bool:
 
 def _not_encodable(value: Any, what: str, error: Exception) -> NotEncodable:
     if isinstance(error, RecursionError):
-        kind = typed.named(type(value))
+        kind = named(type(value))
         return NotEncodable(f"{what} cannot be kept as JSON: a {kind} that holds itself, or is nested too deeply")
     path, part = _culprit(value)
     reason = _reason(part, error)
-    fault = f"{path or 'it'} is of type {typed.named(type(part))}" + (f": {reason}" if reason else "")
+    fault = f"{path or 'it'} is of type {named(type(part))}" + (f": {reason}" if reason else "")
     return NotEncodable(f"{what} cannot be kept as JSON: {fault}")
 
 
@@ -142,7 +165,7 @@ def _reason(part: Any, error: Exception) -> str:
         return f"more than {_MAX_DIGITS} digits"
     if isinstance(part, Mapping):
         return "a key that is neither text nor a number"
-    return _message(error).replace("`", "")
+    return message_of(error).replace("`", "")
 
 
 def _culprit(value: Any) -> tuple[str, Any]:
@@ -158,7 +181,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         return ((f".{key}", part) for key, part in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
         return ((f"[{index}]", part) for index, part in enumerate(value))
-    names = [field.name for field in typed.fields(type(value)) or ()]
+    names = [field.name for field in all_fields(type(value)) or ()]
     return ((f".{name}", getattr(value, name, None)) for name in names)
 
 
@@ -206,7 +229,7 @@ def encode_error(error: BaseException, limit: int = MAX_PAYLOAD) -> ErrorRecord:
         return origin.record
     return ErrorRecord(
         type=_type_name(type(error)),
-        message=_message(error),
+        message=message_of(error),
         traceback=_traceback(error),
         args=_args(error, limit),
         where=_where(error),
@@ -221,7 +244,7 @@ def rebuild(record: ErrorRecord, step: str) -> Exception:
             error = kind(*decode(record.args))
         except Exception:  # a constructor that wants something else
             error = None
-        if isinstance(error, Exception) and _message(error) == record.message:
+        if isinstance(error, Exception) and message_of(error) == record.message:
             return error
     return StepFailed(step, record.type, record.message, record.traceback)
 
@@ -245,7 +268,8 @@ def _type_name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Returns the text of an exception, cut to what can be shown; never raises."""
     try:
         return _clean(str(error), _MAX_MESSAGE)
     except Exception as inner:
@@ -350,7 +374,7 @@ def _refuse_depth(raw: bytes) -> None:
 
 def _number(text: str) -> float:
     if math.isfinite(value := float(text)):
-        return value
+        return value if repr(value) == text else JsonNumber(text)
     raise ValueError(f"the number {text[:40]} is too large")
 
 

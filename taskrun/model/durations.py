@@ -54,7 +54,7 @@ def seconds(value: float | timedelta | str, what: str = "duration") -> float:
     """
     amount = _amount(value, what)
     if not 0 <= amount < math.inf:  # false for NaN too
-        raise DurationInvalid(f"{what} must be finite and not negative, not {_shown(value)}; {_UNITS_HELP}")
+        raise DurationInvalid(f"{what} must be finite and not negative, not {shown(value)}; {_UNITS_HELP}")
     return amount + 0.0  # -0.0 is 0.0
 
 
@@ -94,7 +94,7 @@ def size(value: int | str, what: str = "size") -> int:
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     amount = float(found[1]) * 1024 ** _POWERS[(found[2] or "").lower()] if found else math.inf
     if amount >= _LARGEST:
-        raise DefinitionError(f'{what} must be bytes or a size like "512MB" (B, KB, MB, GB, TB), not {_shown(value)}')
+        raise DefinitionError(f'{what} must be bytes or a size like "512MB" (B, KB, MB, GB, TB), not {shown(value)}')
     return int(amount)
 
 
@@ -134,7 +134,7 @@ def _amount(value: object, what: str) -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DurationInvalid(f"{what} must be seconds, a timedelta or text, not {_shown(value)}; {_UNITS_HELP}")
+        raise DurationInvalid(f"{what} must be seconds, a timedelta or text, not {shown(value)}; {_UNITS_HELP}")
     try:
         return float(value)
     except OverflowError:
@@ -146,18 +146,19 @@ def _parsed(text: str, what: str) -> float:
     while found := _PART.match(text, at):
         unit = UNITS.get(found[2].lower())
         if unit is None:
-            raise DurationInvalid(f"{what}: no unit is called {_shown(found[2])}; {_UNITS_HELP}")
+            raise DurationInvalid(f"{what}: no unit is called {shown(found[2])}; {_UNITS_HELP}")
         total, at = total + float(found[1]) * unit, found.end()
     if at < len(text) or not text.strip():
-        raise DurationInvalid(f"{what} must be a number with a unit, not {_shown(text)}; {_UNITS_HELP}")
+        raise DurationInvalid(f"{what} must be a number with a unit, not {shown(text)}; {_UNITS_HELP}")
     return total
 
 
 def _no_frequency(value: object, what: str) -> DurationInvalid:
-    return DurationInvalid(f'{what} must be like "3/s" or "2 per 5 minutes", not {_shown(value)}; {_UNITS_HELP}')
+    return DurationInvalid(f'{what} must be like "3/s" or "2 per 5 minutes", not {shown(value)}; {_UNITS_HELP}')
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Returns a value as a message shows it: cut, and never an error of its own."""
     try:
         text = repr(value)
     except Exception:  # a repr may raise, that of an int of 5,000 digits does

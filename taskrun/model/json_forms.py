@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, time
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from taskrun.model import typed
+from taskrun.model.fields import Field, all_fields
+from taskrun.model.fields import fields as model_fields
 
 FORMATS = {datetime: "date-time", time: "time"}
 Part = tuple[Any, dict[str, Any]]
@@ -77,26 +78,21 @@ def _is_of(schema: dict[str, Any], kind: Any) -> bool:
     return bool(get_args(kind)) and schema.get("type") == ("object" if mapping else "array")
 
 
-def _fields(kind: Any) -> tuple[typed.Field, ...] | None:
+def _fields(kind: Any) -> tuple[Field, ...] | None:
     try:
-        return typed.fields(kind)
+        return model_fields(kind)
     except Exception:  # a forward reference into nowhere
         return None
 
 
-def _of_model(kind: Any, fields: tuple[typed.Field, ...], schema: dict[str, Any]) -> Iterator[Part]:
+def _of_model(kind: Any, fields: tuple[Field, ...], schema: dict[str, Any]) -> Iterator[Part]:
     """What is computed after the input was read is no part of it."""
     listed: dict[str, Any] = schema.get("properties", {})
-    for name in _computed(get_origin(kind) or kind):
-        listed.pop(name, None)
+    for field in all_fields(kind) or ():
+        if not field.given:
+            listed.pop(field.key, None)
     kinds = {field.key: field.kind for field in fields}
     yield from ((kinds[name], inner) for name, inner in listed.items() if name in kinds and isinstance(inner, dict))
-
-
-def _computed(model: Any) -> list[str]:
-    """Returns the fields of a dataclass or an attrs class that are `init=False`."""
-    declared = [*getattr(model, "__dataclass_fields__", {}).values(), *getattr(model, "__attrs_attrs__", ())]
-    return [one.name for one in declared if not one.init]
 
 
 def _items(kinds: tuple[Any, ...], schema: dict[str, Any]) -> Iterator[Part]:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
-from taskrun.model import typed
+from taskrun.model import pydantic_models
+from taskrun.model.fields import fields as model_fields
 from taskrun.model.json_forms import complete
 
 _REFERENCE = "#/$defs/{name}"
@@ -64,7 +65,7 @@ def _apart(kind: Any, defs: dict[str, Any]) -> dict[str, Any]:
         return {"anyOf": [_of(part, defs) for part in get_args(kind)]}
     if get_origin(kind) is list:
         return {"type": "array", "items": _of(get_args(kind)[0], defs)}
-    known = typed.fields(kind)
+    known = model_fields(kind)
     if known is None:
         return {}
     schema = _object({field.key: field.kind for field in known}, {}, defs)
@@ -72,7 +73,7 @@ def _apart(kind: Any, defs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _custom(kind: type, defs: dict[str, Any]) -> dict[str, Any]:
-    adapter = typed.pydantic_adapter(kind)
+    adapter = pydantic_models.adapter(kind)
     if adapter is not None:
         schema = dict(adapter.json_schema())
         defs.update(schema.pop("$defs", {}))

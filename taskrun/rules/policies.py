@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 from msgspec.structs import force_setattr
 
-from taskrun.model.durations import Frequency, frequency, period, seconds
+from taskrun.model.durations import Frequency, frequency, period, seconds, shown
 from taskrun.model.errors import DefinitionError, Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge, RetryAfter
 from taskrun.rules.cron import CatchUp, CronRule
 
@@ -376,7 +376,7 @@ def _span(value: object, what: str) -> float:
 
 def _check_id(value: object, what: str) -> None:
     if value is not None and (not isinstance(value, str) or not value):
-        raise DefinitionError(f"id of {what} must be a text, not {value!r}")
+        raise DefinitionError(f"id of {what} must be a text, not {shown(value)}")
 
 
 def _check_choice(value: object, choices: Sequence[str], what: str) -> None:
@@ -385,8 +385,8 @@ def _check_choice(value: object, choices: Sequence[str], what: str) -> None:
 
 
 def _check_whole(value: object, least: int, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise DefinitionError(f"{what} must be a whole number of at least {least}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+        raise DefinitionError(f"{what} must be a whole number of at least {least}, not {shown(value)}")
 
 
 def _check_number(value: object, least: float, most: float, what: str) -> None:

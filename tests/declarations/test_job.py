@@ -13,7 +13,7 @@ import pytest
 
 from taskrun.declarations.job import Event, Job, job
 from taskrun.declarations.pipe import pipe
-from taskrun.declarations.steps import current, now, run, sleep
+from taskrun.declarations.steps import current, now, run, shell, sleep, step, thread
 from taskrun.model.errors import DefinitionError, DurationInvalid, InputInvalid, NotBound, OutputInvalid
 from taskrun.rules.policies import Backoff, Concurrency, Cron, Debounce, Prepared, Terms, Throttle
 from tests.declarations.fake import handler
@@ -226,6 +226,80 @@ def test_an_options_function_that_fails_is_named(option: str, fn: Callable[[Any]
     made = job(name="x", **{option: fn})(lambda: None)  # type: ignore[call-overload]
     with pytest.raises((DefinitionError, DurationInvalid), match=f"job x, option {option}"):
         made.prepare({})
+
+
+def _exits(value: Any) -> Any:
+    raise SystemExit(0)
+
+
+def _interrupts(value: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+class _Mute(BaseException):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def _mute(value: Any) -> Any:
+    raise _Mute
+
+
+def _floods(value: Any) -> Any:
+    raise ValueError("x" * 10_000_000)
+
+
+@pytest.mark.parametrize("option", ["retry", "timeout", "concurrency", "throttle", "debounce", "priority", "key"])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        _exits,
+        _interrupts,
+        _mute,
+        _floods,
+        lambda i: 10**5000,
+        lambda i: -(10**5000),
+        lambda i: "x" * 10_000_000,
+        lambda i: "\ud800",
+    ],
+)
+def test_whatever_an_options_function_does_is_a_short_definition_error(option: str, fn: Callable[[Any], Any]) -> None:
+    made = job(name="x", **{option: fn})(lambda: None)  # type: ignore[call-overload]
+    with pytest.raises((DefinitionError, DurationInvalid), match=f"job x, option {option}") as error:
+        made.prepare({})
+    assert len(str(error.value)) < 12_000
+
+
+@pytest.mark.parametrize("make", [Concurrency, Throttle, Debounce])
+@pytest.mark.parametrize("name", ["x" * 10_000_000, "\ud800"])
+def test_an_id_that_a_function_makes_has_its_limits(make: Any, name: str) -> None:
+    policy = make(name, 1)
+    made = job(name="x", **{make.__name__.lower(): lambda i: policy})(lambda: None)  # type: ignore[call-overload]
+    with pytest.raises(DefinitionError, match=f"job x, option {make.__name__.lower()}"):
+        made.prepare({})
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "1a", "-a", "a/b", "a#1", "é", "x" * 101, "a\n", 5, b"a", ["a"]])
+def test_a_name_that_is_none_is_refused(name: Any) -> None:
+    with pytest.raises(DefinitionError, match="cannot be the name of a job"):
+        job(name=name)(lambda: None)
+    with pytest.raises(DefinitionError, match="cannot be the name of a pipe"):
+        pipe(name)
+
+
+@pytest.mark.parametrize("name", ["a", "_", "A.b-c_9", "x" * 100])
+def test_a_name_that_is_one_is_taken(name: str) -> None:
+    assert job(name=name)(lambda: None).name == name
+    assert pipe(name).name == name
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: run("", print), lambda: thread(" ", print), lambda: shell("true", name=""), lambda: step(name="")(print)],
+)
+def test_a_step_needs_a_name(make: Callable[[], Any]) -> None:
+    with pytest.raises(DefinitionError, match="needs a name for its step"):
+        make()
 
 
 def test_backoff_is_read_once() -> None:

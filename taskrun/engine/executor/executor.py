@@ -142,10 +142,11 @@ class Executor:
         return pipe.prepare(self._read(message.data, message.pipe, "event for"))
 
     def _read(self, text: str, name: str, what: str) -> Any:
-        """Reads JSON that may come from anybody."""
+        """Returns JSON that may come from anybody, once it is known to be JSON, as it is: no number loses digits."""
         check_size(text.encode(), f"{what} {name}", self._max_payload)
         try:
-            return decode(text)
+            decode(text)
+            return msgspec.Raw(text.encode())
         except (msgspec.DecodeError, RecursionError):
             return parse_json(text, name)  # says what is wrong with it
 
