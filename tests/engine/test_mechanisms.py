@@ -161,7 +161,8 @@ async def test_a_loop_never_writes_back_what_an_earlier_turn_has_changed(storage
 
     def rows(tx: Tx) -> None:
         tx.put_engine(Engine(id="dead", name="x", lease_until=0.0))
-        lane: dict[str, Any] = {"lane": "narrow", "lane_limit": 1, "engine": "dead", "started_at": 1.0, "created_at": 1.0, "retry": 0}
+        lane: dict[str, Any] = {"lane": "narrow", "lane_limit": 1, "engine": "dead", "started_at": 1.0, "created_at": 1.0}
+        lane["retry"] = 0
         tx.add_run(records.Run(id="a", job="narrow", status=Status.RUNNING, placed=True, **lane))
         tx.add_run(records.Run(id="b", job="narrow", status=Status.WAITING, **lane))
         tx.put_step(Step(run="b", key="sleep", name="sleep", kind=StepKind.SLEEP, wake_at=2e9, call="3600.0 s"))

@@ -94,7 +94,7 @@ class Entry:
                 self.future.set_result(value)
             else:
                 self.future.set_exception(error)
-        elif error is not None and self.failed is None and not isinstance(error, EngineLost | JournalUnavailable):
+        if error is not None and self.future is None and not isinstance(error, EngineLost | JournalUnavailable):
             logger.error("a transaction that nobody waits for failed", exc_info=error)
 
 

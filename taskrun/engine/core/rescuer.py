@@ -15,6 +15,7 @@ from taskrun.engine.core.facts import QUEUES
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
+from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.model.records import Run, RunFilter, Status
 
 logger = logging.getLogger("taskrun.engine.rescuer")
@@ -46,6 +47,8 @@ class Rescuer:
             await self._clock.sleep(EVERY)
             try:
                 await self.look()
+            except (EngineLost, JournalUnavailable):  # it begins again, or the disk refuses
+                continue
             except Exception:  # the next look may go well
                 logger.exception("it could not be looked whether something stands still")
 

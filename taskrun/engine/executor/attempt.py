@@ -75,13 +75,20 @@ async def _keep_values(context: Context) -> BaseException | None:
 
 
 def _classify(context: Context, job: Job, output: str, error: BaseException | None) -> m.Outcome:
-    if context.cancel_reason is not None and (context.given_up or not context.unwinding):
-        return m.Cancelled()
-    if context.unwinding or _holds(error, Unwind):
+    if (interrupted := taken_down(context)) is not None:
+        return interrupted
+    if _holds(error, Unwind):
         return m.Unwound()
     if error is None:
         return m.Succeeded(output=output)
     return failed(context.run, job, error, context.used_up)
+
+
+def taken_down(context: Context) -> m.Outcome | None:
+    """Returns the outcome of an attempt that was cancelled or taken down, None for one that ended by itself."""
+    if context.cancel_reason is not None and (context.given_up or not context.unwinding):
+        return m.Cancelled()
+    return m.Unwound() if context.unwinding else None
 
 
 def failed(

@@ -19,7 +19,7 @@ from taskrun.declarations.calls import Current
 from taskrun.declarations.job import Job
 from taskrun.declarations.registry import Registry
 from taskrun.engine import messages as m
-from taskrun.engine.executor.attempt import attempt, failed
+from taskrun.engine.executor.attempt import attempt, failed, taken_down
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.hooks import Listeners
 from taskrun.engine.executor.replay import Replay
@@ -248,7 +248,7 @@ class Executor:
         """The backstop: an attempt whose task has ended has reported, or does so now."""
         error = RuntimeError("its task was cancelled") if task.cancelled() else task.exception()
         if error is not None:
-            self._end(context, m.Unwound() if context.unwinding else failed(context.run, job, error, []))
+            self._end(context, taken_down(context) or failed(context.run, job, error, []))
 
     def _over(self, message: m.Over) -> None:
         if (context := self.contexts.get(message.run)) is not None:
