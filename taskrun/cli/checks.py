@@ -27,6 +27,7 @@ from taskrun.daemon.protocol import VERSION
 from taskrun.model.config import Config
 from taskrun.model.durations import human_size
 from taskrun.model.errors import ConfigError, TaskrunError
+from taskrun.stores.highwater import is_absent
 from taskrun.stores.sqlite import SqliteStorage
 
 LITTLE_SPACE = 200_000_000  # bytes that are free on the journal's disk
@@ -138,20 +139,23 @@ async def _journal(session: Session, config: Config) -> Check:
         return Check("journal", True, "on a server: " + config.journal.rpartition("@")[2])
     path = Path(config.journal)
     if await in_thread(lambda: find_holder(config)) is None:
-        if not path.exists() and not path.with_name(path.name + ".high").exists():
+        if is_absent(config.journal):
             return Check("journal", True, f"{path} is not there yet; the first run makes it")
-        await in_thread(lambda: _open_and_close(path))
+        await in_thread(lambda: _look_through(path))
         state = "is sound and complete"
     else:
         state = "was sound and complete when the daemon opened it"
     return _file(path, state)
 
 
-def _open_and_close(path: Path) -> None:
-    """Opening looks for damage (`quick_check`) and for lost commits (the high-water mark)."""
+def _look_through(path: Path) -> None:
+    """Opening looks for lost commits (the high-water mark), and for damage only where it was not closed in order."""
     store = SqliteStorage(path, exclusive=True)
     store.open()
-    store.close()
+    try:
+        store.check()
+    finally:
+        store.close()
 
 
 def _file(path: Path, state: str) -> Check:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 from taskrun.cli.gate import in_thread
@@ -17,6 +16,7 @@ from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, RunNotFound
 from taskrun.model.records import Status
 from taskrun.stores.base import Tx
+from taskrun.stores.highwater import is_absent
 from taskrun.stores.sqlite import SqliteStorage
 
 
@@ -93,11 +93,10 @@ class Offline:
         return value
 
     def _read(self, fn: Callable[[Tx], Any], empty: Any) -> Any:
-        """Reads in one transaction; a journal that does not exist is not made."""
-        path = Path(self._config.journal)
-        if not path.exists():
+        """Reads in one transaction; a journal that never was is not made."""
+        if is_absent(self._config.journal):
             return empty
-        store = SqliteStorage(path, exclusive=True)
+        store = SqliteStorage(self._config.journal, exclusive=True)
         store.open()
         try:
             ((value, error),) = store.apply([fn])

@@ -85,6 +85,11 @@ class HighWater:
         return self._counted == (found.st_dev, found.st_ino)
 
 
+def is_absent(journal: str) -> bool:
+    """Tells whether there never was a journal: neither a file nor a log nor a mark is there."""
+    return not any(Path(journal + end).exists() for end in ("", "-wal", ".high"))
+
+
 def log_size(journal: str) -> int:
     """Returns the bytes of the write-ahead log beside a journal, 0 where there is none."""
     try:

@@ -103,6 +103,18 @@ class SqliteStorage:
                 self._drop_connection()
                 self._high.seal()
 
+    def check(self) -> None:
+        """Reads the whole journal through, which opening does only where it was not closed in order.
+
+        Raises:
+            JournalDamaged: it is damaged.
+        """
+        with self._lock:
+            try:
+                self._journal.read_through(self._connected())
+            except sqlite3.Error as error:
+                raise self._journal.explained(error) from error
+
     def apply(self, fns: Sequence[Fn], guard: Guard | None = None) -> list[Answer]:
         """Runs `fns` in one durable transaction; returns for each its value, or the exception that it raised.
 

@@ -65,6 +65,11 @@ class JournalFile:
         except sqlite3.Error as error:
             raise self.explained(error) from error
 
+    def read_through(self, connection: sqlite3.Connection) -> None:
+        """Reads every page of the journal. Raises JournalDamaged."""
+        if (answer := value(connection, "PRAGMA quick_check(1)")) != "ok":
+            raise JournalDamaged(f"journal {self.path}: {_DAMAGED} ({answer})")
+
     def explained(self, error: sqlite3.Error) -> JournalError:
         """Returns the error that says in our words why the journal cannot be opened."""
         kind, text = _REASONS.get(primary(error), (JournalError, "it cannot be opened"))
@@ -114,8 +119,8 @@ class JournalFile:
 
     def _inspect(self, connection: sqlite3.Connection, mark: int) -> None:
         self._check_kind(connection)
-        if not self.high.sealed() and (answer := value(connection, "PRAGMA quick_check(1)")) != "ok":
-            raise JournalDamaged(f"journal {self.path}: {_DAMAGED} ({answer})")
+        if not self.high.sealed():
+            self.read_through(connection)
         commits = value(connection, SQL["commits"]) if version(connection) else 0
         if commits < mark:
             raise self._shorter(mark, commits)

@@ -153,3 +153,15 @@ async def test_without_a_daemon_the_job_files_are_as_they_are_now_so_nothing_has
     terminal = FakeTerminal(folder, env={"HOME": str(folder)})
     assert await execute(["jobs", "helo"], terminal, Direct()) == Code.NOT_FOUND
     assert terminal.chatter.endswith('error: no job "helo"\n  did you mean  hello\n')
+
+
+@pytest.mark.parametrize("left", [None, 0, 100], ids=["gone", "empty", "cut"])
+def test_a_journal_whose_log_outlived_it_is_refused_by_every_look_and_kept(interrupted: Path, left: int | None) -> None:
+    journal = interrupted / ".taskrun" / "journal.db"
+    journal.unlink() if left is None else os.truncate(journal, left)
+    log = journal.with_name("journal.db-wal").read_bytes()
+    for line in (["list"], ["show", "@last"], ["schedule"], ["why", "@last"], ["daemon", "start"]):
+        done = subprocess.run(command(*line), cwd=interrupted, env=ENV, capture_output=True, text=True, timeout=30)
+        assert done.returncode == Code.UNREACHABLE, (line, done.stdout, done.stderr)
+        assert "are left beside its write-ahead log" in done.stderr
+    assert journal.with_name("journal.db-wal").read_bytes() == log

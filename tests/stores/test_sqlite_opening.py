@@ -361,6 +361,22 @@ def test_a_journal_that_was_touched_after_its_close_is_read_through(
     assert read_through == ["PRAGMA quick_check(1)"]
 
 
+def test_a_check_reads_a_journal_through_also_after_a_close_in_order(tmp_path: Path) -> None:
+    path = closed_journal(tmp_path / "journal.db", runs=200)
+    store = SqliteStorage(path, exclusive=True)
+    store.open()
+    store.check()
+    store.close()
+    found = path.stat()
+    pages = path.read_bytes()
+    path.write_bytes(pages[:8192] + b"\xff" * 4096 + pages[12288:])
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))  # as if its disk had done it
+    store.open()
+    with pytest.raises(JournalDamaged, match="damaged"):
+        store.check()
+    store.close()
+
+
 def test_a_killed_journal_is_read_through(tmp_path: Path, read_through: list[str]) -> None:
     path = closed_journal(tmp_path / "journal.db", runs=1)
     killed_journal(path, runs=20)
