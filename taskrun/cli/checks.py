@@ -33,6 +33,7 @@ from taskrun.stores.sqlite import SqliteStorage
 LITTLE_SPACE = 200_000_000  # bytes that are free on the journal's disk
 WAL_RESET_FIXED = (3, 51, 3)
 MOST_NAMES = 10  # variables that are named
+TELLING = {"VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "HOME", "USER"}  # named first
 SESSION = {"PATH", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTHONPATH", "WINDOWID", "DISPLAY", "COLORTERM"}
 OF_TERMINALS = ("TERM", "SSH_", "TMUX", "STY", "XDG_SESSION", "GNOME_", "VTE_", "KITTY_", "ITERM_", "WT_", "TASKRUN_")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -122,6 +123,7 @@ async def _environment(session: Session, config: Config) -> Check:
 def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
     """Returns the names of the variables that are others here than in the daemon; those of a terminal do not count."""
     names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    names.sort(key=lambda name: name not in TELLING)
     found = [name for name in names if name not in SESSION and not name.startswith(OF_TERMINALS)]
     return found[:MOST_NAMES] + ([f"and {len(found) - MOST_NAMES} more"] if len(found) > MOST_NAMES else [])
 

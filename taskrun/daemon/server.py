@@ -129,6 +129,7 @@ class Daemon:
         core = Core(
             store,
             concurrency=config.concurrency * config.workers,
+            resident=config.resident,
             grace=config.grace,
             alone=True,
             blame=False,

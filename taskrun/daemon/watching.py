@@ -28,6 +28,7 @@ SETTLE = 0.1  # seconds: an editor that takes a file away brings it back
 FIXED = (
     "journal",
     "concurrency",
+    "resident",
     "grace",
     "max_payload",
     "keep",

@@ -54,6 +54,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     jobs: list[str]
     journal: str
     concurrency: int
+    resident: int
     grace: float
     workers: int
     max_payload: int
@@ -175,6 +176,10 @@ def _count(value: Any) -> int:
     raise ValueError
 
 
+def _natural(value: Any) -> int:
+    return 0 if value == 0 and not isinstance(value, (bool, float)) else _count(value)
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError
@@ -194,6 +199,7 @@ _SETTINGS = {
     "jobs": _Key("a list of modules, packages, folders or globs", _texts, ["jobs"]),
     "journal": _Key("a path", _journal, ".taskrun/journal.db"),
     "concurrency": _Key(_COUNT, _count, 100),
+    "resident": _Key("a whole number", _natural, 1000),
     "grace": _Key(_DURATION, durations.seconds, "10s"),
     "workers": _Key(_COUNT, _count, 1),
     "max_payload": _Key(_SIZE, durations.size, "4MB"),
@@ -378,7 +384,7 @@ def _overrides(environ: Environ, section: str, keys: dict[str, _Key]) -> dict[st
 def _untyped(text: str, key: _Key) -> Any:
     if key.read is _texts:
         return [part.strip() for part in text.split(",") if part.strip()]
-    if key.read is _count and text.isascii() and text.isdigit() and len(text) < 10:
+    if key.read in (_count, _natural) and text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
     return text
 

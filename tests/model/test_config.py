@@ -28,6 +28,7 @@ PAGE = """
 jobs = ["music", "jobs/*.py"]
 journal = "state/journal.db"
 concurrency = 7
+resident = 0
 grace = "3s"
 workers = 2
 max_payload = "1MB"
@@ -62,6 +63,7 @@ def test_everything_that_may_be_written_is_read(tmp_path: Path) -> None:
         jobs=["music", "jobs/*.py"],
         journal=str(tmp_path.resolve() / "state/journal.db"),
         concurrency=7,
+        resident=0,
         grace=3.0,
         workers=2,
         max_payload=1 << 20,
@@ -83,6 +85,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         jobs=["jobs"],
         journal=str(tmp_path.resolve() / ".taskrun/journal.db"),
         concurrency=100,
+        resident=1000,
         grace=10.0,
         workers=1,
         max_payload=4 << 20,
@@ -100,6 +103,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("TASKRUN_JOURNAL", "/var/j.db", "journal", "/var/j.db"),
         ("TASKRUN_JOURNAL", "~nobody-of-that-name/j.db", "journal", "ROOT/~nobody-of-that-name/j.db"),
         ("TASKRUN_CONCURRENCY", "9", "concurrency", 9),
+        ("TASKRUN_RESIDENT", "5", "resident", 5),
         ("TASKRUN_GRACE", "1m", "grace", 60.0),
         ("TASKRUN_WORKERS", "4", "workers", 4),
         ("TASKRUN_MAX_PAYLOAD", "1024", "max_payload", 1024),
@@ -139,6 +143,9 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("[taskrun]\njobs = [1]", r"jobs must be a list .*, not \[1\]"),
         ("[taskrun]\njournal = 5", "journal must be a path, not 5"),
         ("[taskrun]\nconcurrency = 0", "concurrency must be a whole number of 1 or more, not 0"),
+        ("[taskrun]\nresident = -1", "resident must be a whole number, not -1"),
+        ("[taskrun]\nresident = 0.0", "resident must be a whole number, not 0.0"),
+        ("[taskrun]\nresident = false", "resident must be a whole number, not False"),
         ("[taskrun]\nconcurrency = true", "concurrency must be a whole number of 1 or more, not True"),
         ("[taskrun]\nconcurrency = '5'", "concurrency must be a whole number"),
         ("[taskrun]\nworkers = 1.5", "workers must be a whole number"),
