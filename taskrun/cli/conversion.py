@@ -168,7 +168,7 @@ _BYTES = ("TEXT|@FILE", "text, or @ and a file")
 _BASE64 = Form(*_BYTES, _as_base64, any_text=True)
 _FORMS = {
     "duration": Form("DURATION", "as in 90m, or 5400 (seconds)", _duration),
-    "time": Form("TIME", "as in 10:30", _time),
+    **dict.fromkeys(("time", "partial-time"), Form("TIME", "as in 10:30", _time)),
     "date-time": Form("DATETIME", 'as in 2026-11-26 or "2026-11-26 10:30"', _date_time),
     "date": Form("DATE", "as in 2026-11-26", _date),
     "binary": Form(*_BYTES, _as_text, any_text=True),

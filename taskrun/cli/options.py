@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from taskrun.cli.conversion import as_duration, as_typed, convert, form_of, located, union_of
-from taskrun.cli.option_names import ESCAPE, Own, option_name
+from taskrun.cli.option_names import ESCAPE, FieldPath, Own, option_name
 from taskrun.cli.schemas import Field, InputSchema, Schema, choices, is_open, kind
 from taskrun.cli.visible import cell, to_json
 
@@ -177,18 +177,25 @@ def _converted(field: Field, text: str | None, schema: Schema, folder: Path) -> 
 
 
 def _free(schema: InputSchema, name: str) -> Field | None:
-    """A field that no schema lists, where the object that it belongs to is open."""
-    *parents, _ = path = tuple(name.split("."))
-    if not all(path):
-        return None
-    owner = schema.find(".".join(parents))
-    above = schema.root if owner is None else owner.schema
-    if not is_open(above):
-        return None
-    typed = above.get("additionalProperties")
-    inner = schema.resolve(typed) if isinstance(typed, dict) else {}
-    start = () if owner is None else owner.path
-    return Field((*start, *path[len(parents) if owner else 0 :]), inner or {"free": True}, False, name)
+    """A field that no schema lists: in an open object, in what a mapping holds, or deeper than options are listed."""
+    path = tuple(name.split("."))
+    for cut in range(len(path) - 1, 0, -1):
+        if (owner := schema.find(".".join(path[:cut]))) is not None:
+            return _below(schema, owner.path, owner.schema, path[cut:], name)
+    return _below(schema, (), schema.root, path, name)
+
+
+def _below(schema: InputSchema, start: FieldPath, above: Schema, rest: FieldPath, name: str) -> Field | None:
+    """Goes down from an object by the names that were typed."""
+    for typed in rest:
+        listed = above.get("properties") or {}
+        key = next((spelled for spelled in (typed, typed.replace("-", "_")) if spelled in listed), typed)
+        if not key or (key not in listed and not is_open(above)):
+            return None
+        inner = listed.get(key, above.get("additionalProperties"))
+        above = schema.resolve(inner) if isinstance(inner, dict) else {}
+        start = (*start, key)
+    return Field(start, above or {"free": True}, False, name)
 
 
 def _put(value: dict[str, Any], path: tuple[str, ...], item: Any) -> None:

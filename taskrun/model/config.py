@@ -238,7 +238,7 @@ def _is_file(path: Path) -> bool:
 def _parse(path: Path) -> dict[str, Any]:
     text = ""
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         said = str(error).replace("at end of document", f"at line {text.count(chr(10)) + 1}, the end")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
 from taskrun.model import pydantic_models
+from taskrun.model.fields import Field
 from taskrun.model.fields import fields as model_fields
 from taskrun.model.json_forms import complete
+from taskrun.model.problems import named
 
 _REFERENCE = "#/$defs/{name}"
 
@@ -63,13 +65,31 @@ def _apart(kind: Any, defs: dict[str, Any]) -> dict[str, Any]:
         return _of(get_args(kind)[0], defs)
     if get_origin(kind) in (Union, types.UnionType):
         return {"anyOf": [_of(part, defs) for part in get_args(kind)]}
-    if get_origin(kind) is list:
-        return {"type": "array", "items": _of(get_args(kind)[0], defs)}
-    known = model_fields(kind)
-    if known is None:
+    if (known := model_fields(kind)) is not None:
+        return _model(kind, known, defs)
+    return _collection(get_origin(kind), get_args(kind), defs)
+
+
+def _model(kind: Any, known: Iterable[Field], defs: dict[str, Any]) -> dict[str, Any]:
+    """Returns a reference to a model's schema, so that one that holds itself has an end."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in named(kind))
+    if name not in defs:
+        defs[name] = {}
+        schema = _object({field.key: field.kind for field in known}, {}, defs)
+        defs[name] = {**schema, "required": [field.key for field in known if field.required]}
+    return {"$ref": _REFERENCE.format(name=name)}
+
+
+def _collection(origin: Any, kinds: tuple[Any, ...], defs: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(origin, type) or not kinds:
         return {}
-    schema = _object({field.key: field.kind for field in known}, {}, defs)
-    return {**schema, "required": [field.key for field in known if field.required]}
+    if issubclass(origin, Mapping) and len(kinds) == 2:
+        return {"type": "object", "additionalProperties": _of(kinds[1], defs)}
+    if issubclass(origin, tuple) and kinds[-1] is not Ellipsis:
+        return {"type": "array", "prefixItems": [_of(one, defs) for one in kinds], "items": False}
+    if issubclass(origin, Collection) and not issubclass(origin, Mapping):
+        return {"type": "array", "items": _of(kinds[0], defs)}
+    return {}
 
 
 def _custom(kind: type, defs: dict[str, Any]) -> dict[str, Any]:

@@ -304,3 +304,36 @@ def test_a_union_with_a_list_takes_what_is_repeated() -> None:
     )
     assert build(schema, given(("x", "a"))).value == {"x": "a"}
     assert build(schema, given(("x", "a"), ("x", "b"))).value == {"x": ["a", "b"]}
+
+
+MAPPING = {
+    "type": "object",
+    "properties": {"images": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Image"}}},
+    "additionalProperties": False,
+    "$defs": {"Image": {"type": "object", "properties": {"max_size": {"type": "integer"}, "p": PATH}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [
+        ([("images.a.max-size", "5")], {"images": {"a": {"max_size": 5}}}),
+        ([("images.a.p", "x"), ("images.b.p", "/y")], {"images": {"a": {"p": "/caller/x"}, "b": {"p": "/y"}}}),
+        ([("images.a", '{"p": "x"}')], {"images": {"a": {"p": "/caller/x"}}}),
+    ],
+)
+def test_options_reach_into_what_a_mapping_holds(fields: list[tuple[str, str | None]], value: dict[str, Any]) -> None:
+    assert build(InputSchema(MAPPING), given(*fields)) == (value, [])
+
+
+@pytest.mark.parametrize("name", ["images.a.nope", "images..p", "images.a.p.q", ".", "images.", "nope.a"])
+def test_options_that_lead_nowhere_are_refused(name: str) -> None:
+    assert build(InputSchema(MAPPING), given((name, "x"))).problems[0].startswith(f"there is no option --{name}")
+
+
+def test_options_reach_deeper_than_they_are_listed() -> None:
+    node = {"type": "object", "properties": {"n": {"type": "integer"}, "next": {"$ref": "#/$defs/Node"}}}
+    schema = InputSchema({"$ref": "#/$defs/Node", "$defs": {"Node": node}})
+    assert build(schema, given(("next.next.next.next.next.n", "5"))).value == {
+        "next": {"next": {"next": {"next": {"next": {"n": 5}}}}}
+    }

@@ -90,3 +90,37 @@ def test_a_schema_names_the_form_of_a_text(kind: Any, expected: list[str]) -> No
 def test_computed_fields_are_no_part_of_an_input(model: type) -> None:
     assert list(described(model)["properties"]) == ["at"]
     assert list(described({"one": model | None})["$defs"][model.__name__]["properties"]) == ["at"]
+
+
+@dataclass
+class Holder:
+    """msgspec has no schema of it, for the default of a path."""
+
+    p: Path = Path("here")
+    inner: Holder | None = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (Holder, ["path"]),
+        (list[Holder], ["path"]),
+        (dict[str, Holder], ["path"]),
+        (tuple[int, Holder], ["path"]),
+        (tuple[Holder, ...], ["path"]),
+        (set[Path] | Holder, ["path", "path"]),
+        (Annotated[time, msgspec.Meta(tz=False)], ["partial-time"]),
+    ],
+)
+def test_a_type_that_is_taken_apart_keeps_the_forms_of_its_parts(kind: Any, expected: list[str]) -> None:
+    schema = described({"field": kind})
+    assert [form for form in forms(schema) if form != "date-time"] == expected
+    assert forms(schema["properties"]["field"]) or "$defs" in schema
+
+
+def test_a_model_that_holds_itself_has_a_schema() -> None:
+    schema = described({"field": dict[str, Holder]})
+    (holder,) = schema["$defs"].values()
+    assert set(holder["properties"]) == {"p", "inner"}
+    reference = schema["properties"]["field"]["additionalProperties"]
+    assert holder["properties"]["inner"] == {"anyOf": [reference, {"type": "null"}]}
