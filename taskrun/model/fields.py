@@ -59,6 +59,17 @@ def is_typed_dict(kind: Any) -> bool:
     return hasattr(get_origin(kind) or kind, "__required_keys__")
 
 
+def bare(kind: Any) -> Any:
+    """Returns a type without what only surrounds it: `Annotated`, a `NewType`, an alias."""
+    while True:
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+        elif (inner := getattr(kind, "__supertype__", None) or getattr(kind, "__value__", None)) is not None:
+            kind = inner
+        else:
+            return kind
+
+
 def mentions(kind: Any, test: Callable[[Any], bool]) -> bool:
     """Says whether a type, or one that it is made of, passes a test."""
     return any(map(test, parts(kind)))
@@ -74,9 +85,9 @@ def parts(kind: Any) -> Iterator[Any]:
             continue
         seen.append(part)
         yield part
-        known = all_fields(part)
-        left += get_args(part)[:1] if get_origin(part) is Annotated else get_args(part)
-        left += [one.kind for one in known or ()]
+        inner = bare(part)
+        left += [inner] if inner is not part else get_args(part)
+        left += [one.kind for one in all_fields(part) or ()]
 
 
 def _of_hashable(cached: Any, kind: Any) -> Any:
@@ -88,8 +99,8 @@ def _of_hashable(cached: Any, kind: Any) -> Any:
 
 @lru_cache(maxsize=2048)
 def _found(kind: Any) -> tuple[Field, ...] | None:
-    if get_origin(kind) is Annotated:
-        return all_fields(get_args(kind)[0])
+    if (inner := bare(kind)) is not kind:
+        return all_fields(inner)
     model = get_origin(kind) or kind
     if not isinstance(model, type):
         return None
@@ -112,9 +123,8 @@ def _closed_keys_recorded(kind: Any) -> tuple[str, ...] | None:
 
 
 def _keys(kind: Any, known: Iterable[Field]) -> tuple[str, ...] | None:
+    kind = bare(kind)
     model = get_origin(kind) or kind
-    if get_origin(kind) is Annotated:
-        return closed_keys(get_args(kind)[0])
     if pydantic_models.is_model(model):
         return pydantic_models.keys(model)
     tag = getattr(getattr(model, "__struct_config__", None), "tag_field", None)

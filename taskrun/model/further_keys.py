@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from enum import Enum
 from functools import lru_cache
 from itertools import repeat
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Any, Final, Union, get_args, get_origin
 
 import msgspec
 
-from taskrun.model.fields import Field, all_fields, closed_keys, fields, init_only, is_typed_dict, mentions
+from taskrun.model.fields import Field, all_fields, bare, closed_keys, fields, init_only, is_typed_dict, mentions
 from taskrun.model.problems import Problems, at
 
 Text = str | msgspec.Raw
@@ -39,8 +39,7 @@ def strangers(kind: Any, further: Further) -> Check | None:
 
 @lru_cache(maxsize=2048)
 def _strangers(kind: Any, further: Further) -> Check | None:
-    if get_origin(kind) is Annotated:
-        return strangers(get_args(kind)[0], further)
+    kind = bare(kind)
     if not mentions(kind, lambda part: all_fields(part) is not None):
         return None
     origin, arguments = get_origin(kind), get_args(kind)
@@ -123,8 +122,7 @@ def has_dicts(kind: Any) -> bool:
 
 def keep(value: Any, text: Text, kind: Any) -> None:
     """Puts further keys into the TypedDicts within a value."""
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
+    kind = bare(kind)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         for one in arguments:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping
 from datetime import datetime, time
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
-from taskrun.model.fields import Field, all_fields
+from taskrun.model.fields import Field, all_fields, bare
 from taskrun.model.fields import fields as model_fields
 
 FORMATS = {datetime: "date-time", time: "time"}
@@ -25,23 +25,12 @@ def complete(kind: Any, schema: dict[str, Any], defs: dict[str, Any]) -> None:
         inner = _target(inner, defs)
         if id(inner) not in seen:
             seen.add(id(inner))
-            todo.extend(_parts(_plain(part), inner))
+            todo.extend(_parts(bare(part), inner))
 
 
 def _target(schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     reference = schema.get("$ref", "").rpartition("/")[2]
     return defs.get(reference, schema) if reference else schema
-
-
-def _plain(kind: Any) -> Any:
-    """Returns a type without what only surrounds it: `Annotated`, a `NewType`, an alias."""
-    while True:
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-        elif (inner := getattr(kind, "__supertype__", None) or getattr(kind, "__value__", None)) is not None:
-            kind = inner
-        else:
-            return kind
 
 
 def _parts(kind: Any, schema: dict[str, Any]) -> Iterator[Part]:
@@ -61,7 +50,7 @@ def _of_union(kinds: tuple[Any, ...], schema: dict[str, Any]) -> Iterator[Part]:
     branches = list(schema.get("anyOf", ()))
     branches += [inner for branch in branches for inner in branch.get("anyOf", ())]
     for kind in kinds:
-        found = next((branch for branch in branches if _is_of(branch, _plain(kind))), None)
+        found = next((branch for branch in branches if _is_of(branch, bare(kind))), None)
         if found is not None:
             yield kind, found
 

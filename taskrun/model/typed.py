@@ -8,17 +8,18 @@ its own text, so that a `Decimal` has all its digits. Called by `codec` and `sch
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from enum import Enum
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Any, Final, Union, get_args, get_origin
 
 import msgspec
 
 from taskrun.model import pydantic_models
-from taskrun.model.fields import Field, fields, init_only, is_typed_dict, mentions
+from taskrun.model.fields import Field, all_fields, bare, fields, init_only, is_typed_dict, mentions, parts
 from taskrun.model.further_keys import (
     NOT_RECORDED,
     Further,
@@ -170,18 +171,19 @@ class _Parts:
                 fault = error
         before = len(self._problems)
         value = self._apart(text, kind, path)
-        if value is not _WHOLE:
-            return value
         if isinstance(fault, _Inexact):
-            return self._checked(lambda: msgspec.json.decode(text, type=kind, dec_hook=_from_data), path)
-        if fault is not None and len(self._problems) == before:
+            return value if value is not _WHOLE else self._checked(lambda: self._by_data(text, kind), path)
+        if fault is not None and len(self._problems) == before and not _misses_computed(fault, kind):
             self._problems += [(at(path, inner), said) for inner, said in said_of(fault)]
-        return None
+        return None if value is _WHOLE else value
+
+    def _by_data(self, text: Text, kind: Any) -> Any:
+        return msgspec.json.decode(text, type=kind, dec_hook=_from_data)
 
     def _apart(self, text: Text, kind: Any, path: str) -> Any:
+        if (inner := bare(kind)) is not kind:
+            return self.build(text, inner, path)
         origin, arguments = get_origin(kind), get_args(kind)
-        if origin is Annotated:
-            return self.build(text, arguments[0], path)
         if origin in (Union, types.UnionType):
             return self._any_of(text, arguments, path)
         if pydantic_models.adapter(kind) is not None:
@@ -260,6 +262,14 @@ class _Parts:
             return None
 
 
+def _misses_computed(fault: Exception, kind: Any) -> bool:
+    """Says whether msgspec misses a field that nobody can give: one that is `init=False` and has no default."""
+    missing = _MISSING.match(str(fault))
+    every = (one for part in parts(kind) for one in all_fields(part) or ())
+    return missing is not None and any(one.key == missing[1] and not one.given for one in every)
+
+
+_MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 _WHOLE: Final = object()  # a type that has no parts of its own
 
 

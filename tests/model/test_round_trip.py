@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Generic, Literal, NewType, TypedDict, TypeVar
 
 import attrs
 import msgspec
@@ -23,6 +23,7 @@ from taskrun.model.errors import InputInvalid, OutputInvalid
 from taskrun.model.round_trip import is_exact
 from taskrun.model.schema import Schema
 
+T = TypeVar("T")
 LONG = "12345678901234567890.12"
 BIG = 123456789012345678901234567890
 
@@ -512,6 +513,32 @@ def test_unknown_fields_of_nested_models_are_errors_as_at_the_top() -> None:
 def test_of_a_union_the_member_is_taken_that_knows_all_keys(either: Any, kind: type) -> None:
     value = Schema.from_signature(deep).check({"one": {}, "many": [], "by_key": {}, "either": either})
     assert type(value["either"]) is kind
+
+
+@dataclass
+class Box(Generic[T]):
+    content: T
+
+
+Wrapped = NewType("Wrapped", Closed)
+
+
+def test_types_that_only_surround_others_are_looked_into() -> None:
+    async def work(one: Wrapped, two: Annotated[Closed, "note"], box: Box[int]) -> None: ...
+
+    schema = Schema.from_signature(work)
+    with pytest.raises(InputInvalid) as refused:
+        schema.check({"one": {"zz": 1}, "two": {"zz": 1}, "box": {"content": "a"}})
+    assert {path for path, _ in refused.value.problems} == {"one.zz", "two.zz", "box.content"}
+
+
+def test_a_constraint_holds_wherever_it_stands() -> None:
+    async def work(sums: list[Sum], n: list[Annotated[int, msgspec.Meta(gt=3)] | Path]) -> None: ...
+
+    schema = Schema.from_signature(work)
+    assert schema.check({"sums": [{"a": 1}], "n": [4, "a"]}) == {"sums": [Sum(1)], "n": [4, Path("a")]}
+    with pytest.raises(InputInvalid, match=r"n\[0\]"):
+        schema.check({"sums": [{"a": 1}], "n": [3]})
 
 
 class Ignoring(BaseModel):
