@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, TextIO
 
-from taskrun.engine.executor import log_records, thread_context
+from taskrun.engine.executor import child_output, log_records, thread_context
 from taskrun.engine.executor.sink import sink, target
 
 
@@ -116,6 +116,8 @@ class Capture:
         cls._echo = cls._echo or echo
         log_records.begin(worker=not cls._echo)
         thread_context.begin()
+        if not cls._echo:
+            child_output.begin()
         cls.refresh()
 
     @classmethod
@@ -143,3 +145,4 @@ class Capture:
         cls._streams.clear()
         cls._echo = False
         log_records.end()
+        child_output.end()

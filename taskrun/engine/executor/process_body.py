@@ -20,6 +20,7 @@ import msgspec
 from taskrun.declarations.calls import Current, StepCall, caller
 from taskrun.declarations.plain import PlainCaller
 from taskrun.engine.executor.capture import Capture
+from taskrun.engine.executor.child_output import MOST, drain
 from taskrun.engine.executor.inside import inside
 from taskrun.engine.executor.output_lines import LONGEST
 from taskrun.engine.executor.progress_values import ProgressValues
@@ -163,6 +164,8 @@ class ProcessOutput:
 
     def close(self) -> None:
         """Tells what is left."""
+        for _ in range(MOST):
+            drain(self)
         if self._timer is not None:
             self._timer.cancel()
         self._tell_progress()

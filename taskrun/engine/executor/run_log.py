@@ -16,6 +16,7 @@ import msgspec
 
 from taskrun.engine import messages as m
 from taskrun.engine.executor.backlog import Backlog, Pending, batches
+from taskrun.engine.executor.child_output import MOST, drain
 from taskrun.engine.executor.inside import inside
 from taskrun.engine.executor.output_lines import LONGEST, OutputLines
 from taskrun.engine.executor.progress_values import ProgressValues
@@ -87,9 +88,29 @@ class RunLog:
                 self._schedule()
 
     def flush(self) -> None:
-        """Sends what is there."""
+        """Sends what is there, also of children that print."""
         progress, self._progress = self._progress, None
         shown = None if progress is None else self._values.plain(*progress)
+        self._send_lines()
+        for _ in range(MOST):
+            if not drain(self):
+                break
+            self._send_lines()
+        if shown is not None:
+            self._host.tell(m.Progressed(run=self._run, progress=msgspec.json.encode(shown).decode()))
+
+    def close(self) -> None:
+        """Sends what is there, half lines as well; nothing is taken afterwards."""
+        self.flush()
+        with self._room:
+            now = self._clock.now()
+            for (stream, step), output in self._outputs.items():
+                self._backlog.add([Pending(now, stream, line, step) for line in output.finish()])
+            self._outputs.clear()
+            self.closed = True
+        self._send_lines()
+
+    def _send_lines(self) -> None:
         with self._room:
             self._stuck = False
             self._take_states()
@@ -97,18 +118,6 @@ class RunLog:
             self._room.notify_all()
         for batch in batches(lines, BATCH):
             self._host.tell(m.Logged([self._line(line) for line in batch]))
-        if shown is not None:
-            self._host.tell(m.Progressed(run=self._run, progress=msgspec.json.encode(shown).decode()))
-
-    def close(self) -> None:
-        """Sends what is there, half lines as well; nothing is taken afterwards."""
-        with self._room:
-            now = self._clock.now()
-            for (stream, step), output in self._outputs.items():
-                self._backlog.add([Pending(now, stream, line, step) for line in output.finish()])
-            self._outputs.clear()
-            self.flush()
-            self.closed = True
 
     # ---- lines
 
