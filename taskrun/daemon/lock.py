@@ -51,8 +51,9 @@ class Lock:
 
     def tell(self, holder: Holder) -> None:
         """Writes who holds it."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, msgspec.json.encode(holder), 0)
+        told = msgspec.json.encode(holder)
+        os.pwrite(self._fd, told, 0)  # first, since a full disk may have room for this only where the old one is
+        os.ftruncate(self._fd, len(told))
 
     @property
     def in_place(self) -> bool:

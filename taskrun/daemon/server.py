@@ -187,8 +187,9 @@ class Daemon:
                 connection.dismiss(DaemonStopped("the daemon was stopped"))
 
     def _tell(self, listener: Listener) -> None:
-        self._holder = msgspec.structs.replace(self._holder, socket=str(listener.path))
-        self._lock.tell(self._holder)
+        holder = msgspec.structs.replace(self._holder, socket=str(listener.path))
+        self._lock.tell(holder)
+        self._holder = holder
 
     def _refusal(self) -> Exception | None:
         """Returns why nobody is let in: what they want would be recorded in a journal that nobody ever sees."""
@@ -207,8 +208,9 @@ class Daemon:
             if core.journal.fault is None and self._state is not None and (loss := self._state.loss_of_log()):
                 logger.error("%s: stopping, so that all of it gets into the journal", loss)
                 return
-            if not self._stop.is_set() and reopened(listener):
-                self._tell(listener)
+            if not self._stop.is_set() and (reopened(listener) or self._holder.socket != str(listener.path)):
+                with suppress(OSError):  # a full disk: it is told later
+                    self._tell(listener)
 
     def _intact(self) -> bool:
         """Whether the files are still there; without them it stops at once, since nobody will ever see what it records."""
@@ -273,7 +275,8 @@ def serve(
     if lock is None:
         raise _taken(home)
     log = DaemonLog(home.log, echo=2 if foreground else None, stdio=() if foreground else (1, 2))
-    lock.tell(Holder(os.getpid(), VERSION))
+    with suppress(OSError):  # a full disk; the journal says so
+        lock.tell(Holder(os.getpid(), VERSION))
     root = logging.getLogger()
     root.addHandler(log)
     root.setLevel(logging.INFO)
