@@ -110,9 +110,9 @@ class Attempts:
         attempt = Attempt(
             run.id, run.job, peer, suspect=run.crashes > 0, cancelled=run.cancel is not None, progress=run.progress
         )
+        self._take_slot(attempt, run, slots, suspects)
         self._by_run[run.id] = attempt
         attempt.waiting = frozenset(step.key for step in message.steps if step.is_wait)
-        self._take_slot(attempt, run, slots, suspects)
         for step in message.steps:
             self._journal.state.sequence.beyond(step.order or 0)
         peer.tell(message)
@@ -137,8 +137,10 @@ class Attempts:
         if not run.placed:
             return
         assert attempt.slot is None, f"run {run.id} has a slot already"
+        attempt.suspect_slot = (
+            suspects.take() if run.crashes > 0 else None
+        )  # as the claim saw it: a step may have ended since
         attempt.slot = slots.take()
-        attempt.suspect_slot = suspects.take() if attempt.suspect else None
         self._executors.load[attempt.peer] += 1
 
     def _give_back(self, attempt: Attempt) -> None:
