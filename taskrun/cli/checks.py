@@ -106,7 +106,10 @@ async def _environment(session: Session, config: Config) -> Check:
     if await in_thread(lambda: find_holder(config)) is None:
         return Check("environment", True, f"{sys.executable}; a daemon that is started now gets it and your variables")
     caller = await session.daemon(start=False)
-    status, theirs = await caller.call("status"), await caller.call("environment")
+    status = await caller.call("status")
+    if "python" not in status:
+        return Check("environment", True, "the daemon is an older one that does not say", "taskrun daemon restart")
+    theirs = await caller.call("environment")
     ours = session.facts.env
     parts = [f"the daemon's Python is {status['python']}"]
     other = (status["prefix"], status["python_version"]) != (sys.prefix, platform.python_version())

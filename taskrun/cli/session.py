@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -140,7 +141,9 @@ class Session:
         """Returns what the daemon finds wrong with the configuration: whether an input fits its job, nobody else knows."""
         if self.fault is not None or not self.project.schedules:
             return ""
-        return str((await caller.call("config"))["problem"])
+        with suppress(DaemonError):  # an older one knows no such request
+            return str((await caller.call("config"))["problem"])
+        return ""
 
     def warn(self, problem: str = "", running: bool = True) -> None:
         """Says once what is wrong with the configuration, if anything is, where things go on all the same."""

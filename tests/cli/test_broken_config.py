@@ -17,6 +17,7 @@ from taskrun.cli.checks import differing
 from taskrun.cli.exits import Code
 from taskrun.cli.schedules import merged
 from taskrun.model.config import schedule_tables
+from taskrun.model.errors import DaemonError
 from tests.cli.fakes import JOB, NOW, FakeDaemon, FakeTerminal, a_run
 from tests.cli.fakes import typed as typed_to
 from tests.cli.test_every_command import typed
@@ -223,3 +224,17 @@ async def test_what_the_daemon_finds_wrong_is_said_once(pipe: FakeTerminal, proj
     daemon = FakeDaemon(config=problem, runs=[a_run()])
     assert await typed_to("list", pipe, daemon) == Code.DONE
     assert pipe.chatter.startswith(f"warning: {problem['problem']}\n  the daemon goes on with the last good")
+
+
+async def test_a_daemon_of_an_older_version_is_no_trouble(
+    pipe: FakeTerminal, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("checks", "commands.daemon"):
+        monkeypatch.setattr(f"taskrun.cli.{name}.find_holder", lambda config: True)
+    (project / "taskrun.toml").write_text(HOURLY)
+    status = {"running": True, "pid": 1, "version": "0.0.9", "fault": None, "uptime": 1.0, "jobs": 1, "runs": {}}
+    status |= {"journal": "/j.db", "socket": "/s", "problems": []}
+    unknown = DaemonError('unknown request "config"')
+    daemon = FakeDaemon(status=status, runs=[], config=unknown, environment=unknown, schedule=[])
+    for command in ("list", "daemon status", "doctor", "schedule"):
+        assert await typed_to(command, pipe, daemon) != Code.FAULT, pipe.chatter

@@ -186,13 +186,23 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
         "  " + " · ".join([f"{found['jobs']} jobs", *states]),
         f"  socket   {found['socket']}",
         *places,
-        f"  python   {found['python']} ({found['python_version']})",
-        f"  PATH     {found['path'] or 'not set'}",
-        *([f"  venv     {found['virtual_env']}"] if found["virtual_env"] else []),
+        *_environment(found),
     ]
     problems = [f"  broken   {problem_line(problem)}" for problem in found["problems"]]
     problems += [f"  fault    {found['fault']}: taskrun doctor"] if found["fault"] else []
     return stacked([Text(cell(line)) for line in lines + problems])
+
+
+def _environment(found: dict[str, Any]) -> list[str]:
+    """Returns whose Python and variables the daemon has; one of an older version does not say."""
+    if "python" not in found:
+        return []
+    venv = [f"  venv     {found['virtual_env']}"] if found["virtual_env"] else []
+    return [
+        f"  python   {found['python']} ({found['python_version']})",
+        f"  PATH     {found['path'] or 'not set'}",
+        *venv,
+    ]
 
 
 def _size(journal: str) -> str:
