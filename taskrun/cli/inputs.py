@@ -48,6 +48,12 @@ def own_options(command: Any) -> Own:
     return Own(frozenset(flags | {"--help"}), frozenset(valued | {"--config"}))
 
 
+def own_listing(command: Any) -> list[tuple[str, str]]:
+    """Returns the options that a command takes itself, each with its help."""
+    shown = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
+    return [(f"{', '.join(one.opts)} {'' if one.is_flag else one.metavar}".rstrip(), one.help or "") for one in shown]
+
+
 def given(ctx: typer.Context) -> tuple[Given, ...]:
     """Returns the fields that were typed."""
     return tuple(ctx.meta.get(GIVEN, ()))

@@ -610,3 +610,21 @@ async def test_cancel_of_what_has_ended_hits_nothing_else(pipe: FakeTerminal, st
 async def test_a_field_of_no_job_is_said_to_be_none(pipe: FakeTerminal) -> None:
     assert await typed("cancel --nmae x", pipe, FakeDaemon()) == Code.USAGE
     assert "there is no option --nmae; fields of an input go with --job" in pipe.chatter
+
+
+@pytest.mark.parametrize(("command", "own"), [("start", "--follow"), ("run", "--local"), ("send", "--quiet")])
+async def test_the_help_with_a_name_lists_its_options_and_the_commands_own(
+    screen: FakeTerminal, command: str, own: str
+) -> None:
+    named = {"jobs": [JOB], "pipes": [{**JOB, "triggers": []}], "problems": []}
+    assert await typed(f"{command} processFile --help", screen, FakeDaemon(jobs=named)) == 0
+    fields, ours = screen.written.split(f"of taskrun {command} itself:")
+    assert "--input.key TEXT" in fields
+    assert own in ours
+    assert "--input JSON|@FILE|-" in ours
+
+
+@pytest.mark.parametrize("option", ["--in 1h", "--at 10:00", "--key k"])
+async def test_a_local_run_refuses_what_needs_a_journal(pipe: FakeTerminal, option: str) -> None:
+    assert await typed(f"run hello --local {option}", pipe, FakeDaemon()) == Code.USAGE
+    assert "--in, --at and --key mean nothing to it" in pipe.chatter

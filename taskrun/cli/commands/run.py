@@ -12,7 +12,7 @@ import typer
 from taskrun.cli import inputs
 from taskrun.cli.asks import ASK, text_option
 from taskrun.cli.commands.start import Start, help_of, refuse_two_times, trigger
-from taskrun.cli.exits import Code, code_of
+from taskrun.cli.exits import Code, Stop, code_of
 from taskrun.cli.follow import Screen, screen, watch_to_end
 from taskrun.cli.inputs import InputCommand
 from taskrun.cli.late import LOCAL, load
@@ -47,6 +47,10 @@ def run(
         return help_of(ctx, job)
     refuse_two_times(delay, at)
     options = Start(job, inputs.given(ctx), input, delay, at, key, True, json, quiet)
+    if local and (delay or at or key):
+        raise Stop(
+            Code.USAGE, "--local starts at once and records nothing, so that --in, --at and --key mean nothing to it"
+        )
     if local:
         performed: Any = load(LOCAL).perform  # the engine is loaded for nobody else
         return partial(performed, options)

@@ -9,10 +9,10 @@ import typer
 
 from taskrun.cli import inputs
 from taskrun.cli.asks import ASK
+from taskrun.cli.commands.start import show_help
 from taskrun.cli.exits import Code
 from taskrun.cli.inputs import InputCommand
 from taskrun.cli.options import Given
-from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.session import Session
 from taskrun.cli.visible import cell
 
@@ -35,20 +35,13 @@ def send(
     Example: taskrun send uploads --path song.mp3
     """
     if pipe and help:
-        return partial(show_help, pipe)
+        return partial(show_help, "pipe", pipe, ctx)
     if not pipe and not help:
         raise typer.BadParameter("name a pipe; taskrun jobs lists them", ctx=ctx, param_hint="PIPE")
     if not pipe:
         typer.echo(ctx.get_help())
         return None
     return partial(perform, pipe, inputs.given(ctx), input, json, quiet)
-
-
-async def show_help(pipe: str, session: Session) -> int:
-    """Lists the options that a pipe's input gives."""
-    target = await inputs.find_target(await session.daemon(), pipe, "pipe")
-    session.show(job_screen(target.described, "send"))
-    return Code.DONE
 
 
 async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool, quiet: bool, session: Session) -> int:

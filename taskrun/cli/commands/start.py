@@ -76,18 +76,20 @@ def refuse_two_times(delay: str, at: str) -> None:
 def help_of(ctx: typer.Context, job: str) -> Action | None:
     """Shows the help of a command, or that of the job with which it was typed."""
     if job:
-        return partial(show_help, job, str(ctx.info_name))
+        return partial(show_help, "job", job, ctx)
     if not ctx.params.get("help"):
         raise typer.BadParameter("name a job; taskrun jobs lists them", ctx=ctx, param_hint="JOB")
     typer.echo(ctx.get_help())
     return None
 
 
-async def show_help(job: str, command: str, session: Session) -> int:
-    """Lists the options that a job's input gives, and the command's own."""
-    target = await inputs.find_target(await session.daemon(), job)
-    session.show(job_screen(target.described, command))
-    session.say(f"the options of the command itself: taskrun {command} --help")
+async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) -> int:
+    """Lists the options that the input of a job or pipe gives, and the command's own."""
+    target = await inputs.find_target(await session.daemon(), name, kind)
+    if ctx.params["json"]:
+        session.json(target.described)
+    else:
+        session.show(job_screen(target.described, str(ctx.info_name), inputs.own_listing(ctx.command)))
     return Code.DONE
 
 

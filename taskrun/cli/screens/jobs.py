@@ -55,18 +55,25 @@ def _tails(job: dict[str, Any]) -> list[str]:
     return [", ".join(started_by(job)), _place(job)]
 
 
-def job_screen(job: dict[str, Any], command: str = "start") -> Text:
-    """Returns one job or pipe: how to type it, its options, its schema's name and where it stands."""
+def job_screen(job: dict[str, Any], command: str = "start", own: Sequence[tuple[str, str]] = ()) -> Text:
+    """Returns one job or pipe: how to type it, its options, those of the command itself (`own`), and where it stands."""
     schema = InputSchema(job.get("input_schema"))
     parts = [Text(f"usage: taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip())]
     if job.get("description"):
         parts += [Text(f"  {cell(job['description'])}")]
-    rows = [[Text(f"  {cell(name)}"), Text(cell(remark), "dim")] for name, remark in listing(schema)]
-    parts += [Text(), *columns(rows, widest(rows), (False, False))] if rows else []
+    fields, taken = _options(listing(schema)), _options(own)
+    widths = widest([*fields, *taken]) if fields or taken else []
+    parts += [Text(), *columns(fields, widths, (False, False))] if fields else []
+    parts += [Text(), Text(f"of taskrun {command} itself:"), *columns(taken, widths, (False, False))] if taken else []
+    parts += [Text()] if taken else []
     parts += [Text(f"started by  {', '.join(started_by(job))}")] if started_by(job) else []
     parts += [Text(f"options     {cell(to_json(job['options']))}", "dim")] if job.get("options") else []
     parts += [Text(f"defined at  {_place(job)}", "dim")] if _place(job) else []
     return stacked(parts)
+
+
+def _options(rows: Sequence[tuple[str, str]]) -> list[list[Text]]:
+    return [[Text(f"  {cell(name)}"), Text(cell(remark), "dim")] for name, remark in rows]
 
 
 def problem_line(problem: Any) -> str:
