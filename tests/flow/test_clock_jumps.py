@@ -182,3 +182,17 @@ def test_a_slot_that_joins_two_stretches_makes_them_one() -> None:
     for hour in (1, 3, 2):
         kept = kept.with_used(rule, [hour * 3600.0])
     assert kept.used == ((3600.0, 3 * 3600.0),)
+
+
+async def test_engines_whose_clocks_differ_use_no_slot_twice_and_lose_none(storage: Store) -> None:
+    tick = ticking("*/5 * * * *")
+    async with (
+        Ticking([tick], storage=storage, start=START) as right,
+        Ticking([tick], storage=storage, start=START) as ahead,
+    ):
+        await ahead.set_clock(3600.0 + 7.0)
+        for _ in range(90):
+            await right.elapse(60)
+            await ahead.elapse(60)
+    assert len(set(slots)) == len(slots)
+    assert set(at(*range(5, 150, 5))) <= set(slots)
