@@ -33,7 +33,6 @@ FIXED = (
     "max_payload",
     "keep",
     "max_log",
-    "schedules",
 )  # what only a new daemon takes
 
 logger = logging.getLogger(__name__)
@@ -170,7 +169,13 @@ class Project:
             self.sources = self._sources()
         self._know(answer["problems"])
         jobs = await self._jobs(before, self._house.hands.description)
+        problems += await self._schedule_problems()
         return {"kind": "reloaded", "problems": problems, "in_flight": running, **jobs}
+
+    async def _schedule_problems(self) -> list[Item]:
+        """Says what is wrong with the schedules of the file, now that the jobs are those of the code as it is."""
+        problem = (await self._house.config_problems())["problem"]
+        return [{"file": "", "line": 0, "text": problem}] if problem else []
 
     def _know(self, problems: list[Item]) -> None:
         broken = [str(one.get("file") or "") for one in problems]

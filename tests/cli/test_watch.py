@@ -214,3 +214,21 @@ def test_on_a_terminal_the_log_scrolls_above_a_live_table(root: Path) -> None:
     assert any("~ jobs/hello.py" in line for line in lines), lines
     table = next(at for at, line in enumerate(lines) if line.startswith("RUN "))
     assert "hello" in lines[table + 1]
+
+
+def test_a_schedule_that_is_wrong_is_named_and_ends_nothing(root: Path) -> None:
+    config = root / "taskrun.toml"
+    good = config.read_text() + '[[schedule]]\njob = "hello"\ncron = "@hourly"\ninput = { name = "Ada" }\n'
+    watch = Watch(root)
+    watch.until("watching jobs")
+    save(config, good)
+    watch.until("~ taskrun.toml .*reloaded in")
+    for mistake, said in ((("@hourly", "99 * * * *"), "cron: cron"), (('"Ada"', "5"), "input.name: expected str")):
+        save(config, good.replace(*mistake))
+        watch.until(rf"\[\[schedule\]\] {said}")
+        assert "[[schedule]]" in plain(root, "list").stderr
+    save(config, good)
+    watch.until("reloaded in")
+    listed = json.loads(plain(root, "schedule", "--json").stdout)
+    assert [(one["job"], one["problem"]) for one in listed] == [("hello", None)]
+    assert watch.end() == 0
