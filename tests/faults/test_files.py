@@ -98,6 +98,10 @@ def test_a_project_that_breaks_while_its_daemon_runs_is_said(project: Project) -
     assert project.cli("run", "hello").code == 0
     project.write("taskrun.toml", "[taskrun]\nnonsense = 1\n")
     outcome = project.cli("start", "hello")
+    assert outcome.code == 0, outcome  # with what it was
+    assert "nonsense" in outcome.err
+    assert project.cli("daemon", "stop").code == 0
+    outcome = project.cli("start", "hello")
     assert outcome.code == 2
     assert "nonsense" in outcome.err
     project.write("taskrun.toml", TOML)

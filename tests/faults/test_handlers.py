@@ -144,7 +144,7 @@ SAID = {
     "keys": ("NotEncodable", "key"),
     "lambda": ("NotEncodable", "function"),
 }
-IN_A_PROCESS = {"exit": ("WorkerCrashed", "exit code 3"), "deep": ("PicklingError", "deep recursion")}
+IN_A_PROCESS = {"deep": ("PicklingError", "deep recursion")}
 
 
 @pytest.fixture(scope="module")
