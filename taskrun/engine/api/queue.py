@@ -115,6 +115,7 @@ class Queue:
         to_executor, to_core = LocalPeer(self._executor), LocalPeer(ExecutorMessages(self.core))
         to_executor.back, to_core.back = to_core, to_executor
         self._executor.connect(to_core)
+        self.core.hooks.hears = self._executor.listeners.hears
         await self.core.join(to_executor)
         if not self._ready.done():
             self._ready.set_result(None)

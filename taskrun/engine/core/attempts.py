@@ -161,7 +161,6 @@ class Attempts:
 
     def _tell(self, attempt: Attempt, kind: type[m.Resume] | type[m.Over]) -> None:
         over, attempt.over = attempt.over, []
-        attempt.waiting -= {step.key for step in over}
         attempt.peer.tell(kind(run=attempt.run, steps=over))
 
     # ---- waits
@@ -177,6 +176,7 @@ class Attempts:
         if attempt is None:
             return
         attempt.over.append(event.step)
+        attempt.waiting -= {event.step.key}
         if attempt.phase is not Phase.PARKED or attempt.cancelled:
             self._tell(attempt, m.Over)
 

@@ -97,7 +97,7 @@ class Core:
         self._timers = Timers(self.clock, self._fire)
         self._waiters = EndWaiters()
         self._publish()
-        HookNotifier(self.journal, self.attempts, self.executors)
+        self.hooks = HookNotifier(self.journal, self.attempts, self.executors)
         self.journal.follow(RunEnded, self._waiters.follow)
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
         self._triggers = EventTriggers(self.journal, self.executors)

@@ -31,7 +31,8 @@ class ExecutorMessages:
 
     def answer(self, peer: m.Peer, message: m.Asked) -> asyncio.Future[Any]:
         """Answers an executor: by a future, so that nothing of it is executed in the task of a handler."""
-        return asyncio.ensure_future(_ANSWERS[type(message)](self, message))
+        answer = _ANSWERS[type(message)](self, message)
+        return answer if isinstance(answer, asyncio.Future) else asyncio.ensure_future(answer)
 
     def hear(self, peer: m.Peer, message: m.Told) -> None:
         """Takes what an executor tells."""

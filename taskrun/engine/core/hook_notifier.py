@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from taskrun.engine import messages as m
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.executors import Executors
@@ -14,6 +16,10 @@ from taskrun.rules.transitions import HOOKS
 
 class HookNotifier:
     """Notifies of what happened to runs, those executors that listen for their job."""
+
+    hears: Callable[[str], bool] | None = (
+        None  # whether anybody listens for a job, where executors do not describe that
+    )
 
     def __init__(self, journal: Journal, attempts: Attempts, executors: Executors) -> None:
         self._attempts = attempts
@@ -31,6 +37,8 @@ class HookNotifier:
 
     def _notify(self, kind: str, run: Run, error: ErrorRecord | None = None) -> None:
         """Tells the executor that is to call the hooks for a run, if its job has any: its own, or any that has the job."""
+        if self.hears is not None and not self.hears(run.job):
+            return
         attempt = self._attempts.get(run.id)
         peer = attempt.peer if attempt is not None else self._executors.with_job(run.job)
         if peer is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import EngineState
-from taskrun.model.errors import EngineLost, TaskrunError
+from taskrun.model.errors import EngineLost, JournalUnavailable, TaskrunError
 from taskrun.model.records import Engine
 from taskrun.processes.liveness_lock import Leash
 from taskrun.stores.base import Store, Tx
@@ -100,6 +100,8 @@ class Lease:
                 if time.monotonic() >= check_at:
                     check_at = time.monotonic() + min(1.0, self._seconds / 3)
                     await take_over()
+            except (EngineLost, JournalUnavailable):  # it begins again, or the disk refuses
+                continue
             except Exception:  # what fails now may go well at the next look
                 logger.exception("the look at what other engines do failed")
 

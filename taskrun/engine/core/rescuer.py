@@ -11,7 +11,6 @@ from typing import NamedTuple
 from taskrun.engine.core import run_lifecycle, run_queue, waits
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.claims import Claims
-from taskrun.engine.core.facts import QUEUES
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
@@ -74,12 +73,8 @@ class Rescuer:
         page = t.tx.runs(RunFilter(statuses=(Status.WAITING, Status.SCHEDULED), before=self._before, limit=PAGE))
         self._before = page[-1].seq if len(page) == PAGE else None
         found += [finding for run in t.each(page) if (finding := self._heal_waiting(t, run)) is not None]
-        for queue in t.tx.blocked_queues():
-            if queue not in (QUEUES.get(t.tx, queue.rpartition(":")[0]) or {}):
-                found += [
-                    Finding(run.id, "it was blocked in a queue that nobody served") for run in t.tx.blocked(queue, PAGE)
-                ]
-                run_queue.offer_all(t)
+        forgotten = run_queue.offer_forgotten(t)
+        found += [Finding(run.id, "it was blocked in a queue that nobody served") for run in forgotten]
         return found
 
     def _heal_waiting(self, t: Transaction, run: Run) -> Finding | None:

@@ -110,8 +110,11 @@ def leave(t: Transaction, run: Run) -> None:
     Parameters:
         run: as it was while it had them.
     """
-    for limit in limits_of(run):
-        _hand_on(t, limit.group)
+    groups = {limit.group: None for limit in limits_of(run)}
+    if run.lane is not None:  # whatever limits its own starts, those who count who runs have counted it
+        groups[f"{WINDOW}{run.lane}"] = None
+    for group in groups:
+        _hand_on(t, group)
 
 
 def fire(t: Transaction, run: Run) -> None:
@@ -124,15 +127,25 @@ def fire(t: Transaction, run: Run) -> None:
 
 
 def offer_all(t: Transaction) -> None:
-    """Offers whatever is free: for an engine whose jobs have changed, and to whoever has been forgotten."""
+    """Offers whatever is free, for an engine whose jobs have changed."""
     for group in QUEUES.all(t.tx):
         _hand_on(t, group)
+
+
+def offer_forgotten(t: Transaction) -> list[Run]:
+    """Offers what is free to queues that nobody serves; returns the first of each. There should be none."""
+    found = []
     for queue in t.tx.blocked_queues():
-        group = queue.rpartition(":")[0]
-        queues = _queues(t, group)
-        if queue not in queues:
-            QUEUES.put(t.tx, group, {**queues, queue: ""})
-            _hand_on(t, group)
+        limit = Limit(queue.rpartition(":")[0], queue)
+        queues, first = _queues(t, limit.group), t.tx.blocked(queue, 1, t.state.jobs)
+        if not first or _on_its_way(t, queue, queues.get(queue)):
+            continue
+        opens = _opens(t, limit, first[0])
+        if opens is None or opens < math.inf or queue not in queues:
+            found += first
+            _keep(t, limit.group, {**queues, queue: ""}, queues)
+            _hand_on(t, limit.group)
+    return found
 
 
 def _start(t: Transaction, run: Run) -> Run:

@@ -47,6 +47,11 @@ class Listeners:
         """Returns the jobs with hooks or listeners."""
         return [job.name for job in self._registry.jobs.values() if job.options.hooks or job.heard]
 
+    def hears(self, job: str) -> bool:
+        """Whether somebody listens to what happens to runs of a job."""
+        found = self._registry.jobs.get(job)
+        return bool(self._all) or (found is not None and (found.heard or bool(found.options.hooks)))
+
     def notify(self, message: Notify, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Calls all that listen for this kind, after the calls for the same run before."""
         job = self._registry.jobs.get(message.run.job)
