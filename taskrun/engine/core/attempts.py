@@ -137,9 +137,8 @@ class Attempts:
         if not run.placed:
             return
         assert attempt.slot is None, f"run {run.id} has a slot already"
-        attempt.suspect_slot = (
-            suspects.take() if run.crashes > 0 else None
-        )  # as the claim saw it: a step may have ended since
+        attempt.suspect = run.crashes > 0  # as the claim saw it: a step may have ended since it began
+        attempt.suspect_slot = suspects.take() if attempt.suspect else None
         attempt.slot = slots.take()
         self._executors.load[attempt.peer] += 1
 
@@ -244,8 +243,12 @@ class Attempts:
     def _evict(self, attempt: Attempt) -> None:
         del self._parked[attempt.run]
         if not attempt.cancelled:
-            attempt.phase = Phase.EVICTING
-            attempt.peer.tell(m.Evict(run=attempt.run))
+            self.take_down(attempt)
+
+    def take_down(self, attempt: Attempt) -> None:
+        """Has the coroutine of an attempt taken down: its run goes on by replay."""
+        attempt.phase = Phase.EVICTING
+        attempt.peer.tell(m.Evict(run=attempt.run))
 
     def activate(self, peer: m.Peer, run_id: str) -> None:
         """Readies a parked run that wants to go on by itself: it is resumed once it has a slot again."""

@@ -128,7 +128,10 @@ class Claims:
                 self._start(start, slots, suspects)
             except Exception:
                 logger.exception("run %s could not be begun", start.run.id)
-                self._let_go(start.run.id)
+                if (attempt := self._attempts.get(start.run.id)) is not None:
+                    self._attempts.take_down(attempt)
+                else:
+                    self._let_go(start.run.id)
         suspects.release()
         slots.release()
         self.look()
