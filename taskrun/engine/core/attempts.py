@@ -326,13 +326,6 @@ class Attempts:
             self.blocked.pop(attempt.run, None)
         self._give_back(attempt)
 
-    def gone(self, peer: m.Peer) -> list[Attempt]:
-        """Drops the attempts of an executor that has gone; returns them."""
-        gone = [attempt for attempt in self._by_run.values() if attempt.peer is peer]
-        for attempt in gone:
-            self.drop(attempt)
-        return gone
-
     # ---- what is told of them
 
     def progressed(self, peer: m.Peer, message: m.Progressed) -> None:

@@ -196,18 +196,24 @@ class Core:
         An attempt that was to be cancelled and did not end within its grace ends with it; the others go on by replay.
         """
         self.retire(peer)
-        gone = self.attempts.gone(peer)
+        gone = [attempt for attempt in self.attempts.all() if attempt.peer is peer]
 
         def act(t: Transaction) -> None:
-            for attempt in gone:
+            left = [
+                attempt for attempt in gone if self.attempts.get(attempt.run) is attempt
+            ]  # not one that goes on elsewhere
+            for attempt in left:
                 run = t.mine(attempt.run)
                 if attempt.overdue and run is not None and run.cancel is not None:
                     run_lifecycle.end_cancelled(t, run, run.cancel, run.cancel_cause)
-            held = [attempt.run for attempt in gone if t.mine(attempt.run) is not None]
-            run_lifecycle.let_go(t, held, crashed)
+            run_lifecycle.let_go(t, [attempt.run for attempt in left if t.mine(attempt.run) is not None], crashed)
             self._keep_jobs(t)
 
-        await self.journal.do(act)
+        def settled(_: object) -> None:
+            for attempt in gone:
+                self.attempts.drop(attempt)
+
+        await self.journal.do(act, settled, settled)
 
     # ---- what users want
 
@@ -226,7 +232,7 @@ class Core:
 
     async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
         """Admits a trigger; returns once it is durable, with the run and whether it is new."""
-        return await self._write(lambda: self.claims.with_slot(partial(admit, trigger=trigger)))
+        return await self._asked(lambda: self.claims.with_slot(partial(admit, trigger=trigger)))
 
     async def send(self, pipe: str, data: str) -> str:
         """Sends an event (JSON text); returns its id once it is durable.
@@ -308,13 +314,13 @@ class Core:
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Reads in a transaction, after everything that was written before; while the disk refuses, what is durable."""
-        return await self.journal.read(fn)
+        return await self._asked(lambda: self.journal.read(fn))
 
     async def _do(self, act: Callable[[Transaction], T]) -> T:
-        """Does what a user wants; not in vain while this engine, taken for dead, registers anew."""
-        return await self._write(lambda: self.journal.do(act))
+        return await self._asked(lambda: self.journal.do(act))
 
-    async def _write(self, submit: Callable[[], asyncio.Future[T]]) -> T:
+    async def _asked(self, submit: Callable[[], asyncio.Future[T]]) -> T:
+        """Asks the journal what a user wants; not in vain while this engine, taken for dead, registers anew."""
         while True:
             try:
                 return await submit()
@@ -450,7 +456,7 @@ class Core:
 
     async def _take_over_the_dead(self) -> None:
         with contextlib.suppress(EngineLost):  # it was taken for dead itself
-            for engine in await self.read(lambda tx: tx.engines()):
+            for engine in await self.journal.read(lambda tx: tx.engines()):
                 if self.lease.dead(engine):
                     await self.journal.do(partial(run_lifecycle.take_over, engine=engine.id, blame=self._blame))
                     self.lease.bury(engine)
