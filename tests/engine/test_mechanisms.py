@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from taskrun import MemoryStorage, Queue, SqliteStorage, WaitTimeout, job, pipe, run, sleep
+from taskrun import MemoryStorage, Queue, RunFailed, SqliteStorage, WaitTimeout, job, pipe, run, sleep
+from taskrun.engine import messages as m
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunChanged, RunEnded
 from taskrun.engine.core.slots import Slots
 from taskrun.engine.core.transaction import EngineState, Transaction
+from taskrun.engine.executor.executor import Executor
 from taskrun.model import records
 from taskrun.model.clock import SystemClock
 from taskrun.model.errors import EngineLost, JournalUnavailable
@@ -161,7 +163,13 @@ async def test_a_loop_never_writes_back_what_an_earlier_turn_has_changed(storage
 
     def rows(tx: Tx) -> None:
         tx.put_engine(Engine(id="dead", name="x", lease_until=0.0))
-        lane: dict[str, Any] = {"lane": "narrow", "lane_limit": 1, "engine": "dead", "started_at": 1.0, "created_at": 1.0}
+        lane: dict[str, Any] = {
+            "lane": "narrow",
+            "lane_limit": 1,
+            "engine": "dead",
+            "started_at": 1.0,
+            "created_at": 1.0,
+        }
         lane["retry"] = 0
         tx.add_run(records.Run(id="a", job="narrow", status=Status.RUNNING, placed=True, **lane))
         tx.add_run(records.Run(id="b", job="narrow", status=Status.WAITING, **lane))
@@ -346,6 +354,30 @@ async def test_the_rescuer_heals_what_stands_still_and_says_so(
 
 
 # ---- always an end
+
+
+async def test_an_attempt_that_cannot_be_told_to_an_executor_fails_and_hurts_nobody(
+    storage: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @job(retry=0)
+    async def work(n: int) -> int:
+        return n
+
+    async with TestQueue(jobs=[work], storage=storage, concurrency=1) as queue:
+        hear = Executor.hear
+
+        def refuse(self: Executor, peer: m.Peer, message: m.Told) -> None:
+            if isinstance(message, m.Execute) and '"n":1' in message.run.input:
+                raise ValueError("a frame that is too large")
+            hear(self, peer, message)
+
+        monkeypatch.setattr(Executor, "hear", refuse)
+        handles = [await queue.jobs.work.start(n=n) for n in range(3)]
+        await queue.settle()
+        assert [await handle.status() for handle in handles] == ["succeeded", "failed", "succeeded"]
+        with pytest.raises(RunFailed, match="too large"):
+            await handles[1].result()
+        assert queue.core.slots.used == 0
 
 
 async def test_a_run_between_two_moments_is_not_left_when_its_engine_dies(storage: Store) -> None:

@@ -23,6 +23,7 @@ from taskrun.engine.core.outbox import CancelAsked, PauseAsked, WaitOver
 from taskrun.engine.core.slots import Reservation, Slot
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
+from taskrun.model.codec import encode_error
 from taskrun.model.records import Cause, Run, Status, Step
 
 logger = logging.getLogger("taskrun.engine.attempts")
@@ -243,12 +244,8 @@ class Attempts:
     def _evict(self, attempt: Attempt) -> None:
         del self._parked[attempt.run]
         if not attempt.cancelled:
-            self.take_down(attempt)
-
-    def take_down(self, attempt: Attempt) -> None:
-        """Has the coroutine of an attempt taken down: its run goes on by replay."""
-        attempt.phase = Phase.EVICTING
-        attempt.peer.tell(m.Evict(run=attempt.run))
+            attempt.phase = Phase.EVICTING
+            attempt.peer.tell(m.Evict(run=attempt.run))
 
     def activate(self, peer: m.Peer, run_id: str) -> None:
         """Readies a parked run that wants to go on by itself: it is resumed once it has a slot again."""
@@ -317,6 +314,18 @@ class Attempts:
             lambda _: self.drop(attempt),
             lambda _: self.drop(attempt),
         )
+
+    def fail(self, run_id: str, error: Exception) -> None:
+        """Ends a run whose attempt could not be begun, or could not go on: what cannot be told is its failure."""
+        attempt = self._by_run.get(run_id)
+        outcome = m.Failed(error=encode_error(error), retry_in=None)
+
+        def settled(_: object) -> None:
+            if attempt is not None:
+                self.drop(attempt)
+                attempt.peer.tell(m.Evict(run=run_id))
+
+        self._journal.post(lambda t: run_lifecycle.finished(t, run_id, outcome, None), settled, settled)
 
     def drop(self, attempt: Attempt) -> None:
         """Lets an attempt go, with its slots: this one, not another that its run may have by now."""

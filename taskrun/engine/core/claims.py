@@ -126,12 +126,9 @@ class Claims:
         for start in starts:
             try:
                 self._start(start, slots, suspects)
-            except Exception:
+            except Exception as error:
                 logger.exception("run %s could not be begun", start.run.id)
-                if (attempt := self._attempts.get(start.run.id)) is not None:
-                    self._attempts.take_down(attempt)
-                else:
-                    self._let_go(start.run.id)
+                self._attempts.fail(start.run.id, error)
         suspects.release()
         slots.release()
         self.look()
