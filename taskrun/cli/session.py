@@ -16,7 +16,7 @@ from taskrun.cli.late import TABLES, load_rules
 from taskrun.cli.screens.look import Look, printed
 from taskrun.cli.terminal import Terminal
 from taskrun.cli.visible import lines, to_json
-from taskrun.model.config import Config, find, load, salvage
+from taskrun.model.config import Config, check_variables, find, load, salvage
 from taskrun.model.errors import ConfigError, DaemonError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Session:
     @cached_property
     def _read(self) -> tuple[Config, ConfigError | None]:
         path = find(self.facts.cwd, self.config_file, self.facts.env)
+        check_variables(self.facts.env)  # the caller's own, which no daemon has a better version of
         try:
             config = load(path, self.facts.env)
             if config.schedules:

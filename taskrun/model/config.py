@@ -106,6 +106,16 @@ def load(path: Path, environ: Environ) -> Config:
     )
 
 
+def check_variables(environ: Environ) -> None:
+    """Checks the variables that override keys.
+
+    Raises:
+        ConfigError: one does not fit; names it.
+    """
+    _overrides(environ, "", _SETTINGS)
+    _overrides(environ, "RETENTION__", _RETENTION)
+
+
 def salvage(path: Path, environ: Environ) -> Config:
     """Returns what a wrong configuration still tells, above all where the project's daemon is; all else is the default."""
     document, root = _salvaged(path), _root(path)
