@@ -77,9 +77,14 @@ class Registry:
         """Returns the schedules of all jobs."""
         return [(job, cron) for job in self.jobs.values() for cron in job.options.crons]
 
-    def route(self, topic: str, data: str) -> list[Prepared]:
-        """Returns the triggers that an event (JSON text) makes. One that fails is logged and leaves the others alone."""
-        made = [_prepared(job, source, data) for job, source in self.triggers.get(topic, ())]
+    def route(self, topic: str, data: str, name: str | None = None) -> list[Prepared]:
+        """Returns the triggers that an event (JSON text) makes. One that fails is logged and leaves the others alone.
+
+        Parameters:
+            name: of the one job that is asked for.
+        """
+        wanted = [(job, source) for job, source in self.triggers.get(topic, ()) if name in (None, job.name)]
+        made = [_prepared(job, source, data) for job, source in wanted]
         return [prepared for prepared in made if prepared is not None]
 
 

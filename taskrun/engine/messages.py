@@ -43,10 +43,11 @@ class PrepareEvent(Message, frozen=True):
 
 
 class Route(Message, frozen=True):
-    """What does an event of `topic` (`pipe:NAME` or `job:NAME`) trigger? → list of `Prepared`."""
+    """What does an event of `topic` (`pipe:NAME` or `job:NAME`) trigger? → list of `Prepared`; with `job` of that one alone."""
 
     topic: str
     data: str
+    job: str | None = None
 
 
 class Drain(Message, frozen=True):

@@ -37,6 +37,16 @@ async def spinning() -> None: ...
 @job(key=sleeps)
 async def sleeping() -> None: ...
 
+def exits_in_hook(event): sys.exit(6)
+async def exits_in_async_hook(event): sys.exit(7)
+
+@job(on_success=exits_in_hook)
+async def hook() -> None: ...
+@job(on_settled=exits_in_async_hook)
+async def async_hook() -> None: ...
+@job(on_trigger=exits_in_hook)
+async def trigger_hook() -> None: ...
+
 class Deadly:
     def validate(self, value): sys.exit(4)
 
@@ -48,6 +58,9 @@ events = pipe("events")
 
 @job(trigger=[events.into(lambda event: sys.exit(5))])
 async def routed(x: int) -> None: ...
+
+@job(trigger=[events.into(sleeps)])
+async def hangs(x: int) -> None: ...
 
 @job(trigger=[events])
 async def beside(x: int) -> int: return x
@@ -106,7 +119,16 @@ def test_a_trigger_that_raises_what_it_likes_holds_up_no_other(stuck: Project) -
         client.call("send", pipe="events", data='{"x": 7}')
         run = until(lambda: client.call("runs", job="beside"))[0]
         assert ended(client, run["id"])["output"] == 7
-        assert client.call("runs", job="routed") == []
+        assert client.call("runs", job="routed") == client.call("runs", job="hangs") == []
+
+
+@pytest.mark.parametrize("job", ["hook", "async_hook", "trigger_hook"])
+def test_a_hook_that_exits_ends_no_worker(stuck: Project, job: str) -> None:
+    assert stuck.cli("run", "hello").code == 0
+    before = stuck.workers()
+    assert stuck.cli("run", job).code == 0
+    assert stuck.cli("run", "hello").code == 0
+    assert stuck.workers() == before
 
 
 @pytest.mark.parametrize("job", ["spinning", "sleeping"])

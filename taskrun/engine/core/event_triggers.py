@@ -107,13 +107,13 @@ class EventTriggers:
             DaemonError: the executor is gone, and nobody has answered.
         """
         try:
-            starts: list[Prepared] = await peer.ask(m.Route(topic=event.topic, data=event.data))
+            starts: list[Prepared] = await peer.ask(m.Route(topic=event.topic, data=event.data, job=job))
         except DaemonError:
             raise
         except Exception:
             logger.exception("the trigger of %s by %s failed", job, event.topic)
             return []
-        return [prepared for prepared in starts if prepared.job == job]
+        return starts
 
 
 def _found(tx: Tx) -> tuple[dict[str, Subscription], dict[str, PipeEvent]]:

@@ -155,7 +155,7 @@ class Executor:
 
     def route(self, message: m.Route) -> list[Prepared]:
         """Returns the triggers that an event makes; needs no event loop."""
-        return self.registry.route(message.topic, message.data)
+        return self.registry.route(message.topic, message.data, message.job)
 
     async def _drain(self, message: m.Drain) -> None:
         """Lets attempts end by themselves for a while, then takes them down."""

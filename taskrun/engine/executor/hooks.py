@@ -81,7 +81,7 @@ class Listeners:
                 result = call(event)
                 if inspect.isawaitable(result):
                     await result
-            except Exception:
+            except (Exception, SystemExit, GeneratorExit):  # none of it may end the event loop
                 logger.exception("the %s hook of %s raised", message.kind, job.name)
         if self._last.get(message.run.id) is task:
             del self._last[message.run.id]
