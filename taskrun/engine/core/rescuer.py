@@ -56,14 +56,15 @@ class Rescuer:
         executing = await self._journal.read(lambda tx: tx.executing(self._journal.state.id))
         # While a claim is under way a run may be running before its attempt is there; none can begin ahead of what is put in now.
         lost = [] if self._claims.under_way else [run for run in executing if self._attempts.get(run) is None]
-        found = await self._journal.do(lambda t: self._heal(t, lost))
+        alive = frozenset(attempt.run for attempt in self._attempts.all())  # they wait for more than the journal knows
+        found = await self._journal.do(lambda t: self._heal(t, lost, alive))
         for finding in found:
             logger.error("run %s stood still and goes on: %s (a fault of taskrun: please report it)", *finding)
         self.found += len(found)
         self._claims.look_again()
         return found
 
-    def _heal(self, t: Transaction, lost: list[str]) -> list[Finding]:
+    def _heal(self, t: Transaction, lost: list[str], alive: frozenset[str]) -> list[Finding]:
         found = []
         for run_id in lost:
             run = t.mine(run_id)
@@ -72,7 +73,8 @@ class Rescuer:
                 found.append(Finding(run_id, "it was running without an attempt"))
         page = t.tx.runs(RunFilter(statuses=(Status.WAITING, Status.SCHEDULED), before=self._before, limit=PAGE))
         self._before = page[-1].seq if len(page) == PAGE else None
-        found += [finding for run in t.each(page) if (finding := self._heal_waiting(t, run)) is not None]
+        still = (run for run in t.each(page) if run.id not in alive)
+        found += [finding for run in still if (finding := self._heal_waiting(t, run)) is not None]
         forgotten = run_queue.offer_forgotten(t)
         found += [Finding(run.id, "it was blocked in a queue that nobody served") for run in forgotten]
         return found
