@@ -260,7 +260,7 @@ async def test_tasks_that_a_step_body_makes_are_no_branches(storage: Store) -> N
     async def work() -> list[str]:
         await run("body", body, 3)
         await sleep("1h")
-        return await asyncio.gather(branch("a"), branch("b"))
+        return list(await asyncio.gather(branch("a"), branch("b")))
 
     async with TestQueue(jobs=[work], storage=storage, replay=True) as queue:
         handle = await queue.jobs.work.start()
