@@ -25,10 +25,6 @@ AHEAD = 2_000_000  # bytes after which the daemon looks whether the journal foll
 ANSWERED_WITHIN = 8.0  # seconds: the worker itself gives up what hangs before that; a client waits 10 for its answer
 
 
-class WorkerSilent(DaemonError):
-    """A worker does not answer: it is stopped, or code that lets nothing else run holds it up."""
-
-
 class WorkerGone(DaemonError):
     """The other end of a pipe is gone, so that what was asked has no answer."""
 
@@ -106,7 +102,7 @@ class PipePeer:
 
         Raises (through the future):
             WorkerGone: the other half is gone, or goes before it answers.
-            WorkerSilent: it does not answer in time what must be.
+            DaemonError: it does not answer in time what must be: it is stopped, or code of users lets nothing else run.
             Exception: what the other half raised.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -125,7 +121,7 @@ class PipePeer:
         """Gives up waiting for an answer; one that comes later finds nobody."""
         _, future = self._asked[ask_id]
         if not future.done():
-            future.set_exception(WorkerSilent(f"the worker gave no answer within {ANSWERED_WITHIN:g} seconds"))
+            future.set_exception(DaemonError(f"the worker gave no answer within {ANSWERED_WITHIN:g} seconds"))
 
     def tell(self, message: m.Told) -> None:
         """Sends a message without an answer; one that cannot arrive any more is dropped."""
