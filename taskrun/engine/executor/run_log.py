@@ -18,7 +18,7 @@ from taskrun.engine import messages as m
 from taskrun.engine.executor.backlog import Backlog, Pending, batches
 from taskrun.engine.executor.child_output import MOST, drain
 from taskrun.engine.executor.inside import inside
-from taskrun.engine.executor.output_lines import LONGEST, OutputLines
+from taskrun.engine.executor.output_lines import OutputLines
 from taskrun.engine.executor.progress_values import ProgressValues
 from taskrun.model.clock import Clock
 from taskrun.model.records import LogLine
@@ -45,11 +45,11 @@ class RunLog:
         self._host = host
         self._clock = clock
         self._replaying = replaying
+        self._repeats = True  # the handler may be where it has been
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._room = (
-            threading.Condition()
-        )  # on an RLock: the garbage collector may print at any moment, inside `write` too
+        self._lock = threading.RLock()  # the garbage collector may print at any moment, inside `write` too
+        self._room = threading.Condition(self._lock)
         self._outputs: dict[tuple[str, str | None], OutputLines] = {}  # streams with a line that is not ended
         self._backlog = Backlog()
         self._progress: tuple[object, object, object] | None = None
@@ -61,12 +61,20 @@ class RunLog:
     def write(self, stream: str, text: str, step: str | None = None) -> None:
         """Takes text; what follows the last line break waits for the rest of its line. After the end nothing is taken."""
         step = step or inside.get() or None
-        if step is None and self._replaying():
+        if step is None and self._repeats and self._said_before():
             return
-        with self._room:
+        with self._lock:
             if self.closed:
                 return
-            if lines := self._cut((stream, step), text):
+            output = self._outputs.get((stream, step))
+            if output is None:
+                output = self._outputs[stream, step] = OutputLines()
+            if output.goes_on(text):
+                return
+            lines = output.feed(text)
+            if not output.open:
+                del self._outputs[stream, step]
+            if lines:
                 now = self._clock.now()
                 self._backlog.add([Pending(now, stream, line, step) for line in lines])
             self._schedule()
@@ -80,11 +88,11 @@ class RunLog:
 
     def progress(self, done: object, total: object, note: object) -> None:
         """Takes the newest progress; the ones between two batches are dropped."""
-        if self.closed or (not inside.get() and self._replaying()):
+        if self.closed or (self._repeats and not inside.get() and self._said_before()):
             return
         self._progress = (done, total, note)
         if not self._due:
-            with self._room:
+            with self._lock:
                 self._schedule()
 
     def flush(self) -> None:
@@ -102,7 +110,7 @@ class RunLog:
     def close(self) -> None:
         """Sends what is there, half lines as well; nothing is taken afterwards."""
         self.flush()
-        with self._room:
+        with self._lock:
             now = self._clock.now()
             for (stream, step), output in self._outputs.items():
                 self._backlog.add([Pending(now, stream, line, step) for line in output.finish()])
@@ -111,7 +119,7 @@ class RunLog:
         self._send_lines()
 
     def _send_lines(self) -> None:
-        with self._room:
+        with self._lock:
             self._stuck = False
             self._take_states()
             lines = self._backlog.take()
@@ -121,16 +129,10 @@ class RunLog:
 
     # ---- lines
 
-    def _cut(self, key: tuple[str, str | None], text: str) -> list[str]:
-        output = self._outputs.get(key)
-        if output is None:
-            if text.endswith("\n") and "\r" not in text and len(text) < LONGEST:
-                return text[:-1].split("\n")
-            output = self._outputs[key] = OutputLines()
-        lines = output.feed(text)
-        if not output.open:
-            del self._outputs[key]
-        return lines
+    def _said_before(self) -> bool:
+        """Whether the handler is where an earlier execution has been; once it is beyond, it stays so."""
+        self._repeats = self._replaying()
+        return self._repeats
 
     def _take_states(self) -> None:
         """Takes the states of lines that are written again and again; what is too soon comes with a later batch."""
