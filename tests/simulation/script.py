@@ -242,8 +242,8 @@ class Script:
 
 def may_rest(world: World, run: Run) -> bool:
     """Whether a run rightly does nothing: it is paused, waits for an event that nobody sent, or for a run that may rest."""
-    if run.slot is not None and run.created_at > world.timeline.wall() - 900.0:
-        return True  # of a schedule, which goes on
+    if world.scheduled and run.created_at > world.timeline.wall() - 900.0:
+        return True  # of a schedule, which goes on, or of a run of it
     if run.status is not Status.WAITING:
         return run.status is Status.PAUSED or run.job not in {plan.name for plan in world.plans}
     tx = world.disk.peek()
@@ -269,9 +269,8 @@ def missed(world: World, run: Run, wait: Step) -> bool:
     return False
 
 
-def play(seed: int) -> World:
+def play(world: World) -> None:
     """Plays a seed to its end."""
-    world = World(seed)
     script = Script(world)
     for _ in range(world.count):
         world.boot()
@@ -279,16 +278,14 @@ def play(seed: int) -> World:
     until = script.plan_input()
     script.plan_faults()
     world.run_for(until, script.watch_turns)
-    if world.wrong():
-        return world
-    script.calm_down()
-    finish(world, script)
-    return world
+    if not world.wrong():
+        script.calm_down()
+        finish(world, script)
 
 
 def patience_of(world: World) -> float:
     """Returns the seconds after which whatever has not ended does not end."""
-    if any("cron" in plan.options for plan in world.plans):
+    if world.scheduled:
         return BUSY_PATIENCE
     return LONG_PATIENCE if world.long else PATIENCE
 
@@ -337,6 +334,8 @@ def cancel_the_rest(world: World) -> None:
         world.ask(f"cancel {run.id}", live, live.order(run.id, "cancel"))
     world.run_for(600.0, lambda: not world.unfinished())
     for run in world.unfinished():
+        if run.slot is not None and run.status is Status.PAUSED:
+            continue  # of a slot that came while its job was held
         world.safety.fail(f"a run cannot be cancelled: {run.status}{_lacks(run)}")
 
 
@@ -364,15 +363,13 @@ def check_the_end(world: World) -> None:
 def simulate(seed: int) -> Outcome:
     """Plays a seed and says how it went."""
     gc.disable()
-    errors = _Errors()
+    world = World(seed)
+    errors = _Errors(world)
     logger = logging.getLogger("taskrun")
     logger.addHandler(errors)
     logger.propagate = False
-    world = None
     try:
-        world = play(seed)
-        if errors.first is not None:
-            world.safety.fail(errors.first)
+        play(world)
         wrong = world.safety.wrong
         story = tell(world) if wrong is not None else []
         return Outcome(
@@ -387,21 +384,21 @@ def simulate(seed: int) -> Outcome:
         )
     finally:
         logger.removeHandler(errors)
-        if world is not None:
-            world.dispose()
+        world.dispose()
 
 
 class _Errors(logging.Handler):
-    """Keeps the first error that the engine logs."""
+    """Takes an error that the engine logs for what it is: a fault."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__(logging.ERROR)
-        self.first: str | None = None
+        self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.first is None and "its trigger failed" not in record.getMessage():  # of edited code, rightly
+        if "its trigger failed" not in record.getMessage():  # of edited code, rightly
             cause = record.exc_info[1] if record.exc_info else None
-            self.first = f"logged: {record.getMessage()[:80]}: {type(cause).__name__}: {str(cause)[:100]}"
+            text = f"logged: {record.getMessage()[:80]}: {type(cause).__name__}: {str(cause)[:100]}"
+            self._world.safety.fail(text)
 
 
 def tell(world: World) -> list[str]:

@@ -275,6 +275,11 @@ class World:
                 if until():
                     return
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether a schedule starts ever new runs."""
+        return any("cron" in plan.options for plan in self.plans)
+
     def unfinished(self) -> list[Run]:
         """Returns the runs that have not ended."""
         return [run for run in self.disk.runs().values() if not run.ended]
