@@ -3,5 +3,165 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from msgspec.structs import replace
+
+from taskrun.engine.core import run_lifecycle, run_queue, step_queue, waits
+from taskrun.engine.core.attempts import Attempts
+from taskrun.engine.core.core import Core
+from taskrun.engine.core.journal import Entry
+from taskrun.engine.core.lease import Lease
+from taskrun.engine.core.transaction import EngineState, Transaction
+from taskrun.engine.executor.attempt_state import AttemptState
+from taskrun.engine.executor.step_ids import TaskFactory
+from taskrun.model.records import PLACE, Run
 
 HOLES: dict[str, Callable[[], None]] = {}
+
+
+def hole(put_back: Callable[[], None]) -> Callable[[], None]:
+    """Keeps a fault by its name."""
+    HOLES[put_back.__name__] = put_back
+    return put_back
+
+
+def patch(owner: Any, name: str, value: Any) -> None:
+    """Puts something in another's place."""
+    setattr(owner, name, value)
+
+
+@hole
+def rows_are_kept_between_transactions() -> None:
+    """What is written is made of what was read long ago, and overwrites what another engine has changed."""
+    init = Transaction.__init__
+    kept: WeakKeyDictionary[EngineState, dict[str, Run]] = WeakKeyDictionary()
+
+    def begin(self: Transaction, tx: Any, state: EngineState, *args: Any) -> None:
+        init(self, tx, state, *args)
+        self._runs = kept.setdefault(state, {})
+
+    patch(Transaction, "__init__", begin)
+
+
+@hole
+def a_failed_entry_gives_nothing_back() -> None:
+    """An entry that fails leaves reserved what it had reserved."""
+    settle = Entry.settle
+
+    def one_sided(self: Entry, answer: Any) -> None:
+        if answer[1] is not None:
+            self.failed = None
+        settle(self, answer)
+
+    patch(Entry, "settle", one_sided)
+
+
+@hole
+def a_body_begins_while_its_run_parks() -> None:
+    """A step does not wait for the answer to the wish to park."""
+
+    async def ready(self: Any) -> None:
+        self._check()
+        while self.pausing or self._cancel_due:
+            await self._gate()
+        if self._values or self._recording is not None:
+            await self.flush_values()
+
+    patch(AttemptState, "_ready", ready)
+
+
+@hole
+def a_wait_registers_and_does_not_look() -> None:
+    """An event that came just before its wait is lost."""
+    patch(waits, "_unseen", lambda *args: None)
+
+
+@hole
+def a_run_parks_though_its_wait_is_over() -> None:
+    """A wait that ends in the same commit wakes nobody."""
+    patch(waits, "over", lambda t, run, keys: [])
+
+
+@hole
+def branches_are_numbered_by_first_use() -> None:
+    """A branch is numbered when it calls its first step, so that a failure shifts the others."""
+
+    def create(self: TaskFactory, loop: Any, coro: Any, **options: Any) -> Any:
+        assert self.prior is not None
+        return self.prior(loop, coro, **options)
+
+    patch(TaskFactory, "__call__", create)
+
+
+@hole
+def a_start_is_counted_when_it_is_offered() -> None:
+    """A step under a rolling limit is counted before it begins, which may be much later."""
+
+    def hand_on(t: Transaction, place: str) -> None:
+        while waiting := t.tx.waiting_steps(f"{PLACE}{place}", step_queue.PAGE):
+            for step in waiting:
+                if (opens := step_queue._opens(t, step)) is not None:
+                    t.save_step(replace(step, wake_at=step_queue._moment(opens)))
+                    return
+                t.deliver(step_queue._give(t, step))
+
+    patch(step_queue, "hand_on", hand_on)
+
+
+@hole
+def a_takeover_hands_no_place_on() -> None:
+    """The places of a dead engine's runs are not offered to those that wait for them."""
+    let_go = run_lifecycle._let_go
+
+    def silent(t: Transaction, run: Run) -> None:
+        leave, run_queue.leave = run_queue.leave, lambda t, run: None
+        try:
+            let_go(t, run)
+        finally:
+            run_queue.leave = leave
+
+    patch(run_lifecycle, "_let_go", silent)
+
+
+@hole
+def an_engine_without_its_lease_writes() -> None:
+    """What is written is not made to depend on who holds the run."""
+
+    def mine(self: Transaction, run_id: str) -> Run | None:
+        run = self.run(run_id)
+        return run if run is not None and not run.ended else None
+
+    patch(Lease, "guard", lambda self, tx: None)
+    patch(Transaction, "mine", mine)
+    patch(Transaction, "must_hold", lambda self, run_id: None)
+
+
+@hole
+def an_attempt_is_dropped_by_the_id_of_its_run() -> None:
+    """The end of one attempt takes away another one of the same run."""
+    drop = Attempts.drop
+
+    def by_id(self: Attempts, attempt: Any) -> None:
+        drop(self, self._by_run.get(attempt.run, attempt))
+
+    patch(Attempts, "drop", by_id)
+
+
+@hole
+def a_limit_is_not_looked_at_again() -> None:
+    """A ready run starts whatever has started since it became ready."""
+    patch(run_queue, "_held_back", lambda t, run: False)
+
+
+@hole
+def nobody_tells_of_moments() -> None:
+    """The clock's loop does not hear of waits that were begun while it slept."""
+    patch(Core, "_step_changed", lambda self, event: None)
+
+
+@hole
+def a_queue_has_no_next_one() -> None:
+    """Who leaves a limit's place offers it to nobody."""
+    patch(run_queue, "_hand_on", lambda t, group: None)
