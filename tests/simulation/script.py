@@ -330,9 +330,10 @@ def cancel_the_rest(world: World) -> None:
         if "cron" in plan.options:
             world.ask(f"pause {plan.name}", live, live.hold_job(plan.name, True))
     world.run_for(1.0)
-    for run in world.unfinished():
-        world.ask(f"cancel {run.id}", live, live.order(run.id, "cancel"))
-    world.run_for(600.0, lambda: not world.unfinished())
+    for _ in range(3):  # handlers that are cancelled may have started children meanwhile
+        for run in world.unfinished():
+            world.ask(f"cancel {run.id}", live, live.order(run.id, "cancel"))
+        world.run_for(60.0, lambda: not world.unfinished())
     for run in world.unfinished():
         if run.slot is not None and run.status is Status.PAUSED:
             continue  # of a slot that came while its job was held
@@ -343,7 +344,8 @@ def check_the_end(world: World) -> None:
     """After all runs have ended: nothing is held, nobody waits."""
     if world.wrong():
         return
-    world.run_for(7.0)
+    told = [task for engine, _, task in world.promises if engine.process.alive and not engine.closing]
+    world.run_for(60.0, lambda: all(task.done() for task in told))  # others are looked at now and then
     world.run_for(10.0, lambda: not any(engine.slots() for engine in world.live()))  # one may be looking for work
     for engine in world.live():
         if engine.slots():
