@@ -73,8 +73,8 @@ class Tx(Protocol):
         """Returns the ids of the running runs of an engine."""
         ...
 
-    def asked(self, engine: str) -> list[Run]:
-        """Returns the unfinished runs of an engine that were asked to cancel or to pause."""
+    def asked(self, engine: str | None) -> list[Run]:
+        """Returns the unfinished runs of an engine, or of none, that were asked to cancel or to pause."""
         ...
 
     def blocked_queues(self) -> list[str]:

@@ -153,8 +153,8 @@ class MemoryTx:
     def executing(self, engine: str) -> list[str]:
         return [run.id for run in self.owned(engine) if run.status is Status.RUNNING]
 
-    def asked(self, engine: str) -> list[Run]:
-        return [run for run in self.owned(engine) if run.cancel is not None or run.pause is not None]
+    def asked(self, engine: str | None) -> list[Run]:
+        return list(self._runs.at(self._runs.asked.group(engine)))
 
     def blocked_queues(self) -> list[str]:
         return self._runs.blocked.groups()

@@ -28,6 +28,7 @@ class Runs:
         self.blocked = Index(_blocked)
         self.placed = Index(_placed)
         self.owned = Index(_owned)
+        self.asked = Index(_asked)
         self.wakes = Index(_wakes)
         self.deadlines = Index(_deadlines)
         self.debounced = Index(_debounced)
@@ -98,6 +99,11 @@ def _placed(run: Run) -> Entry:
 
 def _owned(run: Run) -> Entry:
     return (run.engine, (run.seq, run.id)) if run.engine is not None and not run.ended else None
+
+
+def _asked(run: Run) -> Entry:
+    asked = not run.ended and (run.cancel is not None or run.pause is not None)
+    return (run.engine, (run.seq, run.id)) if asked else None
 
 
 def _wakes(run: Run) -> Entry:

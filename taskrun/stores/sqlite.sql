@@ -54,7 +54,7 @@ SELECT id FROM runs WHERE status = 'running' AND engine = ? AND status <> 'succe
 
 -- name: asked
 SELECT * FROM runs
-WHERE engine = ? AND (cancel IS NOT NULL OR pause IS NOT NULL)
+WHERE engine IS ? AND (cancel IS NOT NULL OR pause IS NOT NULL)
     AND status IN ('scheduled', 'queued', 'running', 'waiting', 'paused')
 
 -- name: blocked_queues

@@ -94,7 +94,7 @@ class SqliteTx:
     def executing(self, engine: str) -> list[str]:
         return self._all(_first, "executing", engine)
 
-    def asked(self, engine: str) -> list[Run]:
+    def asked(self, engine: str | None) -> list[Run]:
         return self._all(run_of, "asked", engine)
 
     def blocked_queues(self) -> list[str]:

@@ -417,6 +417,48 @@ async def test_a_started_run_whose_job_no_engine_has_ends_at_once_when_it_is_can
         assert (await left.info()).reason == "no use"
 
 
+@pytest.mark.parametrize("how", ["closed", "killed"])
+async def test_a_cancel_under_way_at_the_end_of_an_engine_goes_on_with_the_next(storage: Store, how: str) -> None:
+    """So that the steps of its `finally` blocks are executed."""
+    done: list[str] = []
+    forever = asyncio.Event()
+
+    async def slow() -> None:
+        await forever.wait()
+
+    @job(retry=0)
+    async def work() -> None:
+        try:
+            await sleep("1d")
+        finally:
+            if not done:
+                done.append("begun")
+                await run("hang", slow)
+            await run("clean", lambda: done.append("clean"))
+
+    storage.open()
+    first = TestQueue(jobs=[work], storage=storage)
+    await first.start()
+    handle = await first.jobs.work.start()
+    await first.settle()
+    await handle.cancel()
+    await first.core.journal.flush()
+    while not done:
+        await asyncio.sleep(0)
+    later = first.now
+    if how == "closed":
+        await first.close()
+    else:
+        first.core.journal._closed = True  # it writes nothing any more
+        [(_, error)] = storage.apply([lambda tx: tx.put_engine(replace(tx.engines()[0], lease_until=0.0))])
+        assert error is None
+    async with TestQueue(jobs=[work], storage=storage, start=later) as queue:
+        await queue.settle()
+        assert await (await queue.get(handle.id)).status() == "cancelled"
+        assert done == ["begun", "clean"]
+    storage.close()
+
+
 async def test_moments_of_parent_and_child_that_are_due_together_end_each_once() -> None:
     ends: list[str] = []
 

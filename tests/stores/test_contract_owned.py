@@ -21,7 +21,10 @@ def test_asked_runs_are_those_to_cancel_or_to_pause(tx: Tx) -> None:
     tx.add_run(run("b", status=Status.WAITING, engine="e", pause="me"))
     tx.add_run(run("c", status=Status.RUNNING, engine="e"))
     tx.add_run(run("d", status=Status.RUNNING, engine="other", cancel="stop"))
+    tx.add_run(run("e", status=Status.QUEUED, cancel="stop"))
+    tx.add_run(run("f", status=Status.CANCELLED, ended_at=1.0))
     assert sorted(found.id for found in tx.asked("e")) == ["a", "b"]
+    assert [found.id for found in tx.asked(None)] == ["e"]
 
 
 def test_blocked_queues_are_named_once(tx: Tx) -> None:

@@ -180,11 +180,11 @@ class Core:
 
     def _keep_jobs(self, t: Transaction) -> None:
         """Writes down which jobs this engine has, and offers them what is free."""
-        before = JOBS.get(t.tx, t.engine) or []
-        if before != t.state.jobs:
+        if JOBS.get(t.tx, t.engine) != t.state.jobs:
             JOBS.put(t.tx, t.engine, t.state.jobs)
         run_queue.offer_all(t)
-        run_lifecycle.end_abandoned(t, [job for job in before if job not in t.state.jobs])
+        if t.state.jobs:  # else its executors are still to come
+            run_lifecycle.end_abandoned(t)
 
     def retire(self, peer: m.Peer) -> None:
         """Gives an executor no more work; what it has goes on until it leaves."""

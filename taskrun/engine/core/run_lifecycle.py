@@ -30,7 +30,6 @@ from taskrun.model.records import (
     Cause,
     ErrorRecord,
     Run,
-    RunFilter,
     Status,
     Step,
     StepKind,
@@ -200,13 +199,11 @@ def is_had(t: Transaction, job: str) -> bool:
     return job in t.state.jobs or any(job in jobs for jobs in JOBS.all(t.tx).values())
 
 
-def end_abandoned(t: Transaction, jobs: Iterable[str]) -> None:
+def end_abandoned(t: Transaction) -> None:
     """Ends those runs that are to be cancelled and wait for an engine that has their job, where none has it any more."""
-    for job in jobs:
-        if not is_had(t, job):
-            for run in t.each(t.tx.runs(RunFilter(job=job, statuses=(Status.QUEUED,)))):
-                if run.cancel is not None and run.engine is None and not run.ended:
-                    end_cancelled(t, run, run.cancel, run.cancel_cause)
+    for run in t.each(t.tx.asked(None)):
+        if run.cancel is not None and not run.ended and not is_had(t, run.job):
+            end_cancelled(t, run, run.cancel, run.cancel_cause)
 
 
 def pause(t: Transaction, run: Run, by: str) -> Run:
@@ -276,10 +273,8 @@ def _fire_run(t: Transaction, run: Run) -> None:
 def take_over(t: Transaction, engine: str, blame: bool) -> None:
     """Releases everything that a dead engine held."""
     let_go(t, [run.id for run in t.tx.owned(engine)], blame)
-    jobs = JOBS.get(t.tx, engine) or []
     JOBS.drop(t.tx, engine)
     t.tx.drop_engine(engine)
-    end_abandoned(t, jobs)
 
 
 def let_go(t: Transaction, run_ids: Iterable[str], blame: bool) -> None:
