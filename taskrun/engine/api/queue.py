@@ -36,13 +36,18 @@ L = TypeVar("L", bound=Listener)
 class Queue:
     """Runs jobs in this process, on a journal that other queues may share.
 
-    Parameters: jobs: a list of jobs, a dict from names to jobs, or a module that holds them. pipes: pipes that no job names
-    as a trigger. storage: where the journal is; in memory by default. logger: where the queue says what it does; runs' own
-    lines are in their logs. concurrency: runs that execute at once; None for no limit. clock: the source of time, for
-    tests. grace: seconds (or a duration) that handlers get to end after a cancel or at close. lease: seconds (or a
-    duration) after which the runs of a silent queue are taken over by another. name: shown to others on the same storage.
-    max_payload: bytes of one input, output or step result. resident: coroutines of waiting runs that are kept; beyond them
-    the longest waiting are taken down, and go on by replay.
+    Parameters:
+        jobs: a list of jobs, a dict from names to jobs, or a module that holds them.
+        pipes: pipes that no job names as a trigger.
+        storage: where the journal is; in memory by default.
+        logger: where the queue says what it does; runs' own lines are in their logs.
+        concurrency: runs that execute at once; None for no limit.
+        clock: the source of time, for tests.
+        grace: seconds (or a duration) that handlers get to end after a cancel or at close.
+        lease: seconds (or a duration) after which the runs of a silent queue are taken over by another.
+        name: shown to others on the same storage.
+        max_payload: bytes of one input, output or step result.
+        resident: coroutines of waiting runs that are kept; the longest waiting ones beyond them go on by replay.
 
     Raises:
         DefinitionError: two jobs of one name, or a key in `jobs` that differs from the job's name.

@@ -54,13 +54,17 @@ AGAIN = 1.0  # seconds between two tries to register
 class Core:
     """One engine's core; all of it belongs to one event loop.
 
-    Parameters: concurrency: runs that execute at once, None for no limit. grace: seconds that handlers get to end after a
-    cancel or at close. lease: seconds after which a silent engine's runs are taken over. alone: nobody else can be on this
-    journal: what is registered there is dead. heartbeat: False with virtual time: what only looks now and then does not run
-    by itself. max_log: bytes of one run's log; of more, head and tail are kept. keep: seconds that ended runs are kept,
-    None for ever. timezone: of schedules that name none; the machine's own by default. blame: whether the death of an
-    engine is held against the runs it executed (not in the daemon, which runs no user code). resident: coroutines of
-    waiting runs that are kept at most.
+    Parameters:
+        concurrency: runs that execute at once, None for no limit.
+        grace: seconds that handlers get to end after a cancel or at close.
+        lease: seconds after which a silent engine's runs are taken over.
+        alone: nobody else can be on this journal: what is registered there is dead.
+        heartbeat: False with virtual time: what only looks now and then does not run by itself.
+        max_log: bytes of one run's log; of more, head and tail are kept.
+        keep: seconds that ended runs are kept, None for ever.
+        timezone: of schedules that name none; the machine's own by default.
+        blame: whether the death of an engine is held against the runs it executed (not in the daemon, which runs no user code).
+        resident: coroutines of waiting runs that are kept at most.
     """
 
     def __init__(
@@ -82,9 +86,7 @@ class Core:
     ) -> None:
         self.clock = clock or SystemClock()
         self.grace = grace
-        self.on_stuck: Callable[[m.Peer, str], None] | None = (
-            None  # told of an executor that does not end a cancelled run
-        )
+        self.on_stuck: Callable[[m.Peer, str], None] | None = None  # told of a worker that ends no cancelled run
         self.state = EngineState()
         self.bus = Subscriptions()
         self.lease = Lease(store, self.state, name, lease, alone=alone, heartbeat=heartbeat and not alone)
@@ -96,7 +98,9 @@ class Core:
         self.retention = Retention(self.journal, self.clock, keep)
         self._timers = Timers(self.clock, self._fire)
         self._waiters = EndWaiters()
-        self._publish()
+        for changed in (RunChanged, StepChanged):
+            self.journal.follow(changed, self.bus.publish)
+            self.journal.follow(changed, self._timers.follow)
         self.hooks = HookNotifier(self.journal, self.attempts, self.executors)
         self.journal.follow(RunEnded, self._waiters.follow)
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
@@ -397,25 +401,6 @@ class Core:
             self.on_stuck(peer, run_id)
 
     # ---- following transactions
-
-    def _publish(self) -> None:
-        """Has what changes published, and the moments of what is to come kept."""
-        self.journal.follow(RunChanged, self._run_changed)
-        self.journal.follow(StepChanged, self._step_changed)
-
-    def _run_changed(self, event: RunChanged) -> None:
-        if self.bus.watched:
-            self.bus.publish(event)
-        if event.run.wake_at is not None:
-            self._timers.at(event.run.wake_at)
-        if event.run.deadline is not None:
-            self._timers.at(event.run.deadline)
-
-    def _step_changed(self, event: StepChanged) -> None:
-        if self.bus.watched:
-            self.bus.publish(event)
-        if event.step.wake_at is not None and not event.step.finished:
-            self._timers.at(event.step.wake_at)
 
     async def _fire(self) -> float | None:
         """Does what is due; returns the next due moment."""

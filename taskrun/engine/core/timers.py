@@ -12,6 +12,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.model.clock import Clock
 
 logger = logging.getLogger("taskrun.engine.core.timers")
@@ -43,6 +44,16 @@ class Timers:
         if self._next is None or moment < self._next:
             self._next = moment
             self._changed.set()
+
+    def follow(self, event: RunChanged | StepChanged) -> None:
+        """Keeps the moments of what was written."""
+        if isinstance(event, StepChanged):
+            moments = [None if event.step.finished else event.step.wake_at]
+        else:
+            moments = [event.run.wake_at, event.run.deadline]
+        for moment in moments:
+            if moment is not None:
+                self.at(moment)
 
     async def _run(self) -> None:
         while True:
