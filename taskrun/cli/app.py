@@ -84,7 +84,8 @@ def parse(argv: Sequence[str], terminal: Terminal) -> Action | int:
             result = _all()(list(argv), prog_name="taskrun", standalone_mode=False, terminal_width=terminal.size()[0])
     except USAGE_ERROR as error:
         raise _usage(error) from None
-    terminal.out(said.getvalue())
+    if text := said.getvalue():
+        terminal.out(text)
     return result if callable(result) else int(result or 0)
 
 

@@ -54,15 +54,13 @@ def test_a_folder_that_is_gone_is_no_fault_of_ours(shared: Project, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["TASKRUN_CONCURRENCY", "TASKRUN_GRACE", "TASKRUN_RETENTION__KEEP"])
 def test_a_bad_variable_is_named(shared: Project, name: str) -> None:
-    """A daemon that runs answers all the same; without one nothing is done."""
+    """It is the caller's own mistake, whether or not a daemon runs."""
     assert shared.cli("run", "hello").code == 0
-    outcome = shared.cli("list", env=shared.env | {name: "many"})
-    assert outcome.code == 0, outcome
-    assert name in outcome.err
-    assert shared.cli("daemon", "stop").code == 0
-    outcome = shared.cli("list", env=shared.env | {name: "many"})
-    assert (outcome.code, outcome.out) == (2, "")
-    assert name in outcome.err
+    for _ in range(2):
+        outcome = shared.cli("list", env=shared.env | {name: "many"})
+        assert (outcome.code, outcome.out) == (2, "")
+        assert name in outcome.err
+        assert shared.cli("daemon", "stop").code == 0
 
 
 def test_odd_surroundings_are_borne(shared: Project) -> None:
