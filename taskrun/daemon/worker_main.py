@@ -2,7 +2,7 @@
 
 The pipe is read by a thread of its own, so that the end of the daemon is seen and `ANYTIME` is answered while a handler blocks
 the event loop; everything else is handed to the loop in order. When the pipe ends, so does the process: nothing is unwound
-then, because the runs go on elsewhere, and the shims see to the children.
+then, because the runs go on elsewhere, and the supervisors see to the children.
 """
 
 from __future__ import annotations

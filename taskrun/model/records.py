@@ -121,9 +121,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: float | None = None
     wake_at: float | None = None  # while scheduled: when the clock itself makes it ready
     deadline: float | None = None  # when its timeout is over
-    blocked: str | None = (
-        None  # queued, but held back by a limit: the queue that it stands in, not offered until its turn
-    )
+    blocked: str | None = None  # queued, but held back by a limit: the queue that it stands in
     placed: bool = False  # holds a place of its lane and of its engine
     cancel: str | None = None  # a cancel was asked for, with this reason for people, and its end is under way
     pause: str | None = None  # a pause was asked for, by this
@@ -134,9 +132,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output: str | None = None
     cause: Cause | None = None  # of its state
     cancel_cause: Cause | None = None  # of `cancel`
-    inherited: int | None = (
-        None  # steps whose `order` is not above this are of earlier attempts, or of the run that it retries
-    )
+    inherited: int | None = None  # steps up to this `order` are of earlier attempts, or of the run that it retries
 
     @property
     def ended(self) -> bool:
@@ -164,9 +160,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failures: str | None = None  # JSON list of Failure: the tries before this one
     error: str | None = None  # JSON ErrorRecord
     output: str | None = None
-    call: str | None = (
-        None  # digest of what is called: function, job, input, duration; absent where it cannot be compared
-    )
+    call: str | None = None  # what is called, as a digest; absent where it cannot be compared
 
     @property
     def finished(self) -> bool:

@@ -1,6 +1,6 @@
 """The leash: a file that an engine and everything it started keep locked for as long as any of them lives.
 
-The engine opens it and hands `fd` to its shims. A `flock` belongs to the open file, not to a process, so the lock ends
+The engine opens it and hands `fd` to its supervisors. A `flock` belongs to the open file, not to a process, so the lock ends
 when the last of them is gone, whatever killed it. Who takes over a dead engine's runs asks `Leash.free` first.
 """
 

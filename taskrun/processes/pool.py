@@ -2,7 +2,7 @@
 
 Why not a library: pebble (5.2) and loky (3.7) were read. pebble kills a running task, but only its process, not what
 that started; a worker that spins in C code outlives a killed parent; no closures, no limits, and its workers share a
-channel. loky takes closures, but kills the whole pool to stop one task. So: own processes, each under the shim that
+channel. loky takes closures, but kills the whole pool to stop one task. So: own processes, each under the supervisor that
 `shell` has, a socket for each, cloudpickle for functions.
 """
 
@@ -51,7 +51,7 @@ class ProcessPool:
     """Worker processes, started when needed, kept warm between calls. Belongs to the running event loop.
 
     Parameters:
-        leash_fd: the engine's leash, if it has one; held by the shims.
+        leash_fd: the engine's leash, if it has one; held by the supervisors.
         most: how many processes at once; further calls wait.
         prepare: `module:function`, called in each process before it loads anything for a call.
     """

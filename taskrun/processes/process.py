@@ -1,6 +1,6 @@
-"""A command under its shim, as the engine sees it: start it, order it to stop, wait for its end.
+"""A command under its supervisor, as the engine sees it: start it, order it to stop, wait for its end.
 
-`command.py` runs shell steps with it, `pool.py` its worker processes. What the shim does is told in `supervisor.py`.
+`command.py` runs shell steps with it, `pool.py` its worker processes. What the supervisor does is told in `supervisor.py`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-SHIM = Path(__file__).with_name("supervisor.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 Stdio = tuple[int, int, int]
-OVERDUE = 12.0  # seconds beyond the grace after which a shim that does not end is killed; it gives up what it cannot kill before
+OVERDUE = 12.0  # seconds beyond the grace after which a supervisor is killed; it gives up what it cannot kill before
 
 
 class Process:
     """A command in a process group of its own. `ended` gets its exit code, or the error that kept it from starting."""
 
-    def __init__(self, command: Sequence[str], shim: subprocess.Popen[bytes], control: socket.socket) -> None:
+    def __init__(self, command: Sequence[str], supervisor: subprocess.Popen[bytes], control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int | OSError] = loop.create_future()
         self._command = command
-        self._shim = shim
+        self._supervisor = supervisor
         self._control = control
         self._report = b""
-        self._forced: asyncio.TimerHandle | None = None  # the end of a shim that hears nothing
+        self._forced: asyncio.TimerHandle | None = None  # the end of a supervisor that hears nothing
         control.setblocking(False)
         loop.add_reader(control, self._read)
 
@@ -51,7 +51,7 @@ class Process:
             stdio: descriptors of its stdin, stdout and stderr.
             env: added to this process's environment.
             inherit: further descriptors that it gets.
-            leash_fd: kept open by the shim, not by the command.
+            leash_fd: kept open by the supervisor, not by the command.
         Raises:
             OSError: `cwd` is wrong, or there are no more processes or descriptors.
         """
@@ -60,8 +60,8 @@ class Process:
         stdin, stdout, stderr = stdio
         try:
             with theirs:
-                shim = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(SHIM), *map(str, facts), *command],
+                supervisor = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(SUPERVISOR), *map(str, facts), *command],
                     stdin=stdin,
                     stdout=stdout,
                     stderr=stderr,
@@ -73,7 +73,7 @@ class Process:
         except BaseException:
             ours.close()
             raise
-        return cls(command, shim, ours)
+        return cls(command, supervisor, ours)
 
     def stop(self, grace: float) -> None:
         """Order its end: TERM now, KILL after `grace` seconds. A second order can only bring the end nearer."""
@@ -83,12 +83,12 @@ class Process:
             self._force(grace + OVERDUE)
 
     def _force(self, seconds: float) -> None:
-        """Kills the shim in a while: one that is stopped hears no order."""
+        """Kills the supervisor in a while: one that is stopped hears no order."""
         loop = asyncio.get_running_loop()
         if self._forced is None or loop.time() + seconds < self._forced.when():
             if self._forced is not None:
                 self._forced.cancel()
-            self._forced = loop.call_later(seconds, self._shim.kill)
+            self._forced = loop.call_later(seconds, self._supervisor.kill)
 
     async def end(self, grace: float) -> None:
         """Stop it and return when nothing of it is left. A cancel during that ends the grace, not the wait."""
@@ -137,7 +137,7 @@ class Process:
             self._forced.cancel()
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
-        self._shim.wait()  # at once: its end of the socket closed because it exited
+        self._supervisor.wait()  # at once: its end of the socket closed because it exited
         self.ended.set_result(self._outcome())
 
     def _outcome(self) -> int | OSError:
@@ -146,6 +146,6 @@ class Process:
             return OSError(facts["error"], os.strerror(facts["error"]), self._command[0])
         if "exit" in facts:
             return facts["exit"]
-        with contextlib.suppress(OSError, KeyError):  # somebody killed the shim: do its work
+        with contextlib.suppress(OSError, KeyError):  # somebody killed the supervisor: do its work
             os.killpg(facts["pid"], signal.SIGKILL)
         return -signal.SIGKILL

@@ -1,9 +1,9 @@
-"""The shim: a small program between the engine and one command, which sees to it that nothing of the command is left.
+"""The supervisor: a small program between the engine and one command, which sees to it that nothing of the command is left.
 
-`processes.py` runs it as `python -I -S shim.py CONTROL LEASH PARENT COMMAND…`. It starts the command in a session of
+`process.py` runs it as `python -I -S supervisor.py CONTROL LEASH PARENT COMMAND…`. It starts the command in a session of
 its own and watches CONTROL, one end of a socket pair. On `stop SECONDS` the command's group gets TERM, what is left
 after that KILL; when the other end is gone, because the engine died of whatever, KILL at once. What the command leaves
-behind when it ends by itself is killed too. On Linux orphans fall to the shim (a "subreaper"), so that `setsid` and
+behind when it ends by itself is killed too. On Linux orphans fall to the supervisor (a "subreaper"), so that `setsid` and
 double forks do not escape; elsewhere those do whose parents are gone. It says `pid N` at the start and `exit CODE`, or
 `error ERRNO`.
 
@@ -94,7 +94,7 @@ def become(command: list[str], tell: int) -> NoReturn:
     """Turn into the command; `tell` closes when that worked, else it gets the error number."""
     try:
         os.setsid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should somebody kill the shim itself
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should somebody kill the supervisor itself
         for number in (*DEAF, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.execvp(command[0], command)

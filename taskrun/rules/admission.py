@@ -129,7 +129,7 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
     run = with_terms(request.run, request.terms)
     start = now if request.delay_until is None else max(now, request.delay_until)
     if _is_throttled(request.terms, facts, start):
-        return Decision(run=replace(run, status=Status.DISCARDED, reason="throttle", ended_at=now))
+        return Decision(run=replace(run, status=Status.DISCARDED, reason=Cause.THROTTLE.value, ended_at=now))
     decision = _debounced(run, request.terms.debounce, facts, now)
     run = _held(_delayed(decision.run, start, now), request.paused)
     return replace(decision, run=run, facts={**_throttle_facts(request.terms, start), **decision.facts})
@@ -183,9 +183,8 @@ def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) ->
         return Decision(run=replace(run, status=Status.QUEUED), facts=_burst_facts(debounce, None, quiet_at))
     since = facts.burst_since if facts.burst is not None and facts.burst_since is not None else now
     wake_at = quiet_at if debounce.timeout is None else min(quiet_at, since + debounce.timeout)
-    run = replace(
-        run, status=Status.SCHEDULED, reason="debounce", cause=Cause.DEBOUNCE, debounce=debounce.id, wake_at=wake_at
-    )
+    cause = Cause.DEBOUNCE
+    run = replace(run, status=Status.SCHEDULED, reason=cause.value, cause=cause, debounce=debounce.id, wake_at=wake_at)
     return Decision(run=run, superseded=facts.burst, facts=_burst_facts(debounce, since, quiet_at))
 
 

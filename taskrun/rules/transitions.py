@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from taskrun.model.codec import error_text
 from taskrun.model.records import ENDED, UNFINISHED, Cause, ErrorRecord, Failure, Run, Status
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
@@ -152,7 +153,7 @@ def exhaust(run: Run, error: ErrorRecord, now: float, order: int) -> Run:
     """Pauses a run that has used up its retries, for `on_exhausted="pause"`."""
     failures = with_failure(run.failures, Failure(attempt=run.attempt, at=now, error=error))
     held = hold(run, Cause.EXHAUSTED.value, Cause.EXHAUSTED)
-    return replace(held, attempt=run.attempt + 1, failures=failures, error=encode(error), inherited=order)
+    return replace(held, attempt=run.attempt + 1, failures=failures, error=error_text(error), inherited=order)
 
 
 def end(
@@ -171,7 +172,7 @@ def end(
         reason=reason,
         cause=None,
         output=output,
-        error=None if error is None else encode(error),
+        error=None if error is None else error_text(error),
         ended_at=now,
         engine=None,
         placed=False,
@@ -182,11 +183,6 @@ def end(
         cancel_cause=None,
         pause=None,
     )
-
-
-def encode(error: ErrorRecord) -> str:
-    """Returns an error as the JSON text that a run or a step keeps."""
-    return msgspec.json.encode(error).decode()
 
 
 def with_failure(failures: str | None, failure: Failure) -> str:

@@ -27,13 +27,13 @@ class Census:
         return dict(self._by_proc() if sys.platform == "linux" else self._by_ps())
 
     def commands(self) -> dict[int, str]:
-        """The same without the shims and the engine that a test may have started."""
+        """The same without the supervisors and the engine that a test may have started."""
         return {
             pid: line for pid, line in self.alive().items() if "supervisor.py" not in line and "engine.py" not in line
         }
 
-    def shims(self) -> list[int]:
-        """The shims."""
+    def supervisors(self) -> list[int]:
+        """The supervisors."""
         return [pid for pid, line in self.alive().items() if "supervisor.py" in line]
 
     async def until(self, count: int, containing: str) -> None:

@@ -24,7 +24,7 @@ def say(_stream: str, text: str) -> None:
 
 
 def leave_fork() -> None:
-    """A fork that does nothing but hold a copy of every descriptor, also of the shims' sockets."""
+    """A fork that does nothing but hold a copy of every descriptor, also of the supervisors' sockets."""
     if os.fork() == 0:
         time.sleep(600)
 

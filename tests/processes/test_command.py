@@ -248,17 +248,19 @@ async def test_cancels_at_any_instant_leak_nothing(census: Census) -> None:
     assert not census.alive()
 
 
-async def test_when_its_shim_is_killed_it_is_killed_too(census: Census) -> None:
+async def test_when_its_supervisor_is_killed_it_is_killed_too(census: Census) -> None:
     task, _ = await start("echo ready; sleep 600 & sleep 600")
-    os.kill(census.shims()[0], signal.SIGKILL)
+    os.kill(census.supervisors()[0], signal.SIGKILL)
     assert (await task).code == -signal.SIGKILL
     assert census.gone()
 
 
-async def test_when_its_shim_is_stopped_a_cancel_ends_both(census: Census, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_its_supervisor_is_stopped_a_cancel_ends_both(
+    census: Census, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "OVERDUE", 0.1)
     task, _ = await start("echo ready; exec sleep 600", grace=0.1)
-    (shim,) = census.shims()
-    os.kill(shim, signal.SIGSTOP)
+    (supervisor,) = census.supervisors()
+    os.kill(supervisor, signal.SIGSTOP)
     await cancel(task)
     assert census.gone()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taskrun.processes import supervisor as shim
+from taskrun.processes import supervisor
 from taskrun.processes.liveness_lock import Leash
 
 from .conftest import Census
@@ -69,6 +69,6 @@ def test_a_fork_of_the_engine_that_lives_on_does_not_keep_the_commands_alive(cen
 def test_both_tables_of_processes_agree() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True) as child:
         me = (child.pid, os.getpid(), child.pid)
-        assert me in set(shim.processes())
-        assert me in set(shim.processes_by_ps())
-        assert shim.descendants(os.getpid()) == {child.pid: child.pid}
+        assert me in set(supervisor.processes())
+        assert me in set(supervisor.processes_by_ps())
+        assert supervisor.descendants(os.getpid()) == {child.pid: child.pid}

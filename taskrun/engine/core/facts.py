@@ -65,21 +65,22 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float = 0.0
 
 
-INTENTS: Fact[str] = Fact("intent:", str)  # a client's wish → its run. Removed by `retention`, once the run is gone
-PAUSED: Fact[PausedJob] = Fact("paused:", PausedJob)  # by job. Removed by `pause_job.resume`
-QUEUES: Fact[dict[str, str]] = Fact(
-    "queues:", dict[str, str]
-)  # group → its queues with their heads. Removed by `run_queue`
-THROTTLES: Fact[LastStart] = Fact("throttle:", LastStart)  # by throttle id. Removed by `retention`, once it is over
-STARTS: Fact[Starts] = Fact("rolling:", Starts)  # by concurrency id. Removed by `retention`, once they are over
-BURSTS: Fact[BurstFact] = Fact("debounce:", BurstFact)  # by debounce id. Removed by `retention`, once it is over
-PATHS: Fact[list[list[str]]] = Fact(
-    "paths:", list[list[str]]
-)  # topic → paths of its waits' addresses. Kept; 32 at most
-SUBSCRIPTIONS: Fact[Subscription] = Fact(
-    "trigger:", Subscription
-)  # by job. Removed by `retention`, once no engine has the job
-ROUTES: Fact[PipeEvent] = Fact(
-    "route:", PipeEvent
-)  # JOB:EVENT. Removed by `event_triggers`, or by `retention` without the job
-JOBS: Fact[list[str]] = Fact("jobs:", list[str])  # engine → the jobs that its executors have. Removed with the engine
+# Each with its id, and who removes it.
+# A client's request → its run: `retention`, once the run is gone.
+INTENTS: Fact[str] = Fact("intent:", str)
+# By job: `pause_job.resume`.
+PAUSED: Fact[PausedJob] = Fact("paused:", PausedJob)
+# A group of limits → its queues with their heads: `run_queue`.
+QUEUES: Fact[dict[str, str]] = Fact("queues:", dict[str, str])
+# By throttle id, concurrency id, debounce id: `retention`, once they are over.
+THROTTLES: Fact[LastStart] = Fact("throttle:", LastStart)
+STARTS: Fact[Starts] = Fact("rolling:", Starts)
+BURSTS: Fact[BurstFact] = Fact("debounce:", BurstFact)
+# A topic → paths of its waits' addresses: kept, 32 at most.
+PATHS: Fact[list[list[str]]] = Fact("paths:", list[list[str]])
+# By job: `retention`, once no engine has the job.
+SUBSCRIPTIONS: Fact[Subscription] = Fact("trigger:", Subscription)
+# JOB:EVENT: `event_triggers`, or `retention` where no engine has the job.
+ROUTES: Fact[PipeEvent] = Fact("route:", PipeEvent)
+# An engine → the jobs that its executors have: goes with the engine.
+JOBS: Fact[list[str]] = Fact("jobs:", list[str])

@@ -17,9 +17,7 @@ from taskrun.rules.transitions import HOOKS
 class HookNotifier:
     """Notifies of what happened to runs, those executors that listen for their job."""
 
-    hears: Callable[[str], bool] | None = (
-        None  # whether anybody listens for a job, where executors do not describe that
-    )
+    hears: Callable[[str], bool] | None = None  # whether anybody listens for a job; None: executors describe that
 
     def __init__(self, journal: Journal, attempts: Attempts, executors: Executors) -> None:
         self._attempts = attempts

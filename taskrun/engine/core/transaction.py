@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from taskrun.engine.core.outbox import Outgoing, RunChanged, StepChanged, WaitOver
@@ -187,8 +186,3 @@ class Transaction:
         if run.engine == self.engine:
             self.outbox.append(WaitOver(step))
         self.wake(run.id)
-
-
-def encode(value: Any) -> str:
-    """Returns a value as JSON text."""
-    return msgspec.json.encode(value).decode()

@@ -1,8 +1,7 @@
 """What programs print that a handler or step starts by itself, by `subprocess` or by asyncio, lands in the run's log.
 
-They would inherit the standard streams of the process, which in a worker are nobody's. So `Popen` gives them a pipe instead, and
-a thread hands on what comes. What C code
-and forks print goes to the worker's own streams.
+They would inherit the standard streams of the process, which in a worker belong to no run. So `Popen` gives them a pipe instead,
+and a thread hands on what comes. What C code and forks print goes to the worker's own streams.
 """
 
 from __future__ import annotations
