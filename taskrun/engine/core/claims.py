@@ -25,6 +25,7 @@ from taskrun.model.records import Run, Status, Step
 logger = logging.getLogger("taskrun.engine.claims")
 T = TypeVar("T")
 CLAIM = 256  # runs that one transaction starts at most
+NONE = Slots(0, lambda: None).reserve(0)  # what a new run needs of the slots of suspects
 AGAIN = 1.0  # seconds until a claim is tried again that failed for a fault of ours
 
 
@@ -98,7 +99,7 @@ class Claims:
         """
         if not self.open or self._ready or self.under_way or not self.slots.free():
             return self._journal.do(act, committed)
-        slots, suspects = self.slots.reserve(1), self.suspects.reserve(0)
+        slots = self.slots.reserve(1)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def acting(t: Transaction) -> tuple[T, list[Start]]:
@@ -107,14 +108,14 @@ class Claims:
 
         def done(result: tuple[T, list[Start]]) -> None:
             value, starts = result
-            self._begin(starts, slots, suspects)
+            self._begin(starts, slots, NONE)
             if committed is not None:
                 committed(value)
             if not future.done():
                 future.set_result(value)
 
         def failed(error: Exception) -> None:
-            self._begin([], slots, suspects)
+            self._begin([], slots, NONE)
             if not future.done():
                 future.set_exception(error)
 

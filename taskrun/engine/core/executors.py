@@ -35,8 +35,10 @@ class Executors:
 
     def with_job(self, job: str) -> Peer | None:
         """Returns the least busy executor that has a job."""
-        able = self._with_job.get(job, ())
-        return min(able, key=self.load.__getitem__, default=None)
+        able = self._with_job.get(job)
+        if able is None:
+            return None
+        return able[0] if len(able) == 1 else min(able, key=self.load.__getitem__)
 
     def with_pipe(self, pipe: str) -> Peer | None:
         """Returns an executor that has a pipe."""

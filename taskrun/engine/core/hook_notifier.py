@@ -22,21 +22,29 @@ class HookNotifier:
     def __init__(self, journal: Journal, attempts: Attempts, executors: Executors) -> None:
         self._attempts = attempts
         self._executors = executors
-        journal.follow(RunAdded, lambda event: self._notify("trigger", event.run))
-        journal.follow(RunStarted, lambda event: self._notify("start", event.run))
-        journal.follow(AttemptFailed, lambda event: self._notify("error", event.run, event.error))
-        journal.follow(RunEnded, self._ended)
+        for kind in (RunAdded, RunStarted, AttemptFailed, RunEnded):
+            journal.follow(kind, self._follow)
 
-    def _ended(self, event: RunEnded) -> None:
-        run = event.run
+    def _follow(self, event: RunAdded | RunStarted | AttemptFailed | RunEnded) -> None:
+        if self.hears is not None and not self.hears(event.run.job):
+            return
+        match event:
+            case RunAdded(run):
+                self._notify("trigger", run)
+            case RunStarted(run):
+                self._notify("start", run)
+            case AttemptFailed(run, error):
+                self._notify("error", run, error)
+            case RunEnded(run):
+                self._ended(run)
+
+    def _ended(self, run: Run) -> None:
         cause = error_from(run.error) if run.error is not None else None
         self._notify(HOOKS[run.status], run, cause)
         self._notify("settled", run, cause)
 
     def _notify(self, kind: str, run: Run, error: ErrorRecord | None = None) -> None:
         """Tells the executor that is to call the hooks for a run, if its job has any: its own, or any that has the job."""
-        if self.hears is not None and not self.hears(run.job):
-            return
         attempt = self._attempts.get(run.id)
         peer = attempt.peer if attempt is not None else self._executors.with_job(run.job)
         if peer is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 from msgspec.structs import replace
 
@@ -28,12 +28,12 @@ NAMED = 3  # steps that a warning names
 
 
 async def attempt(
-    context: Context, job: Job, bodies: Bodies, max_payload: int, before: Callable[[], Awaitable[None]]
+    context: Context, job: Job, bodies: Bodies, max_payload: int, before: asyncio.Task[None] | None
 ) -> m.Outcome:
     """Runs a handler once, from its beginning, and says how that ended.
 
     Parameters:
-        before: awaited first: the hooks that the start waits for.
+        before: the hooks that the start waits for.
     """
     context.root = enter_root()
     caller.set(context)
@@ -42,12 +42,14 @@ async def attempt(
     error: BaseException | None = None
     output = "null"
     try:
-        await before()
+        if before is not None:
+            await asyncio.wait([before])
         value = await _call(context, job, bodies)
         output = encode(job.check_output(value), f"output of {job.name}", max_payload)
     except BaseException as caught:
         error = caught
-    error = await _keep_values(context) or error
+    if context.has_values:
+        error = await _keep_values(context) or error
     outcome = _classify(context, job, output, error)
     await _close(context, outcome)
     return outcome

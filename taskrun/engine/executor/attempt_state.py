@@ -58,6 +58,11 @@ class AttemptState:
         self._recording: Awaitable[Any] | None = None  # of values
         self._host = host
 
+    @property
+    def has_values(self) -> bool:
+        """Whether values were drawn that may not be durable yet."""
+        return bool(self._values) or self._recording is not None
+
     async def flush_values(self) -> None:
         """Waits until the values made so far are durable: no step body and no end may overtake them.
 
@@ -136,7 +141,7 @@ class AttemptState:
                 if self._phase is PARKED:
                     self._activate()
                 await self._gate()
-            elif self._values or self._recording is not None:
+            elif self.has_values:
                 await self.flush_values()
             else:
                 return

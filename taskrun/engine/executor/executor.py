@@ -210,10 +210,7 @@ class Executor:
             self._cancel(m.Cancel(run=run.id, reason=run.cancel, grace=self._grace))
 
     async def _attempt(self, context: Context, job: Job, fresh: bool) -> None:
-        async def before() -> None:
-            if fresh:
-                await self.listeners.before(context.run)
-
+        before = self.listeners.before(context.run) if fresh else None
         self._end(context, await attempt(context, job, self.bodies, self._max_payload, before))
 
     def _context(self, message: m.Execute, job: Job) -> Context:

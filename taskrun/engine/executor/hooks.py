@@ -61,10 +61,9 @@ class Listeners:
         if calls:
             spawn(self._call(message, job, calls))
 
-    async def before(self, run: Run) -> None:
-        """Waits for the `trigger` hooks of a run that is about to start."""
-        if (task := self._triggers.pop(run.id, None)) is not None:
-            await asyncio.wait([task])
+    def before(self, run: Run) -> asyncio.Task[None] | None:
+        """Returns the calls of `trigger` hooks that the start of a run waits for."""
+        return self._triggers.pop(run.id, None)
 
     async def _call(self, message: Notify, job: Job, calls: list[Listener]) -> None:
         previous = self._last.get(message.run.id)
