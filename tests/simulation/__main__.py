@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="just this one, with its story")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--hole", help="a known fault that is put back in")
+    parser.add_argument("--enough", type=int, help="end after so many failures")
     parser.add_argument("--stories", type=int, default=0, help="how many stories to print as failures are found")
     options = parser.parse_args()
     left = [1 if options.seed is not None else options.stories]
@@ -30,7 +31,7 @@ def main() -> int:
 
     first = options.first_seed
     seeds = [options.seed] if options.seed is not None else list(range(first, first + options.seeds))
-    report = play(seeds, options.jobs, options.hole, told)
+    report = play(seeds, options.jobs, options.hole, told, options.enough)
     print("\n".join(report.lines()))
     return 1 if report.failed else 0
 

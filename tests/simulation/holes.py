@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from taskrun.engine.core import run_lifecycle, run_queue, step_queue, waits
-from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.journal import Entry
 from taskrun.engine.core.lease import Lease
@@ -136,17 +135,6 @@ def an_engine_without_its_lease_writes() -> None:
     patch(Lease, "guard", lambda self, tx: None)
     patch(Transaction, "mine", mine)
     patch(Transaction, "must_hold", lambda self, run_id: None)
-
-
-@hole
-def an_attempt_is_dropped_by_the_id_of_its_run() -> None:
-    """The end of one attempt takes away another one of the same run."""
-    drop = Attempts.drop
-
-    def by_id(self: Attempts, attempt: Any) -> None:
-        drop(self, self._by_run.get(attempt.run, attempt))
-
-    patch(Attempts, "drop", by_id)
 
 
 @hole

@@ -10,10 +10,8 @@ FAST = (0.0, 0.0, 0.001, 0.01, 0.05)
 SLOW = (0.1, 0.3, 1.0, 3.0)
 NAPS = (0.001, 0.02, 0.2, 1.0, 5.0, 30.0, 90.0)
 STEP_LIMITS: tuple[tuple[str, int, float | None], ...] = (
-    ("one", 1, None),
-    ("one", 1, None),
-    ("two", 2, None),
-    ("rate", 2, 1.0),
+    *(("one", 1, None), ("one", 1, None), ("two", 2, None)),
+    *(("rate", 2, 1.0), ("slow", 1, 1.0), ("slow", 1, 1.0)),
 )
 LONG_NAPS = (600.0, 3_600.0, 10_800.0)
 
@@ -170,7 +168,15 @@ class Programmer:
 
     def _gather(self, depth: int) -> Node:
         inner = [self._piece(depth - 1) for _ in range(self._rng.choice((2, 2, 3)))]
+        if self._scale.chance(0.25):
+            return self._failing_beside(inner)
         return self._node("gather", inner, caught=self._scale.chance(0.5))
+
+    def _failing_beside(self, inner: list[Node]) -> Node:
+        """A branch that fails before its first step, beside others that go on; and a later failure of the attempt."""
+        first = self._node("block", [self._node("fail", times=1), self._step(0)])
+        together = self._node("gather", [first, *inner], caught=True)
+        return self._node("block", [together, self._node("plain", lasts=0.5), self._node("fail", times=1)])
 
     def _group(self, depth: int) -> Node:
         inner = [self._block(depth - 2) for _ in range(2)]

@@ -18,6 +18,7 @@ from tests.simulation.script import simulate
 from tests.simulation.world import Outcome
 
 CHUNK = 25  # seeds that a process plays before it reports
+FEW = 5  # the same where the first failures are enough
 
 
 @dataclass
@@ -71,16 +72,22 @@ def story(outcome: Outcome) -> str:
 
 
 def play(
-    seeds: list[int], jobs: int, hole: str | None = None, told: Callable[[Outcome], None] = lambda outcome: None
+    seeds: list[int],
+    jobs: int,
+    hole: str | None = None,
+    told: Callable[[Outcome], None] = lambda outcome: None,
+    enough: int | None = None,
 ) -> Report:
     """Plays seeds in `jobs` processes.
 
     Parameters:
         hole: a known fault that is put back in.
         told: called for each failure as it is found.
+        enough: ends after so many failures.
     """
     report, began = Report(), time.monotonic()
-    chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
+    size = CHUNK if enough is None else FEW
+    chunks = [seeds[at : at + size] for at in range(0, len(seeds), size)]
     with (
         _same_hashes(),
         ProcessPoolExecutor(min(jobs, len(chunks)), get_context("spawn"), _prepare, (hole,)) as pool,
@@ -90,6 +97,9 @@ def play(
                 report.add(outcome)
                 if outcome.wrong is not None:
                     told(outcome)
+            if enough is not None and len(report.failed) >= enough:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
     report.seconds = time.monotonic() - began
     return report
 

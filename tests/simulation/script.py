@@ -298,7 +298,7 @@ def finish(world: World, script: Script) -> None:
         return all(may_rest(world, run) for run in world.unfinished())
 
     world.run_for(60.0, resting)
-    engines.look_every(5.0)
+    engines.look_every(60.0 if world.long else 5.0)
     world.run_for(patience, resting)
     if world.wrong():
         return

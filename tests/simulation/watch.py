@@ -122,10 +122,13 @@ class Safety:
     def _check(self, body: Body, given: Any) -> None:
         tx = self._disk.peek()
         recorded = any(step.name == body.step and step.status is StepStatus.SUCCEEDED for step in tx.steps(body.run))
-        before = self._called.get((body.run, body.step), (body.attempt, given))
-        if recorded and (before[0] == body.attempt or before[1] == given):  # a later attempt may make another call
-            self.fail(f"a recorded step is executed again: {body.step} of {body.run}")
         run = tx.run(body.run)
+        before = self._called.get((body.run, body.step))
+        if before is None and run is not None and run.retried_from is None:
+            before = body.attempt, given
+        if recorded and before is not None and (before[0] == body.attempt or before[1] == given):
+            # a later attempt, and a retry of an ended run, may make another call
+            self.fail(f"a recorded step is executed again: {body.step} of {body.run}")
         if run is None:
             self.fail(f"a body of a run that is not in the journal: {body.step} of {body.run}")
             return

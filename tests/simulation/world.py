@@ -60,17 +60,17 @@ class World:
         self.daemon = rng.random() < 0.4
         self.one_process = not self.daemon and rng.random() < 0.3  # several queues on one storage object
         self.instant = not self.daemon and not self.on_file and rng.random() < 0.2
+        self.long = rng.random() < 0.08  # handlers sleep for hours
         self.settings = Settings(
             concurrency=rng.choice((None, None, 1, 2, 3)),
             grace=rng.choice((0.0, 0.2, 1.0)),
-            lease=rng.choice((3.0, 15.0)),
+            lease=60.0 if self.long else rng.choice((3.0, 15.0)),
             resident=rng.choice((0, 1, 2, 1_000)),
         )
         self.wire = Random(seed + 3)
         self.wire_latencies = self.latencies = rng.choice(((0.0,), (0.0, 0.001), (0.0, 0.001, 0.03)))
         self.count = 1 if self.daemon else rng.choice((1, 1, 2, 2, 3))
         self.workers = rng.choice((1, 1, 2)) if self.daemon else 0
-        self.long = rng.random() < 0.08  # handlers sleep for hours
         self.plans = Programmer(
             Scale(rng, jobs=rng.choice((1, 2, 3, 4)), long=self.long, limits=rng.random() < 0.7)
         ).jobs()
