@@ -210,7 +210,11 @@ class Attempts:
 
         def act(t: Transaction) -> list[Step] | None:
             run = t.mine(message.run)
-            if run is None or run.status is not Status.RUNNING or run.cancel is not None or run.pause is not None:
+            if run is None or run.status is not Status.RUNNING:
+                return []
+            if run.cancel is not None or run.pause is not None:
+                # Another engine may have asked for it just now: without a word the executor would ask to park again at once.
+                t.outbox.append(CancelAsked(run) if run.cancel is not None else PauseAsked(run))
                 return []
             over = waits.over(t, run, message.waits)
             if over:
