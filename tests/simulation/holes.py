@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from taskrun.engine.core import run_lifecycle, run_queue, step_queue, waits
-from taskrun.engine.core.core import Core
 from taskrun.engine.core.journal import Entry
 from taskrun.engine.core.lease import Lease
+from taskrun.engine.core.timers import Timers
 from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.engine.executor.attempt_state import AttemptState
 from taskrun.engine.executor.step_ids import TaskFactory
@@ -27,7 +27,8 @@ def hole(put_back: Callable[[], None]) -> Callable[[], None]:
 
 
 def patch(owner: Any, name: str, value: Any) -> None:
-    """Puts something in another's place."""
+    """Puts something in the place of what must be there."""
+    assert hasattr(owner, name), f"{owner} has no {name} any more: this fault must be put back in another way"
     setattr(owner, name, value)
 
 
@@ -111,15 +112,16 @@ def a_start_is_counted_when_it_is_offered() -> None:
 
 @hole
 def a_takeover_hands_no_place_on() -> None:
-    """The places of a dead engine's runs are not offered to those that wait for them."""
+    """The places of a dead engine's runs, and of their steps, are not offered to those that wait for them."""
     let_go = run_lifecycle._let_go
 
     def silent(t: Transaction, run: Run) -> None:
-        leave, run_queue.leave = run_queue.leave, lambda t, run: None
+        leave, release = run_queue.leave, step_queue.release
+        run_queue.leave = step_queue.release = lambda t, run: None
         try:
             let_go(t, run)
         finally:
-            run_queue.leave = leave
+            run_queue.leave, step_queue.release = leave, release
 
     patch(run_lifecycle, "_let_go", silent)
 
@@ -146,7 +148,7 @@ def a_limit_is_not_looked_at_again() -> None:
 @hole
 def nobody_tells_of_moments() -> None:
     """The clock's loop does not hear of waits that were begun while it slept."""
-    patch(Core, "_step_changed", lambda self, event: None)
+    patch(Timers, "follow", lambda self, event: None)
 
 
 @hole
