@@ -127,8 +127,13 @@ class Core:
         self.journal.on_nudge = self._nudged
         self.journal.on_lost = self._lost
         self.journal.patient = False
-        await self.lease.acquire(self.journal)
-        await self._take_over_the_dead()
+        try:
+            await self.lease.acquire(self.journal)
+            await self._take_over_the_dead()
+        except BaseException:
+            self.lease.release()
+            await self.journal.close()
+            raise
         self.journal.patient = True
         self._closed = False
         self._open(True)
