@@ -116,6 +116,38 @@ async def test_a_step_whose_argument_came_out_otherwise_is_executed_anew(storage
         assert saved == drawn
 
 
+async def test_a_retry_draws_values_anew_that_were_drawn_after_a_failed_step(storage: Store) -> None:
+    rates: list[float | None] = [None, 1.5]
+    drawn: list[tuple[str, str]] = []
+
+    async def ask() -> float:
+        rate = rates.pop(0)
+        if rate is None:
+            raise ConnectionError("down")
+        return rate
+
+    @job(retry=0)
+    async def order() -> None:
+        before = str(uuid())
+        try:
+            rate = await run("ask", ask, retry=0)
+        except ConnectionError:
+            rate = 2.0
+        drawn.append((before, str(uuid())))
+        if rate == 2.0:
+            raise ValueError("too dear")
+
+    async with TestQueue(jobs=[order], storage=storage) as queue:
+        failed = await queue.jobs.order.start()
+        await queue.settle()
+        assert await failed.status() == "failed"
+        again = await failed.retry()
+        await queue.settle()
+        assert await again.status() == "succeeded"
+    (first, second), (kept, fresh) = drawn
+    assert kept == first and fresh != second
+
+
 async def test_values_drawn_before_a_failed_step_are_kept(storage: Store) -> None:
     seen: list[Any] = []
 

@@ -112,11 +112,12 @@ def start_again(t: Transaction, ended: Run, prepared: Prepared, from_step: str |
 
 
 def _kept(steps: list[Step], from_step: str | None) -> list[Step]:
+    failed = run_lifecycle.first_failures(steps)
     if from_step is not None:
         names = [step.key for step in steps]
         at = names.index(from_step) if from_step in names else _by_name(steps, from_step)
         steps = steps[:at]
-    return [step for step in steps if step.status is StepStatus.SUCCEEDED]
+    return [step for step in steps if run_lifecycle.survives(step, failed)]
 
 
 def _by_name(steps: list[Step], name: str) -> int:

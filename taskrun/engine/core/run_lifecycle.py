@@ -145,23 +145,32 @@ def _forget_unfinished(t: Transaction, run: Run) -> None:
     Values that were drawn after a failed step in its branch go too: what led to them was that failure.
     """
     steps = t.tx.steps(run.id)
-    failed: dict[str, int] = {}  # by branch, where its first failure stands
-    for step in steps:
-        if step.status is StepStatus.FAILED and step.order is not None:
-            branch = _branch(step)
-            failed[branch] = min(failed.get(branch, step.order), step.order)
-    drop = [step for step in steps if not _survives(step, failed)]
+    failed = first_failures(steps)
+    drop = [step for step in steps if not survives(step, failed) and not _is_under_way(step)]
     for step in drop:
         t.free(step)
     if drop:
         t.tx.drop_steps(run.id, [step.key for step in drop])
 
 
-def _survives(step: Step, failed: dict[str, int]) -> bool:
+def first_failures(steps: list[Step]) -> dict[str, int]:
+    """Returns where in each branch the first failed step stands."""
+    failed: dict[str, int] = {}
+    for step in steps:
+        if step.status is StepStatus.FAILED and step.order is not None:
+            branch = _branch(step)
+            failed[branch] = min(failed.get(branch, step.order), step.order)
+    return failed
+
+
+def survives(step: Step, failed: dict[str, int]) -> bool:
+    """Whether a new attempt, or a retry, keeps the record of a step: a finished one, and a value not drawn after a failure."""
     if step.kind is StepKind.VALUE and step.order is not None:
         return step.order < failed.get(_branch(step), step.order + 1)
-    if step.status is StepStatus.SUCCEEDED:
-        return True
+    return step.status is StepStatus.SUCCEEDED
+
+
+def _is_under_way(step: Step) -> bool:
     return step.kind is StepKind.CHILD and step.status is StepStatus.RUNNING
 
 
