@@ -91,7 +91,8 @@ def decode(text: str, kind: Any = Any) -> Any:
         raise OutputInvalid(f"does not fit {named(kind)}: {misfit}") from None
 
 
-def _to_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Returns what msgspec does not write by itself as something that it does; raises TypeError for what JSON cannot hold."""
     for kinds, convert in _PLAIN:
         if isinstance(value, kinds):
             return convert(value)
@@ -121,7 +122,7 @@ _PLAIN: list[tuple[type, Any]] = [
     (Mapping, dict),
     (deque, list),
 ]
-_ENCODER = msgspec.json.Encoder(enc_hook=_to_plain)
+_ENCODER = msgspec.json.Encoder(enc_hook=to_plain)
 _DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
@@ -133,7 +134,7 @@ def _finite(value: Any, raw: bytes) -> bool:
 
 def _to_builtin(value: Any) -> Any:
     return (
-        float(value) if isinstance(value, JsonNumber) else None if isinstance(value, msgspec.Raw) else _to_plain(value)
+        float(value) if isinstance(value, JsonNumber) else None if isinstance(value, msgspec.Raw) else to_plain(value)
     )
 
 

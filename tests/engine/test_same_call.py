@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -445,6 +448,11 @@ async def test_a_replayed_run_parks_though_a_step_was_cut_off(storage: Store) ->
 # ---- digests
 
 
+@dataclass
+class Rates:
+    values: deque[int]
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -453,6 +461,14 @@ async def test_a_replayed_run_parks_though_a_step_was_cut_off(storage: Store) ->
         (("f", ({"b": 1, "a": 2},), {}), ("f", ({"a": 2, "b": 1},), {}), True),
         (("f", ({"x", "y", "z"},), {}), ("f", ({"z", "y", "x"},), {}), True),
         (("f", (object(),), {}), ("f", (object(),), {}), True),  # cannot be compared
+        (("f", (object(), 1), {}), ("f", (object(), 1), {}), True),
+        (("f", (object(), 1), {}), ("f", (object(), 2), {}), False),
+        (("f", ({"by": object(), "rate": 1},), {}), ("f", ({"by": object(), "rate": 2},), {}), False),
+        (("f", (len,), {}), ("f", (max,), {}), False),
+        (("f", (Path("a"),), {}), ("f", (Path("a"),), {}), True),
+        (("f", (Path("a"),), {}), ("f", (Path("b"),), {}), False),
+        (("f", (Rates(deque([1])),), {}), ("f", (Rates(deque([1])),), {}), True),
+        (("f", (Rates(deque([1])),), {}), ("f", (Rates(deque([2])),), {}), False),
         (("f", (timedelta(1),), {}), ("f", (timedelta(2),), {}), False),
     ],
 )

@@ -1,7 +1,7 @@
 """What a step calls, as far as that can be compared: the function or job by its name, its input and the like by a digest.
 
-Kept with the step, so that a record answers only the same call. Function bodies and lines do not count, nor do arguments
-that JSON cannot hold.
+Kept with the step, so that a record answers only the same call. Function bodies and lines do not count. An argument that JSON
+cannot hold, such as a client, counts by its type; the others beside it are compared all the same.
 """
 
 from __future__ import annotations
@@ -14,9 +14,18 @@ from typing import Any
 import msgspec
 
 from taskrun.declarations.calls import StepCall
+from taskrun.model.codec import to_plain
 from taskrun.model.records import StepKind
 
-_ENCODE = msgspec.json.Encoder(order="deterministic").encode
+
+def _comparable(value: Any) -> Any:
+    try:
+        return to_plain(value)
+    except Exception:  # it cannot be compared, but for the name of a function
+        return f"<{getattr(value, '__qualname__', type(value).__qualname__)}>"
+
+
+_ENCODE = msgspec.json.Encoder(order="deterministic", enc_hook=_comparable).encode
 
 
 def of_step(call: StepCall) -> str:
@@ -50,6 +59,6 @@ def _name(fn: Callable[..., Any] | None) -> str:
 def _with_digest(name: str, value: object) -> str:
     try:
         data = _ENCODE(value)
-    except Exception:  # whatever an argument is that JSON cannot hold
+    except Exception:  # such as keys of a mapping that JSON cannot hold
         return name
     return f"{name} {blake2b(data, digest_size=6).hexdigest()}"
