@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_NUMBERED = re.compile(r"\?(\d)")
 _HERE = Path(__file__).parent
 
 
@@ -14,6 +15,17 @@ def named_queries(file: str) -> dict[str, str]:
     """Returns the statements of a `.sql` file by the name in the comment line above each."""
     parts = _NAME.split((_HERE / file).read_text("utf-8"))[1:]
     return {name: _bare(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def numbered(queries: dict[str, str]) -> dict[str, list[int]]:
+    """Takes the numbers of `?1`, `?2` … out of statements; returns for each that has some which value each `?` stands for.
+
+    Python from 3.12 on takes `?1` for a name, and gives a name no value of a sequence.
+    """
+    found = {name: [int(number) - 1 for number in _NUMBERED.findall(text)] for name, text in queries.items()}
+    for name, text in queries.items():
+        queries[name] = _NUMBERED.sub("?", text)
+    return {name: order for name, order in found.items() if order}
 
 
 def _bare(text: str) -> str:

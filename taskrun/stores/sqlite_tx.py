@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from taskrun.model.records import Engine, LogBlock, LogLine, PipeEvent, Run, RunFilter, Status, Step
-from taskrun.stores.queries import named_queries
+from taskrun.stores.queries import named_queries, numbered
 from taskrun.stores.rows import (
     ENGINE_FIELDS,
     EVENT_FIELDS,
@@ -27,6 +27,7 @@ from taskrun.stores.rows import (
 )
 
 SQL: Final = named_queries("sqlite.sql")
+ORDERS: Final = numbered(SQL)  # of the values, where a statement uses one of them more than once
 
 _new_run = values_of(RUN_FIXED + RUN_CHANGING)
 _saved_run = values_of((*RUN_CHANGING, "id"))
@@ -199,21 +200,25 @@ class SqliteTx:
             self._execute(SQL["put"], (key, value))
 
     def facts(self, prefix: str) -> dict[str, str]:
-        return dict(self._execute(SQL["facts"], (prefix,)))
+        return dict(self._rows("facts", (prefix,)))
 
     # ---- a query
     def _write(self, query: str, values: Row) -> None:
         self._execute(SQL[query], [_NULL if value is None else value for value in values])
 
+    def _rows(self, query: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        order = ORDERS.get(query)
+        return self._execute(SQL[query], values if order is None else [values[at] for at in order])
+
     def _all(self, record: Callable[[Row], T], query: str, *values: Any) -> list[T]:
-        return [record(row) for row in self._execute(SQL[query], values).fetchall()]
+        return [record(row) for row in self._rows(query, values).fetchall()]
 
     def _one(self, record: Callable[[Row], T], query: str, *values: Any) -> T | None:
-        row = self._execute(SQL[query], values).fetchone()
+        row = self._rows(query, values).fetchone()
         return None if row is None else record(row)
 
     def _value(self, query: str, *values: Any) -> Any:
-        return self._execute(SQL[query], values).fetchone()[0]
+        return self._rows(query, values).fetchone()[0]
 
 
 def listing(want: RunFilter) -> tuple[list[str], list[Any]]:

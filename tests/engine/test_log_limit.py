@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from taskrun import MemoryStorage, SqliteStorage
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.logs import REMEMBERED, ROW, KeptLog, Logs, cost
-from taskrun.engine.core.outbox import RunEnded
+from taskrun.engine.core.outbox import RunOver
 from taskrun.engine.core.subscriptions import LogAdded, Subscriptions
 from taskrun.engine.core.transaction import EngineState
 from taskrun.model.clock import SystemClock
@@ -53,7 +53,7 @@ class Log:
         bus = Subscriptions()
         bus.subscribe(self._hear)
         self.logs = Logs(self.journal, bus, MAX)
-        self.journal.follow(RunEnded, self.logs.follow)
+        self.journal.follow(RunOver, self.logs.follow)
 
     def _hear(self, change: Any) -> bool:
         if isinstance(change, LogAdded):
@@ -168,7 +168,7 @@ async def test_nothing_is_kept_or_published_after_the_end(store: Store) -> None:
         await log.read()
         over = run_of("e", status=Status.SUCCEEDED, ended_at=1.0)
         await log.write(lambda tx: tx.save_run(over))
-        log.logs.follow(RunEnded(over))
+        log.logs.follow(RunOver(over))
         log.say(1)
         assert [each.seq for each in await log.read()] == [1]
         assert [each.seq for each in log.published] == [1]

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from taskrun import MemoryStorage, Queue, RunFailed, SqliteStorage, WaitTimeout, job, pipe, run, sleep
 from taskrun.engine import messages as m
 from taskrun.engine.core.journal import Journal
-from taskrun.engine.core.outbox import RunChanged, RunEnded
+from taskrun.engine.core.outbox import RunChanged, RunOver
 from taskrun.engine.core.slots import Slots
 from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.engine.executor.executor import Executor
@@ -471,7 +471,7 @@ async def test_moments_of_parent_and_child_that_are_due_together_end_each_once()
         await child.run()
 
     async with TestQueue(jobs=[parent, child]) as queue:
-        queue.core.journal.follow(RunEnded, lambda event: ends.append(event.run.job))
+        queue.core.journal.follow(RunOver, lambda event: ends.append(event.run.job))
         handle = await queue.jobs.parent.start()
         await queue.settle()
         queue.clock.time += 7_200  # both deadlines and the sleep have passed at once

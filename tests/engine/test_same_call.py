@@ -499,3 +499,25 @@ async def test_a_command_is_compared_by_its_words(storage: Store) -> None:
         handle = await queue.jobs.work.start()
         await queue.advance("1m")
         assert await handle.result() == "two"
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks are of Python 3.12")
+async def test_eager_tasks_are_branches_by_creation_too(storage: Store) -> None:
+    async def branch(name: str) -> str:
+        first = await run("say", lambda: name)
+        return str(await run("say", lambda: first))
+
+    @job
+    async def work() -> list[str]:
+        await sleep("1h")
+        return list(await asyncio.gather(branch("a"), branch("b")))
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009  # unknown to 3.11
+    async with TestQueue(jobs=[work], storage=storage, replay=True) as queue:
+        handle = await queue.jobs.work.start()
+        await queue.advance("1h")
+        assert await handle.result() == ["a", "b"]
+        keys = [step.key for step in await handle.steps() if step.kind == "run"]
+        assert sorted(keys) == ["1/say", "1/say#2", "2/say", "2/say#2"]
+    loop.set_task_factory(None)

@@ -21,7 +21,7 @@ from taskrun.rules.transitions import HOOKS
 _ANY = 1 << 62  # lines of a log that are of no interest
 
 
-class Desk(Protocol):
+class RunRequests(Protocol):
     """Where a handle asks: the core, or a handler's way to it."""
 
     async def get(self, run_id: str) -> records.Run:
@@ -69,8 +69,8 @@ class Info(dict[str, Any]):
 class Run:
     """One run: its id, job and input, and what can be done with it."""
 
-    def __init__(self, desk: Desk, record: records.Run, read: Callable[[str], Any] = decode) -> None:
-        self._desk = desk
+    def __init__(self, requests: RunRequests, record: records.Run, read: Callable[[str], Any] = decode) -> None:
+        self._requests = requests
         self._record = record
         self._read = read
         self.id = record.id
@@ -92,15 +92,15 @@ class Run:
 
     async def status(self) -> str:
         """Returns the state of the run now."""
-        return (await self._desk.get(self.id)).status
+        return (await self._requests.get(self.id)).status
 
     async def info(self) -> Any:
         """Returns everything that `taskrun show --json` shows; its fields are attributes and items."""
-        return Info.of(await self._desk.show(self.id))
+        return Info.of(await self._requests.show(self.id))
 
     async def steps(self) -> list[Any]:
         """Returns the steps in the order they began; their fields are attributes and items."""
-        steps: list[Any] = Info.of(await self._desk.show(self.id)).steps
+        steps: list[Any] = Info.of(await self._requests.show(self.id)).steps
         return steps
 
     async def result(self, timeout: Any = None) -> Any:
@@ -114,22 +114,22 @@ class Run:
             TimeoutError: it had not ended by then.
         """
         async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
-            ended = await self._desk.wait(self.id)
+            ended = await self._requests.wait(self.id)
         if ended.status is not Status.SUCCEEDED:
             raise end_of(ended)
         return self._read(ended.output or "null")
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Cancels the run; returns False when it had ended already."""
-        return (await self._desk.order(self.id, "cancel", reason)).changed
+        return (await self._requests.order(self.id, "cancel", reason)).changed
 
     async def pause(self) -> None:
         """Holds the run before its next step. Raises RunEnded when it has ended."""
-        await self._desk.order(self.id, "pause")
+        await self._requests.order(self.id, "pause")
 
     async def resume(self) -> None:
         """Lets a paused run go on. Raises RunEnded when it has ended."""
-        await self._desk.order(self.id, "resume")
+        await self._requests.order(self.id, "resume")
 
     async def retry(self, from_step: str | None = None) -> Run:
         """Starts an ended run anew, keeping the finished steps before `from_step`; returns the new run.
@@ -138,23 +138,23 @@ class Run:
             RunNotEnded: it has not ended.
             NotFound: it has no such step.
         """
-        return Run(self._desk, (await self._desk.order(self.id, "retry", from_step)).run, self._read)
+        return Run(self._requests, (await self._requests.order(self.id, "retry", from_step)).run, self._read)
 
     async def log(self) -> AsyncIterator[Any]:
         """Yields the log lines (`seq at run step stream text`), from the first to the last of the ended run."""
-        seen, run = 0, await self._desk.get(self.id)
+        seen, run = 0, await self._requests.get(self.id)
         while True:
-            while lines := await self._desk.logs(self.id, seen):
+            while lines := await self._requests.logs(self.id, seen):
                 for line in lines:
                     yield Info.of(views.log_view(line))
                 seen = lines[-1].seq
             if run.ended:
                 return
-            run = await self._desk.news(self.id, run, seen)
+            run = await self._requests.news(self.id, run, seen)
 
     async def events(self) -> AsyncIterator[Event]:
         """Yields what happened to the run so far and then as it happens, to its end."""
-        told, run = 0, await self._desk.get(self.id)
+        told, run = 0, await self._requests.get(self.id)
         while True:
             story = _story(run)
             for kind, attempt, error in story[told:]:
@@ -162,7 +162,7 @@ class Run:
             told = len(story)
             if run.ended:
                 return
-            run = await self._desk.news(self.id, run, _ANY)
+            run = await self._requests.news(self.id, run, _ANY)
 
     def _event(self, run: records.Run, kind: str, attempt: int, error: ErrorRecord | None) -> Event:
         ending = kind in ("success", "failure", "cancel", "settled")

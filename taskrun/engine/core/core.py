@@ -27,7 +27,7 @@ from taskrun.engine.core.hook_notifier import HookNotifier
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.logs import Logs
-from taskrun.engine.core.outbox import RunChanged, RunEnded, StepChanged
+from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged
 from taskrun.engine.core.pause_job import PauseJob
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.queries.why import Known, why
@@ -39,8 +39,15 @@ from taskrun.engine.core.subscriptions import Change, EndWaiters, Lagged, LogAdd
 from taskrun.engine.core.timers import Timers
 from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.model.clock import Clock, SystemClock
-from taskrun.model.errors import EngineLost, JobNotFound, JournalUnavailable, PipeNotFound, RunNotEnded, RunNotFound
-from taskrun.model.errors import RunEnded as EndedAlready
+from taskrun.model.errors import (
+    EngineLost,
+    JobNotFound,
+    JournalUnavailable,
+    PipeNotFound,
+    RunEnded,
+    RunNotEnded,
+    RunNotFound,
+)
 from taskrun.model.records import UNFINISHED, Cause, LogLine, Run, RunFilter
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store, Tx
@@ -102,10 +109,10 @@ class Core:
             self.journal.follow(changed, self.bus.publish)
             self.journal.follow(changed, self._timers.follow)
         self.hooks = HookNotifier(self.journal, self.attempts, self.executors)
-        self.journal.follow(RunEnded, self._waiters.follow)
+        self.journal.follow(RunOver, self._waiters.follow)
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
         self._triggers = EventTriggers(self.journal, self.executors)
-        self.journal.follow(RunEnded, self.log.follow)
+        self.journal.follow(RunOver, self.log.follow)
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
         self.jobs = PauseJob(self.journal, self.executors)
         self.rescuer = Rescuer(self.journal, self.claims, self.attempts, self.clock)
@@ -354,7 +361,7 @@ class Core:
         """Holds a run before its next step.
 
         Raises:
-            RunEnded: it has ended.
+            RunOver: it has ended.
         """
         return await self._change(run_id, lambda t, run: run_lifecycle.pause(t, run, by))
 
@@ -362,7 +369,7 @@ class Core:
         """Lets a paused run go on.
 
         Raises:
-            RunEnded: it has ended.
+            RunOver: it has ended.
         """
         return await self._change(run_id, run_lifecycle.resume)
 
@@ -398,7 +405,7 @@ class Core:
 
         changed = await self._do(act)
         if changed is None:
-            raise EndedAlready(f"run {run_id} has ended already")
+            raise RunEnded(f"run {run_id} has ended already")
         return changed
 
     def _stuck(self, peer: m.Peer, run_id: str) -> None:

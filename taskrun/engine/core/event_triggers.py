@@ -14,7 +14,7 @@ from typing import Any
 from taskrun.engine import messages as m
 from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.executors import Executors
-from taskrun.engine.core.facts import ROUTES, SUBSCRIPTIONS, Subscription
+from taskrun.engine.core.facts import ROUTES, SUBSCRIPTIONS, TriggerTopics
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import EventRouted
 from taskrun.engine.core.transaction import Transaction
@@ -45,7 +45,7 @@ class EventTriggers:
             for job, topics in wanted.items():
                 known = SUBSCRIPTIONS.get(t.tx, job)
                 if topics:
-                    SUBSCRIPTIONS.put(t.tx, job, Subscription(topics, t.now))
+                    SUBSCRIPTIONS.put(t.tx, job, TriggerTopics(topics, t.now))
                 elif known is not None:
                     SUBSCRIPTIONS.drop(t.tx, job)
 
@@ -63,7 +63,7 @@ class EventTriggers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _learn(self, found: tuple[dict[str, Subscription], dict[str, PipeEvent]]) -> None:
+    def _learn(self, found: tuple[dict[str, TriggerTopics], dict[str, PipeEvent]]) -> None:
         subscriptions, notes = found
         routed: dict[str, list[str]] = {}
         for job, subscription in subscriptions.items():
@@ -116,7 +116,7 @@ class EventTriggers:
         return starts
 
 
-def _found(tx: Tx) -> tuple[dict[str, Subscription], dict[str, PipeEvent]]:
+def _found(tx: Tx) -> tuple[dict[str, TriggerTopics], dict[str, PipeEvent]]:
     return SUBSCRIPTIONS.all(tx), ROUTES.all(tx)
 
 

@@ -58,7 +58,7 @@ class PausedJob(msgspec.Struct, frozen=True):
     at: float
 
 
-class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
+class TriggerTopics(msgspec.Struct, frozen=True, omit_defaults=True):
     """The topics that start a job, and when an engine that has the job last said so."""
 
     topics: list[str]
@@ -79,7 +79,7 @@ BURSTS: Fact[BurstFact] = Fact("debounce:", BurstFact)
 # A topic → paths of its waits' addresses: kept, 32 at most.
 PATHS: Fact[list[list[str]]] = Fact("paths:", list[list[str]])
 # By job: `retention`, once no engine has the job.
-SUBSCRIPTIONS: Fact[Subscription] = Fact("trigger:", Subscription)
+SUBSCRIPTIONS: Fact[TriggerTopics] = Fact("trigger:", TriggerTopics)
 # JOB:EVENT: `event_triggers`, or `retention` where no engine has the job.
 ROUTES: Fact[PipeEvent] = Fact("route:", PipeEvent)
 # An engine → the jobs that its executors have: goes with the engine.

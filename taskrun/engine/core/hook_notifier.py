@@ -8,7 +8,7 @@ from taskrun.engine import messages as m
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.journal import Journal
-from taskrun.engine.core.outbox import AttemptFailed, RunAdded, RunEnded, RunStarted
+from taskrun.engine.core.outbox import AttemptFailed, RunAdded, RunOver, RunStarted
 from taskrun.model.codec import error_from
 from taskrun.model.records import ErrorRecord, Run
 from taskrun.rules.transitions import HOOKS
@@ -22,10 +22,10 @@ class HookNotifier:
     def __init__(self, journal: Journal, attempts: Attempts, executors: Executors) -> None:
         self._attempts = attempts
         self._executors = executors
-        for kind in (RunAdded, RunStarted, AttemptFailed, RunEnded):
+        for kind in (RunAdded, RunStarted, AttemptFailed, RunOver):
             journal.follow(kind, self._follow)
 
-    def _follow(self, event: RunAdded | RunStarted | AttemptFailed | RunEnded) -> None:
+    def _follow(self, event: RunAdded | RunStarted | AttemptFailed | RunOver) -> None:
         if self.hears is not None and not self.hears(event.run.job):
             return
         match event:
@@ -35,7 +35,7 @@ class HookNotifier:
                 self._notify("start", run)
             case AttemptFailed(run, error):
                 self._notify("error", run, error)
-            case RunEnded(run):
+            case RunOver(run):
                 self._ended(run)
 
     def _ended(self, run: Run) -> None:

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from typing import NamedTuple
 
 from taskrun.engine.core.journal import Journal
-from taskrun.engine.core.outbox import RunEnded
+from taskrun.engine.core.outbox import RunOver
 from taskrun.engine.core.subscriptions import LogAdded, Subscriptions
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.durations import human_size
@@ -144,7 +144,7 @@ class Logs:
 
         self._journal.ride(write, self._publish)
 
-    def follow(self, event: RunEnded) -> None:
+    def follow(self, event: RunOver) -> None:
         """Forgets the size of a log that will not grow any more."""
         self._kept.pop(event.run.id, None)
 

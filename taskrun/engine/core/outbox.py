@@ -32,7 +32,7 @@ class AttemptFailed(msgspec.Struct, frozen=True, gc=False):
     error: ErrorRecord
 
 
-class RunEnded(msgspec.Struct, frozen=True, gc=False):
+class RunOver(msgspec.Struct, frozen=True, gc=False):
     """A run has its one end."""
 
     run: Run
@@ -80,7 +80,7 @@ Outgoing = (
     | RunChanged
     | RunStarted
     | AttemptFailed
-    | RunEnded
+    | RunOver
     | StepChanged
     | WaitOver
     | CancelAsked

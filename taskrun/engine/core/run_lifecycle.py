@@ -17,7 +17,7 @@ from taskrun.engine.core.outbox import (
     PauseAsked,
     RunAdded,
     RunChanged,
-    RunEnded,
+    RunOver,
     RunStarted,
     SlotUsed,
 )
@@ -53,7 +53,7 @@ def add(t: Transaction, run: Run, slot: bool = False) -> Run:
     if starts:
         t.outbox += (RunStarted(run), SlotUsed(run))
     if run.ended:
-        t.outbox.append(RunEnded(run))
+        t.outbox.append(RunOver(run))
     return run
 
 
@@ -123,7 +123,7 @@ def end(
     before = t.run(run_id)
     assert before is not None
     ended = t.change(run_id, transitions.end, status, t.now, reason=reason, output=output, error=error)
-    t.outbox.append(RunEnded(ended))
+    t.outbox.append(RunOver(ended))
     run_queue.leave(t, before)
     if before.started_at is not None:
         for step in t.tx.open_steps(run_id):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from taskrun.engine.core.outbox import RunChanged, RunEnded, StepChanged
+from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged
 from taskrun.model.errors import JournalUnavailable
 from taskrun.model.records import LogLine, Run
 
@@ -133,7 +133,7 @@ class EndWaiters:
             if not futures:
                 del self._futures[run_id]
 
-    def follow(self, event: RunEnded) -> None:
+    def follow(self, event: RunOver) -> None:
         """Tells an end."""
         self.tell(event.run)
 

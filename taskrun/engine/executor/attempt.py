@@ -37,7 +37,7 @@ async def attempt(
     """
     context.root = enter_root()
     caller.set(context)
-    sink.set(context.transcript)
+    sink.set(context.run_log)
     Capture.refresh()
     error: BaseException | None = None
     output = "null"

@@ -20,7 +20,7 @@ from taskrun.model.errors import JournalError, Unwind
 from taskrun.model.records import Run, Step, StepKind
 
 
-class Phase(Enum):
+class Permission(Enum):
     """Whether the attempt has its slot, as the core decides."""
 
     EXECUTING = auto()
@@ -28,16 +28,16 @@ class Phase(Enum):
     PARKED = auto()
 
 
-EXECUTING, PARKING, PARKED = Phase
+EXECUTING, PARKING, PARKED = Permission
 
 
 class AttemptState:
     """One attempt, as far as its steps concern each other."""
 
-    def __init__(self, run: Run, host: m.Peer, replay: Replay, transcript: RunLog) -> None:
+    def __init__(self, run: Run, host: m.Peer, replay: Replay, run_log: RunLog) -> None:
         self.run = run
         self.replay = replay
-        self.transcript = transcript
+        self.run_log = run_log
         self.unwinding = False
         self.over = False
         self.pausing = False
@@ -47,7 +47,7 @@ class AttemptState:
         self.task: asyncio.Task[Any] | None = None
         self.root: Branch | None = None
         self.waits: dict[str, asyncio.Future[Step]] = {}
-        self._phase = EXECUTING
+        self._permission = EXECUTING
         self._activating = False  # the core was asked for a slot
         self._gates: list[asyncio.Future[None]] = []  # steps that may not begin yet
         self._backoffs = 0
@@ -89,13 +89,13 @@ class AttemptState:
 
     def resume(self, steps: list[Step]) -> None:
         """The attempt has its slot."""
-        self._phase, self._activating = EXECUTING, False
+        self._permission, self._activating = EXECUTING, False
         self._open_gates()
         self.deliver(steps)
 
     def parked(self) -> None:
         """The attempt has no slot any more."""
-        self._phase = PARKED
+        self._permission = PARKED
         if self._gates:
             self._activate()
         self.look_soon()
@@ -137,8 +137,8 @@ class AttemptState:
             self._check()
             if self.pausing or self._cancel_due:
                 await self._gate()
-            elif self._phase is not EXECUTING:
-                if self._phase is PARKED:
+            elif self._permission is not EXECUTING:
+                if self._permission is PARKED:
                     self._activate()
                 await self._gate()
             elif self.has_values:
@@ -194,7 +194,7 @@ class AttemptState:
             self.look_soon()
 
     async def _ask(self, message: m.Asked) -> Any:
-        self.transcript.flush()  # a line that came before a record must not be lost where the record is kept
+        self.run_log.flush()  # a line that came before a record must not be lost where the record is kept
         return await self._answer(self._host.ask(message))
 
     async def _answer(self, answer: Awaitable[Any]) -> Any:
@@ -228,12 +228,12 @@ class AttemptState:
             return  # it goes on by itself, or is ending
         elif self.pausing:
             self.on_held()
-        elif self.waits and not self._gates and self._phase is EXECUTING:
+        elif self.waits and not self._gates and self._permission is EXECUTING:
             self._park()
 
     def _park(self) -> None:
         """Asks to park: from now on the core decides when a step may begin."""
-        self._phase = PARKING
+        self._permission = PARKING
         tasks = [
             task for task in (self.task, *(self.root.tasks() if self.root is not None else ())) if task is not None
         ]

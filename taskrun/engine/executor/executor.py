@@ -223,7 +223,7 @@ class Executor:
             clock=self.clock,
             bodies=self.bodies,
             replay=replay,
-            transcript=RunLog(run.id, message.log_seq, self.core, self.clock, lambda: replay.active),
+            run_log=RunLog(run.id, message.log_seq, self.core, self.clock, lambda: replay.active),
             backoff=job.options.backoff,
             max_payload=self._max_payload,
             make_handle=self._make_handle,
@@ -236,7 +236,7 @@ class Executor:
         del self.contexts[context.run.id]
         context.over = True
         try:
-            context.transcript.close()
+            context.run_log.close()
         except Exception:
             logger.exception("the last lines of run %s are lost", context.run.id)
         self.core.tell(m.Finished(run=context.run.id, outcome=outcome))

@@ -68,10 +68,8 @@ class Replay:
             del self._steps[key]
             self._left.discard(key)
             return None, True
-        now, then = (f"a {kind}", f"a {step.kind}") if step.kind is not kind else (f"{call}", f"{step.call}")
         raise NonDeterminismError(
-            f'step "{key}" is {now} now, but the journal holds {then} under that name: '
-            f"rename the step, or retry the run from before it"
+            f'step "{key}" {_differs(step, kind, call or "")}: rename the step, or retry the run from before it'
         )
 
     def _inherited(self, step: Step) -> bool:
@@ -162,6 +160,17 @@ class Replay:
         while self._order and self._order[0] not in self._left:
             self._order.popleft()
         return self._order[0] if self._order else None
+
+
+def _differs(step: Step, kind: StepKind, call: str) -> str:
+    """Says how a call differs from the one that is recorded."""
+    recorded = step.call or ""
+    if step.kind is not kind:
+        return f"is a {kind} now, but the journal holds a {step.kind} under that name"
+    now, then = (call, recorded) if kind is StepKind.SLEEP else (call.partition(" ")[0], recorded.partition(" ")[0])
+    if now == then:
+        return f"calls {now} with other arguments now than the journal holds"
+    return f"is {now} now, but the journal holds {then} under that name"
 
 
 def _is_given(step: Step) -> bool:

@@ -25,8 +25,8 @@ from taskrun.engine.executor import call_digest
 from taskrun.engine.executor.attempt_state import AttemptState, is_offer
 from taskrun.engine.executor.inside import inside
 from taskrun.engine.executor.replay import Replay
-from taskrun.engine.executor.run_desk import Desk
 from taskrun.engine.executor.run_log import RunLog
+from taskrun.engine.executor.run_requests import RunRequests
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_ids import identify
 from taskrun.model.clock import Clock
@@ -37,7 +37,7 @@ from taskrun.rules.policies import BackoffPolicy, Concurrency, next_try
 from taskrun.rules.transitions import with_failure
 
 Read = Callable[[str], Any]  # from JSON text to the value that a handler gets
-MakeHandle = Callable[[Desk, Run, Read], Any]
+MakeHandle = Callable[[RunRequests, Run, Read], Any]
 
 
 class Context(AttemptState):
@@ -55,12 +55,12 @@ class Context(AttemptState):
         clock: Clock,
         bodies: Bodies,
         replay: Replay,
-        transcript: RunLog,
+        run_log: RunLog,
         backoff: BackoffPolicy,
         max_payload: int,
         make_handle: MakeHandle,
     ) -> None:
-        super().__init__(run, host, replay, transcript)
+        super().__init__(run, host, replay, run_log)
         self.current = current
         self.used_up: list[tuple[BaseException, ErrorRecord]] = []  # errors of steps that have used up their retries
         self.stepping: dict[asyncio.Task[Any], str] = {}  # tasks of the handler that are inside a step, and its key
@@ -154,11 +154,11 @@ class Context(AttemptState):
 
     def progress(self, done: float, total: float | None, note: str) -> None:
         """What live tables draw as a bar."""
-        self.transcript.progress(done, total, note)
+        self.run_log.progress(done, total, note)
 
     def log(self, level: int, text: str) -> None:
         """A line for the run's log."""
-        self.transcript.write("log", f"{logging.getLevelName(level)} {text}\n")
+        self.run_log.write("log", f"{logging.getLevelName(level)} {text}\n")
 
     # ---- steps with a body
 
@@ -278,7 +278,7 @@ class Context(AttemptState):
     def _handle(self, job: Job, input: object, text: str) -> Any:
         """Returns a child's handle, given its id."""
         record = Run(id=decode(text), job=job.name, created_at=0.0, input=job.prepare(input).input)
-        return self._make_handle(Desk(self._host, self), record, job.read)
+        return self._make_handle(RunRequests(self._host, self), record, job.read)
 
     async def _joined(self, step: Step, recorded: Step | None) -> None:
         if recorded is not None and recorded.finished:

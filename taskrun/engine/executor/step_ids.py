@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -21,9 +21,10 @@ Task = asyncio.Task[Any]
 class Branch:
     """One task's part of a handler."""
 
-    __slots__ = ("_children", "_path", "_root", "_tasks", "_uses")
+    __slots__ = ("_children", "_path", "_root", "_tasks", "_uses", "claimed")
 
     def __init__(self, path: str, root: Branch | None = None) -> None:
+        self.claimed = False  # whether it is known which task this is the branch of
         self._path = path
         self._root = root or self
         self._tasks: WeakSet[Task] | None = None  # of the root: those that the handler has made
@@ -40,14 +41,18 @@ class Branch:
         plain = name if "/" not in name and "#" not in name else name.replace("/", "%2F").replace("#", "%23")
         return f"{self._path}{plain}" if use == 1 else f"{self._path}{plain}#{use}"
 
-    def add(self, task: Task) -> Branch:
-        """Returns the branch of a task that was created here."""
+    def branch(self) -> Branch:
+        """Returns the branch of the next task that is created here."""
         self._children += 1
-        branch = _branches[task] = Branch(f"{self._path}{self._children}/", self._root)
+        return Branch(f"{self._path}{self._children}/", self._root)
+
+    def claim(self, task: Task) -> None:
+        """Makes this the branch of a task."""
+        self.claimed = True
+        _branches[task] = self
         if self._root._tasks is None:
             self._root._tasks = WeakSet()
         self._root._tasks.add(task)
-        return branch
 
 
 _branches: WeakKeyDictionary[Task, Branch] = WeakKeyDictionary()
@@ -59,6 +64,7 @@ def enter_root() -> Branch:
     task = asyncio.current_task()
     assert task is not None
     root = _branches[task] = Branch("")
+    root.claimed = True
     _branch.set(root)
     return root
 
@@ -71,8 +77,9 @@ def identify(name: str) -> str:
     if task is None:  # a plain `def` handler, in its thread
         return nearest.key(name)
     branch = _branches.get(task)
-    if branch is None:  # its creation was not seen: it is numbered by its first step call
-        branch = nearest.add(task)
+    if branch is None:  # it is eager, or its creation was not seen: then it is numbered by its first step call
+        branch = nearest.branch() if nearest.claimed else nearest
+        branch.claim(task)
         _branch.set(branch)
     return branch.key(name)
 
@@ -93,13 +100,29 @@ class TaskFactory:
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
         """Creates a task."""
-        task = asyncio.Task(coro, loop=loop, **options) if self.prior is None else self.prior(loop, coro, **options)
-        if _branch.get() is not None and inside.get() is None:
-            running = asyncio.current_task(loop)
-            creator = None if running is None else _branches.get(running)
-            if creator is not None:
-                creator.add(task)
+        creator = self._creator(loop)
+        if self.prior is None:
+            task = asyncio.Task(coro, loop=loop, **options)
+        elif creator is None:
+            task = self.prior(loop, coro, **options)
+        else:  # it may be eager: the coroutine then calls its first steps before there is anything to number
+            branch = creator.branch()
+            context = options.setdefault("context", None) or copy_context()
+            options["context"] = context
+            context.run(_branch.set, branch)
+            task = self.prior(loop, coro, **options)
+            branch.claim(task)
+            return task
+        if creator is not None:
+            creator.branch().claim(task)
         return task
+
+    def _creator(self, loop: asyncio.AbstractEventLoop) -> Branch | None:
+        """Returns the branch that creates a task, None outside of handlers and within the bodies of steps."""
+        if _branch.get() is None or inside.get() is not None:
+            return None
+        running = asyncio.current_task(loop)
+        return None if running is None else _branches.get(running)
 
     @classmethod
     def install(cls, loop: asyncio.AbstractEventLoop) -> TaskFactory:

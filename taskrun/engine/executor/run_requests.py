@@ -24,7 +24,7 @@ class Joiner(Protocol):
         ...
 
 
-class Desk:
+class RunRequests:
     """A handler's way to what a handle needs."""
 
     def __init__(self, core: m.Peer, joiner: Joiner) -> None:
