@@ -26,6 +26,7 @@ from taskrun.declarations.plain import PLAIN, Completed, reach
 from taskrun.model.durations import Frequency, seconds, size
 from taskrun.model.errors import DefinitionError
 from taskrun.model.records import StepKind
+from taskrun.model.stored_text import storable
 from taskrun.rules.policies import BackoffPolicy, Concurrency, Duration, backoff_of, concurrency_of
 
 __all__ = [
@@ -416,6 +417,8 @@ def _check_name(name: object, call: str) -> None:
         raise TypeError(f"the name of a step is a text, not {name!r}{hint}")
     if not name.strip():
         raise DefinitionError(f"{call} needs a name for its step")
+    if not name.isprintable() and storable(name) != name:
+        raise DefinitionError(f"the name of a step is text that UTF-8 can hold, not {name!r}")
 
 
 def _check_function(name: object, fn: object, call: str) -> None:

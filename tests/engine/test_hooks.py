@@ -266,3 +266,23 @@ async def test_hooks_come_after_the_journal_has_it() -> None:
         await queue.jobs.handler.run()
         await queue.settle()
     assert seen == ["succeeded"]
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+async def test_whatever_a_hook_raises_the_others_are_called(raised: type[BaseException]) -> None:
+    called: list[str] = []
+
+    def breaks(event: Event) -> None:
+        raise raised("no")
+
+    @job
+    async def work() -> int:
+        return 1
+
+    async with TestQueue(jobs=[work]) as queue:
+        queue.on("success", breaks)
+        queue.on("success", lambda event: called.append(event.kind))
+        queue.on("settled", lambda event: called.append(event.kind))
+        assert await queue.jobs.work.run() == 1
+        await queue.settle()
+    assert called == ["success", "settled"]

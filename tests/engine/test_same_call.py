@@ -521,3 +521,25 @@ async def test_eager_tasks_are_branches_by_creation_too(storage: Store) -> None:
         keys = [step.key for step in await handle.steps() if step.kind == "run"]
         assert sorted(keys) == ["1/say", "1/say#2", "2/say", "2/say#2"]
     loop.set_task_factory(None)
+
+
+async def test_a_child_that_is_started_and_one_that_is_run_are_two_calls(storage: Store) -> None:
+    attempts = 0
+
+    @job
+    async def child(x: int) -> int:
+        return x * 100
+
+    @job(retry=1, backoff=1)
+    async def work() -> Any:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            await child.start(x=1)
+            raise ValueError("once")
+        return await child.run(x=1)
+
+    async with TestQueue(jobs=[work, child], storage=storage) as queue:
+        handle = await queue.jobs.work.start()
+        await queue.advance("1m")
+        assert await handle.result() == 100

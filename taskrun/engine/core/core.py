@@ -49,6 +49,7 @@ from taskrun.model.errors import (
     RunNotFound,
 )
 from taskrun.model.records import UNFINISHED, Cause, LogLine, Run, RunFilter
+from taskrun.model.stored_text import storable
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store, Tx
 
@@ -175,6 +176,8 @@ class Core:
         self.journal.hurry()
         with contextlib.suppress(EngineLost, JournalUnavailable):  # then it holds nothing, or is taken for dead
             await self.journal.do(self._sign_off)
+        for attempt in self.attempts.all():  # of executors that had retired, or did not answer
+            self.attempts.drop(attempt)
         self.lease.release()
         await self.journal.close()
         self._waiters.close()
@@ -271,7 +274,7 @@ class Core:
         Raises:
             RunNotFound: no run of this id.
         """
-        run = await self.read(lambda tx: tx.run(run_id))
+        run = await self.read(lambda tx: tx.run(run_id)) if run_id.isascii() else None
         if run is None:
             raise RunNotFound(f'no run "{run_id}"')
         attempt = self.attempts.get(run_id)
@@ -352,7 +355,8 @@ class Core:
             grace: seconds for its handler to end, instead of the engine's; also for a cancel that is under way.
         """
         await self.get(run_id)
-        changed = await self._do(lambda t: run_lifecycle.cancel(t, run_id, reason))
+        said = storable(reason)
+        changed = await self._do(lambda t: run_lifecycle.cancel(t, run_id, said))
         if grace is not None:
             self.attempts.hurry(run_id, reason, grace)
         return changed
@@ -363,7 +367,8 @@ class Core:
         Raises:
             RunOver: it has ended.
         """
-        return await self._change(run_id, lambda t, run: run_lifecycle.pause(t, run, by))
+        said = storable(by)
+        return await self._change(run_id, lambda t, run: run_lifecycle.pause(t, run, said))
 
     async def resume(self, run_id: str) -> Run:
         """Lets a paused run go on.

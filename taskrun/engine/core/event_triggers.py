@@ -18,7 +18,7 @@ from taskrun.engine.core.facts import ROUTES, SUBSCRIPTIONS, TriggerTopics
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import EventRouted
 from taskrun.engine.core.transaction import Transaction
-from taskrun.model.errors import DaemonError, TaskrunError
+from taskrun.model.errors import DaemonError, EngineLost, JournalUnavailable, TaskrunError
 from taskrun.model.records import PipeEvent
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Tx
@@ -87,6 +87,8 @@ class EventTriggers:
         try:
             starts = await self._prepared(peer, job, event)
             await self._journal.do(lambda t: _start(t, event, note, starts))
+        except (EngineLost, JournalUnavailable):  # the note is read when the engine has begun again, or by the next one
+            pass
         except DaemonError as error:
             logger.warning("%s is started by %s later: %s", job, event.topic, error)
             asyncio.get_running_loop().call_soon(self._ask_another, peer, job, event)

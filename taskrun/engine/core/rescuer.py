@@ -53,7 +53,8 @@ class Rescuer:
 
     async def look(self) -> list[Finding]:
         """Heals what stands still; returns it."""
-        executing = await self._journal.read(lambda tx: tx.executing(self._journal.state.id))
+        # Not by a read, which would look past a commit of which it is not known what became of it.
+        executing = await self._journal.do(lambda t: t.tx.executing(t.engine))
         # While a claim is under way a run may be running before its attempt is there; none can begin ahead of what is put in now.
         lost = [] if self._claims.under_way else [run for run in executing if self._attempts.get(run) is None]
         alive = frozenset(attempt.run for attempt in self._attempts.all())  # they wait for more than the journal knows

@@ -40,8 +40,9 @@ def of_step(call: StepCall) -> str:
     return _with_digest(name, (args, kwargs)) if args or kwargs else name
 
 
-def of_child(job: str, input: object) -> str:
-    """Returns what a child's step calls."""
+def of_child(job: str, input: object, wait: bool = True) -> str:
+    """Returns what a child's step calls, or what a step sends; one that is only started gives its handle, and no output."""
+    job = job if wait else f"{job}.start"
     return _with_digest(job, input)
 
 

@@ -74,13 +74,16 @@ class Listeners:
             self._triggers[message.run.id] = task
         if previous is not None and not previous.done():
             await asyncio.wait([previous])
-        event = _event(message, job)
         for call in calls:
             try:
-                result = call(event)
+                result = call(_event(message, job))
                 if inspect.isawaitable(result):
                     await result
-            except (Exception, SystemExit, GeneratorExit):  # none of it may end the event loop
+            except asyncio.CancelledError:
+                if task.cancelling():  # the executor is being closed
+                    raise
+                logger.exception("the %s hook of %s was cancelled", message.kind, job.name)
+            except BaseException:  # none of it may end the event loop, or keep others from being called
                 logger.exception("the %s hook of %s raised", message.kind, job.name)
         if self._last.get(message.run.id) is task:
             del self._last[message.run.id]

@@ -93,7 +93,7 @@ class Context(AttemptState):
 
     def child(self, job: Job, input: object, wait: bool) -> Coroutine[Any, Any, Any]:
         """A child run: its output with `wait`, else its handle."""
-        key, digest = identify(job.name), call_digest.of_child(job.name, input)
+        key, digest = identify(job.name), call_digest.of_child(job.name, input, wait)
         recorded = self._find(key, StepKind.CHILD, digest)
         return self._held(key, self._child(key, digest, recorded, job, input, wait))
 
