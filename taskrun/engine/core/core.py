@@ -35,7 +35,7 @@ from taskrun.engine.core.rescuer import Rescuer
 from taskrun.engine.core.retention import Retention
 from taskrun.engine.core.schedules import Schedules
 from taskrun.engine.core.slots import Slots
-from taskrun.engine.core.subscriptions import Change, EndWaiters, Lagged, LogAdded, Subscriptions
+from taskrun.engine.core.subscriptions import EndWaiters, Lagged, Subscriptions, concerns
 from taskrun.engine.core.timers import Timers
 from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.model.clock import Clock, SystemClock
@@ -294,7 +294,7 @@ class Core:
 
     async def news(self, run_id: str, seen: Run | None, lines: int) -> Run:
         """Returns a run once it is not as it was `seen`, or its log has more than so many `lines`; at once when it has ended."""
-        async with self.bus.subscribe(lambda change: _concerns(change, run_id)) as changes:
+        async with self.bus.subscribe(lambda change: concerns(change, run_id)) as changes:
             while True:
                 run = await self.get(run_id)
                 if run.ended or run != seen or await self.read(lambda tx: tx.last_log(run_id)) > lines:
@@ -493,12 +493,3 @@ def _surface(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         context = {"message": "an engine could not go on after it had lost its lease", "exception": error, "task": task}
         task.get_loop().call_exception_handler(context)
-
-
-def _concerns(change: Change, run_id: str) -> bool:
-    """Whether a change may be news to whoever follows a run."""
-    if isinstance(change, RunChanged):
-        return change.run.id == run_id
-    if isinstance(change, LogAdded):
-        return change.lines[0].run == run_id
-    return isinstance(change, Lagged)

@@ -109,6 +109,15 @@ class Subscriptions:
             subscription.close()
 
 
+def concerns(change: Change, run_id: str) -> bool:
+    """Whether a change may be news to whoever follows a run."""
+    if isinstance(change, RunChanged):
+        return change.run.id == run_id
+    if isinstance(change, LogAdded):
+        return change.lines[0].run == run_id
+    return isinstance(change, Lagged)
+
+
 class EndWaiters:
     """Futures of ends, by run id."""
 
