@@ -243,7 +243,7 @@ def rebuild(record: ErrorRecord, step: str) -> Exception:
     if kind is not None and record.args is not None:
         try:
             error = kind(*decode(record.args))
-        except Exception:  # a constructor that wants something else
+        except BaseException:  # a constructor that wants something else, or does what it likes
             error = None
         if isinstance(error, Exception) and message_of(error) == record.message:
             return error
@@ -273,7 +273,7 @@ def message_of(error: BaseException) -> str:
     """Returns the text of an exception, cut to what can be shown; never raises."""
     try:
         return _clean(str(error), _MAX_MESSAGE)
-    except Exception as inner:
+    except BaseException as inner:  # `__str__` is code of the user, and may raise anything
         return f"(its text cannot be had: {type(inner).__name__})"
 
 

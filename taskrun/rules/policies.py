@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 from msgspec.structs import force_setattr
 
+from taskrun.model.codec import message_of
 from taskrun.model.durations import Frequency, frequency, period, seconds, shown
 from taskrun.model.errors import DefinitionError, Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge, RetryAfter
 from taskrun.rules.cron import CatchUp, CronRule
@@ -58,7 +59,7 @@ class Concurrency(msgspec.Struct, frozen=True):
             force_setattr(self, "limit", rate.count)
             force_setattr(self, "period", rate.period)
             force_setattr(self, "mode", "rolling")
-        _check_whole(self.limit, 1, "limit of Concurrency")
+        check_whole(self.limit, 1, "limit of Concurrency")
         if self.period is not None:
             force_setattr(self, "period", _span(self.period, "period of Concurrency"))
         if (self.mode == "rolling") is not (self.period is not None):
@@ -161,7 +162,7 @@ class Backoff(msgspec.Struct, frozen=True):
         _check_number(self.factor, 0, math.inf, "factor of Backoff")
         _check_number(self.jitter, 0, 1, "jitter of Backoff")
         if self.attempts is not None:
-            _check_whole(self.attempts, 0, "attempts of Backoff")
+            check_whole(self.attempts, 0, "attempts of Backoff")
 
 
 class Cron(msgspec.Struct, frozen=True):
@@ -351,9 +352,10 @@ def _called(fn: BackoffCall, attempt: int, input: object) -> float:
     try:
         arguments = (attempt, input) if _takes_two(fn) else (attempt,)
         return seconds(fn(*arguments), "what it returned")
-    except Exception as error:
+    except BaseException as error:  # `SystemExit` in it may end no engine
         name = getattr(fn, "__name__", type(fn).__name__)
-        raise DefinitionError(f"the backoff function {name} failed: {type(error).__name__}: {error}") from error
+        told = f"{type(error).__name__}: {message_of(error)}"
+        raise DefinitionError(f"the backoff function {name} failed: {told}") from error
 
 
 def _takes_two(fn: BackoffCall) -> bool:
@@ -384,7 +386,8 @@ def _check_choice(value: object, choices: Sequence[str], what: str) -> None:
         raise DefinitionError(f"{what} must be {' or '.join(map(repr, choices))}, not {value!r}")
 
 
-def _check_whole(value: object, least: int, what: str) -> None:
+def check_whole(value: object, least: int, what: str) -> None:
+    """Raises DefinitionError when a setting is no whole number of at least `least`, or too large to be kept."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
         raise DefinitionError(f"{what} must be a whole number of at least {least}, not {shown(value)}")
 

@@ -156,6 +156,14 @@ def test_an_error_whose_text_raises_is_kept_all_the_same() -> None:
     assert record.type.endswith("Mute")
 
 
+def test_an_error_whose_text_ends_the_program_ends_nothing() -> None:
+    class Leaving(Exception):
+        def __str__(self) -> str:
+            sys.exit(3)
+
+    assert "SystemExit" in encode_error(raised(Leaving())).message
+
+
 @pytest.mark.parametrize(
     ("text", "has"),
     [

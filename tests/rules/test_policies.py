@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -201,7 +202,13 @@ def test_retry_after_does_not_add_attempts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "says"), [(nothing, "nothing"), (broken, "KeyError"), (lambda attempt: "5", "unit")]
+    ("policy", "says"),
+    [
+        (nothing, "nothing"),
+        (broken, "KeyError"),
+        (lambda attempt: "5", "unit"),
+        (lambda attempt: sys.exit(3), "SystemExit: 3"),
+    ],
 )
 def test_a_function_that_gives_no_duration_is_named(policy: BackoffPolicy, says: str) -> None:
     with pytest.raises(DefinitionError, match=says):
