@@ -16,6 +16,7 @@ from taskrun.declarations.pipe import Into, Source, bound, check_into, check_nam
 from taskrun.declarations.plain import PlainCaller
 from taskrun.model.errors import DefinitionError, InputInvalid
 from taskrun.model.schema import Schema, check_output
+from taskrun.model.signature import hint_of
 from taskrun.rules.policies import Duration, Prepared
 
 L = TypeVar("L", bound=Callable[..., Any])
@@ -70,7 +71,7 @@ class Job:
 
     # ---- in a handler
 
-    def run(self, *args: Any, **fields: Any) -> Coroutine[Any, Any, Any]:
+    def run(self, /, *args: Any, **fields: Any) -> Coroutine[Any, Any, Any]:
         """Triggers a child run, waits for its end, and returns its output. Durable: never started twice.
 
         Parameters:
@@ -85,12 +86,12 @@ class Job:
         here = bound(f"{self.name}.run", f"queue.jobs.{self.name}.run")
         return here.child(self, self.gather(args, fields), True)
 
-    def start(self, *args: Any, **fields: Any) -> Coroutine[Any, Any, Any]:
+    def start(self, /, *args: Any, **fields: Any) -> Coroutine[Any, Any, Any]:
         """Triggers a child run; returns its handle as soon as the trigger is durable. Parameters as `run`."""
         here = bound(f"{self.name}.start", f"queue.jobs.{self.name}.start")
         return here.child(self, self.gather(args, fields), False)
 
-    def cancel(self, *args: Any, **fields: Any) -> Coroutine[Any, Any, int]:
+    def cancel(self, /, *args: Any, **fields: Any) -> Coroutine[Any, Any, int]:
         """Cancels every unfinished run of this job with exactly this input; returns how many."""
         here = bound(f"{self.name}.cancel", f"queue.jobs.{self.name}.cancel")
         return here.cancel_runs(self, self.gather(args, fields))
@@ -165,7 +166,7 @@ class Job:
     def output(self) -> Schema:
         """What the handler must return."""
         kind = self._given.get("output")
-        return Schema.for_output(self.fn if kind is None else kind, self.name)
+        return Schema.for_output(hint_of(self.fn, "return", self.name) if kind is None else kind, self.name)
 
     def verify(self) -> None:
         """Checks what can be checked only when all of the module is there; called when the job is loaded.

@@ -60,7 +60,7 @@ class Pipe:
         """The name under which events are kept."""
         return f"pipe:{self.name}"
 
-    def send(self, *args: Any, **fields: Any) -> Coroutine[Any, Any, str]:
+    def send(self, /, *args: Any, **fields: Any) -> Coroutine[Any, Any, str]:
         """Sends an event, in a handler; returns its id once it is durable.
 
         Parameters:

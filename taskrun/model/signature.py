@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Optional, get_origin
 
 from taskrun.model.errors import DefinitionError
@@ -55,7 +56,7 @@ def hint_of(fn: Callable[..., Any], parameter: str, name: str) -> Any:
 
     def alone() -> None: ...
 
-    plain = inspect.unwrap(fn)
+    plain = _written(fn)
     try:
         alone.__annotations__ = {key: kind for key, kind in plain.__annotations__.items() if key == parameter}
         hints = typing.get_type_hints(alone, getattr(plain, "__globals__", {}), include_extras=True)
@@ -63,6 +64,14 @@ def hint_of(fn: Callable[..., Any], parameter: str, name: str) -> Any:
     except Exception as error:  # an annotation is any expression
         place = "the return value" if parameter == "return" else f"parameter {parameter}"
         raise DefinitionError(f"{name}: the type of {place} cannot be resolved at module level: {error}") from None
+
+
+def _written(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function that bears the annotations: what a decorator, a partial or an object with `__call__` stands for."""
+    fn = inspect.unwrap(fn)
+    if isinstance(fn, partial):
+        return _written(fn.func)
+    return fn if inspect.isroutine(fn) else type(fn).__call__
 
 
 def is_model(kind: Any, name: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypedDict
 
 import pytest
@@ -107,6 +109,24 @@ async def numbers() -> AsyncIterator[int]:
 def test_what_is_no_handler_is_refused(fn: Any) -> None:
     with pytest.raises(DefinitionError):
         job(fn)
+
+
+class Adding:
+    async def __call__(self, a: int, b: int = 2) -> int:
+        return a + b
+
+
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+@pytest.mark.parametrize("fn", [Adding(), Adding().__call__, partial(add, b=2), partial(add, 1)])
+def test_what_stands_for_a_function_has_its_annotations(fn: Any) -> None:
+    made = job(name="made")(fn)
+    with pytest.raises(InputInvalid, match="expected int"):
+        made.prepare({"a": "x"} if "a" in inspect.signature(fn).parameters else {"b": "x"})
+    with pytest.raises(OutputInvalid, match="expected int"):
+        made.check_output("x")
 
 
 def test_types_may_stand_below_the_handler() -> None:
