@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import RunNotFound, job, log, progress, run, sleep
+from taskrun import RunCancelled, RunNotFound, job, log, progress, run, sleep
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -162,3 +162,35 @@ async def test_ready_is_awaited_by_others_and_passes_with_the_start() -> None:
     await queue.start()
     await asyncio.wait_for(waiting, 5)
     await queue.close()
+
+
+async def test_an_ended_run_has_its_result_however_little_patience_there_is(storage: Store) -> None:
+    async with TestQueue(jobs=[worker], storage=storage) as queue:
+        handle = await queue.jobs.worker.start(name="a")
+        with pytest.raises(TimeoutError):
+            await handle.result(timeout=0)
+        await queue.advance("1m")
+        assert await handle.result(timeout=0) == "a"
+
+
+async def test_text_with_half_a_surrogate_pair_is_taken_as_far_as_it_goes(storage: Store) -> None:
+    async with TestQueue(jobs=[worker], storage=storage) as queue:
+        handle = await queue.jobs.worker.start(name="a")
+        assert await handle.cancel("no \udce9") is True
+        with pytest.raises(RunCancelled, match=r"no \\udce9"):
+            await handle.result()
+        with pytest.raises(RunNotFound):
+            await queue.get("\udce9")
+
+
+async def test_a_field_may_be_called_self(storage: Store) -> None:
+    @job
+    async def takes(**fields: int) -> dict[str, int]:
+        return fields
+
+    @job
+    async def asks() -> dict[str, int]:
+        return dict(await takes.run(self=1))
+
+    async with TestQueue(jobs=[takes, asks], storage=storage) as queue:
+        assert await queue.jobs.takes.run(self=1) == await queue.jobs.asks.run() == {"self": 1}

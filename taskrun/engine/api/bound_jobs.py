@@ -45,7 +45,7 @@ class BoundJob:
         self.name = job.name
         self.fn = job.fn
 
-    async def start(self, *args: Any, **fields: Any) -> Run:
+    async def start(self, /, *args: Any, **fields: Any) -> Run:
         """Triggers a run; returns its handle as soon as the trigger is durable.
 
         Parameters:
@@ -63,7 +63,7 @@ class BoundJob:
         run, _ = await self._home.core.trigger(Trigger(prepared=prepared, id=new_id(), source="queue"))
         return self._home.handle(run)
 
-    async def run(self, *args: Any, **fields: Any) -> Any:
+    async def run(self, /, *args: Any, **fields: Any) -> Any:
         """Triggers a run, waits for its end, and returns its output.
 
         Raises:
@@ -74,7 +74,7 @@ class BoundJob:
             return await self._job.run(*args, **fields)
         return await (await self.start(*args, **fields)).result()
 
-    async def cancel(self, *args: Any, **fields: Any) -> int:
+    async def cancel(self, /, *args: Any, **fields: Any) -> int:
         """Cancels every unfinished run of the job with exactly this input; returns how many."""
         data = encode(self._job.gather(args, fields), f"input of {self.name}")
         return await self._home.core.cancel_runs(self.name, data)
@@ -108,7 +108,7 @@ class BoundPipe:
         self._pipe = pipe
         self.name = pipe.name
 
-    async def send(self, *args: Any, **fields: Any) -> str:
+    async def send(self, /, *args: Any, **fields: Any) -> str:
         """Sends an event; returns its id once it is durable.
 
         Raises:

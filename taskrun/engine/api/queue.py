@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
 from datetime import datetime, timedelta
 from functools import partial
 from types import ModuleType, TracebackType
@@ -23,13 +24,16 @@ from taskrun.engine.messages import LocalPeer
 from taskrun.model import records
 from taskrun.model.clock import Clock, SystemClock
 from taskrun.model.codec import MAX_PAYLOAD
-from taskrun.model.durations import seconds
-from taskrun.model.errors import JournalUnavailable
+from taskrun.model.durations import seconds, shown
+from taskrun.model.errors import DefinitionError, JournalUnavailable
 from taskrun.model.records import RunFilter, Status
+from taskrun.model.stored_text import storable
+from taskrun.rules.policies import check_whole
 from taskrun.stores.base import Store
 from taskrun.stores.memory import MemoryStorage
 
 T = TypeVar("T", bound="Queue")
+R = TypeVar("R")
 L = TypeVar("L", bound=Listener)
 
 
@@ -50,7 +54,8 @@ class Queue:
         resident: coroutines of waiting runs that are kept; the longest waiting ones beyond them go on by replay.
 
     Raises:
-        DefinitionError: two jobs of one name, or a key in `jobs` that differs from the job's name.
+        DefinitionError: two jobs of one name, a key in `jobs` that differs from the job's name, or a setting that cannot be.
+        DurationInvalid: a `grace` or a `lease` that is none.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Queue:
         resident: int = RESIDENT,
     ) -> None:
         self.logger = logger or logging.getLogger("taskrun.queue")
+        _check(storage, concurrency, max_payload, resident)
         self._storage = storage if storage is not None else MemoryStorage()
         self._clock = clock or SystemClock()
         self._grace = seconds(grace, "grace")
@@ -79,7 +85,7 @@ class Queue:
             clock=self._clock,
             concurrency=concurrency,
             grace=self._grace,
-            lease=seconds(lease, "lease"),
+            lease=_lease(lease),
             name=name,
             heartbeat=self._heartbeat,
             timezone=self._zone,
@@ -90,6 +96,8 @@ class Queue:
         self._core: Core | None = None
         self._executor: Executor | None = None
         self._ready: asyncio.Future[None] | None = None
+        self._started: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._early: list[tuple[str, Listener]] = []
 
     _heartbeat = True
@@ -98,11 +106,27 @@ class Queue:
     # ---- life
 
     async def start(self) -> None:
-        """Opens the journal, takes over what a dead queue left, and begins to run jobs.
+        """Opens the journal, takes over what a dead queue left, and begins to run jobs; nothing more once it has started.
 
         Raises:
             JournalError: the journal cannot be used; the message says why and what helps.
         """
+        if self._started is None or self._started.get_loop() is not asyncio.get_running_loop():
+            self._started = _apart(self._start())
+        try:
+            await asyncio.shield(self._started)
+        except asyncio.CancelledError:  # nobody holds it then, so that nobody would close it
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        try:
+            await self._join()
+        except BaseException:
+            self._core = self._executor = self._started = None
+            raise
+
+    async def _join(self) -> None:
         self._ready = self._ready or asyncio.get_running_loop().create_future()
         self._core = self._new_core()
         await self.core.start()
@@ -132,12 +156,24 @@ class Queue:
         return asyncio.shield(self._ready)
 
     async def close(self, grace: float | str | timedelta | None = None) -> None:
-        """Ends: runs get the grace period, unfinished ones stay in the journal and go on at the next start."""
-        if self._core is not None:
-            await self._core.close(None if grace is None else seconds(grace, "grace"))
-        if self._executor is not None:
-            await self._executor.close()
-        self._core = self._executor = self._ready = None
+        """Ends: runs get the grace period, unfinished ones stay in the journal and go on at the next start.
+
+        It ends also where who waits for it is cancelled: a handler of the queue itself, say, or a caller out of patience.
+        """
+        if self._closing is None:
+            self._closing = _apart(self._close(None if grace is None else seconds(grace, "grace")))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, grace: float | None) -> None:
+        try:
+            if self._started is not None:
+                await asyncio.wait([self._started])
+            if self._core is not None:
+                await self._core.close(grace)
+            if self._executor is not None:
+                await self._executor.close()
+        finally:
+            self._core = self._executor = self._ready = self._started = self._closing = None
 
     async def __aenter__(self: T) -> T:
         await self.start()
@@ -161,7 +197,7 @@ class Queue:
         Raises:
             RunNotFound: no run of this id.
         """
-        return self.handle(await self.core.get(run_id))
+        return self.handle(await self.core.get(storable(run_id)))
 
     async def runs(
         self,
@@ -179,6 +215,8 @@ class Queue:
             limit: at most so many.
         """
         states = None if status is None else tuple(Status(s) for s in ([status] if isinstance(status, str) else status))
+        if limit is not None:
+            check_whole(limit, 0, "limit")
         want = RunFilter(job=job, statuses=states, since=self._moment(since), limit=limit)
         for run in await self.core.read(lambda tx: tx.runs(want)):
             yield self.handle(run)
@@ -231,3 +269,23 @@ class Queue:
         """The half that owns user code, once the queue has started."""
         assert self._executor is not None, "the queue has not been started"
         return self._executor
+
+
+def _check(storage: object, concurrency: object, max_payload: object, resident: object) -> None:
+    if storage is not None and not callable(getattr(storage, "open", None)):
+        raise DefinitionError(f"storage must be a MemoryStorage or a SqliteStorage, not {shown(storage)}")
+    if concurrency is not None:
+        check_whole(concurrency, 1, "concurrency of Queue")
+    check_whole(max_payload, 1, "max_payload of Queue")
+    check_whole(resident, 0, "resident of Queue")
+
+
+def _lease(lease: float | str | timedelta) -> float:
+    if (amount := seconds(lease, "lease")) <= 0:
+        raise DefinitionError("lease of Queue must be more than 0")
+    return amount
+
+
+def _apart(work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+    """Does work in a task that belongs to no run, whoever asks for it."""
+    return asyncio.get_running_loop().create_task(work, context=Context())

@@ -16,6 +16,7 @@ from taskrun.model import records
 from taskrun.model.codec import decode, error_from, rebuild
 from taskrun.model.durations import seconds
 from taskrun.model.records import ErrorRecord, Failure, Status
+from taskrun.model.stored_text import storable
 from taskrun.rules.transitions import HOOKS
 
 _ANY = 1 << 62  # lines of a log that are of no interest
@@ -113,15 +114,22 @@ class Run:
             RunFailed, RunTimeout, RunCancelled, RunDiscarded: how else it ended.
             TimeoutError: it had not ended by then.
         """
-        async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
-            ended = await self._requests.wait(self.id)
+        patience = None if timeout is None else seconds(timeout, "timeout")
+        try:
+            async with asyncio.timeout(patience):
+                ended = await self._requests.wait(self.id)
+        except TimeoutError:
+            ended = await self._requests.get(self.id)  # it may have ended long ago, with no patience to hear of it
+            if not ended.ended:
+                raise
         if ended.status is not Status.SUCCEEDED:
             raise end_of(ended)
         return self._read(ended.output or "null")
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Cancels the run; returns False when it had ended already."""
-        return (await self._requests.order(self.id, "cancel", reason)).changed
+        told = None if reason is None else storable(str(reason))
+        return (await self._requests.order(self.id, "cancel", told)).changed
 
     async def pause(self) -> None:
         """Holds the run before its next step. Raises RunEnded when it has ended."""
