@@ -1,7 +1,7 @@
 """The attempts whose coroutines are alive in executors, each a small state machine around its slot.
 
     executing ──Park──▸ parking ──written──▸ parked ──Evict──▸ evicting
-        ▴                  │ refused           │ slot
+        ▴                  │ refused           │ slot  ◂─Activate──┘
         └──────────────────┴───────────────────┘
 
 The core alone decides: an executor that has asked to park begins nothing until it is answered, `Parked` or `Resume`, and a
@@ -50,6 +50,7 @@ class Attempt:
     suspect: bool = False  # was executing when a worker died
     cancelled: bool = False  # the executor was told to cancel
     overdue: bool = False  # it was, and has not ended within its grace
+    activating: bool = False  # it is parked, and has asked for a slot
     phase: Phase = Phase.EXECUTING
     slot: Slot | None = None
     suspect_slot: Slot | None = None  # one suspect executes at a time
@@ -155,7 +156,7 @@ class Attempts:
             slot.release()
 
     def _resume(self, attempt: Attempt) -> None:
-        attempt.phase = Phase.EXECUTING
+        attempt.phase, attempt.activating = Phase.EXECUTING, False
         self._parked.pop(attempt.run, None)
         self._tell(attempt, m.Resume)
 
@@ -235,7 +236,7 @@ class Attempts:
             return
         attempt.phase = Phase.PARKED
         attempt.peer.tell(m.Parked(run=attempt.run))
-        if not pinned:
+        if not pinned and not attempt.activating:
             self._parked[attempt.run] = attempt
         self._give_back(attempt)
         while len(self._parked) > self.resident:
@@ -254,8 +255,11 @@ class Attempts:
     def activate(self, peer: m.Peer, run_id: str) -> None:
         """Readies a parked run that wants to go on by itself: it is resumed once it has a slot again."""
         attempt = self.get(run_id, peer)
-        if attempt is None or attempt.phase is not Phase.PARKED:
+        if attempt is None or attempt.phase not in (Phase.PARKED, Phase.EVICTING):
             return
+        attempt.phase = Phase.PARKED  # what has asked for a slot is not taken down, and ignores that it was to be
+        attempt.activating = True
+        self._parked.pop(run_id, None)
 
         def act(t: Transaction) -> None:
             run = t.mine(run_id)

@@ -48,7 +48,7 @@ class AttemptState:
         self.root: Branch | None = None
         self.waits: dict[str, asyncio.Future[Step]] = {}
         self._permission = EXECUTING
-        self._activating = False  # the core was asked for a slot
+        self.activating = False  # the core was asked for a slot
         self._gates: list[asyncio.Future[None]] = []  # steps that may not begin yet
         self._backoffs = 0
         self._busy = 0  # bodies, questions to the core and steps that were cut off, in flight
@@ -89,7 +89,7 @@ class AttemptState:
 
     def resume(self, steps: list[Step]) -> None:
         """The attempt has its slot."""
-        self._permission, self._activating = EXECUTING, False
+        self._permission, self.activating = EXECUTING, False
         self._open_gates()
         self.deliver(steps)
 
@@ -101,8 +101,8 @@ class AttemptState:
         self.look_soon()
 
     def _activate(self) -> None:
-        if not self._activating:
-            self._activating = True
+        if not self.activating:
+            self.activating = True
             self._host.tell(m.Activate(run=self.run.id))
 
     def cancel(self, reason: str) -> None:

@@ -274,7 +274,7 @@ class Executor:
 
     def _evict(self, message: m.Evict) -> None:
         context = self.contexts.get(message.run)
-        if context is not None:
+        if context is not None and not context.activating:  # else the core hears that it wants to go on
             self._chore(self._unwind(context))
 
     async def _unwind(self, context: Context) -> None:

@@ -16,6 +16,7 @@ from taskrun.declarations.job import Event, Job
 from taskrun.declarations.registry import Registry
 from taskrun.engine.messages import Notify
 from taskrun.model.codec import decode, rebuild
+from taskrun.model.errors import InputInvalid
 from taskrun.model.records import Run
 
 logger = logging.getLogger("taskrun.engine.core.hook_notifier")
@@ -91,13 +92,21 @@ class Listeners:
             del self._triggers[message.run.id]
 
 
+def _input(job: Job, run: Run) -> Any:
+    """Returns the input as the job reads it, or as plain data where it does not fit the code any more."""
+    try:
+        return job.input.load(run.input)
+    except InputInvalid:
+        return decode(run.input)
+
+
 def _event(message: Notify, job: Job) -> Event:
     run = message.run
     return Event(
         kind=message.kind,
         run_id=run.id,
         job=run.job,
-        input=job.input.load(run.input),
+        input=_input(job, run),
         output=None if run.output is None else decode(run.output),
         error=None if message.error is None else rebuild(message.error, ""),
         reason=run.reason,
