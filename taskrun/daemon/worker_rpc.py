@@ -113,15 +113,9 @@ class PipePeer:
         self._send(Ask(ask_id, message))
         self._asked[ask_id] = (type(message), future)
         if isinstance(message, LIMITED):
-            limit = self._loop.call_later(ANSWERED_WITHIN, self._fail, ask_id)
+            limit = self._loop.call_later(ANSWERED_WITHIN, _give_up, future)
             future.add_done_callback(lambda _: limit.cancel())
         return future
-
-    def _fail(self, ask_id: int) -> None:
-        """Gives up waiting for an answer; one that comes later finds nobody."""
-        _, future = self._asked[ask_id]
-        if not future.done():
-            future.set_exception(DaemonError(f"the worker gave no answer within {ANSWERED_WITHIN:g} seconds"))
 
     def tell(self, message: m.Told) -> None:
         """Sends a message without an answer; one that cannot arrive any more is dropped."""
@@ -188,6 +182,12 @@ class PipePeer:
             data = b"".join(self._outgoing)
             self._outgoing.clear()
             self._write(data)
+
+
+def _give_up(answer: asyncio.Future[Any]) -> None:
+    """Waits no longer for an answer, unless the end of the pipe was faster; one that comes later finds nobody."""
+    if not answer.done():
+        answer.set_exception(DaemonError(f"the worker gave no answer within {ANSWERED_WITHIN:g} seconds"))
 
 
 async def answer(answerer: m.Answerer, peer: m.Peer, ask: Ask) -> Answer | Refusal:

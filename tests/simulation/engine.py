@@ -251,13 +251,11 @@ class Engine:
         return self.core.slots.used + self.core.claims.suspects.used
 
     def left(self) -> list[str]:
-        """Returns the tasks that close has left behind."""
+        """Returns the tasks of the project that close has left behind."""
         current = asyncio.current_task()
-        return [
-            f"{task.get_coro().__qualname__}"  # type: ignore[union-attr]
-            for task in self.process.loop.tasks
-            if not task.done() and task is not current and task not in self.asked
-        ]
+        left = [task for task in self.process.loop.tasks if not task.done() and task is not current]
+        coroutines: list[Any] = [task.get_coro() for task in left if task not in self.asked]
+        return [coro.__qualname__ for coro in coroutines if "/taskrun/" in coro.cr_code.co_filename]
 
     # ---- what clients ask
 

@@ -15,7 +15,6 @@ from tests.simulation.engine import DaemonEngine, Engine
 from tests.simulation.plans import Programmer, Scale
 from tests.simulation.world import Outcome, World
 
-BUSY_PATIENCE = 1_800.0  # the same where schedules start ever new runs
 PATIENCE = 2 * 3_600.0  # seconds after which a run that has not ended does not end
 LONG_PATIENCE = 30 * 3_600.0  # the same where handlers sleep for hours
 
@@ -178,7 +177,12 @@ class Script:
         world, rng = self.world, self.rng
         n = rng.randrange(len(world.plans))
         programmer = Programmer(
-            Scale(rng, jobs=1 + max(int(plan.name[3:]) for plan in world.plans), limits=rng.random() < 0.7)
+            Scale(
+                rng,
+                jobs=1 + max(int(plan.name[3:]) for plan in world.plans),
+                long=world.long,
+                limits=rng.random() < 0.7,
+            )
         )
         programmer._ids = 1_000 * (1 + world.seen.get("edit", 0))
         plan = world.plans[n]
@@ -188,6 +192,7 @@ class Script:
         else:
             edited = programmer.job(int(plan.name[3:]), rng.random() < 0.4)
             world.plans = [edited if other is plan else other for other in world.plans]
+            world.all_plans.append(edited)
             world.tell(f"edit: {edited}")
         world.count_seen("edit")
         if world.daemon and rng.random() < 0.7:
@@ -231,9 +236,11 @@ class Script:
         for run in world.unfinished():
             if run.status is Status.PAUSED or run.pause is not None:
                 self._resume(run)
-        for plan in world.plans:
-            if live := world.live():
-                world.ask(f"resume {plan.name}", live[0], live[0].hold_job(plan.name, False))
+        scheduled = {plan.name for plan in world.all_plans if "cron" in plan.options}
+        for name in sorted({plan.name for plan in world.all_plans}):
+            if live := world.live():  # schedules end, the others go on
+                held = name in scheduled
+                world.ask(f"{'pause' if held else 'resume'} {name}", live[0], live[0].hold_job(name, held))
 
     def _resume(self, run: Run) -> None:
         if live := self.world.live():
@@ -242,8 +249,6 @@ class Script:
 
 def may_rest(world: World, run: Run) -> bool:
     """Whether a run rightly does nothing: it is paused, waits for an event that nobody sent, or for a run that may rest."""
-    if world.scheduled and run.created_at > world.timeline.wall() - 900.0:
-        return True  # of a schedule, which goes on, or of a run of it
     if run.status is not Status.WAITING:
         return run.status is Status.PAUSED or run.job not in {plan.name for plan in world.plans}
     tx = world.disk.peek()
@@ -285,8 +290,6 @@ def play(world: World) -> None:
 
 def patience_of(world: World) -> float:
     """Returns the seconds after which whatever has not ended does not end."""
-    if world.scheduled:
-        return BUSY_PATIENCE
     return LONG_PATIENCE if world.long else PATIENCE
 
 
@@ -326,17 +329,11 @@ def _lacks(run: Run) -> str:
 def cancel_the_rest(world: World) -> None:
     """Every run can be cancelled."""
     live = world.live()[0]
-    for plan in world.plans:
-        if "cron" in plan.options:
-            world.ask(f"pause {plan.name}", live, live.hold_job(plan.name, True))
-    world.run_for(1.0)
     for _ in range(3):  # handlers that are cancelled may have started children meanwhile
         for run in world.unfinished():
             world.ask(f"cancel {run.id}", live, live.order(run.id, "cancel"))
         world.run_for(60.0, lambda: not world.unfinished())
     for run in world.unfinished():
-        if run.slot is not None and run.status is Status.PAUSED:
-            continue  # of a slot that came while its job was held
         world.safety.fail(f"a run cannot be cancelled: {run.status}{_lacks(run)}")
 
 
@@ -407,7 +404,7 @@ def tell(world: World) -> list[str]:
     """Returns the story of a seed: its world, what happened, and how it stood in the end."""
     kind = f"daemon with {world.workers} workers" if world.daemon else f"{world.count} engines"
     disk = f"{'instant ' if world.instant else ''}{'file' if world.on_file else 'memory'} {world.latencies}"
-    lines = [f"{kind}, {world.settings}, disk {disk}", *world.first_plans]
+    lines = [f"{kind}, {world.settings}, disk {disk}", *map(str, world.all_plans)]
     lines += world.story[-80:]
     lines.append(f"{world.timeline.now - 1_000.0:10.4f}  wrong: {world.safety.wrong}")
     for run in world.unfinished()[:8]:

@@ -74,7 +74,7 @@ class World:
         self.plans = Programmer(
             Scale(rng, jobs=rng.choice((1, 2, 3, 4)), long=self.long, limits=rng.random() < 0.7)
         ).jobs()
-        self.first_plans = [str(plan) for plan in self.plans]
+        self.all_plans = list(self.plans)  # with those of edits
         self.engines: list[Engine] = []
         self.runs: list[str] = []  # acknowledged triggers
         self.promises: list[tuple[Engine, str, asyncio.Task[Any]]] = []  # who waits for an end
@@ -274,11 +274,6 @@ class World:
                 last = self.timeline.now
                 if until():
                     return
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether a schedule starts ever new runs."""
-        return any("cron" in plan.options for plan in self.plans)
 
     def unfinished(self) -> list[Run]:
         """Returns the runs that have not ended."""
