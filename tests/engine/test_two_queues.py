@@ -161,3 +161,42 @@ async def test_an_engine_that_lost_its_lease_writes_nothing_and_goes_on_under_a_
         resting = await slow.jobs.rest.start()
         await slow.advance("1h")
         assert await resting.status() == "succeeded"
+
+
+async def test_a_handler_reaches_a_queue_on_another_journal() -> None:
+    @job
+    async def double(number: int) -> int:
+        return number * 2
+
+    async with Queue(jobs=[double]) as other:
+
+        @job(retry=0)
+        async def asks(number: int) -> list[int]:
+            handle = await other.jobs.double.start(number=number)
+            return [await other.jobs.double.run(number=number), await handle.result()]
+
+        async with Queue(jobs=[asks]) as queue:
+            assert await (await queue.jobs.asks.start(number=3)).result(timeout=10) == [6, 6]
+            assert [handle.job async for handle in queue.runs()] == ["asks"]
+        assert [handle.job async for handle in other.runs()] == ["double", "double"]
+
+
+async def test_a_handler_calls_a_child_through_any_queue_on_its_journal(shared: Open) -> None:
+    attempts: list[int] = []
+
+    @job
+    async def double(number: int) -> int:
+        return number * 2
+
+    @job(retry=1, backoff=0)
+    async def asks() -> int:
+        attempts.append(1)
+        result = int(await one.jobs.double.run(number=3))
+        if len(attempts) == 1:
+            raise ValueError("once")
+        return result
+
+    one = Queue(storage=shared(), jobs=[double])
+    async with one, Queue(storage=shared(), jobs=[asks]) as two:
+        assert await (await two.jobs.asks.start()).result(timeout=10) == 6
+        assert len([handle async for handle in one.runs(job="double")]) == 1

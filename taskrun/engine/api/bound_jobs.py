@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar, overload
 
-from taskrun.declarations.calls import caller
+from taskrun.declarations.calls import Caller, caller
 from taskrun.declarations.job import Event, Job
 from taskrun.declarations.pipe import Pipe
 from taskrun.declarations.registry import Registry
@@ -35,6 +35,10 @@ class Home(Protocol):
         """Returns the handle of a run."""
         ...
 
+    def shares_journal(self, handler: Caller) -> bool:
+        """Whether what a handler calls here can be a step of its run: not where another queue on another journal has it."""
+        ...
+
 
 class BoundJob:
     """A job of a queue."""
@@ -55,7 +59,7 @@ class BoundJob:
         Raises:
             InputInvalid: naming every bad field; nothing is recorded then.
         """
-        if _in_handler():
+        if _in_handler(self._home):
             handle: Run = await self._job.start(*args, **fields)
             return handle
         data = encode(self._job.gather(args, fields), f"input of {self.name}", self._home.max_payload)
@@ -70,7 +74,7 @@ class BoundJob:
             InputInvalid: naming every bad field.
             RunFailed, RunTimeout, RunCancelled, RunDiscarded: how else it ended.
         """
-        if _in_handler():
+        if _in_handler(self._home):
             return await self._job.run(*args, **fields)
         return await (await self.start(*args, **fields)).result()
 
@@ -114,7 +118,7 @@ class BoundPipe:
         Raises:
             InputInvalid: naming every bad field.
         """
-        if _in_handler():
+        if _in_handler(self._home):
             return await self._pipe.send(*args, **fields)
         data = encode(self._pipe.gather(args, fields), f"event for {self.name}", self._home.max_payload)
         return await self._home.core.send(self.name, data)
@@ -160,7 +164,7 @@ def bind_pipes(home: Home) -> Names[BoundPipe]:
     return Names({name: BoundPipe(home, pipe) for name, pipe in home.registry.pipes.items()}, PipeNotFound, "pipe")
 
 
-def _in_handler() -> bool:
+def _in_handler(home: Home) -> bool:
     """Whether the caller is a handler's own code, where calls are durable steps."""
     current = caller.get()
-    return current is not None and not current.inside_step
+    return current is not None and not current.inside_step and home.shares_journal(current)

@@ -11,6 +11,7 @@ from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar, overload
 
+from taskrun.declarations.calls import Caller
 from taskrun.declarations.job import Event, Job
 from taskrun.declarations.pipe import Pipe
 from taskrun.declarations.registry import Registry
@@ -146,6 +147,7 @@ class Queue:
         self._executor.connect(to_core)
         self.core.hooks.hears = self._executor.listeners.hears
         await self.core.join(to_executor)
+        _open.add(self)
         if not self._ready.done():
             self._ready.set_result(None)
 
@@ -173,6 +175,7 @@ class Queue:
             if self._executor is not None:
                 await self._executor.close()
         finally:
+            _open.discard(self)
             self._core = self._executor = self._ready = self._started = self._closing = None
 
     async def __aenter__(self: T) -> T:
@@ -183,6 +186,16 @@ class Queue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def shares_journal(self, handler: Caller) -> bool:
+        """Whether what a handler calls here can be a step of its run: not where another queue on another journal has it."""
+        for queue in tuple(_open):
+            if queue._executes(handler):
+                return _same(queue._storage, self._storage)
+        return True
+
+    def _executes(self, handler: Caller) -> bool:
+        return self._executor is not None and handler in self._executor.contexts.values()
 
     # ---- runs
 
@@ -240,6 +253,8 @@ class Queue:
             return lambda fn: (self.on(kind, fn), fn)[1]
         if kind not in KINDS:
             raise ValueError(f'no event "{kind}": there are {", ".join(sorted(KINDS))}')
+        if not callable(callback):
+            raise TypeError(f"a listener is a function, not {callback!r}")
         self._early.append((kind, callback))
         if self._executor is not None:
             self._executor.listeners.add(kind, callback)
@@ -269,6 +284,13 @@ class Queue:
         """The half that owns user code, once the queue has started."""
         assert self._executor is not None, "the queue has not been started"
         return self._executor
+
+
+_open: set[Queue] = set()  # those of this process that have started
+
+
+def _same(one: Store, other: Store) -> bool:
+    return one is other or (one.place is not None and one.place == other.place)
 
 
 def _check(storage: object, concurrency: object, max_payload: object, resident: object) -> None:
