@@ -23,6 +23,7 @@ from taskrun.daemon.worker_rpc import WorkerGone
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.queries import views
+from taskrun.engine.core.schedule_slots import schedule_views
 from taskrun.engine.messages import Description
 from taskrun.model.errors import DaemonError, JournalUnavailable, RunNotFound
 from taskrun.model.records import UNFINISHED, Run, RunFilter, Status
@@ -239,7 +240,7 @@ async def logs(house: House, want: Lines) -> Any:
 
 async def schedule(house: House, want: Nothing) -> Any:
     """The schedules, the next one first."""
-    return await house.core.schedules.views()
+    return await house.core.read(lambda tx: schedule_views(tx, time.time()))
 
 
 async def why(house: House, want: Several) -> Any:

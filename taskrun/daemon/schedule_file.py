@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from taskrun.model.errors import ConfigError, DaemonError, DefinitionError, Inpu
 from taskrun.rules.schedule_tables import input_problem
 
 POLL = 1.0  # seconds between looks at the file
+LOOKED_WITHIN = 5.0  # seconds that a question waits for a look; a client waits 10 for its answer
 JOBS_WITHIN = 5.0  # seconds that a start waits for the jobs, to check inputs with them; afterwards it is done later
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,10 @@ class ScheduleFile:
         self._looking = asyncio.Lock()
 
     async def problems(self) -> dict[str, Any]:
-        """Returns what is wrong with the file at this moment as JSON."""
-        await self._look()
+        """Returns what is wrong with the file now as JSON; by the look before, while the disk or a worker holds this one up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOKED_WITHIN):
+                await self._look()
         return {"problem": self.problem, "inputs": self.inputs}
 
     async def begin(self) -> None:

@@ -143,6 +143,7 @@ def test_a_full_disk_parks_what_runs_and_loses_nothing(project: Project, small_d
         assert "full" in fault or "space" in fault
         until(lambda: len(project.traced()) == len(project.traced()))
         assert project.cli("list").code == 0
+        assert project.cli("schedule").code == 0
         said = project.cli("daemon", "status")
         assert "full" in said.out + said.err or "space" in said.out + said.err, said
         ballast.unlink()

@@ -138,3 +138,18 @@ async def test_slots_are_left_alone_until_a_worker_has_the_job() -> None:
         [active] = queue.core.schedules._active.values()
         assert active.kept is not None
         assert active.kept.seen == queue.now.timestamp() - 3 * 3600
+
+
+async def test_who_asks_is_answered_while_the_disk_refuses_to_take_the_file_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "taskrun.toml"
+    config.write_text(HOURLY.format(path="/data"))
+    async with project(config, monkeypatch) as (queue, file):
+        monkeypatch.setattr(schedule_file, "LOOKED_WITHIN", 0.01)
+        with monkeypatch.context() as full:
+            full.setattr(queue.core.schedules, "set", lambda entries: asyncio.Event().wait())
+            assert await file.problems() == {"problem": "", "inputs": {}}
+            assert await queue.core.schedules.views() == []
+        await file.problems()
+        assert [view["job"] for view in await queue.core.schedules.views()] == ["backup"]
