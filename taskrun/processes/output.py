@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable
 from typing import Self
 
+import msgspec
+
 CHUNK = 32 * 1024  # read at once, small enough for the loop to stay lively under a flood
 PIPE_LIMIT = 1024 * 1024  # more than any pipe holds
 REST = 0.02  # seconds in which nothing is read when there is enough
@@ -105,7 +107,7 @@ class Decoder:
 
 
 class Excerpt:
-    """Keeps the head and the tail of a stream, at most `limit` bytes with a marker between them."""
+    """Keeps the head and the tail of a stream, with a marker between them: at most `limit` bytes, also as they are recorded."""
 
     def __init__(self, limit: int) -> None:
         self._half = limit // 2 - 100  # room for the marker
@@ -124,11 +126,21 @@ class Excerpt:
 
     def text(self) -> str:
         """What is kept, with a marker that says how many bytes were left out."""
-        tail = bytes(self._tail[-self._half :])
-        if self._total <= len(self._head) + len(tail):
-            return decoded(self._head + tail)
-        left_out = self._total - len(self._head) - len(tail)
-        return f"{decoded(self._head)}\n… {left_out} bytes left out …\n{decoded(tail)}"
+        head, tail = bytes(self._head), bytes(self._tail[-self._half :])
+        complete = self._total == len(head) + len(tail)
+        if complete and _recorded_size(head + tail) <= 2 * self._half:
+            return decoded(head + tail)
+        while _recorded_size(head) > self._half:
+            head = head[: len(head) // 2]
+        while _recorded_size(tail) > self._half:
+            tail = tail[len(tail) - len(tail) // 2 :]
+        left_out = self._total - len(head) - len(tail)
+        return f"{decoded(head)}\n… {left_out} bytes left out …\n{decoded(tail)}"
+
+
+def _recorded_size(data: bytes) -> int:
+    """Returns the bytes that an output takes in a record: a control character six for one, as JSON has it."""
+    return len(msgspec.json.encode(decoded(data))) - 2  # the quotes
 
 
 def decoded(data: bytes | bytearray) -> str:

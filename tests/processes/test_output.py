@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,3 +67,13 @@ def test_of_a_long_stream_head_and_tail_are_kept_and_the_rest_is_counted(sizes: 
     assert stream.startswith(head.encode())
     assert stream.endswith(tail.encode())
     assert len(head) + int(marker or 0) + len(tail) == len(stream)
+
+
+@pytest.mark.parametrize("stream", [b"\0" * 900, b"\0" * 9000, b"\x01a" * 450, b"\xff" * 900, b'"' * 900])
+def test_what_is_kept_of_a_binary_stream_fits_the_limit_as_it_is_recorded(stream: bytes) -> None:
+    excerpt = Excerpt(1000)
+    excerpt.add(stream)
+    text = excerpt.text()
+    assert len(msgspec.json.encode(text)) <= 1000
+    head, marker, tail = re.fullmatch(r"(.+)\n… (\d+) bytes left out …\n(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    assert len(head) + int(marker) + len(tail) == len(stream)
