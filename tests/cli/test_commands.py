@@ -375,6 +375,16 @@ async def test_wait_gives_up_in_time(pipe: FakeTerminal) -> None:
 # ---- changing
 
 
+async def test_runs_of_a_job_that_is_gone_are_cancelled_by_its_name(pipe: FakeTerminal) -> None:
+    run = a_run(job="gone")
+    assert await typed("cancel --job gone", pipe, FakeDaemon(runs=[run], cancel=lambda **_: [run])) == 0
+    for command, runs in (("cancel --job gone", []), ("cancel --job gone --path a", [run])):
+        daemon = FakeDaemon(runs=runs)
+        assert await typed(command, pipe, daemon) == Code.NOT_FOUND
+        assert 'no job "gone"' in pipe.chatter
+        assert "cancel" not in [op for op, _ in daemon.asked]
+
+
 async def test_a_filter_that_hits_several_needs_a_yes(pipe: FakeTerminal, screen: FakeTerminal) -> None:
     runs = [a_run("aaaaaaaaaaaa"), a_run("bbbbbbbbbbbb"), a_run("cccccccccccc", input='{"path":"other"}')]
     command = "cancel --job processFile --path song.mp3"

@@ -103,16 +103,22 @@ async def _picked(session: Session, caller: Caller, options: Cancel) -> list[dic
     wanted = [one for one in options.statuses or sorted(UNFINISHED) if one in UNFINISHED]
     if not wanted:  # ended ones alone
         return []
-    fields: dict[str, Any] = {}
-    if options.job:
-        target = await inputs.find_target(caller, options.job, own=options.own)
-        made = await inputs.make(session, target, options.given, complete=False)
-        if made.problems:
-            hint = f"see its options: taskrun jobs {options.job}"
-            raise Stop(Code.USAGE, *made.problems, hint=hint, kind="InputInvalid")
-        fields = made.value
     runs = await all_runs(caller, job=options.job or None, status=wanted)
+    if not options.job or (runs and not options.given):  # a job that is gone from the code may still have runs
+        return runs
+    fields = await _fields(session, caller, options)
     return [run for run in runs if contains(run["input"], fields)]
+
+
+async def _fields(session: Session, caller: Caller, options: Cancel) -> dict[str, Any]:
+    """Returns the fields that were typed, read as the job has them."""
+    target = await inputs.find_target(caller, options.job, own=options.own)
+    made = await inputs.make(session, target, options.given, complete=False)
+    if made.problems:
+        hint = f"see its options: taskrun jobs {options.job}"
+        raise Stop(Code.USAGE, *made.problems, hint=hint, kind="InputInvalid")
+    fields: dict[str, Any] = made.value
+    return fields
 
 
 def contains(value: Any, part: Any) -> bool:
