@@ -12,10 +12,12 @@ from typing import Any
 
 from taskrun.cli.feeds import log_feed, watch_feed
 from taskrun.cli.live import FRAME, Snapshot, Sticky
-from taskrun.cli.screens.phrases import short
+from taskrun.cli.screens.phrases import ENDED, short, state
 from taskrun.cli.screens.run import end_line, live_steps, log_line, run_head, step_line
 from taskrun.cli.session import Session
 from taskrun.cli.visible import lines
+
+CAUGHT_UP_WITHIN = 1.0  # seconds that a run's end waits for its last steps to be told
 
 
 async def follow(session: Session, run: dict[str, Any], quiet: bool = False) -> dict[str, Any] | None:
@@ -40,6 +42,7 @@ async def watch_to_end(session: Session, run: dict[str, Any], view: Screen) -> d
     try:
         async for message in log_feed(session, {run["id"]: 0}):
             if message["kind"] == "end":
+                await asyncio.wait([changes], timeout=CAUGHT_UP_WITHIN)  # its last steps come on the other stream
                 view.end(message["run"])
                 ended: dict[str, Any] = message["run"]
                 return ended
@@ -52,8 +55,11 @@ async def watch_to_end(session: Session, run: dict[str, Any], view: Screen) -> d
 
 
 async def _changes(messages: AsyncIterator[dict[str, Any]], view: Screen) -> None:
+    """Hands changes to a view, up to the run's end."""
     async for message in messages:
         view.change(message)
+        if message["kind"] == "run" and message["run"]["status"] in ENDED:
+            return
 
 
 def screen(session: Session, quiet: bool) -> Screen:
@@ -107,12 +113,21 @@ class Plain(Screen):
         self.session.say(run_head(run, self.session.now, self.session.look(err=True)))
 
     def change(self, message: dict[str, Any]) -> None:
-        """Says which steps have ended."""
+        """Says which steps have ended, and when the run is held."""
         steps = [message["step"]] if message["kind"] == "step" else message.get("run", {}).get("steps") or ()
         for step in steps:
             if step["status"] != "running" and step["kind"] != "value" and step["key"] not in self._told:
                 self._told.add(step["key"])
                 self.session.say(step_line(step, self.session.now, self.session.look(err=True)))
+        self._pauses(message.get("run") or self.run)
+
+    def _pauses(self, run: dict[str, Any]) -> None:
+        """Says that the run is held, and what lets it go on: its end may never come."""
+        if run["status"] == "paused" != self.run["status"]:
+            ref = short(run["id"])
+            self.session.say(state(run, self.session.now, self.session.look(err=True)).append(f"  {ref}"))
+            self.session.say(f"  why: taskrun why {ref}   go on: taskrun resume {ref}")
+        self.run = run
 
     def log(self, record: dict[str, Any]) -> None:
         """Prints a line of the log."""

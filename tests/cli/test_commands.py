@@ -31,7 +31,9 @@ WATCH = [{"kind": "run", "run": RUN}, {"kind": "ready"}]
 
 
 def starting(run: dict[str, Any] = RUN, created: bool = True, **more: Any) -> FakeDaemon:
-    return FakeDaemon(**{"start": {"run": run, "created": created}, "watch": WATCH, "find": run["id"], **more})
+    told = [item for item in more.get("tail", ()) if item is not FOREVER]
+    ended = [{"kind": "run", "run": item["run"]} for item in told if item["kind"] == "end"]
+    return FakeDaemon(**{"start": {"run": run, "created": created}, "watch": WATCH + ended, "find": run["id"], **more})
 
 
 def ending(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -169,6 +171,25 @@ async def test_commands_that_follow_one_run_end_with_its_code(
 ) -> None:
     run = a_run(status=status, reason=reason, started_at=NOW, ended_at=NOW, output='"x"')
     assert await typed(command, pipe, starting(tail=ending(run))) == code
+
+
+async def test_a_run_says_its_last_steps_before_its_end_though_they_come_later(pipe: FakeTerminal) -> None:
+    later = [{"kind": "ready"}] * 20
+    changes = [*WATCH, *later, stepping("fetch"), {"kind": "run", "run": DONE}]
+    assert await typed("run processFile --path a", pipe, starting(tail=ending(DONE), watch=changes)) == 0
+    assert [line.strip() for line in pipe.chatter.splitlines()[1:]] == [
+        "hi",
+        "✓  fetch  10.0s",
+        "✓ done  7k3fq2 processFile  8.0s",
+    ]
+
+
+async def test_a_run_that_is_held_says_what_lets_it_go_on(pipe: FakeTerminal) -> None:
+    held = {"kind": "run", "run": a_run(status=Status.PAUSED, reason="exhausted")}
+    changes = [*WATCH, held, stepping("fetch"), held, *WATCH, {"kind": "run", "run": DONE}]
+    assert await typed("run processFile --path a", pipe, starting(tail=ending(DONE), watch=changes)) == 0
+    assert pipe.chatter.count("‖ paused (retries used up)  7k3fq2\n") == 1
+    assert pipe.chatter.count("go on: taskrun resume 7k3fq2") == 1
 
 
 async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:
