@@ -115,9 +115,11 @@ def a_takeover_hands_no_place_on() -> None:
     """The places of a dead engine's runs, and of their steps, are not offered to those that wait for them."""
     let_go = run_lifecycle._let_go
 
+    def nothing(t: Transaction, run: Run, keep_turns: bool = False) -> None: ...
+
     def silent(t: Transaction, run: Run) -> None:
         leave, release = run_queue.leave, step_queue.release
-        run_queue.leave = step_queue.release = lambda t, run: None
+        run_queue.leave = step_queue.release = nothing
         try:
             let_go(t, run)
         finally:

@@ -97,14 +97,14 @@ class Safety:
     def begins(
         self, process: Process, run: str, step: str, limit: Any, attempt: int, given: Any, exact: bool
     ) -> object:
-        """A body begins; `exact`: what it is given must be the same on replay."""
+        """A body begins; `exact`: a replay must come to the same steps, and give them the same."""
         engine = self._engine_of(process)
         body = Body(process, engine, engine.id, run, step, attempt, limit)
         self._timeline.note("begin", run, step, attempt)
         self.begun += 1
         self.bodies[body] = None
         if not self._fenced(body):
-            self._check(body, given)
+            self._check(body, given, exact)
             if exact:
                 self._check_given(body, given)
         self._called[run, step] = (attempt, given)
@@ -119,14 +119,14 @@ class Safety:
         """Whether what a body does can reach the journal no more: its engine was taken over."""
         return not body.process.alive or self._disk.peek().engine(body.engine_id) is None
 
-    def _check(self, body: Body, given: Any) -> None:
+    def _check(self, body: Body, given: Any, exact: bool) -> None:
         tx = self._disk.peek()
         recorded = any(step.name == body.step and step.status is StepStatus.SUCCEEDED for step in tx.steps(body.run))
         run = tx.run(body.run)
         before = self._called.get((body.run, body.step))
         if before is None and run is not None and run.retried_from is None:
             before = body.attempt, given
-        if recorded and before is not None and (before[0] == body.attempt or before[1] == given):
+        if exact and recorded and before is not None and (before[0] == body.attempt or before[1] == given):
             # a later attempt, and a retry of an ended run, may make another call
             self.fail(f"a recorded step is executed again: {body.step} of {body.run}")
         if run is None:

@@ -14,6 +14,7 @@ from taskrun.engine.core.facts import BURSTS, INTENTS, JOBS, ROUTES, STARTS, SUB
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
+from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.model.records import ENDED, Run, RunFilter
 from taskrun.stores.base import Tx
 
@@ -43,6 +44,8 @@ class Retention:
                     await self.prune(self._keep)
                 else:
                     await self._journal.do(lambda t: _drop_leftovers(t, t.now - FORGET))
+            except (EngineLost, JournalUnavailable):
+                pass  # the core sees to that
             except Exception:  # the next time may go well
                 logger.exception("what is old could not be removed")
             due = self._clock.now() + EVERY

@@ -133,9 +133,14 @@ def end(
 
 
 def _cut_off(t: Transaction, step: Step) -> None:
-    """Cancels the child that a cancelled step was waiting for; not a run that it found by its key, nor one it only joined."""
+    """Cancels the child that a cancelled step was waiting for.
+
+    Not a run that it found by its key, nor one that it only joined, nor one that another run waits for.
+    """
     child = t.run(step.child) if step.kind is StepKind.CHILD else None
-    if child is not None and child.parent == step.run:
+    if child is None or child.parent != step.run:
+        return
+    if all(waiting.run == step.run for waiting in t.tx.waiting_steps(f"run:{child.id}")):
         cancel(t, child.id, Cause.PARENT.value, Cause.PARENT)
 
 
@@ -309,8 +314,7 @@ def _let_go(t: Transaction, run: Run) -> None:
         t.change(run.id, transitions.ready_to_cancel)  # it was asked for while the coroutine was taken down
     elif waits_for_nothing(t, released):
         t.wake(run.id)
-    if run.status is not Status.WAITING or run.pause is not None:
-        step_queue.release(t, run)
+    step_queue.release(t, run, keep_turns=run.status is Status.WAITING and run.pause is None)
     run_queue.leave(t, run)
 
 

@@ -138,7 +138,9 @@ def offer_forgotten(t: Transaction) -> list[Run]:
     for queue in t.tx.blocked_queues():
         limit = Limit(queue.rpartition(":")[0], queue)
         queues, first = _queues(t, limit.group), t.tx.blocked(queue, 1, t.state.jobs)
-        if not first or _on_its_way(t, queue, queues.get(queue)):
+        head = t.run(queues.get(queue) or "")
+        offered = head is not None and head.status is Status.QUEUED and head.blocked is None  # it starts in a moment
+        if not first or offered or _on_its_way(t, queue, queues.get(queue)):
             continue
         opens = _opens(t, limit, first[0])
         if opens is None or opens < math.inf or queue not in queues:

@@ -29,17 +29,25 @@ def fire(t: Transaction, step: Step) -> None:
 
 
 def ask(t: Transaction, step: Step) -> Step:
-    """Gives a step its place, or lets it wait for one."""
+    """Gives a step its place, or lets it wait for one: at its old turn, if it has asked before."""
     known = t.tx.step(step.run, step.key)
     if known is not None and (known.finished or known.has_place):
         return known
-    first = next(iter(t.tx.waiting_steps(step.topic or "", 1)), step)
-    ahead = (first.run, first.key) != (step.run, step.key)
     opens = _opens(t, step)
-    offered = ahead and terms_of(step).period is not None and _opens(t, first) is None
+    if t.tx.waiting_steps(step.topic or "", 1):
+        t.save_step(step)
+        first = t.tx.waiting_steps(step.topic or "", 1)[0]
+        offered = terms_of(step).period is not None and not _same(first, step) and _opens(t, first) is None
+    else:
+        offered = False
     if opens is None and not offered:
         return _give(t, step)
-    return t.save_step(step if ahead else replace(step, wake_at=_moment(opens)))
+    t.freed[place_of(step)] = None  # the first of those who wait, whoever that is now, has its moment then
+    return t.save_step(step)
+
+
+def _same(one: Step, other: Step) -> bool:
+    return (one.run, one.key) == (other.run, other.key)
 
 
 def hand_on(t: Transaction, place: str) -> None:
@@ -60,13 +68,17 @@ def hand_on(t: Transaction, place: str) -> None:
 def is_offered(t: Transaction, step: Step) -> bool:
     """Whether a waiting step may take its place by asking again."""
     first = next(iter(t.tx.waiting_steps(step.topic or "", 1)), step)
-    return (first.run, first.key) == (step.run, step.key) and _opens(t, step) is None
+    return _same(first, step) and _opens(t, step) is None
 
 
-def release(t: Transaction, run: Run) -> None:
-    """Takes back the places of a run whose coroutine is gone; its steps ask anew when it goes on, at their old turn."""
+def release(t: Transaction, run: Run, keep_turns: bool = False) -> None:
+    """Takes back the places of a run whose coroutine is gone; its steps ask anew when it goes on, at their old turn.
+
+    Parameters:
+        keep_turns: whether those that wait for a place go on waiting.
+    """
     for step in t.tx.open_steps(run.id):
-        if step.has_place or step.asks_place:
+        if step.has_place or (step.asks_place and not keep_turns):
             t.free(step)
             t.save_step(replace(step, topic=None, match=None, wake_at=None))
 

@@ -213,7 +213,7 @@ class AttemptState:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
-    def _look(self) -> None:
+    def _look(self, sure: bool = False) -> None:
         self._looking = False
         if self.over or self.unwinding:
             return
@@ -229,15 +229,23 @@ class AttemptState:
         elif self.pausing:
             self.on_held()
         elif self.waits and not self._gates and self._permission is EXECUTING:
-            self._park()
+            self._park(sure)
 
-    def _park(self) -> None:
-        """Asks to park: from now on the core decides when a step may begin."""
-        self._permission = PARKING
+    def _park(self, sure: bool) -> None:
+        """Asks to park: from now on the core decides when a step may begin.
+
+        Parameters:
+            sure: whether a look a turn earlier found the same. A task that waits for others hears of their end a turn later.
+        """
         tasks = [
             task for task in (self.task, *(self.root.tasks() if self.root is not None else ())) if task is not None
         ]
         pinned = not only_waits(tasks, set(self.waits.values()))
+        if not (pinned or sure or len(tasks) == 1):
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look, True)
+            return
+        self._permission = PARKING
         self._host.tell(m.Park(run=self.run.id, waits=list(self.waits), backoff=self._backoffs > 0, pinned=pinned))
 
 

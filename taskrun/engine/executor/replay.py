@@ -30,7 +30,6 @@ class Replay:
         self._left = set(self._order)
         self._asked: dict[str, asyncio.Future[None]] = {}
         self.moves = 0  # asked and handed out so far
-        self._branched = False
         self._watching = False
         self._then: Callable[[], None] | None = None
 
@@ -100,16 +99,15 @@ class Replay:
         else:
             then()
 
-    async def turn(self, step: Step, own: bool) -> None:
+    async def turn(self, step: Step, alone: bool) -> None:
         """Waits until it is this finished step's turn to be handed out.
 
         Parameters:
-            own: the handler's own task asks. While no other has asked, nobody else can act on what it was given.
+            alone: the handler's own task asks and there is no other, so that nobody else can act on what it was given.
         """
         if step.key not in self._left:
             return
-        self._branched = self._branched or not own
-        if not self._branched and self._next() == step.key:
+        if alone and self._next() == step.key:
             self._left.discard(step.key)
         else:
             await self._queue(step.key)

@@ -337,7 +337,8 @@ class Context(AttemptState):
         self._check()
         if step.status is StepStatus.CANCELLED:
             await self._cut_off_again()
-        await self.replay.turn(step, asyncio.current_task() is self.task)
+        alone = asyncio.current_task() is self.task and self.root is not None and self.root.alone
+        await self.replay.turn(step, alone)
         self._check()
 
     def _outcome(self, step: Step, read: Read) -> Any:

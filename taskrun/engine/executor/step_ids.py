@@ -35,6 +35,11 @@ class Branch:
         """Returns the tasks that the handler has made and that are still there."""
         return list(self._root._tasks or ())
 
+    @property
+    def alone(self) -> bool:
+        """Whether none of the tasks that the handler has made is left."""
+        return self._root._tasks is None or all(task.done() for task in self._root._tasks)
+
     def key(self, name: str) -> str:
         """Returns the identity of the next use of `name` here."""
         use = self._uses[name] = self._uses.get(name, 0) + 1
