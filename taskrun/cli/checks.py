@@ -95,7 +95,10 @@ async def _daemon(session: Session, config: Config) -> Check:
     status = await (await session.daemon(start=False)).call("status")
     running = f"running, pid {status['pid']}, version {status['version']}"
     if status["fault"]:
-        return Check("daemon", False, f"{running}; its journal refuses: {status['fault']}", "taskrun daemon restart")
+        what = f"{running}; its journal refuses: {status['fault']}"
+        return Check(
+            "daemon", False, what, "free space on its disk, or see to its health: the work goes on by itself then"
+        )
     if status["version"] != VERSION:
         return Check("daemon", False, f"{running}, but this command is {VERSION}", "taskrun daemon restart")
     return Check("daemon", True, running)
@@ -173,7 +176,7 @@ def _file(path: Path, state: str) -> Check:
     if found.st_mode & OTHERS:
         return Check("journal", False, f"{path} is open to others", f"chmod 600 {path}")
     if free < LITTLE_SPACE:
-        return Check("journal", False, f"{text}; its disk has only {human_size(free)} left", "taskrun prune")
+        return Check("journal", False, f"{text}; its disk has only {human_size(free)} left", "free some space there")
     return Check("journal", True, text)
 
 
