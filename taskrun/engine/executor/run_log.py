@@ -119,6 +119,8 @@ class RunLog:
         self._send_lines()
 
     def _send_lines(self) -> None:
+        if not (self._backlog.size or self._outputs or self._stuck):
+            return  # a line that comes now is sent with the next
         with self._lock:
             self._stuck = False
             self._take_states()
