@@ -251,7 +251,8 @@ class Core:
 
     async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
         """Admits a trigger; returns once it is durable, with the run and whether it is new."""
-        return await self._asked(lambda: self.claims.with_slot(partial(admit, trigger=trigger)))
+        act = partial(admit, trigger=trigger)
+        return await self._asked(lambda again: self.claims.with_slot(_known_again(act) if again else act))
 
     async def send(self, pipe: str, data: str) -> str:
         """Sends an event (JSON text); returns its id once it is durable.
@@ -333,17 +334,22 @@ class Core:
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Reads in a transaction, after everything that was written before; while the disk refuses, what is durable."""
-        return await self._asked(lambda: self.journal.read(fn))
+        return await self._asked(lambda again: self.journal.read(fn))
 
     async def _do(self, act: Callable[[Transaction], T]) -> T:
-        return await self._asked(lambda: self.journal.do(act))
+        return await self._asked(lambda again: self.journal.do(_known_again(act) if again else act))
 
-    async def _asked(self, submit: Callable[[], asyncio.Future[T]]) -> T:
-        """Asks the journal what a user wants; not in vain while this engine, taken for dead, registers anew."""
+    async def _asked(self, submit: Callable[[bool], asyncio.Future[T]]) -> T:
+        """Asks the journal what a user wants; not in vain while this engine, taken for dead, registers anew.
+
+        Nothing of it was written, unless the outcome of a commit before was unknown.
+        """
+        again = False
         while True:
             try:
-                return await submit()
-            except EngineLost:  # nothing of it was written
+                return await submit(again)
+            except EngineLost:
+                again = True
                 if self._anew is None or self._closed:
                     raise JournalUnavailable("the queue was closed") from None
                 await asyncio.wait([self._anew])
@@ -493,3 +499,13 @@ def _surface(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         context = {"message": "an engine could not go on after it had lost its lease", "exception": error, "task": task}
         task.get_loop().call_exception_handler(context)
+
+
+def _known_again(act: Callable[..., T]) -> Callable[..., T]:
+    """Returns what is executed anew, and finds what it may have written before."""
+
+    def acting(t: Transaction, **options: Any) -> T:
+        t.again = True
+        return act(t, **options)
+
+    return acting

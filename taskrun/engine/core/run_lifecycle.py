@@ -48,7 +48,10 @@ def add(t: Transaction, run: Run, slot: bool = False) -> Run:
     """
     run = run_queue.enter(t, run)
     starts = slot and run_queue.goes_first(t, run)
-    run = t.add(transitions.start(run, t.engine, t.now) if starts else run)
+    new = transitions.start(run, t.engine, t.now) if starts else run
+    run = t.add(new)
+    if (run.status, run.engine) != (new.status, new.engine):
+        return run  # it was inserted before, with an unknown outcome, and others have gone on with it
     t.outbox += (RunAdded(run), RunChanged(run))
     if starts:
         t.outbox += (RunStarted(run), SlotUsed(run))

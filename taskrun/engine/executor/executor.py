@@ -288,7 +288,8 @@ class Executor:
         for _ in range(3):
             await asyncio.sleep(0)
         if task is not None and not task.done():
-            task.cancel()
+            for one in (task, *context.stepping):
+                one.cancel()  # each of them: a group that is ending already does not hand it on
             await asyncio.wait([task], timeout=UNWIND)
 
     def _pause(self, message: m.Pause) -> None:
