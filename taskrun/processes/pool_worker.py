@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import json
 import math
@@ -33,6 +34,11 @@ from typing import Any
 if __name__ == "__main__":
     THEIRS = json.loads(sys.argv[2])
     sys.path += [entry for entry in THEIRS if entry not in sys.path]
+    package = Path(__file__).parents[1]  # the parent's taskrun, whichever else is installed
+    spec = importlib.util.spec_from_file_location("taskrun", package / "__init__.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules["taskrun"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["taskrun"])
 
 import cloudpickle
 
