@@ -37,7 +37,7 @@ from taskrun.engine.core.schedules import Schedules
 from taskrun.engine.core.slots import Slots
 from taskrun.engine.core.subscriptions import EndWaiters, Lagged, Subscriptions, concerns
 from taskrun.engine.core.timers import Timers
-from taskrun.engine.core.transaction import EngineState, Transaction
+from taskrun.engine.core.transaction import EngineState, Transaction, executed_before
 from taskrun.model.clock import Clock, SystemClock
 from taskrun.model.errors import (
     EngineLost,
@@ -252,7 +252,7 @@ class Core:
     async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
         """Admits a trigger; returns once it is durable, with the run and whether it is new."""
         act = partial(admit, trigger=trigger)
-        return await self._asked(lambda again: self.claims.with_slot(_known_again(act) if again else act))
+        return await self._asked(lambda again: self.claims.with_slot(executed_before(act) if again else act))
 
     async def send(self, pipe: str, data: str) -> str:
         """Sends an event (JSON text); returns its id once it is durable.
@@ -337,13 +337,10 @@ class Core:
         return await self._asked(lambda again: self.journal.read(fn))
 
     async def _do(self, act: Callable[[Transaction], T]) -> T:
-        return await self._asked(lambda again: self.journal.do(_known_again(act) if again else act))
+        return await self._asked(lambda again: self.journal.do(executed_before(act) if again else act))
 
     async def _asked(self, submit: Callable[[bool], asyncio.Future[T]]) -> T:
-        """Asks the journal what a user wants; not in vain while this engine, taken for dead, registers anew.
-
-        Nothing of it was written, unless the outcome of a commit before was unknown.
-        """
+        """Asks the journal what a user wants: `again` once this engine, taken for dead, has registered anew."""
         again = False
         while True:
             try:
@@ -499,13 +496,3 @@ def _surface(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         context = {"message": "an engine could not go on after it had lost its lease", "exception": error, "task": task}
         task.get_loop().call_exception_handler(context)
-
-
-def _known_again(act: Callable[..., T]) -> Callable[..., T]:
-    """Returns what is executed anew, and finds what it may have written before."""
-
-    def acting(t: Transaction, **options: Any) -> T:
-        t.again = True
-        return act(t, **options)
-
-    return acting

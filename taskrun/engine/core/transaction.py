@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -20,6 +20,7 @@ from taskrun.model.records import PLACE, PLACED, Run, Step
 from taskrun.rules import transitions
 from taskrun.stores.base import Tx
 
+T = TypeVar("T")
 TICK = 1e-6  # seconds between an event and a trigger that came after it at the same instant
 STANDS_STILL = 0.01  # seconds: more than that and the clock was set back
 
@@ -186,3 +187,13 @@ class Transaction:
         if run.engine == self.engine:
             self.outbox.append(WaitOver(step))
         self.wake(run.id)
+
+
+def executed_before(act: Callable[..., T]) -> Callable[..., T]:
+    """Returns `act` for a transaction that finds what it may have written before, with an unknown outcome."""
+
+    def acting(t: Transaction, **options: Any) -> T:
+        t.again = True
+        return act(t, **options)
+
+    return acting
