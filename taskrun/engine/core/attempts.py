@@ -51,6 +51,7 @@ class Attempt:
     cancelled: bool = False  # the executor was told to cancel
     overdue: bool = False  # it was, and has not ended within its grace
     activating: bool = False  # it is parked, and has asked for a slot
+    started: bool = False  # its run has started again while its coroutine was being taken down
     phase: Phase = Phase.EXECUTING
     slot: Slot | None = None
     suspect_slot: Slot | None = None  # one suspect executes at a time
@@ -130,10 +131,11 @@ class Attempts:
         if attempt is None:
             return
         self._take_slot(attempt, run, slots, suspects)
-        if attempt.phase is Phase.EVICTING:
-            return  # it goes on by replay, once its coroutine is gone
         attempt.over += over
-        self._resume(attempt)
+        if attempt.phase is Phase.EVICTING:
+            attempt.started = True  # it goes on by replay, once its coroutine is gone; at once if that wants to go on
+        else:
+            self._resume(attempt)
 
     def _take_slot(self, attempt: Attempt, run: Run, slots: Reservation, suspects: Reservation) -> None:
         if not run.placed:
@@ -156,7 +158,7 @@ class Attempts:
             slot.release()
 
     def _resume(self, attempt: Attempt) -> None:
-        attempt.phase, attempt.activating = Phase.EXECUTING, False
+        attempt.phase, attempt.activating, attempt.started = Phase.EXECUTING, False, False
         self._parked.pop(attempt.run, None)
         self._tell(attempt, m.Resume)
 
@@ -260,6 +262,9 @@ class Attempts:
         attempt.phase = Phase.PARKED  # what has asked for a slot is not taken down, and ignores that it was to be
         attempt.activating = True
         self._parked.pop(run_id, None)
+        if attempt.started:
+            self._resume(attempt)
+            return
 
         def act(t: Transaction) -> None:
             run = t.mine(run_id)
