@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from taskrun import MemoryStorage, Queue, RunFailed, SqliteStorage, WaitTimeout, job, pipe, run, sleep
 from taskrun.engine import messages as m
+from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunChanged, RunOver
 from taskrun.engine.core.slots import Slots
@@ -415,6 +416,31 @@ async def test_a_started_run_whose_job_no_engine_has_ends_at_once_when_it_is_can
         assert await left.cancel("no use") is True
         assert (await left.info()).status == "cancelled"
         assert (await left.info()).reason == "no use"
+
+
+async def test_a_cancel_that_waits_for_an_engine_with_the_job_ends_the_run_when_that_engine_is_dead(
+    storage: Store,
+) -> None:
+    @job
+    async def other() -> None: ...
+
+    async with TestQueue(jobs=[other], storage=storage) as queue:
+        until = queue.now.timestamp() + 5.0
+
+        def rows(tx: Tx) -> None:
+            tx.put_engine(Engine(id="dying", name="x", lease_until=until))
+            JOBS.put(tx, "dying", ["gone"])
+            tx.add_run(records.Run(id="r", job="gone", created_at=1.0, status=Status.QUEUED, started_at=1.0, crashes=1))
+
+        [(_, error)] = storage.apply([rows])
+        assert error is None
+        left = await queue.get("r")
+        await left.cancel("no use")
+        await queue.settle()
+        assert await left.status() == "queued"  # the other engine may yet run its `finally` blocks
+        await queue.advance(60)
+        await queue.core._take_over_the_dead()
+        assert ((await left.info()).status, (await left.info()).reason) == ("cancelled", "no use")
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])

@@ -202,8 +202,7 @@ class Core:
         if JOBS.get(t.tx, t.engine) != t.state.jobs:
             JOBS.put(t.tx, t.engine, t.state.jobs)
         run_queue.offer_all(t)
-        if t.state.jobs:  # else its executors are still to come
-            run_lifecycle.end_abandoned(t)
+        run_lifecycle.end_abandoned(t)
 
     def retire(self, peer: m.Peer) -> None:
         """Gives an executor no more work; what it has goes on until it leaves."""

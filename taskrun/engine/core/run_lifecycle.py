@@ -218,6 +218,8 @@ def is_had(t: Transaction, job: str) -> bool:
 
 def end_abandoned(t: Transaction) -> None:
     """Ends those runs that are to be cancelled and wait for an engine that has their job, where none has it any more."""
+    if not t.state.jobs:
+        return  # the executors of this engine are still to come
     for run in t.each(t.tx.asked(None)):
         if run.cancel is not None and not run.ended and not is_had(t, run.job):
             end_cancelled(t, run, run.cancel, run.cancel_cause)
@@ -292,6 +294,7 @@ def take_over(t: Transaction, engine: str, blame: bool) -> None:
     let_go(t, [run.id for run in t.tx.owned(engine)], blame)
     JOBS.drop(t.tx, engine)
     t.tx.drop_engine(engine)
+    end_abandoned(t)
 
 
 def let_go(t: Transaction, run_ids: Iterable[str], blame: bool) -> None:
