@@ -6,6 +6,7 @@ journal and a process boundary and is rebuilt as itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -303,3 +304,12 @@ class Unwind(BaseException):
 
     A `BaseException`, so that `except Exception` in a handler cannot eat it.
     """
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error, or of a group the errors in it."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error

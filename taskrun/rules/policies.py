@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -19,7 +19,15 @@ from msgspec.structs import force_setattr
 
 from taskrun.model.codec import message_of
 from taskrun.model.durations import Frequency, frequency, period, seconds, shown
-from taskrun.model.errors import DefinitionError, Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge, RetryAfter
+from taskrun.model.errors import (
+    DefinitionError,
+    Fatal,
+    NonDeterminismError,
+    NotEncodable,
+    PayloadTooLarge,
+    RetryAfter,
+    leaves,
+)
 from taskrun.rules.cron import CatchUp, CronRule
 
 Duration: TypeAlias = float | timedelta | str
@@ -293,12 +301,12 @@ def next_delay(
     Raises:
         DefinitionError: the function raised, or returned no duration; or the delay of a `RetryAfter` is none.
     """
-    leaves = list(_leaves(error))
+    causes = list(leaves(error))
     if isinstance(policy, Backoff) and policy.attempts is not None:
         retries = min(retries, policy.attempts)
-    if attempt > retries or any(isinstance(leaf, HOPELESS) for leaf in leaves):
+    if attempt > retries or any(isinstance(leaf, HOPELESS) for leaf in causes):
         return None
-    asked = [_asked(leaf) for leaf in leaves if isinstance(leaf, RetryAfter)]
+    asked = [_asked(leaf) for leaf in causes if isinstance(leaf, RetryAfter)]
     return min(max(asked) if asked else _delay(policy, attempt, input, rng or _RNG), LONGEST)
 
 
@@ -313,14 +321,6 @@ def next_try(
 
 
 _RNG = random.Random()
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _asked(error: RetryAfter) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 
 from msgspec.structs import replace
 
@@ -20,7 +19,7 @@ from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_context import Context
 from taskrun.engine.executor.step_ids import enter_root
 from taskrun.model.codec import encode, encode_error
-from taskrun.model.errors import JournalError, Unwind
+from taskrun.model.errors import JournalError, Unwind, leaves
 from taskrun.model.records import ErrorRecord, Run
 from taskrun.rules.policies import next_try
 
@@ -128,7 +127,7 @@ def _told(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]
 
 def _final(job: Job, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> bool:
     """Whether a step has retried it already, and the job sets no retry itself."""
-    return not job.options.retry_given and any(leaf is used for leaf in _leaves(error) for used, _ in used_up)
+    return not job.options.retry_given and any(leaf is used for leaf in leaves(error) for used, _ in used_up)
 
 
 async def _close(context: Context, outcome: m.Outcome) -> None:
@@ -157,12 +156,4 @@ def _see(task: asyncio.Task[object]) -> None:
 
 
 def _holds(error: BaseException | None, kind: type[BaseException]) -> bool:
-    return error is not None and any(isinstance(leaf, kind) for leaf in _leaves(error))
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+    return error is not None and any(isinstance(leaf, kind) for leaf in leaves(error))

@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from taskrun.engine.executor.sink import Sink, sink, target
-from taskrun.model.errors import Unwind
+from taskrun.model.errors import Unwind, leaves
 
 RUN = "taskrun.run"  # the logger that users import as `log`
 PROBE = "taskrun-probe"  # a logger that no configuration names: disabled with all such
@@ -48,7 +48,8 @@ def guarded_log(self: logging.Logger, level: int, msg: object, args: Any, *rest:
 def recorded_call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
     """Writes a record to the run's log, then hands it to the handlers."""
     to = target()
-    if record.name == "asyncio" and record.exc_info and _only_unwinds(record.exc_info[1]):
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name == "asyncio" and error is not None and all(isinstance(leaf, Unwind) for leaf in leaves(error)):
         return  # a task that nobody awaits was taken down with its attempt: that is no error
     if to is None:
         _call_handlers(self, record)
@@ -86,12 +87,6 @@ def _elsewhere(logger: logging.Logger, record: logging.LogRecord) -> None:
         _call_handlers(logger, record)
     finally:
         sink.reset(token)
-
-
-def _only_unwinds(error: BaseException | None) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_only_unwinds(inner) for inner in error.exceptions)
-    return isinstance(error, Unwind)
 
 
 def _formatted(record: logging.LogRecord) -> str:
