@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from taskrun import job, pipe, sleep
+from taskrun import MemoryStorage, RunFailed, job, pipe, sleep
+from taskrun.engine.executor import attempt_state
 from taskrun.testing import TestQueue
 
 
@@ -55,3 +56,33 @@ async def test_a_cancelled_task_cleans_up_also_on_replay(replay: bool) -> None:
         handle = await queue.jobs.handler.start()
         await queue.advance(5)
         assert await handle.result(timeout=5) == "cleaned"
+
+
+async def test_code_that_no_longer_cuts_a_wait_off_fails_its_run_and_does_not_stand_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt_state, "LATE", 0.0)
+    events, storage = pipe("events"), MemoryStorage()
+
+    @job(name="handler", retry=0)
+    async def before() -> None:
+        waiting = asyncio.create_task(events.wait_for())
+        await sleep(0.01)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await sleep("1d")
+
+    @job(name="handler", retry=0)
+    async def edited() -> None:
+        waiting = asyncio.create_task(events.wait_for())
+        await sleep(0.01)
+        await waiting
+
+    async with TestQueue(jobs=[before], pipes=[events], storage=storage) as queue:
+        handle = await queue.jobs.handler.start()
+        await queue.advance(1.5)
+        later = queue.now
+    async with TestQueue(jobs=[edited], pipes=[events], storage=storage, start=later) as queue:
+        await queue.advance(90_000)
+        with pytest.raises(RunFailed, match="was cut off before, and nothing cuts it off now"):
+            await (await queue.get(handle.id)).result(timeout=10)

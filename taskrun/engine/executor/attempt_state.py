@@ -16,7 +16,7 @@ from taskrun.engine.executor.replay import Replay
 from taskrun.engine.executor.run_log import RunLog
 from taskrun.engine.executor.step_ids import Branch
 from taskrun.engine.executor.stillness import only_waits
-from taskrun.model.errors import JournalError, Unwind
+from taskrun.model.errors import JournalError, NonDeterminismError, Unwind
 from taskrun.model.records import Run, Step, StepKind
 
 
@@ -29,6 +29,7 @@ class Permission(Enum):
 
 
 EXECUTING, PARKING, PARKED = Permission
+LATE = 60.0  # seconds that what cuts a step off may come later on a replay than it came first
 
 
 class AttemptState:
@@ -169,12 +170,21 @@ class AttemptState:
             self._cancel_told = True
             self.task.cancel()
 
-    async def _cut_off_again(self) -> None:
-        """Stands for a step that was cut off, until what cut it off comes again."""
+    async def _cut_off_again(self, step: Step) -> None:
+        """Stands for a step that was cut off, until what cut it off comes again, within the time that it has taken.
+
+        Raises:
+            NonDeterminismError: it does not come, so the code is another.
+        """
+        lasted = (step.ended_at or 0.0) - (self.run.started_at or 0.0)
         self._busy += 1
         try:
-            while True:
-                await self._gate()
+            async with asyncio.timeout(max(lasted, 0.0) + LATE):
+                while True:
+                    await self._gate()
+        except TimeoutError:
+            said = f'step "{step.key}" was cut off before, and nothing cuts it off now'
+            raise NonDeterminismError(f"{said}: rename the step, or retry the run from before it") from None
         finally:
             self._busy -= 1
             self.look_soon()

@@ -336,7 +336,7 @@ class Context(AttemptState):
     async def _turn(self, step: Step) -> None:
         self._check()
         if step.status is StepStatus.CANCELLED:
-            await self._cut_off_again()
+            await self._cut_off_again(step)
         alone = asyncio.current_task() is self.task and self.root is not None and self.root.alone
         await self.replay.turn(step, alone)
         self._check()
