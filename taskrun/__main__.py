@@ -7,10 +7,10 @@ import gc
 import os
 import sys
 
-from taskrun.cli.thin import INTERRUPTED, hand_over
-from taskrun.daemon.handover import new_intent
+from taskrun.cli.fastpath.thin_client import INTERRUPTED, run_in_daemon
+from taskrun.daemon.command_protocol import new_intent
 
-HERE = "taskrun.cli.here"  # imported when it is needed: it takes longer than a warm daemon's whole answer
+APP = "taskrun.cli.app"  # imported when it is needed: it takes longer than a warm daemon's whole answer
 LOCAL = "--local"  # user code runs in this process
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     """Runs the command line of this process."""
     argv, intent = sys.argv[1:], new_intent()
     try:
-        code = hand_over(argv, intent)
+        code = run_in_daemon(argv, intent)
         if code is None:
             code = _here(argv, intent)
     except KeyboardInterrupt:  # before a command was under way
@@ -33,11 +33,11 @@ def _here(argv: list[str], intent: str) -> int:
     gc.disable()
     without = [] if LOCAL in argv else ["ssl"]  # asyncio can do without
     sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]
-    here = __import__(HERE, fromlist=["perform"])
+    app = __import__(APP, fromlist=["main"])
     for name in without:
         del sys.modules[name]
     gc.enable()
-    return int(here.perform(argv, intent))
+    return int(app.main(argv, intent))
 
 
 def _leave(code: int) -> None:

@@ -18,12 +18,13 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from taskrun.cli.asks import Action, take_config
-from taskrun.cli.exits import Code, Explained, Stop, explain
-from taskrun.cli.late import COMMANDS, HIDDEN, find
-from taskrun.cli.session import Gate, Session
-from taskrun.cli.terminal import Terminal
-from taskrun.cli.visible import to_json
+from taskrun.cli.backend.connect import ProcessConnector
+from taskrun.cli.command_table import COMMANDS, HIDDEN, find
+from taskrun.cli.common_options import Action, take_config
+from taskrun.cli.exit_codes import Code, Explained, Stop, explain
+from taskrun.cli.sanitize import to_json
+from taskrun.cli.session import Connector, Session
+from taskrun.cli.terminal import LocalTerminal, Terminal
 from taskrun.daemon.protocol import VERSION
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # has no public name of its own
@@ -101,12 +102,20 @@ def _usage(error: Any) -> Stop:
     return Stop(Code.USAGE, message[:1].lower() + message[1:], hint=f"see how it goes: {path} --help")
 
 
-async def execute(argv: Sequence[str], terminal: Terminal, gate: Gate) -> int:
+def main(argv: Sequence[str], intent: str) -> int:
+    """Executes a command line in this process and returns its exit code."""
+    try:
+        return asyncio.run(execute(argv, LocalTerminal(intent), ProcessConnector()))
+    except KeyboardInterrupt:  # before a command was under way
+        return Code.INTERRUPTED
+
+
+async def execute(argv: Sequence[str], terminal: Terminal, connector: Connector) -> int:
     """Runs a command line to its end and returns the exit code; every error is explained on the terminal."""
     try:
         rest, config = take_config(argv)
         action = parse(rest, terminal)
-        return action if isinstance(action, int) else await _perform(action, Session(terminal, gate, config))
+        return action if isinstance(action, int) else await _perform(action, Session(terminal, connector, config))
     except BrokenPipeError:
         return Code.PIPE
     except Exception as error:

@@ -9,8 +9,8 @@ from typing import Any
 from typer.main import get_command
 
 from taskrun.cli.app import app
-from taskrun.cli.exits import CODES
-from taskrun.cli.late import COMMANDS, HIDDEN, find
+from taskrun.cli.command_table import COMMANDS, HIDDEN, find
+from taskrun.cli.exit_codes import CODES
 
 WIDTH = 100
 HEAD = """\

@@ -12,10 +12,10 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from taskrun.cli.late import TABLES, load_rules
+from taskrun.cli.lazy_imports import SCHEDULE_TABLES, import_late
+from taskrun.cli.sanitize import lines, to_json
 from taskrun.cli.screens.look import Look, printed
 from taskrun.cli.terminal import Terminal
-from taskrun.cli.visible import lines, to_json
 from taskrun.model.config import Config, check_variables, find, load, salvage
 from taskrun.model.errors import ConfigError, DaemonError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-class Caller(Protocol):
+class Backend(Protocol):
     """Who answers requests: the daemon, or the journal itself when no daemon runs.
 
     `live`: whether runs go on meanwhile, which is to say whether it is a daemon.
@@ -44,14 +44,14 @@ class Caller(Protocol):
         ...
 
 
-class Gate(Protocol):
+class Connector(Protocol):
     """How a command reaches who answers."""
 
-    async def daemon(self, config: Config, autostart: bool) -> Caller:
+    async def daemon(self, config: Config, autostart: bool) -> Backend:
         """Returns a connection to the daemon, which it starts if it may; raises DaemonError."""
         ...
 
-    async def reader(self, config: Config) -> Caller:
+    async def reader(self, config: Config) -> Backend:
         """Returns who can answer questions: the daemon, or the journal."""
         ...
 
@@ -59,14 +59,14 @@ class Gate(Protocol):
 class Session:
     """What a command works with."""
 
-    def __init__(self, terminal: Terminal, gate: Gate, config_file: str | None = None) -> None:
+    def __init__(self, terminal: Terminal, connector: Connector, config_file: str | None = None) -> None:
         self.terminal = terminal
         self.facts = terminal.facts
         self.config_file = config_file
-        self.gate = gate
+        self.connector = connector
         self.on_interrupt: Callable[[], object] = _nothing
         self.warned = False  # whether it was said that the configuration is wrong
-        self._callers: list[Caller] = []
+        self._backends: list[Backend] = []
 
     # ---- the project
 
@@ -95,14 +95,14 @@ class Session:
         try:
             config = load(path, self.facts.env)
             if config.schedules:
-                load_rules(TABLES).check_schedules(path)  # loaded for nobody else
+                import_late(SCHEDULE_TABLES).check_schedules(path)  # loaded for nobody else
         except ConfigError as fault:
             return salvage(path, self.facts.env), fault
         return config, None
 
     # ---- who answers
 
-    async def daemon(self, start: bool = True, forced: bool = False) -> Caller:
+    async def daemon(self, start: bool = True, forced: bool = False) -> Backend:
         """Returns a connection to the daemon; starts it if `start` says so, unless `TASKRUN_AUTOSTART=0`.
 
         Parameters:
@@ -113,12 +113,12 @@ class Session:
         """
         allowed = forced or self.facts.env.get("TASKRUN_AUTOSTART", "1").lower() not in ("0", "false", "no", "off")
         try:
-            caller = await self.gate.daemon(self.project, start and allowed and self.fault is None)
+            backend = await self.connector.daemon(self.project, start and allowed and self.fault is None)
         except DaemonError as error:
             raise self.fault or error from None
-        return await self._kept(caller)
+        return await self._kept(backend)
 
-    async def reader(self, lenient: bool = False) -> Caller:
+    async def reader(self, lenient: bool = False) -> Backend:
         """Returns who can answer questions without a daemon being started for it.
 
         Parameters:
@@ -127,23 +127,23 @@ class Session:
         Raises:
             ConfigError: as `daemon`.
         """
-        caller = await self.gate.reader(self.project)
-        if self.fault is not None and not caller.live and not lenient:
+        backend = await self.connector.reader(self.project)
+        if self.fault is not None and not backend.live and not lenient:
             raise self.fault
-        return await self._kept(caller)
+        return await self._kept(backend)
 
-    async def _kept(self, caller: Caller) -> Caller:
-        self._callers.append(caller)
-        if caller.live and not self.warned:
-            self.warn(await self._problem(caller))
-        return caller
+    async def _kept(self, backend: Backend) -> Backend:
+        self._backends.append(backend)
+        if backend.live and not self.warned:
+            self.warn(await self._problem(backend))
+        return backend
 
-    async def _problem(self, caller: Caller) -> str:
+    async def _problem(self, backend: Backend) -> str:
         """Returns what the daemon finds wrong with the configuration: whether an input fits its job, nobody else knows."""
         if self.fault is not None or not self.project.schedules:
             return ""
         with suppress(DaemonError):  # an older one knows no such request
-            return str((await caller.call("config"))["problem"])
+            return str((await backend.call("config"))["problem"])
         return ""
 
     def warn(self, problem: str = "", running: bool = True) -> None:
@@ -156,8 +156,8 @@ class Session:
 
     async def close(self) -> None:
         """Ends all connections."""
-        for caller in self._callers:
-            await caller.close()
+        for backend in self._backends:
+            await backend.close()
 
     def interrupted(self) -> None:
         """Does what Ctrl-C means at this moment."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from taskrun.cli.exits import Code, Stop
-from taskrun.daemon.handover import new_intent
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.daemon.command_protocol import new_intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Terminal(Protocol):
         ...
 
 
-class Local:
+class LocalTerminal:
     """The terminal of this very process."""
 
     def __init__(self, intent: str) -> None:

@@ -20,10 +20,11 @@ from typing import NamedTuple
 import msgspec
 
 from taskrun.daemon.frames import refusal
-from taskrun.daemon.home import Home, home_of
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import open_log
-from taskrun.daemon.place import check_peer, connect
+from taskrun.daemon.paths import DaemonPaths, daemon_paths
+from taskrun.daemon.unix_socket import check_peer, connect
+from taskrun.model.codec import encode_error
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
 from taskrun.model.records import ErrorRecord
@@ -32,12 +33,12 @@ from taskrun.processes.open_files import opened_by
 PATIENCE = 10.0
 PAUSE = 0.02
 READY = b"ready"
-PROGRAM = "taskrun.cli.detached"  # the daemon with its counter, which is put together a floor above
-WATCHING = "taskrun.cli.watched"  # the daemon of `taskrun watch`
+PROGRAM = "taskrun.cli.daemon_main"  # by name: it stands above the daemon, since it executes command lines
+DETACHED, ATTACHED, FOREGROUND = "detached", "attached", "foreground"  # its modes
 PACKAGE = Path(__file__).resolve().parents[2]  # the folder that `taskrun` is imported from
 
 
-class Watched(NamedTuple):
+class AttachedDaemon(NamedTuple):
     """A daemon that ends when `held`, the end of a pipe, is closed; at the latest when this process ends."""
 
     process: subprocess.Popen[bytes]
@@ -51,7 +52,7 @@ class Watched(NamedTuple):
 
 def find_holder(config: Config) -> Holder | None:
     """Returns what the project's daemon says of itself, or None when none runs."""
-    return holder(home_of(config, make=False).lock)
+    return holder(daemon_paths(config, make=False).lock)
 
 
 def find_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
@@ -60,18 +61,18 @@ def find_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
     Raises:
         DaemonError: none does, or it cannot be reached.
     """
-    return find_connection(home_of(config, make=False), timeout)
+    return find_connection(daemon_paths(config, make=False), timeout)
 
 
-def find_connection(home: Home, timeout: float) -> socket.socket:
+def find_connection(paths: DaemonPaths, timeout: float) -> socket.socket:
     """Returns a connection to the daemon of these files; one that does not listen just now is waited for.
 
     Raises:
         DaemonError: none runs, or it cannot be reached.
     """
     deadline = time.monotonic() + timeout
-    while (connection := _reach(home, timeout)) is None:
-        if (held := holder(home.lock)) is None:
+    while (connection := _reach(paths, timeout)) is None:
+        if (held := holder(paths.lock)) is None:
             raise DaemonError("no daemon runs for this project; start it: taskrun daemon start")
         _pause(deadline, held)
     return connection
@@ -84,13 +85,13 @@ def ensure_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
         DaemonError: it cannot be reached, or did not start in time.
         TaskrunError: why it could not start.
     """
-    home = home_of(config)
+    paths = daemon_paths(config)
     deadline = time.monotonic() + timeout
-    while (connection := _reach(home, timeout)) is None:
-        held = holder(home.lock)
-        if held is None and (launching := Lock.take(home.launch, tries=1)) is not None:
+    while (connection := _reach(paths, timeout)) is None:
+        held = holder(paths.lock)
+        if held is None and (launching := Lock.take(paths.launch, tries=1)) is not None:
             try:
-                _launch_unless_there(config, home, deadline)
+                _launch_unless_there(config, paths, deadline)
             finally:
                 launching.release()
         else:
@@ -98,19 +99,19 @@ def ensure_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
     return connection
 
 
-def launch_watching(config: Config, timeout: float = PATIENCE) -> Watched:
+def launch_attached(config: Config, timeout: float = PATIENCE) -> AttachedDaemon:
     """Takes the place of the project's daemon with one that watches its code, and that ends with this process.
 
     Raises:
         TaskrunError: why it could not start, or that the one before does not end.
     """
-    home = home_of(config)
-    launching = Lock.take(home.launch, tries=round(timeout / PAUSE))
+    paths = daemon_paths(config)
+    launching = Lock.take(paths.launch, tries=round(timeout / PAUSE))
     if launching is None:
         raise DaemonError("another command is starting the daemon all the time; try again")
     try:
         stop_daemon(config)
-        return _launch_watched(config, home, time.monotonic() + timeout)
+        return _launch_attached(config, paths, time.monotonic() + timeout)
     finally:
         launching.release()
 
@@ -121,13 +122,13 @@ def stop_daemon(config: Config, timeout: float | None = None) -> bool:
     Raises:
         DaemonError: it does not end.
     """
-    home = home_of(config, make=False)
-    held = _known_holder(home)
+    paths = daemon_paths(config, make=False)
+    held = _known_holder(paths)
     if held is None:
         return False
-    _signal(home, held, signal.SIGTERM)
+    _signal(paths, held, signal.SIGTERM)
     deadline = time.monotonic() + (config.grace + PATIENCE if timeout is None else timeout)
-    while (left := holder(home.lock)) is not None and left.pid in (0, held.pid):
+    while (left := holder(paths.lock)) is not None and left.pid in (0, held.pid):
         if time.monotonic() > deadline:
             raise DaemonError(f"the daemon (pid {held.pid}) does not end; end it by hand: kill -9 {held.pid}")
         time.sleep(PAUSE)
@@ -151,12 +152,12 @@ def _await_end(pid: int, patience: float) -> None:
 # ---- reaching it
 
 
-def _reach(home: Home, timeout: float) -> socket.socket | None:
+def _reach(paths: DaemonPaths, timeout: float) -> socket.socket | None:
     """Returns a connection, or None when nobody listens: only where the holder of the lock says that it does.
 
     What answers at a path of ours beside that is the daemon of files that were removed, and ends soon.
     """
-    held = holder(home.lock)
+    held = holder(paths.lock)
     if held is None or not held.socket:
         return None
     try:
@@ -174,26 +175,26 @@ def _pause(deadline: float, held: Holder | None) -> None:
     time.sleep(PAUSE)
 
 
-def _signal(home: Home, held: Holder, number: int) -> None:
+def _signal(paths: DaemonPaths, held: Holder, number: int) -> None:
     """Signals the holder of the lock, once it is sure that it is the process that it says it is.
 
     Raises:
         DaemonError: it cannot be verified.
     """
-    holds = opened_by(home.lock, held.pid)
+    holds = opened_by(paths.lock, held.pid)
     if holds is None:
-        with find_connection(home, PATIENCE) as connection:
+        with find_connection(paths, PATIENCE) as connection:
             holds = check_peer(connection) == held.pid
     if not holds:
-        raise DaemonError(f"pid {held.pid} is not what holds {home.lock}; nothing was signalled")
+        raise DaemonError(f"pid {held.pid} is not what holds {paths.lock}; nothing was signalled")
     with suppress(ProcessLookupError):
         os.kill(held.pid, number)
 
 
-def _known_holder(home: Home) -> Holder | None:
+def _known_holder(paths: DaemonPaths) -> Holder | None:
     """Returns the holder of the lock, once it has said who it is; None when nobody holds it."""
     deadline = time.monotonic() + PATIENCE
-    while (held := holder(home.lock)) is not None and not held.pid:
+    while (held := holder(paths.lock)) is not None and not held.pid:
         _pause(deadline, held)
     return held
 
@@ -201,14 +202,14 @@ def _known_holder(home: Home) -> Holder | None:
 # ---- starting it
 
 
-def _launch_unless_there(config: Config, home: Home, deadline: float) -> None:
+def _launch_unless_there(config: Config, paths: DaemonPaths, deadline: float) -> None:
     """Starts a daemon and waits for its word, unless one has come since we looked."""
-    if holder(home.lock) is not None:
+    if holder(paths.lock) is not None:
         return
     ready, theirs = os.pipe()
     try:
         try:
-            process = _spawn(config, home, theirs)
+            process = _spawn(config, paths, theirs, DETACHED)
         finally:
             os.close(theirs)
         process.wait()  # it detaches itself at once, before it does anything
@@ -217,11 +218,11 @@ def _launch_unless_there(config: Config, home: Home, deadline: float) -> None:
         os.close(ready)
 
 
-def _launch_watched(config: Config, home: Home, deadline: float) -> Watched:
+def _launch_attached(config: Config, paths: DaemonPaths, deadline: float) -> AttachedDaemon:
     ready, theirs = os.pipe()
     end, held = os.pipe()
     try:
-        process = _spawn(config, home, theirs, WATCHING, end)
+        process = _spawn(config, paths, theirs, ATTACHED, end)
     finally:
         os.close(theirs)
         os.close(end)
@@ -233,20 +234,23 @@ def _launch_watched(config: Config, home: Home, deadline: float) -> Watched:
         raise
     finally:
         os.close(ready)
-    return Watched(process, held)
+    return AttachedDaemon(process, held)
 
 
-def _spawn(config: Config, home: Home, ready: int, program: str = PROGRAM, *more: int) -> subprocess.Popen[bytes]:
-    log = open_log(home.log)
+def _spawn(
+    config: Config, paths: DaemonPaths, ready: int, mode: str, until: int | None = None
+) -> subprocess.Popen[bytes]:
+    attached = [] if until is None else ["--until", str(until)]
+    log = open_log(paths.log)
     try:
         return subprocess.Popen(
-            [*python(program), "--config", str(config.path), "--ready", str(ready), *map(str, more)],
+            [*python(PROGRAM), mode, "--config", str(config.path), "--ready", str(ready), *attached],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=config.root,
             env=environment({}),
-            pass_fds=[ready, *more],
+            pass_fds=[ready] if until is None else [ready, until],
             start_new_session=True,
         )
     finally:
@@ -281,3 +285,30 @@ def _await_word(ready: int, deadline: float) -> None:
     if not word:
         raise DaemonError("the daemon died while it started; see: taskrun daemon logs")
     raise refusal(msgspec.json.decode(word, type=ErrorRecord))
+
+
+class ReadyPipe:
+    """The daemon's end of the pipe to whoever launched it: says once whether it could start.
+
+    Parameters:
+        fd: the pipe, closed once something was said.
+    """
+
+    def __init__(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+        self._fd = fd
+
+    def started(self) -> None:
+        """Says that clients are answered."""
+        self._say(READY)
+
+    def failed(self, error: Exception) -> None:
+        """Says why the daemon cannot start."""
+        self._say(msgspec.json.encode(encode_error(error)))
+
+    def _say(self, text: bytes) -> None:
+        if self._fd >= 0:
+            with suppress(OSError):  # nobody listens any more
+                os.write(self._fd, text)
+            os.close(self._fd)
+            self._fd = -1

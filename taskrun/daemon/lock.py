@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from taskrun.daemon.own_file import identity
+from taskrun.daemon.file_identity import identity
 from taskrun.model.errors import DaemonError
 
 PATIENCE = 10  # tries: somebody who only asks holds the lock for an instant

@@ -10,7 +10,7 @@ import logging
 import os
 from pathlib import Path
 
-from taskrun.daemon.own_file import identity
+from taskrun.daemon.file_identity import identity
 
 LARGEST = 5_000_000  # bytes; there are two files at most
 FORMAT = "%(asctime)s %(levelname)s %(message)s"

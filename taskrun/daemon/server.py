@@ -1,4 +1,4 @@
-"""The daemon: launched as `python -m taskrun.cli.detached`, or `taskrun daemon run` in the foreground.
+"""The daemon: launched as `python -m taskrun.cli.daemon_main`.
 
 Puts everything together, in this order: the lock, the journal, the core, the workers, the socket. And takes it apart again in
 the opposite one. Never runs user code.
@@ -6,41 +6,36 @@ the opposite one. Never runs user code.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
 import resource
 import signal
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import msgspec
 
-from taskrun.daemon.child_process import ChildProcess
-from taskrun.daemon.connection import Connection, Reception
-from taskrun.daemon.counter import Counter
-from taskrun.daemon.desk import OPS, Desk, House, Op
+from taskrun.daemon.clients.command_connection import CommandServer
+from taskrun.daemon.clients.connection import Connection, Connections
+from taskrun.daemon.clients.listener import Listener, reopened
+from taskrun.daemon.clients.requests import OPERATIONS, Operation, RequestContext, RequestRouter
+from taskrun.daemon.clients.stream_requests import STREAM_OPERATIONS
 from taskrun.daemon.frames import CLIENT_CAP
-from taskrun.daemon.home import Home, home_of
-from taskrun.daemon.launch import READY
-from taskrun.daemon.listener import Listener, reopened
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
-from taskrun.daemon.orphans import adopts, collect_orphans
-from taskrun.daemon.own_state import OwnState
+from taskrun.daemon.paths import DaemonPaths, daemon_paths
 from taskrun.daemon.protocol import VERSION
-from taskrun.daemon.schedule_file import ScheduleFile
-from taskrun.daemon.streams import STREAMS
-from taskrun.daemon.worker_handle import lock_freed
-from taskrun.daemon.worker_pool import WorkerPool
+from taskrun.daemon.reaper import adopts_orphans, reap_orphans
+from taskrun.daemon.state_files import StateFiles
+from taskrun.daemon.watch.schedule_file import ScheduleFile
+from taskrun.daemon.workers.child_process import ChildProcess
+from taskrun.daemon.workers.worker_handle import lock_freed
+from taskrun.daemon.workers.worker_pool import WorkerPool
 from taskrun.engine.core.core import Core
-from taskrun.model.codec import encode_error
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
 from taskrun.rules.schedule_tables import read_config
@@ -58,11 +53,11 @@ logger = logging.getLogger(__name__)
 class Watcher(Protocol):
     """What makes a daemon that of `taskrun watch`."""
 
-    def ops(self) -> dict[str, Op]:
+    def ops(self) -> dict[str, Operation]:
         """Returns what clients may ask of it."""
         ...
 
-    async def watch(self, house: House, read_config: Callable[[], Config]) -> None:
+    async def watch(self, context: RequestContext, read_config: Callable[[], Config]) -> None:
         """Watches until it is cancelled."""
         ...
 
@@ -76,12 +71,12 @@ class Daemon:
     """
 
     def __init__(
-        self, config: Config, lock: Lock, log: DaemonLog, counter: Counter | None, watcher: Watcher | None
+        self, config: Config, lock: Lock, log: DaemonLog, command_server: CommandServer | None, watcher: Watcher | None
     ) -> None:
         self._config = config
         self._watcher = watcher
-        self._counter = counter
-        self._home = home_of(config)
+        self._command_server = command_server
+        self._paths = daemon_paths(config)
         self._lock = lock
         self._log = log
         self._stop = asyncio.Event()
@@ -89,7 +84,7 @@ class Daemon:
         self._largest = CLIENT_CAP + 2 * config.max_payload  # of a request: an input is JSON within JSON
         self._grace = config.grace
         self._lost = False  # whether its files are gone
-        self._state: OwnState | None = None  # once the journal is open
+        self._state: StateFiles | None = None  # once the journal is open
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Runs until it is told to stop.
@@ -102,8 +97,8 @@ class Daemon:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        if adopts():
-            collect_orphans(ChildProcess.awaited)
+        if adopts_orphans():
+            reap_orphans(ChildProcess.awaited)
         async with AsyncExitStack() as stack:
             await self._wait_for_what_is_left()
             core = await stack.enter_async_context(self._running_core())
@@ -111,9 +106,9 @@ class Daemon:
             schedules = ScheduleFile(core, pool, self._config.path, self._read_config)
             await schedules.begin()
             await stack.enter_async_context(schedules.following())
-            desk = self._desk(stack, core, pool, schedules)
-            self._open_counter(stack, desk)
-            listener = await stack.enter_async_context(self._listening(desk))
+            router = self._router(stack, core, pool, schedules)
+            self._open_command_server(stack, router)
+            listener = await stack.enter_async_context(self._listening(router))
             logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
             ready()
             await self._until_stopped(listener, core)
@@ -137,7 +132,7 @@ class Daemon:
             keep=config.keep,
         )
         await core.start()
-        self._state = OwnState(self._lock, config.journal)
+        self._state = StateFiles(self._lock, config.journal)
         try:
             yield core
         finally:
@@ -145,7 +140,7 @@ class Daemon:
 
     @asynccontextmanager
     async def _running_pool(self, core: Core) -> AsyncIterator[WorkerPool]:
-        pool = WorkerPool(core, self._read_config, self._home, self._log.put)
+        pool = WorkerPool(core, self._read_config, self._paths, self._log.put)
         await pool.start()
         try:
             yield pool
@@ -156,34 +151,36 @@ class Daemon:
             force.cancel()
             await pool.close()
 
-    def _open_counter(self, stack: AsyncExitStack, desk: Desk) -> None:
-        if self._counter is not None:
-            self._counter.open(desk, self._lock.path, self._largest)
-            stack.callback(self._counter.close)
+    def _open_command_server(self, stack: AsyncExitStack, router: RequestRouter) -> None:
+        if self._command_server is not None:
+            self._command_server.open(router, self._lock.path, self._largest)
+            stack.callback(self._command_server.close)
 
     def _read_config(self) -> Config:
         return read_config(self._config.path, os.environ)
 
-    def _desk(self, stack: AsyncExitStack, core: Core, pool: WorkerPool, schedules: ScheduleFile) -> Desk:
-        house = House(core, pool, self._config.journal, lambda: self._holder, self._stop.set, schedules.problems)
+    def _router(self, stack: AsyncExitStack, core: Core, pool: WorkerPool, schedules: ScheduleFile) -> RequestRouter:
+        context = RequestContext(
+            core, pool, self._config.journal, lambda: self._holder, self._stop.set, schedules.problems
+        )
         if self._watcher is None:
-            return Desk(house, {**OPS, **STREAMS})
-        watching = asyncio.get_running_loop().create_task(self._watcher.watch(house, self._read_config))
+            return RequestRouter(context, {**OPERATIONS, **STREAM_OPERATIONS})
+        watching = asyncio.get_running_loop().create_task(self._watcher.watch(context, self._read_config))
         stack.callback(watching.cancel)
-        return Desk(house, {**OPS, **STREAMS, **self._watcher.ops()})
+        return RequestRouter(context, {**OPERATIONS, **STREAM_OPERATIONS, **self._watcher.ops()})
 
     @asynccontextmanager
-    async def _listening(self, desk: Desk) -> AsyncIterator[Listener]:
+    async def _listening(self, router: RequestRouter) -> AsyncIterator[Listener]:
         """Answers clients, at a socket that is made under the lock."""
-        reception = Reception(desk, MOST_CLIENTS, self._largest, self._counter, self._refusal)
-        listener = Listener(self._lock.path, lambda: Connection(reception))
+        connections = Connections(router, MOST_CLIENTS, self._largest, self._command_server, self._refusal)
+        listener = Listener(self._lock.path, lambda: Connection(connections))
         listener.open()
         self._tell(listener)
         try:
             yield listener
         finally:
             listener.close()
-            for connection in tuple(reception.connections):
+            for connection in tuple(connections.connections):
                 connection.dismiss(DaemonStopped("the daemon was stopped"))
 
     def _tell(self, listener: Listener) -> None:
@@ -224,7 +221,7 @@ class Daemon:
 
     async def _wait_for_what_is_left(self) -> None:
         """Waits for workers of a dead daemon and what they started: nothing of them may go on beside us."""
-        for lock in self._home.leashes():
+        for lock in self._paths.worker_locks():
             if not await lock_freed(lock):
                 raise DaemonError(f"processes of an earlier daemon still run; they hold {lock}: end them first")
             lock.unlink(missing_ok=True)
@@ -256,7 +253,7 @@ def serve(
     *,
     foreground: bool,
     ready: Callable[[], None],
-    counter: Counter | None = None,
+    command_server: CommandServer | None = None,
     watcher: Watcher | None = None,
 ) -> None:
     """Runs a project's daemon in this process until it is told to stop.
@@ -270,11 +267,11 @@ def serve(
     Raises:
         TaskrunError: it could not start, and why.
     """
-    home = home_of(config)
-    lock = Lock.take(home.lock)
+    paths = daemon_paths(config)
+    lock = Lock.take(paths.lock)
     if lock is None:
-        raise _taken(home)
-    log = DaemonLog(home.log, echo=2 if foreground else None, stdio=() if foreground else (1, 2))
+        raise _taken(paths)
+    log = DaemonLog(paths.log, echo=2 if foreground else None, stdio=() if foreground else (1, 2))
     with suppress(OSError):  # a full disk; the journal says so
         lock.tell(Holder(os.getpid(), VERSION))
     root = logging.getLogger()
@@ -282,7 +279,7 @@ def serve(
     root.setLevel(logging.INFO)
     try:
         _allow_files()
-        asyncio.run(Daemon(config, lock, log, counter, watcher).serve(ready))
+        asyncio.run(Daemon(config, lock, log, command_server, watcher).serve(ready))
     except Exception as error:
         logger.error("%s", error, exc_info=None if isinstance(error, TaskrunError) else error)
         raise
@@ -292,8 +289,8 @@ def serve(
         log.close()
 
 
-def _taken(home: Home) -> DaemonError:
-    held = holder(home.lock)
+def _taken(paths: DaemonPaths) -> DaemonError:
+    held = holder(paths.lock)
     who = f" (pid {held.pid})" if held is not None and held.pid else ""
     return DaemonError(f"a daemon{who} already runs for this project")
 
@@ -306,40 +303,3 @@ def _allow_files() -> None:
             resource.setrlimit(
                 resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(FILES, hard), hard)
             )
-
-
-def main(argv: Sequence[str] | None = None, counter: Counter | None = None) -> NoReturn:
-    """Runs a daemon that was launched: detaches, and says through a pipe whether it could start."""
-    parser = argparse.ArgumentParser(prog="taskrun.daemon.server")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--ready", type=int, required=True)
-    options = parser.parse_args(argv)
-    if os.fork():
-        os._exit(0)
-    os.set_inheritable(options.ready, False)
-    word = Word(options.ready)
-    try:
-        serve(read_config(options.config, os.environ), foreground=False, ready=lambda: word.say(READY), counter=counter)
-    except Exception as error:
-        word.say(msgspec.json.encode(encode_error(error)))
-        sys.exit(1)
-    sys.exit(0)
-
-
-class Word:
-    """The pipe to whoever launched the daemon: one word, then it is closed."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def say(self, word: bytes) -> None:
-        """Says it, if nothing was said yet and somebody still listens."""
-        if self._fd >= 0:
-            with suppress(OSError):
-                os.write(self._fd, word)
-            os.close(self._fd)
-            self._fd = -1
-
-
-if __name__ == "__main__":
-    main()

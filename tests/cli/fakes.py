@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from taskrun.cli.app import execute
-from taskrun.cli.session import Caller
+from taskrun.cli.session import Backend
 from taskrun.cli.terminal import Facts
 from taskrun.engine.core.queries.views import run_view, step_view
 from taskrun.model.config import Config
@@ -142,10 +142,10 @@ class FakeGate:
     def __init__(self, daemon: FakeDaemon) -> None:
         self.fake = daemon
 
-    async def daemon(self, config: Config, autostart: bool) -> Caller:
+    async def daemon(self, config: Config, autostart: bool) -> Backend:
         return self.fake
 
-    async def reader(self, config: Config) -> Caller:
+    async def reader(self, config: Config) -> Backend:
         return self.fake
 
 

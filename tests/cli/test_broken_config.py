@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from taskrun.cli.checks import differing
-from taskrun.cli.exits import Code
-from taskrun.cli.schedules import merged
+from taskrun.cli.backend.all_schedules import merged
+from taskrun.cli.commands.doctor_checks import differing
+from taskrun.cli.exit_codes import Code
 from taskrun.model.config import schedule_tables
 from taskrun.model.errors import DaemonError
 from tests.cli.fakes import JOB, NOW, FakeDaemon, FakeTerminal, a_run
@@ -194,7 +194,7 @@ async def test_status_and_doctor_say_whose_python_and_environment_the_daemon_has
 
 
 async def test_doctor_says_that_the_daemon_has_another_python(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskrun.cli.checks.find_holder", lambda config: True)
+    monkeypatch.setattr("taskrun.cli.commands.doctor_checks.find_holder", lambda config: True)
     status = {"pid": 1, "version": "0.1.0", "fault": None, "python": "/other/bin/python", "prefix": "/other"}
     daemon = FakeDaemon(status={**status, "python_version": "3.11.1"}, environment={}, schedule=[])
     terminal = FakeTerminal(project)
@@ -245,7 +245,7 @@ async def test_what_the_daemon_finds_wrong_is_said_once(pipe: FakeTerminal, proj
 async def test_a_daemon_of_an_older_version_is_no_trouble(
     pipe: FakeTerminal, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("checks", "commands.daemon"):
+    for name in ("commands.doctor_checks", "commands.daemon"):
         monkeypatch.setattr(f"taskrun.cli.{name}.find_holder", lambda config: True)
     (project / "taskrun.toml").write_text(HOURLY)
     status = {"running": True, "pid": 1, "version": "0.0.9", "fault": None, "uptime": 1.0, "jobs": 1, "runs": {}}

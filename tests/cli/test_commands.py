@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from taskrun.cli.exits import Code
-from taskrun.cli.visible import to_json
+from taskrun.cli.exit_codes import Code
+from taskrun.cli.sanitize import to_json
 from taskrun.engine.core.queries.views import step_view
 from taskrun.model.errors import AmbiguousRun, DaemonError, InputInvalid, JournalDamaged, RunEnded, RunNotFound
 from taskrun.model.records import Status, StepKind

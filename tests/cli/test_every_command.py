@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from taskrun.cli.app import execute
-from taskrun.cli.exits import Code
-from taskrun.cli.gate import Direct
-from taskrun.cli.late import COMMANDS, HIDDEN, find
+from taskrun.cli.backend.connect import ProcessConnector
+from taskrun.cli.command_table import COMMANDS, HIDDEN, find
+from taskrun.cli.exit_codes import Code
 from taskrun.cli.manual import manual
 from tests.cli.fakes import FakeTerminal
 
@@ -167,7 +167,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 async def typed(folder: Path, command: str, **facts: Any) -> tuple[int, FakeTerminal]:
     """Runs a command line against the project's own daemon."""
     terminal = FakeTerminal(folder, **{"env": {"HOME": str(folder)}, **facts})
-    return await execute(command.split(), terminal, Direct()), terminal
+    return await execute(command.split(), terminal, ProcessConnector()), terminal
 
 
 async def test_every_command_ends_with_its_code_and_prints_json_alone(folder: Path) -> None:
@@ -313,7 +313,7 @@ async def test_a_second_ctrl_c_kills_a_run_that_resists(folder: Path) -> None:
     (folder / "taskrun.toml").write_text('[taskrun]\njobs = ["jobs"]\ngrace = "1h"\n')
     await typed(folder, "daemon restart")
     terminal = FakeTerminal(folder)
-    running = asyncio.ensure_future(execute(["run", "stubborn"], terminal, Direct()))
+    running = asyncio.ensure_future(execute(["run", "stubborn"], terminal, ProcessConnector()))
     for _ in range(2):
         before = terminal.chatter.count("here")
         while terminal.chatter.count("here") == before:
@@ -328,7 +328,7 @@ async def test_a_second_ctrl_c_kills_a_run_that_resists(folder: Path) -> None:
 
 async def offered(folder: Path, *words: str) -> list[str]:
     terminal = FakeTerminal(folder)
-    assert await execute(["_complete", "--", *words], terminal, Direct()) == 0
+    assert await execute(["_complete", "--", *words], terminal, ProcessConnector()) == 0
     return [line.partition("\t")[0] for line in terminal.written.splitlines()]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from taskrun.cli.live import Snapshot, Sticky
+from taskrun.cli.screens.live import Snapshot, Sticky
 from taskrun.cli.screens.look import Look
 from taskrun.engine.core.queries.views import step_view
 from taskrun.model.records import Status, StepStatus

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from taskrun.cli.app import execute
-from taskrun.cli.exits import Code
-from taskrun.cli.gate import Direct
+from taskrun.cli.backend.connect import ProcessConnector
+from taskrun.cli.exit_codes import Code
 from tests.cli.fakes import FakeTerminal
+from tests.cli.test_fastpath import imported
 from tests.cli.test_terminal import command
-from tests.cli.test_thin import imported
 
 ENV = {**os.environ, "NO_COLOR": "1"}
 JOBS = """
@@ -74,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("line", ["list --json", "ps", "show @last --json", "schedule --json"])
 def test_a_look_at_the_journal_imports_neither_engine_nor_client_nor_screens(folder: Path, line: str) -> None:
     found = imported(folder, *line.split())
-    assert "taskrun.cli.offline" in found
+    assert "taskrun.cli.backend.offline" in found
     heavy = {name for name in found if any(name == one or name.startswith(f"{one}.") for one in HEAVY)}
     assert not heavy
 
@@ -128,7 +128,7 @@ def interrupted(tmp_path: Path) -> Path:
 async def test_what_a_dead_daemon_was_at_is_shown_as_interrupted(interrupted: Path) -> None:
     for line in ("list", "show @last"):
         terminal = FakeTerminal(interrupted, in_tty=True, out_tty=True, err_tty=True, env={"HOME": str(interrupted)})
-        assert await execute(line.split(), terminal, Direct()) == 0
+        assert await execute(line.split(), terminal, ProcessConnector()) == 0
         assert "‖ interrupted" in terminal.written
         assert "running" not in terminal.written
         assert "no daemon runs" in terminal.chatter + terminal.written
@@ -151,7 +151,7 @@ def test_a_daemon_that_was_stopped_says_that_something_is_left(folder: Path) -> 
 
 async def test_without_a_daemon_the_job_files_are_as_they_are_now_so_nothing_has_to_be_loaded(folder: Path) -> None:
     terminal = FakeTerminal(folder, env={"HOME": str(folder)})
-    assert await execute(["jobs", "helo"], terminal, Direct()) == Code.NOT_FOUND
+    assert await execute(["jobs", "helo"], terminal, ProcessConnector()) == Code.NOT_FOUND
     assert terminal.chatter.endswith('error: no job "helo"\n  did you mean  hello\n')
 
 

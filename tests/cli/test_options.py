@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from taskrun.cli import options
-from taskrun.cli.inputs import own_options
-from taskrun.cli.late import find
-from taskrun.cli.option_names import STARTING, Own, option_name
-from taskrun.cli.options import Given, listing, partition, usage
-from taskrun.cli.schemas import InputSchema
+from taskrun.cli.command_table import find
+from taskrun.cli.inputs import field_options
+from taskrun.cli.inputs.command_input import own_options
+from taskrun.cli.inputs.field_options import Given, listing, partition, usage
+from taskrun.cli.inputs.input_schema import InputSchema
+from taskrun.cli.inputs.option_names import STARTING, Own, option_name
 from tests.cli.fakes import SCHEMA
 
 OWN = Own(frozenset({"-f", "--follow", "-q", "--json", "--help"}), frozenset({"--input", "--key", "--in"}))
@@ -31,7 +31,7 @@ NESTED = {
 }
 
 
-build = partial(options.build, folder=Path("/caller"))
+build = partial(field_options.build, folder=Path("/caller"))
 
 
 def given(*pairs: tuple[str, str | None]) -> list[Given]:

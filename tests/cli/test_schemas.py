@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from taskrun.cli.conversion import convert
-from taskrun.cli.options import metavar
-from taskrun.cli.schemas import InputSchema
+from taskrun.cli.inputs.conversion import convert
+from taskrun.cli.inputs.field_options import metavar
+from taskrun.cli.inputs.input_schema import InputSchema
 
 HERE = Path("/caller")
 OPTIONAL_INT = InputSchema({"anyOf": [{"type": "integer"}, {"type": "null"}]}).root

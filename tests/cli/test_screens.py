@@ -11,15 +11,15 @@ import msgspec
 import pytest
 from rich.cells import cell_len
 
-from taskrun.cli.options import build
-from taskrun.cli.schemas import InputSchema
+from taskrun.cli.inputs.field_options import build
+from taskrun.cli.inputs.input_schema import InputSchema
+from taskrun.cli.sanitize import cell, coloured, lines, to_json
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.screens.look import Look, bar, printed
 from taskrun.cli.screens.phrases import short_ids
 from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_head, run_screen
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
-from taskrun.cli.times import age, span
-from taskrun.cli.visible import cell, coloured, lines, to_json
+from taskrun.cli.screens.times import age, span
 from taskrun.engine.core.queries.views import run_view, step_view
 from taskrun.model.records import ErrorRecord, Failure, Run, Status, StepKind, StepStatus
 from tests.cli.fakes import JOB, NOW, a_run, a_step, shown

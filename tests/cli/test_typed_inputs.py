@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from taskrun.cli.app import execute
-from taskrun.cli.exits import Code
-from taskrun.cli.gate import Direct
+from taskrun.cli.backend.connect import ProcessConnector
+from taskrun.cli.exit_codes import Code
 from tests.cli.fakes import FakeTerminal
+from tests.cli.test_fastpath import wait_until_warm
 from tests.cli.test_terminal import Person
-from tests.cli.test_thin import wait_until_warm
 
 JOBS = """
 import datetime as dt
@@ -128,7 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 async def typed(folder: Path, words: list[str]) -> tuple[int, FakeTerminal]:
     """Runs a command line in the folder `songs`."""
     terminal = FakeTerminal(folder / "songs", env={"HOME": str(folder)})
-    return await execute(words, terminal, Direct()), terminal
+    return await execute(words, terminal, ProcessConnector()), terminal
 
 
 def meant(folder: Path, value: object) -> object:

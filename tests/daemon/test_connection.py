@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from taskrun.daemon import connection as module
 from taskrun.daemon import frames as frames_module
-from taskrun.daemon import unfinished as unfinished_module
-from taskrun.daemon.connection import Answering, Connection, Reception
+from taskrun.daemon.clients import connection as module
+from taskrun.daemon.clients import receive_budget as unfinished_module
+from taskrun.daemon.clients.command_connection import Answering
+from taskrun.daemon.clients.connection import Connection, Connections
+from taskrun.daemon.clients.receive_budget import ReceiveBudget
 from taskrun.daemon.frames import CLIENT_CAP, HEAD
-from taskrun.daemon.place import bind
-from taskrun.daemon.unfinished import Unfinished
+from taskrun.daemon.unix_socket import bind
 from taskrun.model.errors import DaemonError, RunNotFound
 
 HELLO = {"protocol": [1, 1], "version": "test"}
@@ -60,9 +61,9 @@ class Server:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.desk = FakeDesk()
-        self.reception = Reception(self.desk, MOST)
-        self.guests = self.reception.connections
+        self.router = FakeDesk()
+        self.connections = Connections(self.router, MOST)
+        self.guests = self.connections.connections
 
     async def call(self, **request: Any) -> Any:
         """Makes one request as a good client does."""
@@ -119,7 +120,7 @@ class Raw:
 async def server(runtime: Path) -> AsyncIterator[Server]:
     server = Server(runtime / "s")
     listening = await asyncio.get_running_loop().create_unix_server(
-        lambda: Connection(server.reception), sock=bind(server.path)
+        lambda: Connection(server.connections), sock=bind(server.path)
     )
     yield server
     listening.close()
@@ -216,20 +217,20 @@ async def test_who_never_reads_is_bounded_and_cut_while_others_are_answered(
         assert isinstance(transport, asyncio.ReadTransport)
         transport.pause_reading()
         deaf.send({"id": 1, "op": "flood"})
-        await quiet(lambda: server.desk.open_streams)
+        await quiet(lambda: server.router.open_streams)
         (guest,) = server.guests
         assert (await server.call(op="echo", say=1))["value"] == 1
         await quiet(lambda: not guest._writable.is_set())
         assert guest._transport.get_write_buffer_size() < 2 * module.HIGH_WATER
         await quiet(lambda: guest not in server.guests)
-        await quiet(lambda: not server.desk.open_streams)
+        await quiet(lambda: not server.router.open_streams)
 
 
 async def test_a_stream_ends_with_its_client(server: Server) -> None:
     async with server.client() as client:
         client.send({"id": 1, "op": "flood"})
         assert len((await client.receive())["item"]) == 10_000
-    await quiet(lambda: not server.desk.open_streams)
+    await quiet(lambda: not server.router.open_streams)
 
 
 async def test_one_connection_too_many_is_told_so(server: Server) -> None:
@@ -262,7 +263,7 @@ async def test_an_answer_larger_than_a_frame_comes_in_pieces(server: Server, mon
 
 
 async def test_a_request_in_pieces_is_one_up_to_its_limit(server: Server) -> None:
-    server.reception.largest = 3000
+    server.connections.largest = 3000
     for size in (2900, 3100):
         message = json.dumps({"id": 1, "op": "echo", "say": "x" * (size - 40)}).encode()
         async with server.client() as client:
@@ -283,17 +284,17 @@ async def test_what_is_begun_and_not_ended_is_bounded_over_all_clients(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unfinished_module, "SMALL", 1000)
-    server.reception.unfinished = Unfinished(100_000)
+    server.connections.unfinished = ReceiveBudget(100_000)
     async with contextlib.AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(server.client()) for _ in range(4)]
         for client in slow:
             client.writer.write(HEAD.pack(50_000) + b"x" * 30_000)
-            await quiet(lambda: len(server.reception.unfinished._held) == min(slow.index(client) + 1, 3))  # noqa: B023
+            await quiet(lambda: len(server.connections.unfinished._held) == min(slow.index(client) + 1, 3))  # noqa: B023
         assert b"too many large requests" in await slow[0].cut()
         assert (await server.call(op="echo", say="x" * 45_000))["value"] == "x" * 45_000
         await quiet(lambda: len(server.guests) == 3)
     await quiet(lambda: not server.guests)
-    assert server.reception.unfinished._total == 0
+    assert server.connections.unfinished._total == 0
 
 
 async def test_who_wants_nothing_gives_way_to_who_does(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +302,8 @@ async def test_who_wants_nothing_gives_way_to_who_does(server: Server, monkeypat
         first, *others = [await stack.enter_async_context(server.client()) for _ in range(MOST)]
         for other in others:
             other.send({"id": 1, "op": "flood"})
-        await quiet(lambda: server.desk.open_streams == MOST - 1)
+        await quiet(lambda: server.router.open_streams == MOST - 1)
         monkeypatch.setattr(module, "IDLE", -1.0)
         assert (await server.call(op="echo", say=1))["value"] == 1
         assert b"another client needs" in await first.cut()
-        assert server.desk.open_streams == MOST - 1
+        assert server.router.open_streams == MOST - 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taskrun.daemon.client import Client, Disconnected
-from taskrun.daemon.handover import new_intent
+from taskrun.daemon.command_protocol import new_intent
 from taskrun.daemon.launch import stop_daemon
 from taskrun.model.errors import DaemonError, InputInvalid, JobNotFound, RunNotFound
 

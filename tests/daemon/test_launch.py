@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from taskrun.daemon.client import Client
-from taskrun.daemon.home import home_of
 from taskrun.daemon.launch import environment, find_holder, stop_daemon
 from taskrun.daemon.lock import Lock
-from taskrun.daemon.place import socket_path
+from taskrun.daemon.paths import daemon_paths
+from taskrun.daemon.unix_socket import socket_path
 from taskrun.model.errors import ConfigError, DaemonError, TaskrunError
 
 from .conftest import Project, processes, until
@@ -148,7 +148,7 @@ def test_a_daemon_that_does_not_answer_is_named_in_time(project: Project) -> Non
 
 
 def test_one_that_is_only_just_starting_is_waited_for(project: Project) -> None:
-    lock = Lock.take(home_of(project.config).lock)
+    lock = Lock.take(daemon_paths(project.config).lock)
     assert lock is not None
     with pytest.raises(DaemonError, match="starting or stopping"):
         Client.connect(project.config, timeout=0.1)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from taskrun.daemon import listener as module
-from taskrun.daemon.listener import Listener, reopened
-from taskrun.daemon.place import bind
+from taskrun.daemon.clients import listener as module
+from taskrun.daemon.clients.listener import Listener, reopened
+from taskrun.daemon.unix_socket import bind
 
 
 class Greeter(asyncio.Protocol):

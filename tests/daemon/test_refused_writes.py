@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from taskrun.daemon import desk as module
-from taskrun.daemon.desk import Desk, House, Nothing, Op
+from taskrun.daemon.clients import requests as module
+from taskrun.daemon.clients.requests import Nothing, Operation, RequestContext, RequestRouter
 from taskrun.model.errors import JournalUnavailable
 
 
@@ -32,11 +32,11 @@ async def test_a_refused_write_says_one_thing(
     monkeypatch.setattr(module, "WRITTEN_WITHIN", 0.01)
     journal = SimpleNamespace(fault=unavailable(outcome) if early else None)
 
-    async def write(house: House, want: Nothing) -> Any:
+    async def write(context: RequestContext, want: Nothing) -> Any:
         journal.fault = unavailable(outcome)
         await asyncio.Event().wait()
 
-    house = cast(House, SimpleNamespace(core=SimpleNamespace(journal=journal)))
+    context = cast(RequestContext, SimpleNamespace(core=SimpleNamespace(journal=journal)))
     with pytest.raises(JournalUnavailable) as raised:
-        await cast(Any, Desk(house, {"write": Op(Nothing, write, writes=True)}).find("write")(b"{}"))
+        await cast(Any, RequestRouter(context, {"write": Operation(Nothing, write, writes=True)}).find("write")(b"{}"))
     assert str(raised.value) == f"{said}the journal refuses: database or disk is full"

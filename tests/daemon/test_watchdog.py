@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from taskrun.daemon import watchdog as module
-from taskrun.daemon.watchdog import Watchdog
+from taskrun.daemon.workers import watchdog as module
+from taskrun.daemon.workers.watchdog import Watchdog
 from taskrun.declarations.calls import caller
 from taskrun.engine.messages import Blocked
 

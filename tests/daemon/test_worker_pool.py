@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import pytest
 
-from taskrun.daemon import worker_pool as module
-from taskrun.daemon.worker_handle import WorkerHandle
-from taskrun.daemon.worker_pool import WorkerPool
-from taskrun.daemon.worker_rpc import WorkerGone
+from taskrun.daemon.workers import worker_pool as module
+from taskrun.daemon.workers.worker_handle import WorkerHandle
+from taskrun.daemon.workers.worker_pool import WorkerPool
+from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine.messages import Description
 
 FULL = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -66,7 +66,7 @@ class Core:
         self.left.append(crashed)
 
 
-class House:
+class RequestContext:
     """A pool of two and what it has started."""
 
     def __init__(self) -> None:
@@ -89,15 +89,15 @@ class House:
 
 
 @pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[RequestContext]:
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.01))
     monkeypatch.setattr(module, "ExecutorMessages", lambda core: core)
-    made = House()
+    made = RequestContext()
     monkeypatch.setattr(WorkerHandle, "start", made.start)
     yield made
 
 
-async def test_a_worker_that_cannot_be_started_is_started_later(house: House) -> None:
+async def test_a_worker_that_cannot_be_started_is_started_later(house: RequestContext) -> None:
     await house.pool.start()
     await house.comes_to(2, 2)
     house.failures += [FULL, FULL, FULL]
@@ -106,7 +106,7 @@ async def test_a_worker_that_cannot_be_started_is_started_later(house: House) ->
     await house.pool.close()
 
 
-async def test_a_worker_that_cannot_join_is_replaced(house: House) -> None:
+async def test_a_worker_that_cannot_join_is_replaced(house: RequestContext) -> None:
     house.core.refusals.append(FULL)
     await house.pool.start()
     await house.comes_to(2, 3)
@@ -114,7 +114,7 @@ async def test_a_worker_that_cannot_join_is_replaced(house: House) -> None:
 
 
 async def test_a_reload_while_a_dead_worker_is_waited_for_gives_no_worker_too_many(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: RequestContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.2))
     await house.pool.start()
@@ -128,7 +128,7 @@ async def test_a_reload_while_a_dead_worker_is_waited_for_gives_no_worker_too_ma
     await house.pool.close()
 
 
-async def test_a_worker_that_cannot_end_a_run_is_replaced_and_nobody_blamed(house: House) -> None:
+async def test_a_worker_that_cannot_end_a_run_is_replaced_and_nobody_blamed(house: RequestContext) -> None:
     await house.pool.start()
     await house.comes_to(2, 2)
     house.core.on_stuck(house.started[0].peer, "run")
@@ -148,9 +148,9 @@ async def test_a_worker_that_cannot_be_executed_leaves_no_descriptor_open(
         raise FULL
 
     monkeypatch.setattr(subprocess, "Popen", fail)
-    home = SimpleNamespace(leash=lambda name: tmp_path / name)
+    paths = SimpleNamespace(worker_lock=lambda name: tmp_path / name)
     config = SimpleNamespace(root=tmp_path, env={})
     before = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
-        await WorkerHandle.spare(cast(Any, config), cast(Any, SimpleNamespace(home=home)))
+        await WorkerHandle.spare(cast(Any, config), cast(Any, SimpleNamespace(paths=paths)))
     assert len(list(Path("/dev/fd").iterdir())) == before

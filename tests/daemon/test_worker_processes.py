@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from taskrun.daemon.home import home_of
-from taskrun.daemon.worker_pool import WorkerPool
+from taskrun.daemon.paths import daemon_paths
+from taskrun.daemon.workers.worker_pool import WorkerPool
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.model.records import Run
@@ -24,7 +24,7 @@ async def pool(project: Project) -> AsyncIterator[WorkerPool]:
     config = project.config
     core = Core(MemoryStorage(), concurrency=10, grace=0.2, alone=True, blame=False)
     await core.start()
-    made = WorkerPool(core, lambda: config, home_of(config), lambda data: None)
+    made = WorkerPool(core, lambda: config, daemon_paths(config), lambda data: None)
     await made.start()
     try:
         yield made

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from taskrun.daemon.frames import HEAD
-from taskrun.daemon.worker_rpc import RESULTS, PipeProtocol, WorkerGone
+from taskrun.daemon.workers.worker_rpc import RESULTS, PipeProtocol, WorkerGone
 from taskrun.engine import messages as m
 from taskrun.model.errors import InputInvalid, JobNotFound
 from taskrun.model.records import Step, StepKind

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from taskrun.daemon.handover import new_intent
+from taskrun.daemon.command_protocol import new_intent
 from taskrun.model.errors import DaemonError
 
 from .conftest import TRACE, Project

@@ -82,7 +82,9 @@ def leaves_orphans(project: Project, fall_to: int) -> None:
 
 def test_a_daemon_collects_orphans_and_keeps_the_exit_codes_of_its_own(project: Project) -> None:
     log = project.root / ".taskrun" / "daemon.log"
-    with adopting(project, "taskrun.cli.foreground", str(project.root / "taskrun.toml"), ready="ready") as pid:
+    with adopting(
+        project, "taskrun.cli.daemon_main", "foreground", "--config", str(project.root / "taskrun.toml"), ready="ready"
+    ) as pid:
         assert project.pid() == pid
         leaves_orphans(project, pid)
         with project.client() as client:

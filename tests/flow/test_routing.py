@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskrun import Queue, job, pipe
-from taskrun.daemon.worker_rpc import WorkerGone
+from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine import messages as m
 from taskrun.engine.executor import executor
 from taskrun.engine.executor.executor import Executor

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from taskrun import job
-from taskrun.daemon import schedule_file
-from taskrun.daemon.schedule_file import ScheduleFile
-from taskrun.daemon.worker_pool import NOBODY
+from taskrun.daemon.watch import schedule_file
+from taskrun.daemon.watch.schedule_file import ScheduleFile
+from taskrun.daemon.workers.worker_pool import NOBODY
 from taskrun.engine.core.schedules import Entry
 from taskrun.model.errors import ConfigError
 from taskrun.rules.schedule_tables import read_config
@@ -24,7 +24,7 @@ HOURLY = '[[schedule]]\njob = "backup"\ncron = "0 * * * *"\ninput = {{ path = "{
 PTH = "input.pth: unknown field, did you mean path?; input.path: is required"
 
 
-class Hands:
+class Workers:
     """A worker that is there."""
 
     description = NOBODY
@@ -42,7 +42,7 @@ async def project(config: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     """A queue with the job, and the schedules of a file."""
     monkeypatch.setattr(schedule_file, "POLL", 0.005)
     async with TestQueue([backup], start=dt.datetime(2026, 3, 1, tzinfo=dt.UTC)) as queue:
-        yield queue, ScheduleFile(queue.core, Hands(), config, lambda: read_config(config, {}))
+        yield queue, ScheduleFile(queue.core, Workers(), config, lambda: read_config(config, {}))
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -118,7 +118,7 @@ async def test_inputs_are_checked_later_when_no_worker_comes_up_in_time(
     config = tmp_path / "taskrun.toml"
     config.write_text(HOURLY.format(path="/a").replace("path =", "pth ="))
     monkeypatch.setattr(schedule_file, "JOBS_WITHIN", 0.01)
-    monkeypatch.setattr(Hands, "ready", lambda self: asyncio.Event().wait())
+    monkeypatch.setattr(Workers, "ready", lambda self: asyncio.Event().wait())
     async with project(config, monkeypatch) as (_, file):
         await file.begin()
         async with file.following():

@@ -15,8 +15,8 @@ from random import Random
 from typing import Any
 
 from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
-from taskrun.daemon.worker_main import ANYTIME, finish
-from taskrun.daemon.worker_rpc import DECODE, ENCODE, Ask, PipePeer, PipeProtocol, answer
+from taskrun.daemon.workers.worker_main import ANYTIME, finish
+from taskrun.daemon.workers.worker_rpc import DECODE, ENCODE, Ask, PipePeer, PipeProtocol, answer
 from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run as Handle
 from taskrun.engine.core import journal, lease, rescuer

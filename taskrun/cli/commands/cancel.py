@@ -9,17 +9,17 @@ from typing import Any
 
 import typer
 
-from taskrun.cli import inputs
-from taskrun.cli.asks import ASK, text_option
+from taskrun.cli.backend.paging import all_runs
 from taskrun.cli.commands.list import statuses
-from taskrun.cli.exits import Code, Stop
-from taskrun.cli.inputs import InputCommand
-from taskrun.cli.option_names import Own
-from taskrun.cli.options import Given
-from taskrun.cli.pages import all_runs
+from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.inputs import command_input
+from taskrun.cli.inputs.command_input import InputCommand
+from taskrun.cli.inputs.field_options import Given
+from taskrun.cli.inputs.option_names import Own
+from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.phrases import ENDED, given, short
-from taskrun.cli.session import Caller, Session
-from taskrun.cli.visible import cell
+from taskrun.cli.session import Backend, Session
 from taskrun.model.records import UNFINISHED
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -52,7 +52,7 @@ def cancel(
     status: list[str] = typer.Option(None, "--status", metavar="STATUS", help="Runs in this state."),  # noqa: B008
     reason: str = typer.Option("explicit", "--reason", metavar="TEXT", help="Kept as the run's reason."),
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask."),
-    json: bool = ASK.json,
+    json: bool = COMMON.json,
 ) -> Any:
     """Cancel runs: those that are named, or those that a filter picks.
 
@@ -60,8 +60,8 @@ def cancel(
 
     Example: taskrun cancel --job hello --name Ada
     """
-    own = inputs.own_options(ctx.command)
-    options = Cancel(tuple(runs or ()), job, statuses(status or []), inputs.given(ctx), own, reason, yes, json)
+    own = command_input.own_options(ctx.command)
+    options = Cancel(tuple(runs or ()), job, statuses(status or []), command_input.given(ctx), own, reason, yes, json)
     problem = _misuse(options)
     if problem:
         raise Stop(Code.USAGE, problem, hint="see how it goes: taskrun cancel --help")
@@ -80,40 +80,40 @@ def _misuse(options: Cancel) -> str:
 
 async def perform(options: Cancel, session: Session) -> int:
     """Cancels and says what."""
-    caller = await session.daemon()
+    backend = await session.daemon()
     if options.filters:
-        runs = await _picked(session, caller, options)
+        runs = await _picked(session, backend, options)
         await _confirm(session, options, runs)
         named = [run["id"] for run in runs]
     else:
-        named = list(dict.fromkeys([await caller.call("find", ref=ref) for ref in options.refs]))
-    changed = [await _cancelled(caller, run, options.reason) for run in named]
+        named = list(dict.fromkeys([await backend.call("find", ref=ref) for ref in options.refs]))
+    changed = [await _cancelled(backend, run, options.reason) for run in named]
     _tell(session, options, changed)
     return Code.DONE
 
 
-async def _cancelled(caller: Caller, run: str, reason: str) -> tuple[dict[str, Any], bool]:
+async def _cancelled(backend: Backend, run: str, reason: str) -> tuple[dict[str, Any], bool]:
     """Cancels one run; returns it, and whether that changed anything."""
-    changed = await caller.call("cancel", run=run, reason=reason)
-    return (changed[0], True) if changed else (await caller.call("show", run=run), False)
+    changed = await backend.call("cancel", run=run, reason=reason)
+    return (changed[0], True) if changed else (await backend.call("show", run=run), False)
 
 
-async def _picked(session: Session, caller: Caller, options: Cancel) -> list[dict[str, Any]]:
+async def _picked(session: Session, backend: Backend, options: Cancel) -> list[dict[str, Any]]:
     """Returns the unfinished runs that fit; of the input only the fields that were typed have to."""
     wanted = [one for one in options.statuses or sorted(UNFINISHED) if one in UNFINISHED]
     if not wanted:  # ended ones alone
         return []
-    runs = await all_runs(caller, job=options.job or None, status=wanted)
+    runs = await all_runs(backend, job=options.job or None, status=wanted)
     if not options.job or (runs and not options.given):  # a job that is gone from the code may still have runs
         return runs
-    fields = await _fields(session, caller, options)
+    fields = await _fields(session, backend, options)
     return [run for run in runs if contains(run["input"], fields)]
 
 
-async def _fields(session: Session, caller: Caller, options: Cancel) -> dict[str, Any]:
+async def _fields(session: Session, backend: Backend, options: Cancel) -> dict[str, Any]:
     """Returns the fields that were typed, read as the job has them."""
-    target = await inputs.find_target(caller, options.job, own=options.own)
-    made = await inputs.make(session, target, options.given, complete=False)
+    target = await command_input.find_target(backend, options.job, own=options.own)
+    made = await command_input.make(session, target, options.given, complete=False)
     if made.problems:
         hint = f"see its options: taskrun jobs {options.job}"
         raise Stop(Code.USAGE, *made.problems, hint=hint, kind="InputInvalid")

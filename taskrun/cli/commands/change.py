@@ -7,13 +7,13 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK, text_option
-from taskrun.cli.exits import Code, Stop
-from taskrun.cli.names import did_you_mean
+from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.inputs.targets import did_you_mean
+from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
-from taskrun.cli.session import Caller, Session
-from taskrun.cli.visible import cell
+from taskrun.cli.session import Backend, Session
 from taskrun.model.errors import RunNotFound
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -25,8 +25,8 @@ REF_OR_JOB = typer.Argument(..., metavar="RUN|JOB", help="A run, or a job with a
 def retry(
     run: str = REF,
     step: str = text_option("--from", "STEP", "Keep the finished steps before this one only."),
-    json: bool = ASK.json,
-    quiet: bool = ASK.quiet,
+    json: bool = COMMON.json,
+    quiet: bool = COMMON.quiet,
 ) -> Any:
     """Start a run that has ended again, as a new run that keeps its finished steps.
 
@@ -36,7 +36,7 @@ def retry(
 
 
 @app.command()
-def pause(target: str = REF_OR_JOB, json: bool = ASK.json) -> Any:
+def pause(target: str = REF_OR_JOB, json: bool = COMMON.json) -> Any:
     """Hold a run before its next step, or all runs of a job.
 
     Example: taskrun pause @last
@@ -45,7 +45,7 @@ def pause(target: str = REF_OR_JOB, json: bool = ASK.json) -> Any:
 
 
 @app.command()
-def resume(target: str = REF_OR_JOB, json: bool = ASK.json) -> Any:
+def resume(target: str = REF_OR_JOB, json: bool = COMMON.json) -> Any:
     """Let a paused run, or a paused job, go on.
 
     Example: taskrun resume @last
@@ -55,9 +55,9 @@ def resume(target: str = REF_OR_JOB, json: bool = ASK.json) -> Any:
 
 async def start_again(ref: str, step: str | None, as_json: bool, quiet: bool, session: Session) -> int:
     """Retries and says which run it is now."""
-    caller = await session.daemon()
-    old = await caller.call("find", ref=ref)
-    run = await caller.call("retry", run=old, step=step)
+    backend = await session.daemon()
+    old = await backend.call("find", ref=ref)
+    run = await backend.call("retry", run=old, step=step)
     if as_json:
         session.json(run)
     elif quiet or not session.facts.out_tty:
@@ -70,13 +70,13 @@ async def start_again(ref: str, step: str | None, as_json: bool, quiet: bool, se
 
 async def change(op: str, target: str, as_json: bool, session: Session) -> int:
     """Pauses or resumes, and says what that changed."""
-    caller = await session.daemon()
-    names = [job["name"] for job in (await caller.call("jobs"))["jobs"]]
+    backend = await session.daemon()
+    names = [job["name"] for job in (await backend.call("jobs"))["jobs"]]
     if target in names:
-        changed = await caller.call(op, job=target)
+        changed = await backend.call(op, job=target)
         said = _job_line(op, target, changed)
     else:
-        changed = await caller.call(op, run=await _run(caller, target, names))
+        changed = await backend.call(op, run=await _run(backend, target, names))
         said = [_run_line(op, run) for run in changed]
     if as_json:
         session.json(changed)
@@ -88,10 +88,10 @@ async def change(op: str, target: str, as_json: bool, session: Session) -> int:
     return Code.DONE
 
 
-async def _run(caller: Caller, target: str, names: list[str]) -> str:
+async def _run(backend: Backend, target: str, names: list[str]) -> str:
     """Returns the run that is meant; what is neither run nor job may be a misspelt job."""
     try:
-        return str(await caller.call("find", ref=target))
+        return str(await backend.call("find", ref=target))
     except RunNotFound:
         raise Stop(
             Code.NOT_FOUND, f'no run or job "{target}"', hint=did_you_mean(target, names, "see: taskrun list --all")

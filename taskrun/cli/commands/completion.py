@@ -8,12 +8,12 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import take_config
-from taskrun.cli.completing import SHELLS, complete
-from taskrun.cli.exits import Code, Stop
-from taskrun.cli.names import did_you_mean
+from taskrun.cli.commands.completion_candidates import SHELLS, complete
+from taskrun.cli.common_options import take_config
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.inputs.targets import did_you_mean
+from taskrun.cli.sanitize import cell
 from taskrun.cli.session import Session
-from taskrun.cli.visible import cell
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 PATIENCE = 3.0  # seconds after which a TAB offers nothing

@@ -13,19 +13,19 @@ from typing import Any
 
 import typer
 
-from taskrun.cli import times
-from taskrun.cli.asks import ASK
-from taskrun.cli.exits import Code, Stop
-from taskrun.cli.gate import in_thread
-from taskrun.cli.rich_late import Text
-from taskrun.cli.schedules import check_before_start
+from taskrun.cli.backend.all_schedules import check_before_start
+from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.commands.daemon_service import service_of, switch
+from taskrun.cli.common_options import COMMON
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import cell, lines
+from taskrun.cli.screens import times
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.screens.look import stacked
-from taskrun.cli.service import service_of, switch
 from taskrun.cli.session import Session
-from taskrun.cli.visible import cell, lines
-from taskrun.daemon.home import home_of
-from taskrun.daemon.launch import environment, find_holder, python, stop_daemon
+from taskrun.daemon.launch import FOREGROUND, PROGRAM, environment, find_holder, python, stop_daemon
+from taskrun.daemon.paths import daemon_paths
 from taskrun.model import durations
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, TaskrunError
@@ -37,7 +37,7 @@ BLOCK = 65536
 
 
 @app.command()
-def start(json: bool = ASK.json) -> Any:
+def start(json: bool = COMMON.json) -> Any:
     """Start the daemon, if none runs.
 
     Example: taskrun daemon start
@@ -55,7 +55,7 @@ def stop() -> Any:
 
 
 @app.command()
-def restart(json: bool = ASK.json) -> Any:
+def restart(json: bool = COMMON.json) -> Any:
     """Stop the daemon and start it again.
 
     Example: taskrun daemon restart
@@ -64,7 +64,7 @@ def restart(json: bool = ASK.json) -> Any:
 
 
 @app.command()
-def status(json: bool = ASK.json) -> Any:
+def status(json: bool = COMMON.json) -> Any:
     """Say whether the daemon runs; exit code 3 when it does not.
 
     Example: taskrun daemon status --json
@@ -94,30 +94,30 @@ def logs(
 
 
 @app.command()
-def install(json: bool = ASK.json) -> Any:
+def install(json: bool = COMMON.json) -> Any:
     """Make the daemon a service of your session: a systemd user unit, or a launchd agent.
 
     It then starts at login, and again at once when it dies.
 
     Example: taskrun daemon install
     """
-    return partial(put_up, json)
+    return partial(install_service, json)
 
 
 @app.command()
-def uninstall(json: bool = ASK.json) -> Any:
+def uninstall(json: bool = COMMON.json) -> Any:
     """Remove the service; a daemon that runs goes on.
 
     Example: taskrun daemon uninstall
     """
-    return partial(take_down, json)
+    return partial(remove_service, json)
 
 
 async def begin(as_json: bool, session: Session) -> int:
     """Starts it, waits for its jobs to be loaded, and says how it is."""
-    caller = await session.daemon(forced=True)
+    backend = await session.daemon(forced=True)
     with suppress(DaemonError):  # no worker comes up: its status says why
-        await caller.call("jobs")
+        await backend.call("jobs")
     return await tell(as_json, session)
 
 
@@ -212,11 +212,11 @@ def _size(journal: str) -> str:
 
 async def foreground(session: Session) -> int:
     """Becomes the daemon: this very process, so that a service manager sees it start and stop."""
-    command = [*python("taskrun.cli.foreground"), str(session.config.path)]
+    command = [*python(PROGRAM), FOREGROUND, "--config", str(session.config.path)]
     os.execve(command[0], command, environment({}))
 
 
-async def put_up(as_json: bool, session: Session) -> int:
+async def install_service(as_json: bool, session: Session) -> int:
     """Writes the service and switches it on; where the session has no tool for that, says so."""
     service = service_of(session.config, session.facts.env)
     await check_before_start(session)
@@ -242,7 +242,7 @@ async def put_up(as_json: bool, session: Session) -> int:
     return Code.DONE
 
 
-async def take_down(as_json: bool, session: Session) -> int:
+async def remove_service(as_json: bool, session: Session) -> int:
     """Switches the service off and removes its file."""
     service = service_of(session.config, session.facts.env)
     there = service.path.exists()
@@ -267,7 +267,7 @@ def _typed(commands: list[list[str]]) -> str:
 
 async def show_logs(limit: int, follow: bool, session: Session) -> int:
     """Prints the daemon's log, which is a file."""
-    path = home_of(session.project, make=False).log
+    path = daemon_paths(session.project, make=False).log
     session.warn(running=find_holder(session.project) is not None)
     at = 0
     if path.exists():

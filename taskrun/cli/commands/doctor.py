@@ -7,20 +7,20 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
-from taskrun.cli.checks import Check, check_view, examine
-from taskrun.cli.exits import Code
-from taskrun.cli.rich_late import Text
+from taskrun.cli.commands.doctor_checks import Check, check_view, examine
+from taskrun.cli.common_options import COMMON
+from taskrun.cli.exit_codes import Code
+from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.look import Look, hanging, mark
 from taskrun.cli.session import Session
-from taskrun.cli.visible import cell
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 NAMES = 15  # columns of a check's name
 
 
 @app.command()
-def doctor(json: bool = ASK.json) -> Any:
+def doctor(json: bool = COMMON.json) -> Any:
     """Check configuration, socket, daemon, journal and jobs; say what to type where something is wrong.
 
     Changes nothing. Exit code 1 when something is wrong.

@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.exits import Code
-from taskrun.cli.pages import old_lines
-from taskrun.cli.session import Caller, Session
+from taskrun.cli.backend.paging import old_lines
+from taskrun.cli.exit_codes import Code
+from taskrun.cli.session import Backend, Session
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -28,13 +28,13 @@ def export(
 
 async def perform(ref: str, session: Session) -> int:
     """Prints the document."""
-    caller = await session.reader()
-    session.json(await whole(caller, await caller.call("find", ref=ref)))
+    backend = await session.reader()
+    session.json(await whole(backend, await backend.call("find", ref=ref)))
     return Code.DONE
 
 
-async def whole(caller: Caller, run: str) -> dict[str, Any]:
+async def whole(backend: Backend, run: str) -> dict[str, Any]:
     """Returns a run as `show` has it, with the whole log, and its children as documents of their own."""
-    shown = await caller.call("show", run=run)
-    children = [await whole(caller, child["id"]) for child in shown["children"]]
-    return {**shown, "log": [line async for line in old_lines(caller, run)], "children": children}
+    shown = await backend.call("show", run=run)
+    children = [await whole(backend, child["id"]) for child in shown["children"]]
+    return {**shown, "log": [line async for line in old_lines(backend, run)], "children": children}

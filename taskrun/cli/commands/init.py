@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.exits import Code, Stop
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.sanitize import cell
 from taskrun.cli.session import Session
-from taskrun.cli.visible import cell
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
-from taskrun.cli.exits import Code
-from taskrun.cli.names import find_described
+from taskrun.cli.common_options import COMMON
+from taskrun.cli.exit_codes import Code
+from taskrun.cli.inputs.targets import find_described
+from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.session import Session
-from taskrun.cli.visible import lines
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
-def jobs(name: str = typer.Argument("", metavar="[JOB]"), json: bool = ASK.json) -> Any:
+def jobs(name: str = typer.Argument("", metavar="[JOB]"), json: bool = COMMON.json) -> Any:
     """List the jobs, with what starts them; with a name, that job's options.
 
     Example: taskrun jobs hello

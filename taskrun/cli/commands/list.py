@@ -11,17 +11,17 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK, text_option
-from taskrun.cli.exits import Code, Stop
-from taskrun.cli.feeds import watch_feed
-from taskrun.cli.live import FRAME, Snapshot, Sticky
-from taskrun.cli.pages import all_runs
-from taskrun.cli.reasons import HELD, explained
+from taskrun.cli.backend.held_reasons import HELD, explained
+from taskrun.cli.backend.paging import all_runs
+from taskrun.cli.backend.resumable_streams import watch_feed
+from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.sanitize import to_json
+from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
 from taskrun.cli.screens.look import MARKS
 from taskrun.cli.screens.phrases import ENDED
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
-from taskrun.cli.session import Caller, Session
-from taskrun.cli.visible import to_json
+from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
 from taskrun.model.errors import TaskrunError
 from taskrun.model.records import Status
@@ -63,7 +63,7 @@ def _list(
     limit: int = typer.Option(20, "-n", "--limit", min=1, help="How many."),
     every: bool = typer.Option(False, "--all", help="All of them."),
     watch: bool = typer.Option(False, "-w", "--watch", help="Live, until Ctrl-C."),
-    json: bool = ASK.json,
+    json: bool = COMMON.json,
 ) -> Any:
     """List runs, newest first, with input, current step and progress.
 
@@ -92,19 +92,19 @@ def statuses(given: list[str]) -> tuple[str, ...]:
 
 async def once(options: Listing, session: Session) -> int:
     """Shows the runs as they are."""
-    caller = await session.reader()
-    runs = await all_runs(caller, **options.wanted(session.now))
+    backend = await session.reader()
+    runs = await all_runs(backend, **options.wanted(session.now))
     if options.json:
         session.json(runs)
     elif not session.facts.out_tty:
         session.data(runs_tsv(runs, session.now))
     elif runs:
-        runs = await explained(caller, runs) if caller.live else runs  # else there is one reason for all
+        runs = await explained(backend, runs) if backend.live else runs  # else there is one reason for all
         session.show(runs_table(runs, session.now, session.look()))
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
         session.say("no runs; start one: taskrun start JOB   see the jobs: taskrun jobs")
-    if not (caller.live or options.json) and any(run["status"] not in ENDED for run in runs):
+    if not (backend.live or options.json) and any(run["status"] not in ENDED for run in runs):
         session.say("no daemon runs, so what is unfinished waits; start it: taskrun daemon start")
     return Code.DONE
 
@@ -157,7 +157,7 @@ class Table(Lines):
         self._snapshot = Snapshot()
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
         self._why: dict[str, Any] = {}
-        self._caller: Caller | None = None
+        self._backend: Backend | None = None
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change; the next frame shows it."""
@@ -179,10 +179,10 @@ class Table(Lines):
     async def _ask(self) -> None:
         """Asks why what is shown is not running; a daemon that is gone is asked again later."""
         with suppress(TaskrunError):
-            caller = self._caller = self._caller or await self.session.reader()
-            self._why = {run["id"]: run["why"] for run in await explained(caller, self._shown()) if "why" in run}
+            backend = self._backend = self._backend or await self.session.reader()
+            self._why = {run["id"]: run["why"] for run in await explained(backend, self._shown()) if "why" in run}
             return
-        self._caller = None
+        self._backend = None
 
     def close(self) -> None:
         """Leaves the last frame where it is."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK, text_option
-from taskrun.cli.exits import Code
+from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.exit_codes import Code
 from taskrun.cli.session import Session
 from taskrun.model import durations
 
@@ -21,7 +21,7 @@ def prune(
         "--older-than", "DURATION", "Runs that ended before, as in 7d; else what [retention] keeps."
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say which runs would go."),
-    json: bool = ASK.json,
+    json: bool = COMMON.json,
 ) -> Any:
     """Remove runs that ended long ago, with their steps and logs.
 

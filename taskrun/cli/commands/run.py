@@ -9,16 +9,16 @@ from typing import Any
 
 import typer
 
-from taskrun.cli import inputs
-from taskrun.cli.asks import ASK, text_option
 from taskrun.cli.commands.start import Start, help_of, refuse_two_times, trigger
-from taskrun.cli.exits import Code, Stop, code_of
-from taskrun.cli.follow import Screen, screen, watch_to_end
-from taskrun.cli.inputs import InputCommand
-from taskrun.cli.late import LOCAL, load
+from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.exit_codes import Code, Stop, code_of
+from taskrun.cli.inputs import command_input
+from taskrun.cli.inputs.command_input import InputCommand
+from taskrun.cli.lazy_imports import RUN_LOCAL, import_late
+from taskrun.cli.sanitize import lines
+from taskrun.cli.screens.follow import Screen, screen, watch_to_end
 from taskrun.cli.screens.phrases import ENDED, short
-from taskrun.cli.session import Caller, Session
-from taskrun.cli.visible import lines
+from taskrun.cli.session import Backend, Session
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 PATIENCE = 3.0  # seconds that a run which is being killed is waited for
@@ -28,14 +28,14 @@ PATIENCE = 3.0  # seconds that a run which is being killed is waited for
 def run(
     ctx: typer.Context,
     job: str = typer.Argument("", metavar="JOB"),
-    input: str = ASK.input,
+    input: str = COMMON.input,
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
     key: str = text_option("--key", "KEY", "While a run with this key stands, follow that one."),
     local: bool = typer.Option(False, "--local", help="Execute in this process, without daemon and journal."),
-    json: bool = ASK.json,
+    json: bool = COMMON.json,
     quiet: bool = typer.Option(False, "-q", "--quiet", help="Print the output alone."),
-    help: bool = ASK.help,
+    help: bool = COMMON.help,
 ) -> Any:
     """Run a job in the foreground: follow its steps and log, then print its output.
 
@@ -46,21 +46,21 @@ def run(
     if not job or help:
         return help_of(ctx, job)
     refuse_two_times(delay, at)
-    options = Start(job, inputs.given(ctx), input, delay, at, key, True, json, quiet)
+    options = Start(job, command_input.given(ctx), input, delay, at, key, True, json, quiet)
     if local and (delay or at or key):
         raise Stop(
             Code.USAGE, "--local starts at once and records nothing, so that --in, --at and --key mean nothing to it"
         )
     if local:
-        performed: Any = load(LOCAL).perform  # the engine is loaded for nobody else
+        performed: Any = import_late(RUN_LOCAL).perform  # the engine is loaded for nobody else
         return partial(performed, options)
     return partial(perform, options)
 
 
 async def perform(options: Start, session: Session) -> int:
     """Triggers, follows, prints."""
-    caller = await session.daemon()
-    answer = await trigger(caller, session, options, "run")
+    backend = await session.daemon()
+    answer = await trigger(backend, session, options, "run")
     view = screen(session, options.quiet)
     work = asyncio.ensure_future(watch_to_end(session, answer["run"], view))
     stopper = Stopper(session, answer["run"]["id"], view, work)
@@ -114,8 +114,8 @@ class Stopper:
         self._asked.append(asyncio.ensure_future(request))
 
     async def _cancel(self, how: dict[str, Any]) -> None:
-        caller: Caller = await self._session.daemon()
-        await caller.call("cancel", run=self._run, **how)
+        backend: Backend = await self._session.daemon()
+        await backend.call("cancel", run=self._run, **how)
 
     async def _kill(self) -> None:
         """Leaves no more grace, and then waits for the run's end, but not for long."""

@@ -7,18 +7,18 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
-from taskrun.cli.exits import Code
-from taskrun.cli.schedules import all_schedules
+from taskrun.cli.backend.all_schedules import all_schedules
+from taskrun.cli.common_options import COMMON
+from taskrun.cli.exit_codes import Code
+from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
 from taskrun.cli.session import Session
-from taskrun.cli.visible import lines
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
-def schedule(json: bool = ASK.json) -> Any:
+def schedule(json: bool = COMMON.json) -> Any:
     """List the schedules: when each fires next, when it last did, and how that ended.
 
     Example: taskrun schedule
@@ -28,8 +28,8 @@ def schedule(json: bool = ASK.json) -> Any:
 
 async def perform(as_json: bool, session: Session) -> int:
     """Lists them, the next one first; a file that is wrong is an error unless a daemon still has a good one."""
-    caller = await session.reader(lenient=True)
-    entries, unfit = await all_schedules(session, caller)
+    backend = await session.reader(lenient=True)
+    entries, unfit = await all_schedules(session, backend)
     if as_json:
         session.json(entries)
     elif not session.facts.out_tty:
@@ -38,7 +38,7 @@ async def perform(as_json: bool, session: Session) -> int:
         session.show(schedule_table(entries, session.now, session.look()))
     else:
         session.say('no schedules; one is made by @job(cron="0 3 * * *") or by [[schedule]] in taskrun.toml')
-    if caller.live:
+    if backend.live:
         return Code.DONE
     wrong = [str(session.fault)] if session.fault else unfit
     for problem in wrong:

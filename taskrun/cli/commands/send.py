@@ -7,14 +7,14 @@ from typing import Any
 
 import typer
 
-from taskrun.cli import inputs
-from taskrun.cli.asks import ASK
 from taskrun.cli.commands.start import show_help
-from taskrun.cli.exits import Code
-from taskrun.cli.inputs import InputCommand
-from taskrun.cli.options import Given
+from taskrun.cli.common_options import COMMON
+from taskrun.cli.exit_codes import Code
+from taskrun.cli.inputs import command_input
+from taskrun.cli.inputs.command_input import InputCommand
+from taskrun.cli.inputs.field_options import Given
+from taskrun.cli.sanitize import cell
 from taskrun.cli.session import Session
-from taskrun.cli.visible import cell
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -23,10 +23,10 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def send(
     ctx: typer.Context,
     pipe: str = typer.Argument("", metavar="PIPE"),
-    input: str = ASK.input,
-    json: bool = ASK.json,
-    quiet: bool = ASK.quiet,
-    help: bool = ASK.help,
+    input: str = COMMON.input,
+    json: bool = COMMON.json,
+    quiet: bool = COMMON.quiet,
+    help: bool = COMMON.help,
 ) -> Any:
     """Send an event into a pipe; returns once it is durable.
 
@@ -41,17 +41,17 @@ def send(
     if not pipe:
         typer.echo(ctx.get_help())
         return None
-    return partial(perform, pipe, inputs.given(ctx), input, json, quiet)
+    return partial(perform, pipe, command_input.given(ctx), input, json, quiet)
 
 
 async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool, quiet: bool, session: Session) -> int:
     """Sends and says the event's id."""
-    caller = await session.daemon()
-    base = await inputs.read_input(session, text)
-    target = await inputs.find_target(caller, pipe, "pipe")
-    data = inputs.as_text(session, pipe, await inputs.built(session, target, given, base, "send"))
-    with inputs.named_as_typed(target, "send"):
-        event = await caller.call("send", pipe=pipe, data=data)
+    backend = await session.daemon()
+    base = await command_input.read_input(session, text)
+    target = await command_input.find_target(backend, pipe, "pipe")
+    data = command_input.as_text(session, pipe, await command_input.built(session, target, given, base, "send"))
+    with command_input.named_as_typed(target, "send"):
+        event = await backend.call("send", pipe=pipe, data=data)
     if as_json:
         session.json(event)
     elif quiet or not session.facts.out_tty:

@@ -11,15 +11,15 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
-from taskrun.cli.exits import Code, code_of
-from taskrun.cli.feeds import watch_feed
-from taskrun.cli.live import FRAME, Sticky
-from taskrun.cli.reasons import explained
+from taskrun.cli.backend.held_reasons import explained
+from taskrun.cli.backend.resumable_streams import watch_feed
+from taskrun.cli.common_options import COMMON
+from taskrun.cli.exit_codes import Code, code_of
+from taskrun.cli.sanitize import to_json
+from taskrun.cli.screens.live import FRAME, Sticky
 from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.run import Source, place, run_screen
-from taskrun.cli.session import Caller, Session
-from taskrun.cli.visible import to_json
+from taskrun.cli.session import Backend, Session
 from taskrun.model.errors import TaskrunError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -32,7 +32,7 @@ _WHERE = re.compile(r"(.+):(\d+)(?: in .*)?")
 def show(
     run: str = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last."),
     watch: bool = typer.Option(False, "-w", "--watch", help="Live, until it ends."),
-    json: bool = ASK.json,
+    json: bool = COMMON.json,
 ) -> Any:
     """Show one run: input, output or error, steps, children, the end of its log.
 
@@ -43,20 +43,20 @@ def show(
 
 async def once(ref: str, as_json: bool, session: Session) -> int:
     """Shows the run as it is."""
-    caller = await session.reader()
-    shown = await caller.call("show", run=await caller.call("find", ref=ref))
+    backend = await session.reader()
+    shown = await backend.call("show", run=await backend.call("find", ref=ref))
     if as_json:
         session.json(shown)
     else:
-        (shown,) = await explained(caller, [shown])
+        (shown,) = await explained(backend, [shown])
         session.show(run_screen(shown, session.now, session.look(), excerpt(shown, session)))
     return Code.DONE
 
 
 async def live(ref: str, as_json: bool, session: Session) -> int:
     """Shows the run as it changes, until it ends or Ctrl-C."""
-    caller = await session.daemon()
-    run_id = await caller.call("find", ref=ref)
+    backend = await session.daemon()
+    run_id = await backend.call("find", ref=ref)
     drawn = session.facts.out_tty and session.facts.cursor and not as_json
     screen = (Drawn if drawn else Shown)(session, run_id)
     ticking = asyncio.ensure_future(screen.tick())
@@ -104,7 +104,7 @@ class Drawn(Shown):
     def __init__(self, session: Session, run_id: str) -> None:
         super().__init__(session, run_id)
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
-        self._caller: Caller | None = None
+        self._backend: Backend | None = None
 
     async def tick(self) -> None:
         """Draws a frame ten times a second, of what was news or a second ago; a daemon that is gone leaves the last one."""
@@ -119,10 +119,10 @@ class Drawn(Shown):
 
     async def _look(self) -> dict[str, Any] | None:
         try:
-            self._caller = self._caller or await self.session.reader()
-            (found,) = await explained(self._caller, [await self._caller.call("show", run=self._run)])
+            self._backend = self._backend or await self.session.reader()
+            (found,) = await explained(self._backend, [await self._backend.call("show", run=self._run)])
         except TaskrunError:
-            self._caller = None
+            self._backend = None
             return None
         return found
 

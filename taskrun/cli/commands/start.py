@@ -9,16 +9,16 @@ from typing import Any
 
 import typer
 
-from taskrun.cli import inputs
-from taskrun.cli.asks import ASK, Action, text_option
-from taskrun.cli.exits import Code, Stop, code_of
-from taskrun.cli.follow import follow
-from taskrun.cli.inputs import InputCommand
-from taskrun.cli.options import Given
+from taskrun.cli.common_options import COMMON, Action, text_option
+from taskrun.cli.exit_codes import Code, Stop, code_of
+from taskrun.cli.inputs import command_input
+from taskrun.cli.inputs.command_input import InputCommand
+from taskrun.cli.inputs.field_options import Given
+from taskrun.cli.screens.follow import follow
 from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
-from taskrun.cli.session import Caller, Session
+from taskrun.cli.session import Backend, Session
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -42,14 +42,14 @@ class Start:
 def start(
     ctx: typer.Context,
     job: str = typer.Argument("", metavar="JOB"),
-    input: str = ASK.input,
+    input: str = COMMON.input,
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
     key: str = text_option("--key", "KEY", "While a run with this key stands, return that one."),
     follow: bool = typer.Option(False, "-f", "--follow", help="Follow it; Ctrl-C only stops following."),
-    json: bool = ASK.json,
-    quiet: bool = ASK.quiet,
-    help: bool = ASK.help,
+    json: bool = COMMON.json,
+    quiet: bool = COMMON.quiet,
+    help: bool = COMMON.help,
 ) -> Any:
     """Trigger a job and return once the trigger is durable.
 
@@ -60,7 +60,7 @@ def start(
     if not job or help:
         return help_of(ctx, job)
     refuse_two_times(delay, at)
-    return partial(perform, Start(job, inputs.given(ctx), input, delay, at, key, follow, json, quiet))
+    return partial(perform, Start(job, command_input.given(ctx), input, delay, at, key, follow, json, quiet))
 
 
 def refuse_two_times(delay: str, at: str) -> None:
@@ -85,23 +85,25 @@ def help_of(ctx: typer.Context, job: str) -> Action | None:
 
 async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) -> int:
     """Lists the options that the input of a job or pipe gives, and the command's own."""
-    target = await inputs.find_target(await session.daemon(), name, kind)
+    target = await command_input.find_target(await session.daemon(), name, kind)
     if ctx.params["json"]:
         session.json(target.described)
     else:
-        session.show(job_screen(target.described, str(ctx.info_name), inputs.own_listing(ctx.command)))
+        session.show(job_screen(target.described, str(ctx.info_name), command_input.own_listing(ctx.command)))
     return Code.DONE
 
 
-async def trigger(caller: Caller, session: Session, options: Start, command: str) -> dict[str, Any]:
+async def trigger(backend: Backend, session: Session, options: Start, command: str) -> dict[str, Any]:
     """Sends the one request that records a run; returns `run` and `created`."""
-    base = await inputs.read_input(session, options.input)
-    when = {"delay": inputs.delay(options.delay), "at": inputs.at(options.at)}
-    target = await inputs.find_target(caller, options.job)
-    text = inputs.as_text(session, options.job, await inputs.built(session, target, options.given, base, command))
+    base = await command_input.read_input(session, options.input)
+    when = {"delay": command_input.delay(options.delay), "at": command_input.at(options.at)}
+    target = await command_input.find_target(backend, options.job)
+    text = command_input.as_text(
+        session, options.job, await command_input.built(session, target, options.given, base, command)
+    )
     named = {"key": options.key or None, "source": "cli", "intent": session.facts.intent}
-    with inputs.named_as_typed(target, command):
-        answer: dict[str, Any] = await caller.call("start", job=options.job, input=text, **when, **named)
+    with command_input.named_as_typed(target, command):
+        answer: dict[str, Any] = await backend.call("start", job=options.job, input=text, **when, **named)
     return answer
 
 

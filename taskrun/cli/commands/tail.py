@@ -9,17 +9,17 @@ from typing import Any
 
 import typer
 
-from taskrun.cli import times
-from taskrun.cli.asks import ASK, text_option
-from taskrun.cli.exits import Code, code_of
-from taskrun.cli.feeds import log_feed, watch_feed
-from taskrun.cli.pages import all_runs, begin, old_lines
-from taskrun.cli.rich_late import Text
+from taskrun.cli.backend.paging import all_runs, begin, old_lines
+from taskrun.cli.backend.resumable_streams import log_feed, watch_feed
+from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.exit_codes import Code, code_of
+from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import cell, to_json
+from taskrun.cli.screens import times
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short, short_ids
 from taskrun.cli.screens.run import end_line, log_line, step_line
-from taskrun.cli.session import Caller, Session
-from taskrun.cli.visible import cell, to_json
+from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -37,9 +37,9 @@ class Tail:
     since: float | None
     json: bool
 
-    async def begin(self, caller: Caller, run: str, now: float) -> int:
+    async def begin(self, backend: Backend, run: str, now: float) -> int:
         """Returns the seq after which the lines of a run are wanted."""
-        return await begin(caller, run, self.limit, None if self.since is None else now - self.since)
+        return await begin(backend, run, self.limit, None if self.since is None else now - self.since)
 
 
 @app.command()
@@ -50,7 +50,7 @@ def tail(
     ),
     since: str = text_option("--since", "DURATION", "Only lines that came since, as in 10m."),
     follow: bool = typer.Option(True, "--follow/--no-follow", help="Go on with what comes."),
-    json: bool = ASK.json,
+    json: bool = COMMON.json,
 ) -> Any:
     """Print the log of runs, and follow it to their end.
 
@@ -65,26 +65,26 @@ def tail(
 
 async def once(options: Tail, session: Session) -> int:
     """Prints the lines that there are."""
-    caller = await session.reader()
-    runs = await _named(caller, options) or await _active(caller)
-    runs = runs or {run["id"]: run["job"] for run in await caller.call("runs", limit=1)}
+    backend = await session.reader()
+    runs = await _named(backend, options) or await _active(backend)
+    runs = runs or {run["id"]: run["job"] for run in await backend.call("runs", limit=1)}
     printer = Printer(session, options.json, runs)
     for run in runs:
-        async for record in old_lines(caller, run, await options.begin(caller, run, session.now)):
+        async for record in old_lines(backend, run, await options.begin(backend, run, session.now)):
             printer.line(record)
     return Code.DONE
 
 
 async def following(options: Tail, session: Session) -> int:
     """Prints lines as they come; ends with the runs, and with the code of a single one."""
-    caller = await session.daemon()
+    backend = await session.daemon()
     begun = session.now
-    runs = await _named(caller, options) or await _active(caller)
+    runs = await _named(backend, options) or await _active(backend)
     follower = Follower(session, Printer(session, options.json, runs), None if options.refs else begun)
     try:
         if not runs:
             session.say("nothing is active; waiting for the next run")
-        ended = await follower.follow({run: await options.begin(caller, run, session.now) for run in runs})
+        ended = await follower.follow({run: await options.begin(backend, run, session.now) for run in runs})
     except asyncio.CancelledError:
         goes_on = " ".join(map(short, follower.active))
         verb = "goes on" if len(follower.active) < 2 else "go on"
@@ -93,14 +93,14 @@ async def following(options: Tail, session: Session) -> int:
     return code_of(ended[0]) if len(ended) == 1 else Code.DONE
 
 
-async def _named(caller: Caller, options: Tail) -> dict[str, str]:
+async def _named(backend: Backend, options: Tail) -> dict[str, str]:
     """Returns the runs that were named, and the job of each where several have to be told apart."""
-    runs = list(dict.fromkeys([await caller.call("find", ref=ref) for ref in options.refs]))
-    return {run: (await caller.call("show", run=run))["job"] if len(runs) > 1 else "" for run in runs}
+    runs = list(dict.fromkeys([await backend.call("find", ref=ref) for ref in options.refs]))
+    return {run: (await backend.call("show", run=run))["job"] if len(runs) > 1 else "" for run in runs}
 
 
-async def _active(caller: Caller) -> dict[str, str]:
-    return {run["id"]: run["job"] for run in await all_runs(caller, status=ACTIVE)}
+async def _active(backend: Backend) -> dict[str, str]:
+    return {run["id"]: run["job"] for run in await all_runs(backend, status=ACTIVE)}
 
 
 class Follower:

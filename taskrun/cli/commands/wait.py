@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK, text_option
-from taskrun.cli.exits import Code, Stop, code_of
-from taskrun.cli.feeds import resumed
+from taskrun.cli.backend.resumable_streams import resumed
+from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.exit_codes import Code, Stop, code_of
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import end_line
 from taskrun.cli.session import Session
@@ -23,7 +23,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def wait(
     runs: list[str] = typer.Argument(..., metavar="RUN...", help="An id, a part of one, @last or JOB@last."),  # noqa: B008
     timeout: str = text_option("--timeout", "DURATION", "Give up then, with code 124."),
-    json: bool = ASK.json,
+    json: bool = COMMON.json,
 ) -> Any:
     """Wait until runs have ended; of a single one the exit code is its own.
 
@@ -36,8 +36,8 @@ def wait(
 
 async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, session: Session) -> int:
     """Waits, says how each ended, and answers for them."""
-    caller = await session.daemon()
-    runs = [await caller.call("find", ref=ref) for ref in refs]
+    backend = await session.daemon()
+    runs = [await backend.call("find", ref=ref) for ref in refs]
     ended: dict[str, dict[str, Any]] = {}
     try:
         async with asyncio.timeout(timeout):

@@ -9,17 +9,17 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.exits import Code
-from taskrun.cli.gate import in_thread
-from taskrun.cli.live import FRAME, Snapshot, Sticky
-from taskrun.cli.rich_late import Text
-from taskrun.cli.schedules import check_before_start
+from taskrun.cli.backend.all_schedules import check_before_start
+from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.exit_codes import Code
+from taskrun.cli.lazy_imports import Text
 from taskrun.cli.screens.changes import change_screen, watching_screen
+from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.runs import runs_table
 from taskrun.cli.session import Session
-from taskrun.daemon.launch import find_holder, launch_watching
-from taskrun.daemon.orphans import adopts, collect_orphans
+from taskrun.daemon.launch import find_holder, launch_attached
+from taskrun.daemon.reaper import adopts_orphans, reap_orphans
 from taskrun.model.errors import DaemonStopped
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -58,9 +58,9 @@ async def perform(session: Session) -> int:
 async def _watch_once(session: Session, view: Lines) -> bool:
     """Shows one daemon's life; returns whether it wants to be replaced by another, for new settings."""
     config = session.config
-    watched = await in_thread(lambda: launch_watching(config))
-    if adopts():  # as PID 1 of a container
-        collect_orphans({watched.process.pid})
+    attached = await in_thread(lambda: launch_attached(config))
+    if adopts_orphans():  # as PID 1 of a container
+        reap_orphans({attached.process.pid})
     shown = asyncio.ensure_future(_runs(session, view))
     ticking = asyncio.ensure_future(view.tick())
     try:
@@ -73,18 +73,18 @@ async def _watch_once(session: Session, view: Lines) -> bool:
         for task in (shown, ticking):
             task.cancel()
         await asyncio.gather(shown, ticking, return_exceptions=True)
-        await in_thread(watched.end)
+        await in_thread(attached.end)
 
 
 async def _changes(session: Session) -> AsyncIterator[dict[str, Any]]:
-    caller = await session.gate.daemon(session.config, False)
-    async for item in caller.stream("changes"):
+    backend = await session.connector.daemon(session.config, False)
+    async for item in backend.stream("changes"):
         yield item
 
 
 async def _runs(session: Session, view: Lines) -> None:
-    caller = await session.gate.daemon(session.config, False)
-    async for message in caller.stream("watch", limit=ROWS):
+    backend = await session.connector.daemon(session.config, False)
+    async for message in backend.stream("watch", limit=ROWS):
         view.change(message)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.asks import ASK
-from taskrun.cli.exits import Code
+from taskrun.cli.common_options import COMMON
+from taskrun.cli.exit_codes import Code
 from taskrun.cli.screens.why import why_screen
 from taskrun.cli.session import Session
 
@@ -18,7 +18,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def why(
     run: str = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last."),
-    json: bool = ASK.json,
+    json: bool = COMMON.json,
 ) -> Any:
     """Say why a run is not running or not finished: which limit, which event, until when.
 
@@ -29,12 +29,12 @@ def why(
 
 async def perform(ref: str, as_json: bool, session: Session) -> int:
     """Says it."""
-    caller = await session.daemon()
-    run = await caller.call("find", ref=ref)
-    (found,) = await caller.call("why", runs=[run])
+    backend = await session.daemon()
+    run = await backend.call("find", ref=ref)
+    (found,) = await backend.call("why", runs=[run])
     if as_json:
         session.json(found)
         return Code.DONE
-    shown = await caller.call("show", run=run)
+    shown = await backend.call("show", run=run)
     session.show(why_screen(shown, found["causes"], session.now, session.look()))
     return Code.DONE

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskrun.cli import times
-from taskrun.cli.rich_late import Text
+from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import cell, to_json
+from taskrun.cli.screens import times
 from taskrun.cli.screens.look import Look, stacked
-from taskrun.cli.visible import cell, to_json
 
 STYLES = {"~": "yellow", "+": "green", "−": "red"}
 TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict"}

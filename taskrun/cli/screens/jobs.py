@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taskrun.cli.options import listing, usage
-from taskrun.cli.rich_late import Text
-from taskrun.cli.schemas import InputSchema
+from taskrun.cli.inputs.field_options import listing, usage
+from taskrun.cli.inputs.input_schema import InputSchema
+from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import cell, cut, to_json, value
 from taskrun.cli.screens.look import Look, clipped, columns, stacked, widest
-from taskrun.cli.visible import cell, cut, to_json, value
 
 FIELDS = ("name", "triggers", "schedules", "file", "line")
 

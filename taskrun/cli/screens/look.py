@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import NamedTuple
 
-from taskrun.cli.late import CONSOLE, load_rich
-from taskrun.cli.rich_late import Text, cell_len
+from taskrun.cli.lazy_imports import CONSOLE, Text, cell_len, import_late
 
 GAP = 2
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -113,7 +112,7 @@ def printed(renderable: Text | str, look: Look) -> str:
 
 def _coloured(renderable: Text | str, look: Look) -> str:
     file = StringIO()
-    console = load_rich(CONSOLE).Console(
+    console = import_late(CONSOLE).Console(
         file=file,
         width=max(look.width, 20),
         height=1000,
@@ -134,7 +133,7 @@ def hanging(head: Text, body: Sequence[Text], look: Look) -> Text:
     """Returns text behind a head, wrapped between words so that it never runs below the head."""
     indent = cell_len(head.plain)
     width = max(look.width - indent, 20)
-    console = load_rich(CONSOLE).Console(width=width, file=StringIO(), _environ={})
+    console = import_late(CONSOLE).Console(width=width, file=StringIO(), _environ={})
     lines = [line for text in body for line in text.wrap(console, width)]
     for line in lines:
         line.rstrip()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskrun.cli import times
-from taskrun.cli.rich_late import Text
+from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import brief, cell, cut
+from taskrun.cli.screens import times
 from taskrun.cli.screens.look import Look, bar, labelled
-from taskrun.cli.visible import brief, cell, cut
 
 BAR = 5
 SHORT_ID = 6

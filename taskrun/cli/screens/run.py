@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import Any, NamedTuple
 
-from taskrun.cli import times
-from taskrun.cli.rich_late import Text
+from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
+from taskrun.cli.screens import times
 from taskrun.cli.screens.look import Look, clipped, columns, hanging, labelled, mark, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, fault, given, progress, short, state
-from taskrun.cli.visible import LONGEST, brief, cell, coloured, cut, lines, value
 
 TRACK = 20  # columns of the timeline
 INDENT = 8  # columns of what a line is about

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from taskrun.cli import times
-from taskrun.cli.rich_late import Text
+from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import cell, cut, to_json
+from taskrun.cli.screens import times
 from taskrun.cli.screens.look import GAP, Look, columns, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, current, fault, given, short_ids, state, tried
-from taskrun.cli.visible import cell, cut, to_json
 
 RECENT = 3600
 FIELDS = ("id", "job", "status", "created_at", "took", "step", "input")

@@ -1,0 +1,105 @@
+"""All schedules there are: those that the journal knows, those of the code and of `taskrun.toml` that it does not know yet,
+those of jobs that are not there, and those that are wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.lazy_imports import CRON, JOB_FILES, SCHEDULE_TABLES, import_late
+from taskrun.cli.screens import times
+from taskrun.cli.session import Backend, Session
+from taskrun.model.config import ScheduleTable, schedule_tables
+from taskrun.model.errors import ConfigError, DaemonError
+
+Entry = dict[str, Any]
+
+
+async def all_schedules(session: Session, backend: Backend) -> tuple[list[Entry], list[str]]:
+    """Returns the schedules as JSON, the next one first, and what is wrong with inputs; `problem` is why one never fires."""
+    entries, tables = await backend.call("schedule"), _tables(session)
+    jobs: list[dict[str, Any]] | None = None
+    inputs: dict[str, str] = {}
+    if backend.live or tables:  # without a daemon the job files are imported, which takes its time
+        with suppress(DaemonError):  # no worker comes up: then nothing is known of the jobs
+            answer = await backend.call("jobs")
+            jobs = answer["jobs"]
+            inputs = (await backend.call("config"))["inputs"] if backend.live else answer["inputs"]
+    checked = _checked(tables, session.project.path, inputs)
+    return merged(entries, checked, jobs, session.now), list(inputs.values())
+
+
+async def check_before_start(session: Session) -> None:
+    """Looks whether a daemon could start at all, before one that runs is stopped for it.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    config = session.config
+    if config.schedules:
+        await in_thread(lambda: import_late(JOB_FILES).check_inputs(config))
+
+
+def _tables(session: Session) -> list[ScheduleTable]:
+    try:
+        return schedule_tables(session.project.path)
+    except ConfigError:  # broken as a whole, which is said elsewhere
+        return []
+
+
+def _checked(tables: list[ScheduleTable], path: Path, inputs: dict[str, str]) -> list[ScheduleTable]:
+    """Returns the tables, each with what is wrong with it."""
+    if not tables:
+        return []
+    problem_of = import_late(SCHEDULE_TABLES).problem_of
+    return [
+        ScheduleTable(table.place, table.written, table.entry, problem_of(table, path) or inputs.get(table.place, ""))
+        for table in tables
+    ]
+
+
+def merged(
+    entries: Sequence[Entry], tables: Sequence[ScheduleTable], jobs: Sequence[dict[str, Any]] | None, now: float
+) -> list[Entry]:
+    """Adds to the schedules that are known those that are only written somewhere, and what is wrong with them."""
+    found = [{**entry, "problem": None} for entry in entries]
+    left = list(found)
+    for job in jobs or ():
+        for cron in job["schedules"]:
+            found += _unless_there(left, job["name"], cron, "", now)
+    for table in tables:
+        found += _unless_there(left, str(table.written.get("job", "")), table.written, table.problem, now)
+    if jobs is not None:
+        names = {job["name"] for job in jobs}
+        for entry in found:
+            entry["problem"] = entry["problem"] or (None if entry["job"] in names else f'no job "{entry["job"]}"')
+    return sorted(found, key=lambda entry: (entry["next"] or "~", entry["job"]))
+
+
+def _unless_there(left: list[Entry], job: str, written: dict[str, Any], problem: str, now: float) -> list[Entry]:
+    """Returns a schedule that is not among those that are `left`, or says there what is wrong with it."""
+    cron, timezone = str(written.get("cron", "")), written.get("timezone")
+    timezone = None if timezone is None else str(timezone)
+    for at, entry in enumerate(left):
+        if (entry["job"], entry["cron"], entry["timezone"]) == (job, cron, timezone):
+            entry["problem"] = problem or None
+            del left[at]
+            return []
+    upcoming = math.inf if problem else import_late(CRON).CronRule(cron, timezone).next_after(now)
+    return [
+        {
+            "job": job,
+            "cron": cron,
+            "timezone": timezone,
+            "next": None if upcoming == math.inf else times.rfc3339(upcoming),
+            "last": None,
+            "last_run": None,
+            "last_status": None,
+            "problem": problem or None,
+        }
+    ]

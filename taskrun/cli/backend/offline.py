@@ -1,0 +1,112 @@
+"""Answers from the journal itself, for commands that only look while no daemon runs.
+
+The journal is opened exclusively and for a moment, so that a daemon that starts meanwhile need not wait for long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.lazy_imports import JOB_FILES, SCHEDULE_SLOTS, import_late
+from taskrun.engine.core.queries import views
+from taskrun.model.config import Config
+from taskrun.model.errors import DaemonError, RunNotFound
+from taskrun.model.records import Status
+from taskrun.stores.base import Tx
+from taskrun.stores.highwater import is_absent
+from taskrun.stores.sqlite import SqliteStorage
+
+
+class JournalBackend:
+    """The journal as a `Caller`; knows the requests that need no daemon. What has not ended there is `held`."""
+
+    live = False
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._answers: dict[str, Callable[..., Any]] = {
+            "runs": self._runs,
+            "find": self._find,
+            "show": self._show,
+            "logs": self._logs,
+            "schedule": self._schedule,
+            "why": self._why,
+        }
+
+    async def call(self, op: str, **params: Any) -> Any:
+        """Returns the answer to one request."""
+        if op == "jobs":
+            return self._with_pauses(await in_thread(lambda: import_late(JOB_FILES).describe(self._config)))
+        return self._answers[op](**params)
+
+    async def stream(self, op: str, **params: Any) -> AsyncIterator[Any]:
+        """Raises DaemonError: only a daemon streams."""
+        raise DaemonError("no daemon runs; start it: taskrun daemon start")
+        yield
+
+    async def close(self) -> None:
+        """Has nothing open."""
+
+    def _runs(
+        self,
+        job: str | None = None,
+        status: list[str] | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+    ) -> Any:
+        named = {"job": job, "statuses": [Status(one) for one in status or ()], "since": since, "before": before}
+        return [_still(run) for run in self._read(lambda tx: views.page_runs(tx, limit, **named), [])]
+
+    def _find(self, ref: str) -> Any:
+        return self._found(self._read(lambda tx: views.resolve(tx, ref), None), ref)
+
+    def _show(self, run: str) -> Any:
+        shown = self._found(self._read(lambda tx: views.show(tx, run), None), run)
+        parts = {name: [_still(one) for one in shown[name]] for name in ("steps", "children")}
+        return {**_still(shown), **parts}
+
+    def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
+        return self._read(lambda tx: views.page_logs(tx, run, after, limit), [])
+
+    def _why(self, runs: list[str]) -> Any:
+        """Nothing goes on without a daemon, whatever else may hold it."""
+        cause = {"kind": "no-daemon", "text": "no daemon runs; start it: taskrun daemon start"}
+        return [{"id": run, "status": self._show(run)["status"], "causes": [cause]} for run in runs]
+
+    def _schedule(self) -> Any:
+        return self._read(lambda tx: import_late(SCHEDULE_SLOTS).schedule_views(tx, time.time()), [])
+
+    def _with_pauses(self, described: Any) -> Any:
+        paused = self._read(lambda tx: tx.facts("paused:"), {})
+        return {
+            **described,
+            "jobs": [{**job, "paused": f"paused:{job['name']}" in paused} for job in described["jobs"]],
+        }
+
+    def _found(self, value: Any, ref: str) -> Any:
+        if value is None:
+            raise RunNotFound(f'no run "{ref}": nothing has run here yet')
+        return value
+
+    def _read(self, fn: Callable[[Tx], Any], empty: Any) -> Any:
+        """Reads in one transaction; a journal that never was is not made."""
+        if is_absent(self._config.journal):
+            return empty
+        store = SqliteStorage(self._config.journal, exclusive=True)
+        store.open()
+        try:
+            ((value, error),) = store.apply([fn])
+        finally:
+            store.close()
+        if error is not None:
+            raise error
+        return value
+
+
+def _still(thing: dict[str, Any]) -> dict[str, Any]:
+    """Returns a run or a step, `held` where it has not ended: nobody is at it, whatever its status was."""
+    return thing if thing["ended_at"] else {**thing, "held": True}

@@ -1,0 +1,76 @@
+"""Streams that outlive a daemon: when it goes away they wait for the next one and go on where they were.
+
+A daemon that was killed is started again; one that was told to stop is not: it may be a restart, so it is waited for a
+moment. Cursors see to it that no line of a log is missing or comes twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from taskrun.cli.session import Session
+from taskrun.model.errors import DaemonError, DaemonStopped
+
+TRIES = 5  # in a row without a single message
+TRIES_STOPPED = 12  # that a daemon, told to stop, is waited for
+PAUSE = 0.3
+
+
+async def resumed(
+    session: Session, op: str, params: Callable[[], dict[str, Any]], back: Callable[[], None]
+) -> AsyncIterator[dict[str, Any]]:
+    """Yields the messages of a stream, asking again with fresh `params` whenever the daemon was lost or has stopped.
+
+    Raises:
+        DaemonStopped: it was told to stop, and nobody has started it again.
+        DaemonError: it does not come back.
+    """
+    tries, lost, stopped = 0, False, False
+    while True:
+        try:
+            backend = await session.daemon(start=not stopped)
+            async for message in backend.stream(op, **params()):
+                if lost:
+                    back()
+                tries, lost, stopped = 0, False, False
+                yield message
+            raise DaemonError("the daemon ended a stream")
+        except DaemonError as error:
+            stopped = stopped or isinstance(error, DaemonStopped)
+            tries, lost = tries + 1, True
+            if tries >= (TRIES_STOPPED if stopped else TRIES):
+                raise DaemonStopped("the daemon was stopped") if stopped else error from None
+            await asyncio.sleep(PAUSE)
+
+
+async def log_feed(
+    session: Session, after: dict[str, int], back: Callable[[], None] = lambda: None
+) -> AsyncIterator[dict[str, Any]]:
+    """Yields log records of runs, and for each run that ends `{"kind":"end","run":RUN}` after its last line.
+
+    Parameters:
+        after: the last seq that is known of each run; kept up to date.
+        back: called when the daemon is back after it was lost.
+    """
+    ended: set[str] = set()
+
+    def params() -> dict[str, Any]:
+        return {"runs": [run for run in after if run not in ended], "after": dict(after)}
+
+    async for message in resumed(session, "tail", params, back):
+        if message["kind"] == "end":
+            ended.add(message["run"]["id"])
+            yield message
+        elif message["seq"] > after.get(message["run"], 0):
+            after[message["run"]] = message["seq"]
+            yield message
+        if len(ended) == len(after):
+            return
+
+
+async def watch_feed(session: Session, **wanted: Any) -> AsyncIterator[dict[str, Any]]:
+    """Yields runs as they are, `{"kind":"ready"}`, then every change of a run or step."""
+    async for message in resumed(session, "watch", lambda: wanted, lambda: None):
+        yield message

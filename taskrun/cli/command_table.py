@@ -1,0 +1,46 @@
+"""The commands by name, and the modules that hold them; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from typer.main import get_command
+
+from taskrun.cli.lazy_imports import import_late
+
+COMMANDS = {  # in the order of the help
+    "init": "init",
+    "jobs": "jobs",
+    "start": "start",
+    "run": "run",
+    "send": "send",
+    "list": "list",
+    "ps": "list",
+    "show": "show",
+    "tail": "tail",
+    "wait": "wait",
+    "cancel": "cancel",
+    "retry": "change",
+    "pause": "change",
+    "resume": "change",
+    "why": "why",
+    "schedule": "schedule",
+    "watch": "watch",
+    "prune": "prune",
+    "export": "export",
+    "doctor": "doctor",
+    "completion": "completion",
+    "_complete": "completion",
+    "daemon": "daemon",
+}
+HIDDEN = frozenset({"ps", "_complete"})
+
+
+@cache
+def find(name: str) -> Any:
+    """Returns a command, importing it; None when there is none of that name."""
+    if name not in COMMANDS:
+        return None
+    found: Any = get_command(import_late(f"taskrun.cli.commands.{COMMANDS[name]}").app)
+    return getattr(found, "commands", {}).get(name, found)

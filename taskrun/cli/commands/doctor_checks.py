@@ -1,0 +1,218 @@
+"""What `taskrun doctor` looks at: each check is a function that says what it found, and what to type where it is bad.
+
+Nothing is repaired, and no daemon is started: the journal is opened by this process only while no daemon has it.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from taskrun.cli.backend.all_schedules import all_schedules
+from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.commands.daemon_service import service_of
+from taskrun.cli.sanitize import cell
+from taskrun.cli.screens.jobs import problem_line
+from taskrun.cli.session import Session
+from taskrun.daemon.launch import find_holder
+from taskrun.daemon.paths import daemon_paths
+from taskrun.daemon.protocol import VERSION
+from taskrun.daemon.unix_socket import socket_path
+from taskrun.model.config import Config
+from taskrun.model.durations import human_size
+from taskrun.model.errors import ConfigError, TaskrunError
+from taskrun.stores.highwater import is_absent
+from taskrun.stores.sqlite import SqliteStorage
+
+LITTLE_SPACE = 200_000_000  # bytes that are free on the journal's disk
+WAL_RESET_FIXED = (3, 51, 3)
+MOST_NAMES = 10  # variables that are named
+TELLING = {"VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "HOME", "USER"}  # named first
+SESSION = {"PATH", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTHONPATH", "WINDOWID", "DISPLAY", "COLORTERM"}
+OF_TERMINALS = ("TERM", "SSH_", "TMUX", "STY", "XDG_SESSION", "GNOME_", "VTE_", "KITTY_", "ITERM_", "WT_", "TASKRUN_")
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Check(NamedTuple):
+    """What a check found; `hint`: what to type, where that helps."""
+
+    check: str
+    ok: bool
+    text: str
+    hint: str = ""
+
+
+Checking = Callable[[Session, Config], Awaitable[Check]]
+
+
+async def examine(session: Session) -> AsyncIterator[Check]:
+    """Yields what each check finds; without a configuration there is nothing more to look at, with a wrong one there is."""
+    yield Check("versions", True, f"taskrun {VERSION}, Python {platform.python_version()}")
+    yield _sqlite()
+    try:
+        config = session.project
+    except ConfigError as error:  # there is none
+        yield Check("configuration", False, str(error))
+        return
+    yield _configuration(session)
+    for name, look in _CHECKS.items():
+        try:
+            yield await look(session, config)
+        except TaskrunError as error:
+            yield Check(name, False, str(error), "see what it says: taskrun daemon logs" if name == "daemon" else "")
+
+
+def _configuration(session: Session) -> Check:
+    session.warned = True  # it is said here
+    if session.fault is not None:
+        return Check("configuration", False, str(session.fault), "edit that file")
+    return Check("configuration", True, str(session.project.path))
+
+
+def _sqlite() -> Check:
+    version = sqlite3.sqlite_version
+    if sqlite3.sqlite_version_info >= WAL_RESET_FIXED:
+        return Check("sqlite", True, version)
+    note = "has the WAL-reset bug (fixed in 3.51.3), which can bite when several processes share a journal"
+    return Check("sqlite", True, f"{version} {note}; the daemon has its journal to itself and is safe")
+
+
+async def _socket(session: Session, config: Config) -> Check:
+    path = await in_thread(lambda: socket_path(daemon_paths(config).lock, session.facts.env))
+    return Check("socket", True, f"{path.parent} is yours alone")
+
+
+async def _daemon(session: Session, config: Config) -> Check:
+    held = await in_thread(lambda: find_holder(config))
+    if held is None:
+        return Check(
+            "daemon", True, f"stopped; nobody holds {daemon_paths(config).lock}", "start it: taskrun daemon start"
+        )
+    status = await (await session.daemon(start=False)).call("status")
+    running = f"running, pid {status['pid']}, version {status['version']}"
+    if status["fault"]:
+        what = f"{running}; its journal refuses: {status['fault']}"
+        return Check(
+            "daemon", False, what, "free space on its disk, or see to its health: the work goes on by itself then"
+        )
+    if status["version"] != VERSION:
+        return Check("daemon", False, f"{running}, but this command is {VERSION}", "taskrun daemon restart")
+    return Check("daemon", True, running)
+
+
+async def _environment(session: Session, config: Config) -> Check:
+    """A daemon keeps the Python and the environment of whoever started it."""
+    if await in_thread(lambda: find_holder(config)) is None:
+        return Check("environment", True, f"{sys.executable}; a daemon that is started now gets it and your variables")
+    backend = await session.daemon(start=False)
+    status = await backend.call("status")
+    if "python" not in status:
+        return Check("environment", True, "the daemon is an older one that does not say", "taskrun daemon restart")
+    theirs = await backend.call("environment")
+    ours = session.facts.env
+    parts = [f"the daemon's Python is {status['python']}"]
+    other = (status["prefix"], status["python_version"]) != (sys.prefix, platform.python_version())
+    parts += [f"yours is {sys.executable} ({platform.python_version()})"] if other else []
+    if theirs.get("PATH") != ours.get("PATH"):
+        parts += [f"its PATH is not yours but {theirs.get('PATH')}"]
+    if names := differing(ours, theirs):
+        parts += [f"variables that are not as yours: {', '.join(names)}"]
+    same = len(parts) == 1
+    text = parts[0] + ", and its environment yours" if same else "; ".join(parts)
+    return Check("environment", not other, text, "" if same else "to give it yours: taskrun daemon restart")
+
+
+def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """Returns the names of the variables that are others here than in the daemon; those of a terminal do not count."""
+    names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    names.sort(key=lambda name: name not in TELLING)
+    found = [name for name in names if name not in SESSION and not name.startswith(OF_TERMINALS)]
+    return found[:MOST_NAMES] + ([f"and {len(found) - MOST_NAMES} more"] if len(found) > MOST_NAMES else [])
+
+
+async def _schedules(session: Session, config: Config) -> Check:
+    entries, _ = await all_schedules(session, await session.reader(lenient=True))
+    wrong = [f"{one['job']} {one['cron']}: {one['problem']}" for one in entries if one["problem"]]
+    if wrong:
+        return Check("schedules", False, "; ".join(wrong), "see them: taskrun schedule")
+    return Check("schedules", True, f"{len(entries)}" if entries else "none")
+
+
+async def _journal(session: Session, config: Config) -> Check:
+    if "://" in config.journal:
+        return Check("journal", True, "on a server: " + config.journal.rpartition("@")[2])
+    path = Path(config.journal)
+    if await in_thread(lambda: find_holder(config)) is None:
+        if is_absent(config.journal):
+            return Check("journal", True, f"{path} is not there yet; the first run makes it")
+        await in_thread(lambda: _look_through(path))
+        state = "is sound and complete"
+    else:
+        state = "was sound and complete when the daemon opened it"
+    return _file(path, state)
+
+
+def _look_through(path: Path) -> None:
+    """Opening looks for lost commits (the high-water mark), and for damage only where it was not closed in order."""
+    store = SqliteStorage(path, exclusive=True)
+    store.open()
+    try:
+        store.check()
+    finally:
+        store.close()
+
+
+def _file(path: Path, state: str) -> Check:
+    try:
+        found = path.stat()
+    except OSError as error:  # it was removed under its daemon
+        return Check("journal", False, f"{path}: {error.strerror}", "see what it says: taskrun daemon logs")
+    free = shutil.disk_usage(path.parent).free
+    text = f"{path} {state}, {human_size(found.st_size)}"
+    if found.st_mode & OTHERS:
+        return Check("journal", False, f"{path} is open to others", f"chmod 600 {path}")
+    if free < LITTLE_SPACE:
+        return Check("journal", False, f"{text}; its disk has only {human_size(free)} left", "free some space there")
+    return Check("journal", True, text)
+
+
+async def _jobs(session: Session, config: Config) -> Check:
+    answer = await (await session.reader(lenient=True)).call("jobs")
+    names = {job["name"] for job in answer["jobs"]}
+    problems = [problem_line(problem) for problem in answer["problems"]]
+    if problems:
+        return Check("jobs", False, "; ".join(problems), "see what was found: taskrun jobs")
+    if not names:
+        return Check("jobs", False, f"there are none in {', '.join(config.jobs)}", "write one: taskrun init")
+    return Check("jobs", True, f"{len(names)} in {', '.join(config.jobs)}")
+
+
+async def _service(session: Session, config: Config) -> Check:
+    service = service_of(config, session.facts.env)
+    if service.path.exists():
+        return Check("service", True, f"installed: {service.path}")
+    return Check(
+        "service", True, "none; the next command starts the daemon", "start it at login: taskrun daemon install"
+    )
+
+
+_CHECKS: dict[str, Checking] = {
+    "socket": _socket,
+    "daemon": _daemon,
+    "journal": _journal,
+    "environment": _environment,
+    "jobs": _jobs,
+    "schedules": _schedules,
+    "service": _service,
+}
+
+
+def check_view(check: Check) -> dict[str, Any]:
+    """Returns a check as JSON."""
+    return {**check._asdict(), "text": cell(check.text)}

@@ -1,0 +1,115 @@
+"""`taskrun run --local`: the job in this very process, for debuggers.
+
+The journal is in memory: nothing is recorded, the project's journal is not touched, and a daemon may run beside it. The folder
+and the environment are those of a worker, so that the job finds the same files as there. What it prints goes to standard
+error as it comes, so that standard output stays the output's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import chdir, redirect_stdout
+from typing import Any
+
+from taskrun.cli.backend.job_files import check_inputs
+from taskrun.cli.commands.run import print_output
+from taskrun.cli.commands.start import Start
+from taskrun.cli.exit_codes import Code, Stop, code_of
+from taskrun.cli.inputs import command_input
+from taskrun.cli.inputs.command_input import Target
+from taskrun.cli.inputs.input_schema import InputSchema
+from taskrun.cli.inputs.targets import did_you_mean
+from taskrun.cli.sanitize import lines
+from taskrun.cli.screens.follow import Plain, Screen
+from taskrun.cli.session import Session
+from taskrun.declarations.registry import Registry, discover
+from taskrun.engine.api.queue import Queue
+from taskrun.engine.api.run import Run
+from taskrun.engine.core.outbox import RunChanged, StepChanged
+from taskrun.engine.core.queries import views
+from taskrun.engine.core.subscriptions import Change, LogAdded
+
+ECHOED = frozenset({"stdout", "stderr"})  # the engine shows what is printed by itself
+
+
+async def perform(options: Start, session: Session) -> int:
+    """Loads the jobs, runs one, prints its output."""
+    os.environ.update(session.config.env)
+    with chdir(session.config.root), redirect_stdout(sys.stderr):
+        registry = discover(session.config.jobs, session.config.root).registry
+        check_inputs(session.config, registry)
+        base = await command_input.read_input(session, options.input)
+        target = _target(registry, options.job)
+        value = await command_input.built(session, target, options.given, base, "run")
+        async with Queue(list(registry.jobs.values()), registry.pipes, grace=session.config.grace) as queue:
+            with command_input.named_as_typed(target, "run"):
+                ended = await _to_end(queue, value, options, session)
+    _print(session, ended, options.json)
+    return code_of(ended)
+
+
+def _print(session: Session, ended: dict[str, Any], as_json: bool) -> None:
+    """Prints the output, or the whole traceback: there is no journal to look it up in."""
+    if ended["error"] and not as_json:
+        session.terminal.err(lines(ended["error"]["traceback"]))
+    elif as_json or ended["status"] == "succeeded":
+        print_output(session, ended, as_json)
+
+
+def _target(registry: Registry, name: str) -> Target:
+    job = registry.jobs.get(name)
+    if job is None:
+        hint = did_you_mean(name, registry.jobs)
+        raise Stop(Code.NOT_FOUND, f'no job "{name}"', hint=hint, kind="JobNotFound")
+    described = job.describe()
+    return Target(name, InputSchema(described["input_schema"]), described)
+
+
+async def _to_end(queue: Queue, value: Any, options: Start, session: Session) -> dict[str, Any]:
+    """Shows a run until it has ended. The first Ctrl-C cancels it, a second one ends this process's wait for it."""
+    view: Screen = Screen(session) if options.quiet else Plain(session)
+    async with queue.core.bus.subscribe() as changes:
+        run = await queue.jobs[options.job].start(value)
+        view.begin(dict(await run.info()))
+        work = asyncio.ensure_future(_watch(changes, run.id, view))
+        session.on_interrupt = _Stopper(run, work).interrupted
+        await work
+    info: dict[str, Any] = dict(await run.info())
+    view.end(info)
+    return info
+
+
+class _Stopper:
+    """What Ctrl-C does."""
+
+    def __init__(self, run: Run, work: asyncio.Future[None]) -> None:
+        self._run = run
+        self._work = work
+        self._asked: asyncio.Task[bool] | None = None
+
+    def interrupted(self) -> None:
+        """Takes one Ctrl-C."""
+        if self._asked is None:
+            self._asked = asyncio.ensure_future(self._run.cancel())
+        else:
+            self._work.cancel()
+
+
+async def _watch(changes: AsyncIterator[Change], run_id: str, view: Screen) -> None:
+    """Shows what happens to a run, to its end."""
+    async for change in changes:
+        if isinstance(change, StepChanged) and change.step.run == run_id:
+            view.change({"kind": "step", "step": views.step_view(change.step)})
+        elif isinstance(change, RunChanged) and change.run.id == run_id and change.run.ended:
+            return
+        elif isinstance(change, LogAdded):
+            _log(change, run_id, view)
+
+
+def _log(change: LogAdded, run_id: str, view: Screen) -> None:
+    for line in change.lines:
+        if line.run == run_id and line.stream not in ECHOED:
+            view.log(views.log_view(line))

@@ -1,0 +1,58 @@
+"""What all commands have in common: that they become an `Action`, `--config`, and options that several of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+import typer
+
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.session import Session
+
+Action = Callable[[Session], Awaitable[int]]
+
+
+def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Takes `--config FILE` out of a command line, wherever it stands before a `--`."""
+    kept: list[str] = []
+    found: str | None = None
+    rest = iter(argv)
+    for token in rest:
+        if token == "--":
+            return [*kept, token, *rest], found
+        if token == "--config":
+            found = next(rest, None)
+            if found is None:
+                raise Stop(Code.USAGE, "--config needs a file")
+        elif token.startswith("--config="):
+            found = token.partition("=")[2]
+        else:
+            kept.append(token)
+        if found == "":
+            raise Stop(Code.USAGE, "--config needs a file")
+    return kept, found
+
+
+def text_option(name: str, metavar: str, help: str) -> Any:
+    """Declares an option that takes text; nothing at all is no text, since a variable that is not set is no wish."""
+    return typer.Option("", name, metavar=metavar, help=help, callback=_filled)
+
+
+def _filled(ctx: typer.Context, param: typer.CallbackParam, value: str) -> str:
+    source = ctx.get_parameter_source(param.name or "")
+    if value == "" and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter(f"it is empty; it takes {param.metavar}", ctx=ctx, param=param)
+    return value
+
+
+class CommonOptions(NamedTuple):
+    """Declarations of options, said once."""
+
+    json: Any = typer.Option(False, "--json", help="Print one JSON document and nothing else.")
+    quiet: Any = typer.Option(False, "-q", "--quiet", help="Print the id alone.")
+    input: Any = text_option("--input", "JSON|@FILE|-", "The input as JSON; options win over it.")
+    help: Any = typer.Option(False, "--help", help="Show this, and with a name its options.", show_default=False)
+
+
+COMMON = CommonOptions()

@@ -1,0 +1,155 @@
+"""Exit codes, and what each error means to the person who typed: a code, a message, and what to type next."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from taskrun.cli.inputs.option_names import option_name
+from taskrun.cli.sanitize import lines
+from taskrun.cli.screens import times
+from taskrun.model import errors
+
+
+class Code(IntEnum):
+    """What a command can end with."""
+
+    DONE = 0
+    FAILED = 1  # the run did
+    USAGE = 2  # usage, bad input or bad configuration: nothing was recorded
+    NOT_FOUND = 3  # or ambiguous
+    UNREACHABLE = 4  # the daemon, or the journal
+    REFUSED = 5  # discarded, or not possible in this state
+    TIMED_OUT = 124
+    FAULT = 125  # taskrun's own
+    INTERRUPTED = 130  # or cancelled
+    PIPE = 141  # nobody reads the output any more
+
+
+CODES = {
+    Code.DONE: "done",
+    Code.FAILED: "the run failed; for `doctor`, something is wrong",
+    Code.USAGE: "usage, bad input or bad configuration: nothing was recorded",
+    Code.NOT_FOUND: "not found or ambiguous; for `daemon status`, it is stopped",
+    Code.UNREACHABLE: "the daemon or the journal cannot be reached",
+    Code.REFUSED: "refused: discarded, or not possible in this state",
+    Code.TIMED_OUT: "timed out: the run's own timeout, or `--timeout`",
+    Code.FAULT: "taskrun's own fault",
+    Code.INTERRUPTED: "cancelled or interrupted",
+    Code.PIPE: "nobody reads the output any more",
+}
+
+
+_KINDS = {
+    Code.USAGE: "UsageError",
+    Code.NOT_FOUND: "NotFound",
+    Code.UNREACHABLE: "DaemonError",
+    Code.REFUSED: "Refused",
+    Code.TIMED_OUT: "TimeoutError",
+}
+
+
+class Stop(Exception):
+    """Ends a command with a code and a message.
+
+    Parameters:
+        code: the exit code.
+        problems: one message each; all are shown.
+        hint: what to type next.
+        kind: the name of the error, for programs; by its code unless given.
+    """
+
+    def __init__(self, code: Code, *problems: str, hint: str = "", kind: str = "") -> None:
+        super().__init__(code, *problems)
+        self.code = code
+        self.problems = problems
+        self.hint = hint
+        self.kind = kind or _KINDS.get(code, "TaskrunError")
+
+
+class Explained(NamedTuple):
+    """An error as it is shown."""
+
+    code: Code
+    problems: tuple[str, ...]
+    hint: str = ""
+    kind: str = ""
+
+    def view(self) -> dict[str, Any]:
+        """Returns it as the JSON document of a command that failed."""
+        return {"error": {"type": self.kind, "message": "\n".join(self.problems), "hint": self.hint}}
+
+    def text(self) -> str:
+        """Returns it as lines for standard error."""
+        shown = [f"error: {lines(problem)}" for problem in self.problems]
+        return "".join(f"{line}\n" for line in [*shown, *([f"  {lines(self.hint)}"] if self.hint else [])])
+
+
+_ENDS = {
+    "succeeded": Code.DONE,
+    "failed": Code.FAILED,
+    "cancelled": Code.INTERRUPTED,
+    "discarded": Code.REFUSED,
+}
+
+
+def code_of(run: dict[str, Any]) -> Code:
+    """Returns the exit code that a run's end stands for."""
+    if run["status"] == "failed" and run["reason"] == "timeout":
+        return Code.TIMED_OUT
+    return _ENDS.get(run["status"], Code.DONE)
+
+
+def explain(error: Exception) -> Explained:
+    """Returns what an error means to the person who typed."""
+    if isinstance(error, Stop):
+        return Explained(error.code, error.problems, error.hint, error.kind)
+    meaning = next((meaning for kind, meaning in _MEANINGS if isinstance(error, kind)), _fault)
+    return meaning(error)._replace(kind=type(error).__name__)
+
+
+def _plain(code: Code, hint: str = "") -> Callable[[Any], Explained]:
+    return lambda error: Explained(code, (str(error),), hint)
+
+
+def _input(error: errors.InputInvalid) -> Explained:
+    named = [f"--{option_name(path.split('.'))}: {text}" if path else text for path, text in error.problems]
+    return Explained(Code.USAGE, tuple(named), f"see what it takes: taskrun jobs {error.job}")
+
+
+def _ambiguous(error: errors.AmbiguousRun) -> Explained:
+    now = time.time()
+    found = [f"{run} {job} {times.age(now - at)}" for run, job, at in error.candidates]
+    return Explained(Code.NOT_FOUND, (f'"{error.ref}" matches {len(found)} runs: ' + " · ".join(found),))
+
+
+def _fault(error: Exception) -> Explained:
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    return Explained(Code.FAULT, (f"this is taskrun's own fault: {error!r}\n{trace}",), "check with: taskrun doctor")
+
+
+_DAEMON = "see what it says: taskrun daemon logs"
+_MEANINGS: tuple[tuple[type[Exception], Callable[[Any], Explained]], ...] = (
+    (errors.InputInvalid, _input),
+    (errors.AmbiguousRun, _ambiguous),
+    (errors.JobNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun jobs")),
+    (errors.PipeNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun jobs")),
+    (errors.RunNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun list --all")),
+    (errors.NotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun show RUN")),
+    (errors.RunEnded, _plain(Code.REFUSED, "run it again: taskrun retry RUN")),
+    (errors.RunNotEnded, _plain(Code.REFUSED, "end it first: taskrun cancel RUN")),
+    (errors.DurationInvalid, _plain(Code.USAGE)),
+    (errors.ConfigError, _plain(Code.USAGE)),
+    (errors.DefinitionError, _plain(Code.USAGE)),
+    (errors.PayloadTooLarge, _plain(Code.USAGE)),
+    (errors.NotEncodable, _plain(Code.USAGE)),
+    (errors.JournalError, _plain(Code.UNREACHABLE)),
+    (
+        errors.DaemonStopped,
+        _plain(Code.UNREACHABLE, "unfinished runs wait in the journal; go on: taskrun daemon start"),
+    ),
+    (errors.DaemonError, _plain(Code.UNREACHABLE, _DAEMON)),
+)

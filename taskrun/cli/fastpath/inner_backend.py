@@ -1,0 +1,110 @@
+"""The way to the daemon's desk from within the daemon itself, for the command lines that its counter executes.
+
+Requests go through the same door as those of any client: JSON parameters, plain answers. They are answered on the daemon's
+event loop, while the commands live on another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from taskrun.daemon.clients.command_connection import Router
+from taskrun.daemon.paths import daemon_paths
+from taskrun.model.config import Config
+
+AHEAD = 64  # items of a stream that a command may be behind
+
+
+class OtherProject(BaseException):
+    """The command is about another project's daemon, so its caller must do it. No error that a command could explain."""
+
+
+class InnerConnector:
+    """Leads to the desk of the daemon that we are in.
+
+    Parameters:
+        lock: of this daemon; a command whose configuration leads to another one is refused.
+        loop: the daemon's.
+    """
+
+    def __init__(self, router: Router, lock: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self._lock = lock
+        self._backend = InnerBackend(router, loop)
+
+    async def daemon(self, config: Config, autostart: bool) -> InnerBackend:
+        """Returns the desk."""
+        if daemon_paths(config).lock != self._lock:
+            raise OtherProject
+        return self._backend
+
+    async def reader(self, config: Config) -> InnerBackend:
+        """Returns the desk."""
+        return await self.daemon(config, False)
+
+
+class InnerBackend:
+    """The desk as a `Caller`."""
+
+    live = True
+
+    def __init__(self, router: Router, loop: asyncio.AbstractEventLoop) -> None:
+        self._router = router
+        self._loop = loop
+
+    async def call(self, op: str, **params: Any) -> Any:
+        """Returns the answer to one request."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._answer(op, params), self._loop))
+
+    async def stream(self, op: str, **params: Any) -> AsyncIterator[Any]:
+        """Yields the answers to one request."""
+        items = asyncio.Queue[tuple[bool, Any]](AHEAD)
+        here = asyncio.get_running_loop()
+        pumping = asyncio.run_coroutine_threadsafe(self._pump(op, params, items, here), self._loop)
+        try:
+            while True:
+                more, item = await items.get()
+                if more:
+                    yield item
+                elif item is None:
+                    return
+                else:
+                    raise item
+        finally:
+            pumping.cancel()
+
+    async def close(self) -> None:
+        """Has nothing open."""
+
+    # ---- on the daemon's loop
+
+    async def _answer(self, op: str, params: dict[str, Any]) -> Any:
+        answer = self._asked(op, params)
+        assert isinstance(answer, Awaitable)
+        return await answer
+
+    async def _pump(
+        self, op: str, params: dict[str, Any], items: asyncio.Queue[tuple[bool, Any]], there: asyncio.AbstractEventLoop
+    ) -> None:
+        """Carries items from one loop to the other, no faster than they are taken."""
+
+        async def put(more: bool, item: Any) -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(items.put((more, item)), there))
+
+        try:
+            answers = self._asked(op, params)
+            assert isinstance(answers, AsyncGenerator)
+            async with aclosing(answers):
+                async for item in answers:
+                    await put(True, item)
+            await put(False, None)
+        except Exception as error:
+            await put(False, error)
+
+    def _asked(self, op: str, params: dict[str, Any]) -> Awaitable[Any] | AsyncGenerator[Any, None]:
+        return self._router.find(op)(msgspec.json.encode({"id": 0, "op": op, **params}))

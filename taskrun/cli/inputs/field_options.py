@@ -1,0 +1,279 @@
+"""What was typed after `start JOB`: which tokens are the command's own, and what input the others make.
+
+Two pure steps. `partition` needs no schema, so that parsing needs no daemon: what the command itself knows is its own,
+all else is a field. `build` applies the fields to the schema and collects *every* problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from taskrun.cli.inputs.conversion import as_duration, as_typed, convert, form_of, located, union_of
+from taskrun.cli.inputs.input_schema import Field, InputSchema, Schema, choices, is_open, kind
+from taskrun.cli.inputs.option_names import ESCAPE, FieldPath, Own, option_name
+from taskrun.cli.sanitize import cell, to_json
+
+ABSENT: Any = object()  # what `--input` holds when it was not typed; it may hold null
+
+
+class Given(NamedTuple):
+    """A field as it was typed: `--path song.mp3`. `text` is None where nothing followed."""
+
+    name: str
+    text: str | None
+
+
+class Built(NamedTuple):
+    """The input that was typed, or all that is wrong with it."""
+
+    value: Any
+    problems: list[str]
+
+
+def partition(args: Sequence[str], own: Own) -> tuple[list[str], list[Given]]:
+    """Splits tokens into the command's own (arguments included) and the fields of an input.
+
+    A token that begins with `--`, or is an option of the command, is never the value of a field: write `--field=--x`.
+    """
+    mine: list[str] = []
+    given: list[Given] = []
+    at = 0
+    while at < len(args):
+        token, following = args[at], args[at + 1 : at + 2]
+        at += 1
+        if token == "--":
+            return mine + list(args[at - 1 :]), given
+        if _is_own(token, own):
+            takes = token in own.valued
+            mine += [token, *following] if takes else [token]
+            at += takes
+        elif not token.startswith("--"):
+            mine.append(token)
+        elif "=" in token:
+            name, _, text = token[2:].partition("=")
+            given.append(Given(name, text))
+        else:
+            takes = bool(following) and not following[0].startswith("--") and not _is_own(following[0], own)
+            given.append(Given(token[2:], following[0] if takes else None))
+            at += takes
+    return mine, given
+
+
+def _is_own(token: str, own: Own) -> bool:
+    if token.partition("=")[0] in own.flags | own.valued:
+        return token in own.flags or token in own.valued or token.partition("=")[0] in own.valued
+    cluster = len(token) > 2 and token[0] == "-" and token[1] != "-"
+    return cluster and all(f"-{letter}" in own.flags for letter in token[1:])
+
+
+# ---- fields to input
+
+
+def build(
+    schema: InputSchema, given: Sequence[Given], base: Any = ABSENT, *, folder: Path, complete: bool = True
+) -> Built:
+    """Returns the input that `given` makes on top of `base`, and everything that is wrong with it.
+
+    Parameters:
+        base: what `--input` holds; options win over it.
+        folder: the caller's, from which paths and `@FILE` count.
+        complete: whether required fields that are missing are a problem.
+    """
+    problems: list[str] = []
+    value: Any = {} if base is ABSENT else _copied(base)
+    if given and not isinstance(value, dict):
+        return Built(value, ["--input is not a JSON object, so that no option can be added to it"])
+    for name, texts in _grouped(schema, given):
+        problems += _apply(schema, value, name, texts, folder)
+    if complete:
+        problems += _missing(schema, value, given)
+    return Built(value if problems else located(value, schema.root, schema.resolve, folder), problems)
+
+
+def _missing(schema: InputSchema, value: Any, given: Sequence[Given]) -> list[str]:
+    """The required fields that nobody tried to give; of an input that has none, that."""
+    if not isinstance(value, dict) and schema.fields:
+        return ["--input is not a JSON object"]
+    tried = {_key(schema, name) for name, _ in given}
+    return [f"--{name} is required" for name in schema.missing(value) if name not in tried]
+
+
+def _copied(value: Any) -> Any:
+    return {key: _copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _grouped(schema: InputSchema, given: Sequence[Given]) -> list[tuple[str, list[str | None]]]:
+    """The fields in the order they were first typed, each with all that was given for it."""
+    groups: dict[str, list[str | None]] = {}
+    for name, text in given:
+        groups.setdefault(_key(schema, name), []).append(text)
+    return list(groups.items())
+
+
+def _key(schema: InputSchema, typed: str) -> str:
+    """Returns one name for all spellings of a field."""
+    if (field := schema.find(typed)) is not None:
+        return field.name
+    return typed if schema.find_negated(typed) is not None else typed.removeprefix(ESCAPE)
+
+
+def _apply(schema: InputSchema, value: dict[str, Any], name: str, texts: list[str | None], folder: Path) -> list[str]:
+    field = schema.find(name)
+    if field is None and (negated := schema.find_negated(name)) is not None:
+        _put(value, negated.path, False)
+        return [f"--{name} takes no value, but {_quoted(text)} follows" for text in texts if text is not None]
+    if field is None:
+        field = _free(schema, name)
+    if field is None:
+        return [_unknown(schema, name)]
+    if (of_items := _repeated(field, len(texts))) is not None:
+        return _apply_many(schema, value, field, of_items, texts, folder)
+    return _apply_one(value, field, texts[-1], folder)
+
+
+def _repeated(field: Field, times: int) -> Schema | None:
+    """Returns the array that a field is, or that it may be when it was given more than once."""
+    if field.many:
+        return field.schema
+    if times < 2 or kind(field.schema) != "union":
+        return None
+    return next((branch for branch in union_of(field.schema) if kind(branch) == "array"), None)
+
+
+def _apply_one(value: dict[str, Any], field: Field, text: str | None, folder: Path) -> list[str]:
+    try:
+        _put(value, field.path, _converted(field, text, field.schema, folder))
+    except ValueError as problem:
+        return [str(problem)]
+    return []
+
+
+def _apply_many(
+    schema: InputSchema, value: dict[str, Any], field: Field, array: Schema, texts: list[str | None], folder: Path
+) -> list[str]:
+    items: list[Any] = []
+    problems: list[str] = []
+    for index, text in enumerate(texts):
+        try:
+            items.append(_converted(field, text, schema.item(array, index), folder))
+        except ValueError as problem:
+            problems.append(str(problem))
+    _put(value, field.path, items)
+    return problems
+
+
+def _converted(field: Field, text: str | None, schema: Schema, folder: Path) -> Any:
+    if text is None and (field.flag or schema.get("free")):
+        return True
+    if text is None:
+        raise ValueError(f"--{field.name} needs a value: {metavar(schema)}")
+    try:
+        return convert(text, schema, folder)
+    except ValueError as problem:
+        raise ValueError(f"--{field.name} {_quoted(text)} {problem}") from None
+
+
+def _free(schema: InputSchema, name: str) -> Field | None:
+    """A field that no schema lists: in an open object, in what a mapping holds, or deeper than options are listed."""
+    path = tuple(name.split("."))
+    for cut in range(len(path) - 1, 0, -1):
+        if (owner := schema.find(".".join(path[:cut]))) is not None:
+            return _below(schema, owner.path, owner.schema, path[cut:], name)
+    return _below(schema, (), schema.root, path, name)
+
+
+def _below(schema: InputSchema, start: FieldPath, above: Schema, rest: FieldPath, name: str) -> Field | None:
+    """Goes down from an object by the names that were typed."""
+    for typed in rest:
+        listed = above.get("properties") or {}
+        key = next((spelled for spelled in (typed, typed.replace("-", "_")) if spelled in listed), typed)
+        if not key or (key not in listed and not is_open(above)):
+            return None
+        inner = listed.get(key, above.get("additionalProperties"))
+        above = schema.resolve(inner) if isinstance(inner, dict) else {}
+        start = (*start, key)
+    return Field(start, above or {"free": True}, False, name)
+
+
+def _put(value: dict[str, Any], path: tuple[str, ...], item: Any) -> None:
+    for name in path[:-1]:
+        inner = value.get(name)
+        value[name] = value = inner if isinstance(inner, dict) else {}
+    value[path[-1]] = item
+
+
+def _unknown(schema: InputSchema, name: str) -> str:
+    close = get_close_matches(option_name([name]), schema.fields, 2, 0.6)
+    hint = "\n  did you mean  " + "  ".join(f"--{match}" for match in close) if close else ""
+    return f"there is no option --{cell(name)}{hint}"
+
+
+def _quoted(text: str) -> str:
+    return f'"{cell(text)}"'
+
+
+# ---- help
+
+
+def metavar(schema: Schema) -> str:
+    """Returns what the help shows as the value of an option."""
+    of, form = kind(schema), form_of(schema)
+    if form is not None:
+        return form.metavar
+    if of == "enum":
+        return "|".join(as_typed(choice) for choice in choices(schema))
+    if of == "array":
+        return metavar(schema["items"]) if isinstance(schema.get("items"), dict) else "VALUE"
+    return _METAVARS.get(of, "VALUE")
+
+
+def usage(schema: InputSchema) -> str:
+    """Returns the options of an input as one line: `--path TEXT [--bitrate INTEGER]`."""
+    shown = [field for field in schema.fields.values() if not field.nested]
+    parts = [_short(field) if field.required else f"[{_short(field)}]" for field in shown]
+    return " ".join(parts + (["[--NAME VALUE …]"] if schema.open else []))
+
+
+def listing(schema: InputSchema) -> list[tuple[str, str]]:
+    """Returns each option with what there is to say of it."""
+    shown = [field for field in schema.fields.values() if not field.nested]
+    rows = [(_long(field), _remark(field)) for field in shown]
+    return [*rows, ("--NAME VALUE", "any other field")] if schema.open else rows
+
+
+def _short(field: Field) -> str:
+    return f"--{field.name} {metavar(field.schema)}".strip() + (" …" if field.many else "")
+
+
+def _long(field: Field) -> str:
+    if field.flag:
+        return f"--{field.name} / --{field.negation}" if field.negation else f"--{field.name}"
+    return f"--{field.name} {metavar(field.schema)}"
+
+
+def _remark(field: Field) -> str:
+    parts = [str(field.schema.get("description", "")), _example(field.schema)]
+    parts += [f"default {_default(field.schema)}"] if "default" in field.schema else []
+    parts += ["required"] if field.required else []
+    parts += ["may be repeated"] if field.many else []
+    parts += [f"--{field.name}=false turns it off"] if field.flag and not field.negation else []
+    return "; ".join(part for part in parts if part)
+
+
+def _example(schema: Schema) -> str:
+    """Returns how a value is written, where that has a form of its own."""
+    items = schema.get("items")
+    form = form_of(items if kind(schema) == "array" and isinstance(items, dict) else schema)
+    return "" if form is None else form.example
+
+
+def _default(schema: Schema) -> str:
+    """Returns a default as it would be typed."""
+    typed = as_duration(schema["default"]) if schema.get("format") == "duration" else None
+    return typed or cell(to_json(schema["default"]))
+
+
+_METAVARS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "object": "JSON", "boolean": ""}

@@ -1,0 +1,43 @@
+"""The one place where modules are imported late, so that a command pays only for what it needs itself."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+CLIENT = "taskrun.daemon.client"  # where a daemon runs
+OFFLINE = "taskrun.cli.backend.offline"  # where none runs: the journal
+JOB_FILES = "taskrun.cli.backend.job_files"  # where none runs: the code of the jobs
+RUN_LOCAL = "taskrun.cli.commands.run_local"  # for `run --local` alone: the whole engine
+CRON = "taskrun.rules.cron"  # where there are schedules
+SCHEDULE_TABLES = "taskrun.rules.schedule_tables"  # where `taskrun.toml` has schedules
+SCHEDULE_SLOTS = "taskrun.engine.core.schedule_slots"  # for `schedule` alone
+CONSOLE = "rich.console"  # for a terminal: a pipe is written to without it
+CODE_WATCHER = "taskrun.daemon.watch.code_watcher"  # for `watch` alone: watchfiles
+
+
+def import_late(module: str) -> ModuleType:
+    """Returns a module by its full name."""
+    return import_module(module)
+
+
+if TYPE_CHECKING:
+    from rich.cells import cell_len as cell_len
+    from rich.text import Text as Text
+else:
+
+    class _LateName:
+        """Stands for a name of a module that is loaded when the name is first used: data for a pipe needs no rich."""
+
+        def __init__(self, module: str, name: str) -> None:
+            self._module, self._name = module, name
+
+        def __call__(self, *args: Any, **options: Any) -> Any:
+            return getattr(import_module(self._module), self._name)(*args, **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(getattr(import_module(self._module), self._name), name)
+
+    Text = _LateName("rich.text", "Text")
+    cell_len = _LateName("rich.cells", "cell_len")

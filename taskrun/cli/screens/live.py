@@ -1,0 +1,138 @@
+"""Live screens: what has changed folded into a snapshot, and lines that stay at the bottom of the screen.
+
+`Sticky` draws with a handful of sequences of its own instead of `rich.live`, which forgets that a narrower screen wraps
+what it has drawn, and needs a thread. The last frame stays in the scrollback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from taskrun.cli.lazy_imports import Text, cell_len
+from taskrun.cli.screens.look import Look, clipped, printed
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"  # the other screen, which no scrollback belongs to
+HOME = "\x1b[H"
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # one frame at once, where the terminal knows that
+REST_OF_LINE, REST_OF_SCREEN = "\x1b[K", "\x1b[J"
+FRAME = 0.1  # seconds between frames
+
+
+class Snapshot:
+    """Runs and their steps as of the last change."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.steps: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def fold(self, change: dict[str, Any]) -> None:
+        """Takes one message of a `watch` stream."""
+        if change["kind"] == "run":
+            self._run(change["run"])
+        elif change["kind"] == "step":
+            self._step(change["step"])
+
+    def _run(self, run: dict[str, Any]) -> None:
+        before = self.runs.get(run["id"], {})
+        known = [name for name in ("step", "steps_ended") if name in before and run.get(name) is None]
+        kept: dict[str, Any] = {name: before[name] for name in known}
+        self.runs[run["id"]] = {**run, **kept}
+        for step in run.get("steps") or ():
+            self._step(step)
+
+    def _step(self, step: dict[str, Any]) -> None:
+        steps = self.steps.setdefault(step["run"], {})
+        steps[step["key"]] = step
+        run = self.runs.get(step["run"])
+        if run is not None:
+            under_way = [one for one in steps.values() if one["status"] == "running"]
+            ended = sum(one["status"] != "running" for one in steps.values())
+            self.runs[run["id"]] = {**run, "step": under_way[-1] if under_way else None, "steps_ended": ended}
+
+    def newest(self) -> list[dict[str, Any]]:
+        """Returns the runs, newest first."""
+        return sorted(self.runs.values(), key=lambda run: run["created_at"], reverse=True)
+
+
+class Sticky:
+    """Lines that are drawn again and again at the bottom, with others scrolling above them.
+
+    Parameters:
+        write: where it is drawn.
+        size: asked at every frame, so that a resize needs no signal.
+        look: of that screen.
+        tail: whether the last lines are kept when there are too many for the screen, else the first.
+        full: whether the frame has the whole screen for itself until it is closed, so that a resize leaves nothing behind;
+            nothing can be printed above it then.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        size: Callable[[], tuple[int, int]],
+        look: Look,
+        tail: bool = False,
+        full: bool = False,
+    ) -> None:
+        self._write = write
+        self._size = size
+        self._look = look
+        self._tail = tail
+        self._full = full
+        self._drawn: list[str] = []
+        self._frame: list[Text] = []
+        self._open = False
+
+    def look(self, tick: int) -> Look:
+        """Returns how the next frame may look."""
+        return self._look._replace(width=self._size()[0], tick=tick)
+
+    def paint(self, frame: Text) -> None:
+        """Draws a frame over the one before."""
+        self._frame = list(frame.split("\n", allow_blank=True)) if frame.plain else []
+        self._draw("")
+
+    def above(self, text: str) -> None:
+        """Prints whole lines above the frame; they scroll away and stay."""
+        self._draw(text if text.endswith("\n") else text + "\n")
+
+    def close(self) -> None:
+        """Leaves the whole last frame where it is and gives the terminal back."""
+        if not self._open:
+            return
+        start = LEAVE if self._full else self._erased()
+        text = start + "".join(self._printed(line) + REST_OF_LINE + "\r\n" for line in self._frame)
+        self._write(BEGIN + text + REST_OF_SCREEN + END + SHOW)
+        self._open, self._drawn = False, []
+
+    def _draw(self, above: str) -> None:
+        lines = self._visible()
+        printed_lines = [self._printed(line) for line in lines]
+        over = above.replace("\n", REST_OF_LINE + "\r\n")
+        body = "\r\n".join(line + REST_OF_LINE for line in printed_lines)
+        start = self._erased() if self._open else HIDE + (ENTER + HOME) * self._full
+        self._write(BEGIN + start + over + body + REST_OF_SCREEN + END)
+        self._drawn, self._open = [line.plain for line in lines], True
+
+    def _visible(self) -> list[Text]:
+        """The lines that have room; a line that is left out is counted."""
+        width, height = self._size()
+        room = max(1, height - 1)
+        lines = [clipped(line, max(1, width - 1)) for line in self._frame]
+        if len(lines) <= room:
+            return lines
+        more = Text(f"… {len(lines) - room + 1} more", "dim")
+        return [more, *lines[len(lines) - room + 1 :]] if self._tail else [*lines[: room - 1], more]
+
+    def _erased(self) -> str:
+        """Goes back to where the last frame began, counting how a screen that is narrower by now has wrapped it."""
+        if self._full:
+            return HOME
+        width = max(1, self._size()[0])
+        rows = sum(max(1, -(-cell_len(line) // width)) for line in self._drawn)
+        return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "")
+
+    def _printed(self, line: Text) -> str:
+        return printed(line, self._look._replace(width=10_000)).rstrip("\n")

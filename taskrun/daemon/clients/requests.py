@@ -1,0 +1,419 @@
+"""What clients may ask: a table from the name of an op to the function that answers it, one small function each.
+
+An op's parameters are a struct, read from the frame with unknown fields ignored; its answer is plain JSON, made by the views.
+`streams` holds the ops that answer more than once. The server gives it to every connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from difflib import get_close_matches
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+import msgspec
+
+from taskrun.daemon.clients.command_connection import Answering
+from taskrun.daemon.lock import Holder
+from taskrun.daemon.workers.worker_rpc import WorkerGone
+from taskrun.engine.core.admit import Trigger, new_id
+from taskrun.engine.core.core import Core
+from taskrun.engine.core.queries import views
+from taskrun.engine.core.schedule_slots import schedule_views
+from taskrun.engine.messages import Description
+from taskrun.model.errors import DaemonError, JournalUnavailable, RunNotFound
+from taskrun.model.records import UNFINISHED, Run, RunFilter, Status
+from taskrun.stores.base import Tx
+
+P = TypeVar("P")
+T = TypeVar("T")
+TRIES = 3  # workers that are asked one after the other
+PAUSE = 0.05
+WRITTEN_WITHIN = 7.0  # seconds for a commit; a client waits 10 for its answer
+
+
+class Workers(Protocol):
+    """The worker processes, as far as requests concern them."""
+
+    description: Description
+
+    async def ready(self) -> None:
+        """Waits until there is a worker; raises DaemonError when none comes."""
+        ...
+
+    async def reload(self) -> dict[str, Any]:
+        """Changes to workers with the code as it is on the disk now; says what is different."""
+        ...
+
+    async def expect_changes(self, reload_grace: float) -> None:
+        """Has a worker ready for the next reload; `hand_over`: seconds for what is in flight to end by itself then."""
+        ...
+
+
+class RequestContext(NamedTuple):
+    """What the functions of the desk work with."""
+
+    core: Core
+    workers: Workers
+    journal: str
+    holder: Callable[[], Holder]
+    stop: Callable[[], None]
+    config_problems: Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Operation(NamedTuple):
+    """How one op is answered."""
+
+    params: type[Any]
+    answer: Callable[[RequestContext, Any], Awaitable[Any] | AsyncGenerator[Any, None]]
+    writes: bool = False
+
+
+class RequestRouter:
+    """Finds the function for a request."""
+
+    def __init__(self, context: RequestContext, ops: dict[str, Operation]) -> None:
+        self._context = context
+        self._ops = ops
+
+    def find(self, op: str) -> Answering:
+        """Returns what answers an op.
+
+        Raises:
+            DaemonError: there is no such op.
+        """
+        found = self._ops.get(op)
+        if found is None:
+            close = get_close_matches(op, self._ops, 1)
+            raise DaemonError(f'unknown request "{op[:100]}"' + (f": did you mean {close[0]}?" if close else ""))
+        if found.writes:
+            return lambda payload: _durably(self._context, found, payload)
+        return lambda payload: found.answer(self._context, _params(payload, found.params))
+
+
+async def _durably(context: RequestContext, op: Operation, payload: bytes) -> Any:
+    """Answers what has to be written; says so in time when the disk refuses.
+
+    Raises:
+        JournalUnavailable: nothing was recorded; or what was on its way is kept, and recorded when there is space.
+    """
+    if (fault := context.core.journal.fault) is not None:
+        raise JournalUnavailable(f"nothing was recorded: {_refusal(fault)}")
+    writing = asyncio.ensure_future(cast(Awaitable[Any], op.answer(context, _params(payload, op.params))))
+    try:
+        done, _ = await asyncio.wait([writing], timeout=WRITTEN_WITHIN)
+        if not done and (fault := context.core.journal.fault) is not None:
+            raise JournalUnavailable(f"not recorded yet, but as soon as the disk allows it: {_refusal(fault)}")
+        return await writing
+    except asyncio.CancelledError:
+        writing.cancel()
+        raise
+
+
+def _refusal(fault: Exception) -> str:
+    """Returns why the disk refuses. What became of the batch that found out is nothing to whoever asks for another write."""
+    return f"the journal refuses: {fault.__cause__ or fault}"
+
+
+def _params(payload: bytes, kind: type[P]) -> P:
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except msgspec.DecodeError as error:
+        raise DaemonError(f"bad request: {error}") from error
+
+
+# ---- looking
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """No parameters."""
+
+
+class Ref(msgspec.Struct, frozen=True):
+    """`ref`: an id, a prefix or suffix of one, `@last` or `JOB@last`."""
+
+    ref: str
+
+
+class One(msgspec.Struct, frozen=True):
+    """`run`: the whole id."""
+
+    run: str
+
+
+class Several(msgspec.Struct, frozen=True):
+    """`runs`: whole ids."""
+
+    runs: list[str]
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Which runs; `since` is a Unix time, `before` the `seq` of the last run of the page before."""
+
+    job: str | None = None
+    status: list[Status] | None = None
+    since: float | None = None
+    limit: int | None = None
+    before: int | None = None
+
+
+class Lines(msgspec.Struct, frozen=True):
+    """Log lines above `after`; a negative `limit` means the last ones."""
+
+    run: str
+    after: int = 0
+    limit: int = 1000
+
+
+async def status(context: RequestContext, want: Nothing) -> Any:
+    """Who the daemon is and what it is at."""
+    holder = context.holder()
+    counts = await context.core.read(lambda tx: tx.count_runs())
+    states: dict[str, int] = {}
+    for (_, state), count in counts.items():
+        states[state] = states.get(state, 0) + count
+    fault = context.core.journal.fault
+    return {
+        "running": True,
+        **msgspec.to_builtins(holder),
+        "started_at": views.rfc3339(holder.started_at),
+        "journal": context.journal,
+        "uptime": time.time() - holder.started_at,
+        "jobs": len(context.workers.description.jobs),
+        "runs": states,
+        "problems": context.workers.description.problems,
+        "fault": None if fault is None else str(fault),
+        "python": sys.executable,
+        "prefix": sys.prefix,
+        "python_version": platform.python_version(),
+        "virtual_env": os.environ.get("VIRTUAL_ENV"),
+        "path": os.environ.get("PATH"),
+    }
+
+
+async def config(context: RequestContext, want: Nothing) -> Any:
+    """What is wrong with `taskrun.toml` as it is now (`problem`, else empty), and with the `inputs` of its schedules."""
+    return await context.config_problems()
+
+
+async def environment(context: RequestContext, want: Nothing) -> Any:
+    """The environment that the daemon was started with, and its workers with it."""
+    return dict(os.environ)
+
+
+async def jobs(context: RequestContext, want: Nothing) -> Any:
+    """The jobs and pipes, and what is wrong with job files."""
+    await context.workers.ready()
+    found = context.workers.description
+    paused = await context.core.read(lambda tx: tx.facts("paused:"))
+    return {
+        "jobs": [{**job, "paused": f"paused:{job['name']}" in paused} for job in found.jobs],
+        "pipes": found.pipes,
+        "problems": found.problems,
+    }
+
+
+async def runs(context: RequestContext, want: Listing) -> Any:
+    """Runs, newest first: a page of them, an empty one at the end."""
+    named = {"job": want.job, "statuses": want.status, "since": want.since, "before": want.before}
+    return await context.core.read(lambda tx: views.page_runs(tx, want.limit, **named))
+
+
+async def find(context: RequestContext, want: Ref) -> Any:
+    """The id that a reference means."""
+    return await context.core.read(lambda tx: views.resolve(tx, want.ref))
+
+
+async def show(context: RequestContext, want: One) -> Any:
+    """Everything about a run."""
+    return await context.core.read(lambda tx: views.show(tx, want.run))
+
+
+async def logs(context: RequestContext, want: Lines) -> Any:
+    """A part of a run's log; after its end, nothing."""
+    return await context.core.read(lambda tx: views.page_logs(tx, want.run, want.after, want.limit))
+
+
+async def schedule(context: RequestContext, want: Nothing) -> Any:
+    """The schedules, the next one first."""
+    return await context.core.read(lambda tx: schedule_views(tx, time.time()))
+
+
+async def why(context: RequestContext, want: Several) -> Any:
+    """Why runs are not running or not finished, one answer each."""
+    return [await context.core.why(run) for run in want.runs]
+
+
+# ---- doing
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A trigger: `input` is JSON text, `delay` seconds, `at` a Unix time, `intent` a key made by the client for this one wish."""
+
+    job: str
+    input: str = "{}"
+    key: str | None = None
+    delay: float | None = None
+    at: float | None = None
+    source: str = "cli"
+    intent: str | None = None
+
+
+class Send(msgspec.Struct, frozen=True):
+    """An event: `data` is JSON text."""
+
+    pipe: str
+    data: str = "{}"
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """`grace`: seconds for the handler to end, instead of the project's."""
+
+    run: str
+    reason: str | None = None
+    grace: float | None = None
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """A `run`, or a `job` with all that it starts; `by`: who wants it."""
+
+    run: str | None = None
+    job: str | None = None
+    by: str | None = None
+
+
+class Prune(msgspec.Struct, frozen=True):
+    """`keep`: seconds that ended runs are kept; `dry_run`: only say which would go."""
+
+    keep: float
+    dry_run: bool = False
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """`step`: from which step on nothing is kept."""
+
+    run: str
+    step: str | None = None
+
+
+async def start(context: RequestContext, want: Start) -> Any:
+    """Triggers a job; answers once that is durable."""
+    prepared = await _persistently(context, lambda: context.core.prepare(want.job, want.input))
+    if want.key is not None:
+        prepared = msgspec.structs.replace(prepared, terms=msgspec.structs.replace(prepared.terms, key=want.key))
+    until = want.at if want.delay is None else context.core.clock.now() + want.delay
+    trigger = Trigger(prepared=prepared, id=new_id(), source=want.source, delay_until=until, intent=want.intent)
+    run, created = await context.core.trigger(trigger)
+    return {"run": views.run_view(run), "created": created}
+
+
+async def send(context: RequestContext, want: Send) -> Any:
+    """Sends an event; answers with its id once it is durable."""
+    return await _persistently(context, lambda: context.core.send(want.pipe, want.data))
+
+
+async def cancel(context: RequestContext, want: Cancel) -> Any:
+    """Cancels a run; answers with it if that changed anything."""
+    reason = want.reason or "explicit"
+    changed = await context.core.cancel(want.run, reason, want.grace)
+    return [await _seen(context, want.run)] if changed else []
+
+
+async def pause(context: RequestContext, want: Pause) -> Any:
+    """Holds a run before its next step, or what a job starts; answers with what changed."""
+    if want.job is not None:
+        await context.workers.ready()
+        return _changed(await context.core.jobs.pause(want.job, want.by or "explicit"))
+    return [views.run_view(await context.core.pause(want.run or "", want.by or "explicit"))]
+
+
+async def resume(context: RequestContext, want: Pause) -> Any:
+    """Lets a paused run or job go on; answers with what changed."""
+    if want.job is not None:
+        return _changed(await context.core.jobs.resume(want.job))
+    return [views.run_view(await context.core.resume(want.run or ""))]
+
+
+def _changed(answer: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return [] if answer is None else [answer]
+
+
+async def retry(context: RequestContext, want: Retry) -> Any:
+    """Runs it again, keeping finished steps; answers with the new run."""
+    return views.run_view(await _persistently(context, lambda: context.core.retry(want.run, want.step)))
+
+
+async def prune(context: RequestContext, want: Prune) -> Any:
+    """Removes ended runs; answers with their ids."""
+    return await context.core.retention.prune(want.keep, want.dry_run)
+
+
+async def stop(context: RequestContext, want: Nothing) -> Any:
+    """Ends the daemon, after this answer."""
+    context.stop()
+    return msgspec.to_builtins(context.holder())
+
+
+async def reload(context: RequestContext, want: Nothing) -> Any:
+    """Changes to the code as it is on the disk now."""
+    return await context.workers.reload()
+
+
+async def _persistently(context: RequestContext, ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks what a worker has to answer, and the next worker when that one dies of something else meanwhile."""
+    for _ in range(TRIES):
+        await context.workers.ready()
+        try:
+            return await ask()
+        except WorkerGone:
+            await asyncio.sleep(PAUSE)
+    raise DaemonError("the workers die as soon as they start; see: taskrun daemon logs")
+
+
+async def _seen(context: RequestContext, run_id: str) -> dict[str, Any]:
+    return views.run_view(await context.core.get(run_id))
+
+
+def unfinished(tx: Tx, job: str | None) -> list[Run]:
+    """Returns the runs that may still change."""
+    return tx.runs(RunFilter(job=job, statuses=tuple(UNFINISHED)))
+
+
+def known(tx: Tx, run_ids: list[str]) -> list[Run]:
+    """Returns runs by their ids.
+
+    Raises:
+        RunNotFound: one of them is not there.
+    """
+    found = {run_id: tx.run(run_id) for run_id in run_ids}
+    missing = [run_id for run_id, run in found.items() if run is None]
+    if missing:
+        raise RunNotFound(f"no run {missing[0]}")
+    return [run for run in found.values() if run is not None]
+
+
+OPERATIONS = {
+    "status": Operation(Nothing, status),
+    "config": Operation(Nothing, config),
+    "environment": Operation(Nothing, environment),
+    "jobs": Operation(Nothing, jobs),
+    "runs": Operation(Listing, runs),
+    "find": Operation(Ref, find),
+    "show": Operation(One, show),
+    "logs": Operation(Lines, logs),
+    "schedule": Operation(Nothing, schedule),
+    "why": Operation(Several, why),
+    "start": Operation(Start, start, writes=True),
+    "send": Operation(Send, send, writes=True),
+    "cancel": Operation(Cancel, cancel, writes=True),
+    "pause": Operation(Pause, pause, writes=True),
+    "resume": Operation(Pause, resume, writes=True),
+    "retry": Operation(Retry, retry, writes=True),
+    "prune": Operation(Prune, prune, writes=True),
+    "stop": Operation(Nothing, stop),
+    "reload": Operation(Nothing, reload),
+}

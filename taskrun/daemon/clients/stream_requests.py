@@ -1,0 +1,196 @@
+"""The ops that answer more than once: `wait`, `watch`, `tail`.
+
+Each subscribes first and looks in the journal then, so that nothing falls between the two. A client that is slow to read is
+waited for: its subscription may overflow, after which the journal is read again. Nothing here can hold up a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import msgspec
+
+from taskrun.daemon.clients.requests import Operation, RequestContext, known
+from taskrun.engine.core.outbox import RunChanged, StepChanged
+from taskrun.engine.core.queries import views
+from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded
+from taskrun.model.records import LogLine, Run, Status
+from taskrun.stores.base import Tx
+
+PAGE = 1000  # log lines that one transaction reads
+Item = dict[str, Any]
+
+
+# ---- wait
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """`runs`: whole ids."""
+
+    runs: list[str]
+
+
+async def wait(context: RequestContext, want: Wait) -> AsyncGenerator[Item, None]:
+    """Yields each run as it ends, until all have."""
+    news = _News(want.runs)
+    async with context.core.bus.subscribe(news):
+        while news.runs:
+            for run in await context.core.read(lambda tx: known(tx, sorted(news.runs))):
+                if run.ended:
+                    news.runs.discard(run.id)
+                    yield views.run_view(run)
+            if news.runs:
+                await news.next()
+
+
+# ---- watch
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Which runs: those named, or those that a listing would show. `limit` is of the snapshot only."""
+
+    run: list[str] | None = None
+    job: str | None = None
+    status: list[Status] | None = None
+    since: float | None = None
+    limit: int | None = None
+
+
+async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, None]:
+    """Yields runs as they are, newest first, `{"kind":"ready"}`, and then every change of a run or step."""
+    watched: set[str] = set()
+    async with context.core.bus.subscribe(lambda change: _watched(change, want, watched)) as changes:
+        async for item in _snapshot(context, want, watched):
+            yield item
+        async for change in changes:
+            if isinstance(change, Lagged):
+                async for item in _snapshot(context, want, watched):
+                    yield item
+            elif isinstance(change, RunChanged):
+                watched.add(change.run.id)
+                yield {"kind": "run", "run": views.run_view(change.run)}
+            elif isinstance(change, StepChanged):
+                yield {"kind": "step", "step": views.step_view(change.step)}
+
+
+async def _snapshot(context: RequestContext, want: Watch, watched: set[str]) -> AsyncIterator[Item]:
+    def read(tx: Tx) -> list[Item]:
+        if want.run is None:
+            return views.list_runs(tx, want.job, want.status, want.since, want.limit)
+        return [views.show(tx, run_id) for run_id in want.run]
+
+    for run in await context.core.read(read):
+        watched.add(run["id"])
+        yield {"kind": "run", "run": run}
+    yield {"kind": "ready"}
+
+
+def _watched(change: Change, want: Watch, watched: set[str]) -> bool:
+    if isinstance(change, RunChanged):
+        run = change.run
+        if want.run is not None:
+            return run.id in want.run
+        return want.job in (None, run.job) and (want.since is None or run.created_at >= want.since)
+    if isinstance(change, StepChanged):
+        run_id = change.step.run
+        return run_id in want.run if want.run is not None else want.job is None or run_id in watched
+    return isinstance(change, Lagged)
+
+
+# ---- tail
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """`after`: the last seq that the client has of each run; `limit`: how many old lines it wants where it has none."""
+
+    runs: list[str]
+    after: dict[str, int] = {}
+    limit: int | None = None
+
+
+async def tail(context: RequestContext, want: Tail) -> AsyncGenerator[Item, None]:
+    """Yields the log of runs, each line once and in order, and `{"kind":"end"}` after the last line of each."""
+    news = _News(want.runs)
+    async with context.core.bus.subscribe(news):
+        await context.core.read(lambda tx: known(tx, want.runs))
+        cursors = {run_id: _Cursor(context, run_id, want.after.get(run_id, 0)) for run_id in want.runs}
+        for cursor in cursors.values():
+            if want.limit is not None and not cursor.seq:
+                await cursor.skip(want.limit)
+        fresh = list(want.runs)
+        while news.runs:
+            for run_id in fresh:
+                async for item in cursors[run_id].read():
+                    yield item
+                if cursors[run_id].ended:
+                    news.runs.discard(run_id)
+            fresh = await news.next() if news.runs else []
+
+
+class _Cursor:
+    """How far one run's log was read."""
+
+    def __init__(self, context: RequestContext, run_id: str, seq: int) -> None:
+        self.seq = seq
+        self.ended = False
+        self._context = context
+        self._run_id = run_id
+
+    async def skip(self, limit: int) -> None:
+        """Leaves out all old lines but the last `limit`."""
+        last = await self._context.core.read(lambda tx: tx.last_log(self._run_id))
+        self.seq = max(0, last - limit)
+
+    async def read(self) -> AsyncIterator[Item]:
+        """Yields what is new, and the end when there is nothing more to come."""
+        while True:
+            run, lines = await self._context.core.read(self._page)
+            for line in lines:
+                self.seq = line.seq
+                yield {"kind": "log", **views.log_view(line)}
+            if len(lines) < PAGE:
+                break
+        if run is not None and run.ended:
+            self.ended = True
+            yield {"kind": "end", "run": views.run_view(run)}
+
+    def _page(self, tx: Tx) -> tuple[Run | None, list[LogLine]]:
+        return tx.run(self._run_id), tx.logs(self._run_id, self.seq, PAGE)
+
+
+class _News:
+    """A subscription that keeps nothing but which runs there is news of; what the news is, the journal says."""
+
+    def __init__(self, runs: list[str]) -> None:
+        self.runs = set(runs)
+        self._fresh: set[str] = set()
+        self._came = asyncio.Event()
+
+    def __call__(self, change: Change) -> bool:
+        about = self.runs if isinstance(change, Lagged) else self.runs & _runs_of(change)
+        if about:
+            self._fresh |= about
+            self._came.set()
+        return False
+
+    async def next(self) -> list[str]:
+        """Waits for news, and returns the runs that it is of."""
+        await self._came.wait()
+        self._came.clear()
+        fresh, self._fresh = self._fresh, set()
+        return sorted(fresh & self.runs)
+
+
+def _runs_of(change: Change) -> set[str]:
+    if isinstance(change, RunChanged):
+        return {change.run.id}
+    return {line.run for line in change.lines} if isinstance(change, LogAdded) else set()
+
+
+STREAM_OPERATIONS: dict[str, Operation] = {
+    "wait": Operation(Wait, wait),
+    "watch": Operation(Watch, watch),
+    "tail": Operation(Tail, tail),
+}

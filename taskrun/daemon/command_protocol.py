@@ -1,0 +1,98 @@
+"""How a command line is handed to the daemon: where the daemon is, and the frames that follow.
+
+The thin client and the daemon share this module, so it imports almost nothing: a warm command pays for each line of it.
+A frame is four bytes of length, one of its kind, then the rest. The first of a client is an order; the daemon answers with a
+sign of life and executes it, or refuses it, and then the client does so itself.
+"""
+
+import _socket  # what `socket` wraps, without the enums that take longer to make than a daemon to answer
+import os
+import sys
+
+FILE = "taskrun.toml"
+FOLDER = ".taskrun"
+JOURNAL = "journal.db"
+LOCK = "daemon.lock"
+PATIENCE = 10.0  # seconds without a sign of life
+MAGIC = b"\0taskrun order 1\0"  # no JSON begins like this: another daemon refuses it
+LOCAL_PEERCRED, LOCAL_PEERPID = 1, 2  # macOS
+
+# what the daemon says
+ALIVE, OUT, ERR, WANT_ALL, WANT_LINE, END, REFUSED, STOPPED = b".", b"1", b"2", b"a", b"l", b"x", b"-", b"s"
+# what the client says
+INTERRUPT, GIVEN, GIVEN_ALL = b"c", b"g", b"e"
+
+
+def new_intent() -> str:
+    """Returns a key for one trigger, under which a repeated request finds the same run."""
+    return os.urandom(12).hex()
+
+
+def state_folder(root: str, journal: str) -> tuple[str, str]:
+    """Returns the folder in which a project's daemon keeps its files, and what their names begin with."""
+    if "://" in journal:
+        return f"{root}/{FOLDER}", ""
+    folder, name = os.path.split(os.path.join(root, journal))
+    return folder, "" if name == JOURNAL else f"{name}-"
+
+
+def credentials(connection: _socket.socket) -> tuple[int, int]:
+    """Returns uid and pid of the process at the other end."""
+    if sys.platform == "darwin":
+        found = connection.getsockopt(0, LOCAL_PEERCRED, 76)
+        return _number(found[4:8]), connection.getsockopt(0, LOCAL_PEERPID)
+    found = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return _number(found[4:8]), _number(found[:4])
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, sys.byteorder)
+
+
+def framed(kind: bytes, data: bytes = b"") -> bytes:
+    """Returns a frame."""
+    return (len(data) + 1).to_bytes(4, "big") + kind + data
+
+
+class CommandRequest:
+    """A command line and what its caller's terminal is like.
+
+    Parameters:
+        intent: a key for the trigger that it may make, so that a second try finds the same run.
+        ttys: which of the descriptors 0, 1 and 2 are terminals, as in `"011"`.
+        size: columns and rows, 0 where there is no terminal.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        intent: str,
+        ttys: str,
+        size: tuple[int, int],
+        encoding: str,
+        cwd: str,
+        argv: list[str],
+        env: dict[str, str],
+    ) -> None:
+        self.version = version
+        self.intent = intent
+        self.ttys = ttys
+        self.size = size
+        self.encoding = encoding
+        self.cwd = cwd
+        self.argv = argv
+        self.env = env
+
+    def packed(self) -> bytes:
+        """Returns it as bytes. None of its parts can hold a NUL."""
+        head = [self.version, self.intent, self.ttys, f"{self.size[0]}x{self.size[1]}", self.encoding, self.cwd]
+        env = [f"{name}={value}" for name, value in self.env.items()]
+        return MAGIC + b"\0".join(map(os.fsencode, [*head, str(len(self.argv)), *self.argv, *env]))
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> "CommandRequest":
+        """Reads it; raises ValueError when it is none."""
+        version, intent, ttys, size, encoding, cwd, count, *rest = map(os.fsdecode, data[len(MAGIC) :].split(b"\0"))
+        columns, rows = map(int, size.split("x"))
+        argv, env = rest[: int(count)], dict(one.split("=", 1) for one in rest[int(count) :])
+        return cls(version, intent, ttys, (columns, rows), encoding, cwd, argv, env)

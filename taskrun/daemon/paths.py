@@ -1,0 +1,59 @@
+"""The files of a project's daemon: locks and log, in one folder beside the journal. Import-light, as the client is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from taskrun.daemon.command_protocol import LOCK, state_folder
+from taskrun.model.config import Config
+from taskrun.model.errors import DaemonError
+
+
+class DaemonPaths(NamedTuple):
+    """Where the files are. Those of two journals in one folder are told apart by their prefix."""
+
+    folder: Path
+    prefix: str = ""
+
+    @property
+    def lock(self) -> Path:
+        """Held by the daemon for life."""
+        return self.folder / f"{self.prefix}{LOCK}"
+
+    @property
+    def launch(self) -> Path:
+        """Held by whoever starts a daemon, meanwhile."""
+        return self.folder / f"{self.prefix}launch.lock"
+
+    @property
+    def log(self) -> Path:
+        """What the daemon says."""
+        return self.folder / f"{self.prefix}daemon.log"
+
+    def worker_lock(self, worker: str) -> Path:
+        """The liveness lock of a worker: held by it and by everything that it started."""
+        return self.folder / f"{self.prefix}worker-{worker}.lock"
+
+    def worker_locks(self) -> list[Path]:
+        """Returns the liveness locks that there are, those of an older version (`.leash`) included."""
+        return sorted(path for end in ("lock", "leash") for path in self.folder.glob(f"{self.prefix}worker-*.{end}"))
+
+
+def daemon_paths(config: Config, make: bool = True) -> DaemonPaths:
+    """Returns where a project's daemon keeps its files.
+
+    Parameters:
+        make: whether to make the folder, for this user alone; who only looks needs none.
+
+    Raises:
+        DaemonError: it cannot be made.
+    """
+    name, prefix = state_folder(str(config.root), config.journal)
+    folder = Path(name)
+    try:
+        if make:
+            folder.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DaemonError(f"cannot make the folder {folder}: {error.strerror}") from error
+    return DaemonPaths(folder, prefix)

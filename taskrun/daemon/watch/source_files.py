@@ -1,0 +1,105 @@
+"""Which files make up a project's code, and what happened to them since one last looked. Only looks, never imports.
+
+Used by `watching`. What counts: every file that a worker has loaded, helpers included, `taskrun.toml`, and new Python files
+where jobs are looked for. What an editor or the project itself leaves beside them does not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+Stamp = tuple[int, int, int]  # modified, size, inode: one of them differs after any way of saving
+CHANGED, ADDED, GONE = "~", "+", "−"
+SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
+
+
+class FileChange(NamedTuple):
+    """A file, and what happened to it."""
+
+    file: Path
+    how: str
+
+
+class SourceFiles:
+    """The files of one project.
+
+    Parameters:
+        config: `taskrun.toml`.
+        entries: what it says of `jobs`.
+    """
+
+    def __init__(self, config: Path, root: Path, entries: Iterable[str]) -> None:
+        self._config = config
+        self._root = root
+        self._tops = [top for top in (_top(root, entry) for entry in entries) if top is not None]
+        self._loaded: set[Path] = set()
+        self._broken = False
+        self._seen: dict[Path, Stamp] = {}
+
+    def know(self, loaded: Iterable[str], broken: Iterable[str]) -> None:
+        """Takes what the workers have loaded; while something is broken, any file of the project may mend it."""
+        mending = [Path(file) for file in broken]
+        self._loaded = {path for path in (*map(Path, loaded), *mending) if path.is_absolute()}
+        self._broken = bool(mending)
+        now = self._scan()
+        self._seen = now | {path: stamp for path, stamp in self._seen.items() if path in now or not path.exists()}
+
+    def changes(self) -> list[FileChange]:
+        """Returns what has happened since the last time."""
+        before, now = self._seen, self._scan()
+        self._seen = now
+        changed = [FileChange(path, CHANGED) for path in now if path in before and before[path] != now[path]]
+        added = [FileChange(path, ADDED) for path in now if path not in before]
+        gone = [FileChange(path, GONE) for path in before if path not in now]
+        return sorted([*changed, *added, *gone])
+
+    def folders(self) -> set[Path]:
+        """Returns the folders in which something can happen, those that exist."""
+        around = {path.parent for path in self._loaded} | {self._root, self._config.parent}
+        tops = {folder for top in self._tops for folder in (*_folders(top), top.parent)}
+        return {folder for folder in around | tops if folder.is_dir()}
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def _scan(self) -> dict[Path, Stamp]:
+        found = {path for top in self._tops for folder in _folders(top) for path in _python(folder)}
+        if self._broken:
+            found |= set(_python(self._root))
+        stamps = ((path, _stamp(path)) for path in sorted(found | self._loaded | {self._config}))
+        return {path: stamp for path, stamp in stamps if stamp is not None}
+
+
+def _top(root: Path, entry: str) -> Path | None:
+    """Returns the folder in which an entry of `jobs` is looked for; None when it is a module or a single file."""
+    path = root / entry
+    while any(sign in str(path) for sign in "*?["):
+        path = path.parent
+    path = path.resolve()
+    return None if path.suffix == ".py" or (not path.exists() and "." in entry) else path
+
+
+def _folders(top: Path) -> Iterator[Path]:
+    for folder, inner, files in os.walk(top):
+        if "pyvenv.cfg" in files:
+            inner.clear()
+            continue
+        inner[:] = [name for name in inner if name[0] not in "._" and name not in SKIPPED]
+        yield Path(folder)
+
+
+def _python(folder: Path) -> Iterator[Path]:
+    for path in folder.glob("*.py"):
+        if path.name[0] not in "._#" or path.name == "__init__.py":
+            yield path
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,239 @@
+"""A worker: the process that owns user code. `python -m taskrun.daemon.workers.worker_main --fd N`, started by the worker pool.
+
+The pipe is read by a thread of its own, so that the end of the daemon is seen and `ANYTIME` is answered while a handler blocks
+the event loop; everything else is handed to the loop in order. When the pipe ends, so does the process: nothing is unwound
+then, because the runs go on elsewhere, and the supervisors see to the children.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import faulthandler
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
+from taskrun.daemon.workers.request_threads import RequestThreads
+from taskrun.daemon.workers.watchdog import Watchdog
+from taskrun.daemon.workers.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
+from taskrun.declarations.registry import discover
+from taskrun.engine import messages as m
+from taskrun.engine.api.run import Run
+from taskrun.engine.executor.capture import Capture
+from taskrun.engine.executor.executor import Executor
+from taskrun.processes.liveness_lock import Leash
+
+ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # what needs no event loop, though it may need patience
+CHUNK = 262_144
+LOOK = 0.25  # seconds between looks at questions that are being answered
+LINGER = 2.0  # seconds for the loop to end when the daemon has taken leave
+PR_SET_PDEATHSIG = 1
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What a worker must know before it imports the first job: the first frame on its pipe."""
+
+    root: str
+    jobs: list[str]
+    lock: str  # the file of its liveness lock
+    daemon: int  # its pid
+    grace: float
+    max_payload: int
+
+
+class SocketWriter:
+    """The worker's end of the pipe for writing, from any thread, one frame or batch at a time.
+
+    A write blocks while the daemon is slow to read, which holds back the code that floods it.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Writes all of `data`; that the daemon is gone is noticed by the reader."""
+        with self._lock, suppress(OSError):
+            self._connection.sendall(data)
+
+
+class Control:
+    """The threads beside the loop: one reads, others answer what is asked at any time."""
+
+    def __init__(self, connection: socket.socket, unframer: Unframer, early: list[bytes], root: str) -> None:
+        self.writer = SocketWriter(connection)
+        self.drained = False  # whether the daemon has taken leave, so that the end of the pipe is no accident
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connection = connection
+        self._ready = select.poll()
+        self._ready.register(connection, select.POLLIN)
+        self._unframer = unframer
+        self._early = early
+        self._loop = asyncio.get_running_loop()
+        self._questions = RequestThreads(self._answer, self._send, root)
+        self._half: Half
+        self._peer: PipePeer
+        threading.Thread(target=self._read, name="taskrun-pipe", daemon=True).start()
+
+    def begin(self, half: Half, peer: PipePeer) -> None:
+        """Says who answers, once the jobs are loaded."""
+        self._half, self._peer = half, peer
+        self._questions.open()
+
+    def report(self, blocked: m.Blocked) -> None:
+        """Tells the daemon past the loop."""
+        self._send(Tell(blocked))
+
+    def _read(self) -> None:
+        try:
+            self._sort(self._early)
+            while data := self._receive():
+                self._sort(self._unframer.feed(data))
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
+        if not self.drained:
+            os.killpg(0, signal.SIGKILL)  # with all that code of users has forked
+        self._loop.call_soon_threadsafe(self.ended.set_result, None)
+        time.sleep(LINGER)
+        os._exit(1)  # the loop hears nothing
+
+    def _receive(self) -> bytes:
+        """Waits for data, and looks after the questions meanwhile."""
+        while self._questions.pending and not self._ready.poll(LOOK * 1000):
+            self._questions.look()
+        try:
+            return self._connection.recv(CHUNK)
+        except OSError:
+            return b""
+
+    def _sort(self, payloads: Iterable[bytes]) -> None:
+        for_loop: list[Envelope] = []
+        for envelope in map(DECODE, payloads):
+            if isinstance(envelope, Ask) and isinstance(envelope.message, ANYTIME):
+                self._questions.put(envelope)
+            else:
+                for_loop.append(envelope)
+        if for_loop:
+            self._loop.call_soon_threadsafe(self._deliver, for_loop)
+
+    def _deliver(self, envelopes: list[Envelope]) -> None:
+        self._peer.receive(envelopes)
+
+    def _answer(self, ask: Ask) -> Answer | Refusal:
+        reply: Answer | Refusal = finish(answer(self._half, self._peer, ask))
+        return reply
+
+    def _send(self, envelope: Envelope) -> None:
+        self.writer.write(frame(ENCODE(envelope), PIPE_CAP))
+
+
+class Half:
+    """The executor, and a look at when the daemon takes leave."""
+
+    def __init__(self, executor: Executor, control: Control) -> None:
+        self._executor = executor
+        self._control = control
+
+    async def answer(self, peer: m.Peer, message: m.Asked) -> Any:
+        """Answers the core."""
+        value = await self._executor.answer(peer, message)
+        self._control.drained |= isinstance(message, m.Drain)
+        return value
+
+    def hear(self, peer: m.Peer, message: m.Told) -> None:
+        """Takes what the core tells."""
+        self._executor.hear(peer, message)
+
+
+def finish(answering: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a coroutine that awaits nothing to its end, in this thread."""
+    try:
+        answering.send(None)
+    except StopIteration as done:
+        return done.value
+    answering.close()
+    raise RuntimeError("an answer that needs no event loop waited for one")
+
+
+async def work(setup: Setup, connection: socket.socket, unframer: Unframer, early: list[bytes]) -> None:
+    """Loads the jobs and executes what the daemon sends, to the end of the pipe."""
+    leash = Leash(Path(setup.lock))
+    control = Control(connection, unframer, early, setup.root)
+    watchdog = Watchdog(Path(setup.root), control.report)
+    Capture.install(echo=False)  # before the jobs' code may keep hold of a stream
+    found = discover(setup.jobs, Path(setup.root))
+    executor = Executor(
+        found.registry,
+        problems=[asdict(problem) for problem in found.problems],
+        files=[str(file) for file in found.files],
+        grace=setup.grace,
+        leash_fd=leash.fd,
+        echo=False,
+        max_payload=setup.max_payload,
+        sealed=True,
+        make_handle=Run,
+    )
+    peer = PipePeer(half := Half(executor, control), control.writer.write)
+    executor.connect(peer)
+    control.begin(half, peer)
+    await control.ended
+    peer.lose()
+    watchdog.close()
+    await executor.close()
+    leash.close()
+
+
+def welcome(connection: socket.socket) -> tuple[Setup, Unframer, list[bytes]]:
+    """Reads the setup, with whatever came along behind it."""
+    unframer = Unframer(PIPE_CAP)
+    payloads: list[bytes] = []
+    while not payloads:
+        data = connection.recv(CHUNK)
+        if not data:
+            sys.exit(1)
+        payloads = [*unframer.feed(data)]
+    return msgspec.msgpack.decode(payloads[0], type=Setup), unframer, payloads[1:]
+
+
+def settle(daemon: int) -> None:
+    """Makes this process end with the daemon and with nothing else: signals to everybody are not for it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which the children would inherit
+    if sys.platform == "linux":  # for code that blocks even the thread that reads the pipe
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != daemon:
+            os._exit(1)
+    faulthandler.enable()
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a worker to its end."""
+    parser = argparse.ArgumentParser(prog="taskrun.daemon.workers.worker_main")
+    parser.add_argument("--fd", type=int, required=True)
+    connection = socket.socket(fileno=parser.parse_args(argv).fd)
+    connection.set_inheritable(False)
+    os.register_at_fork(after_in_child=connection.close)  # a copy of this process must not speak in its name
+    setup, unframer, early = welcome(connection)
+    settle(setup.daemon)
+    asyncio.run(work(setup, connection, unframer, early))
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

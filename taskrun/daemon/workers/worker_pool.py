@@ -1,0 +1,300 @@
+"""The worker pool: as many workers as the configuration says, replaced when they die, when they hang, and when the code changes.
+
+Made by the daemon. When a worker has died and nothing of it is left, its runs go on in the next one; one that dies at once again
+and again is waited with. `reload` brings up fresh workers first and lets the old ones go then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from itertools import chain, repeat
+from typing import Any
+
+from taskrun.daemon.paths import DaemonPaths
+from taskrun.daemon.workers.worker_handle import PoolContext, WorkerHandle
+from taskrun.daemon.workers.worker_rpc import WorkerGone
+from taskrun.engine.core.core import Core
+from taskrun.engine.core.executor_messages import ExecutorMessages
+from taskrun.engine.messages import Describe, Description, Drain, Peer
+from taskrun.model.config import Config
+from taskrun.model.errors import DaemonError
+
+SHORT_LIFE = 5.0  # seconds: a worker that lived less is not replaced at once
+PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next, by how many died young in a row
+LINGER = 2.0  # seconds beyond the grace for a worker to drain
+READY_WITHIN = 8.0  # seconds that a request waits for a worker; a client waits 10 for its answer
+
+logger = logging.getLogger(__name__)
+NOBODY = Description(jobs=[], pipes=[], problems=[])
+
+
+class WorkerPool:
+    """The workers of one daemon.
+
+    Parameters:
+        config: read anew by `reload`.
+        log: takes what workers print outside of runs.
+    """
+
+    def __init__(
+        self, core: Core, config: Callable[[], Config], paths: DaemonPaths, log: Callable[[bytes], None]
+    ) -> None:
+        self.description = NOBODY
+        self._core = core
+        self._around = PoolContext(paths, ExecutorMessages(core), core.journal.flush, log)
+        self._read_config = config
+        self._config = config()
+        self._workers: set[WorkerHandle] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._joined_workers: set[WorkerHandle] = set()  # those that joined
+        self._joined = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._young_deaths = 0
+        self._reloads = 0
+        self._spare: WorkerHandle | None = None
+        self._reload_grace: float | None = None
+        self._closing = False
+
+    async def start(self) -> None:
+        """Brings up the workers; they are ready later."""
+        self._core.on_stuck = self.give_up
+        for _ in range(self._config.workers):
+            self._supervise(await self._start_worker())
+
+    async def ready(self) -> None:
+        """Waits until there is a worker.
+
+        Raises:
+            DaemonError: none comes.
+        """
+        try:
+            async with asyncio.timeout(READY_WITHIN):
+                while not self._joined_workers:  # one that joined may be gone by the time that this is awake
+                    await self._joined.wait()
+        except TimeoutError:
+            why = self._problems_text() or "the job files are still being loaded"
+            raise DaemonError(f"no worker is ready: {why}; see: taskrun daemon logs") from None
+
+    def stop_replacing(self) -> None:
+        """Replaces nobody from now on."""
+        self._closing = True
+
+    def give_up(self, peer: Peer, run_id: str) -> None:
+        """Replaces a worker that cannot end a run that is to end: code of that run lets nothing else happen.
+
+        Its other runs go on in the next worker, and none of them is blamed.
+        """
+        for worker in self._workers:
+            if worker.peer is peer:
+                logger.error("worker %d does not end run %s within its grace: it is replaced", worker.pid, run_id)
+                worker.given_up.add(run_id)
+                worker.kill()
+
+    def kill(self) -> None:
+        """Kills workers that do not drain: code that blocks them hears nothing."""
+        for worker in self._workers:
+            worker.kill()
+
+    async def close(self) -> None:
+        """Ends all workers; their runs have been drained."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._end_spare(), *(worker.end() for worker in self._workers))
+        self._workers.clear()
+
+    # ---- a worker's life
+
+    async def _start_worker(self) -> WorkerHandle:
+        worker, self._spare = self._spare, None
+        if worker is not None and worker.code is None:
+            worker.begin(self._config)
+        else:
+            worker = await WorkerHandle.start(self._config, self._around)
+        self._workers.add(worker)
+        return worker
+
+    async def expect_changes(self, reload_grace: float) -> None:
+        """Has a worker ready for the next change of the code.
+
+        Parameters:
+            hand_over: seconds for what is in flight to end by itself when the code has changed, instead of the grace.
+        """
+        self._reload_grace = reload_grace
+        await self._end_spare()
+        if not self._closing:
+            self._spare = await WorkerHandle.spare(self._config, self._around)
+
+    async def _end_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.end()
+
+    def _supervise(self, worker: WorkerHandle) -> None:
+        self._keep(self._follow(worker))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a worker could not be followed", exc_info=error)
+
+    async def _follow(self, worker: WorkerHandle) -> None:
+        """Lets a worker join, waits for its end, and brings up the next one, unless it was told to go."""
+        born, reloads = asyncio.get_running_loop().time(), self._reloads
+        try:
+            self._add(worker, await self._core.join(worker.peer))
+            await worker.ended()
+        except WorkerGone:
+            pass
+        except Exception:
+            logger.exception("worker %d could not join", worker.pid)
+        if worker.retired or self._closing:
+            return
+        await self._let_runs_go(worker, asyncio.get_running_loop().time() - born)
+        await self._replace(reloads)
+
+    async def _replace(self, reloads: int) -> None:
+        """Brings up the next worker, however often that fails, unless a reload has brought up all of them meanwhile."""
+        for pause in chain(PAUSES[1:], repeat(PAUSES[-1])):
+            if self._closing or reloads != self._reloads:
+                return
+            try:
+                worker = await self._start_worker()
+            except Exception:  # no process or no file to be had, say: there may be one later
+                logger.exception("no worker could be started")
+                await asyncio.sleep(pause)
+                continue
+            if reloads != self._reloads:
+                await self._end_unused([worker])
+            else:
+                self._supervise(worker)
+            return
+
+    def _add(self, worker: WorkerHandle, description: Description) -> None:
+        self.description = description
+        self._joined_workers.add(worker)
+        self._joined.set()
+        for problem in description.problems:
+            logger.warning("a job file is broken: %s", problem)
+
+    def _retire(self, worker: WorkerHandle) -> None:
+        """Gives a worker no more work."""
+        self._core.retire(worker.peer)
+        self._joined_workers.discard(worker)
+        if not self._joined_workers:
+            self._joined.clear()
+
+    async def _let_runs_go(self, worker: WorkerHandle, age: float) -> None:
+        """Lets the runs of a dead worker go, once nothing of it is left, and waits if it died young."""
+        self._retire(worker)
+        await self._remove(worker, crashed=worker.peer.gone and not worker.given_up)
+        if worker.given_up:
+            return
+        logger.error("worker %d died: %s", worker.pid, _cause(worker.code))
+        self._young_deaths = self._young_deaths + 1 if age < SHORT_LIFE else 0
+        if not self.description.jobs:
+            text = f"a worker died while it loaded the job files: {_cause(worker.code)}"
+            self.description = Description(jobs=[], pipes=[], problems=[{"file": None, "line": None, "text": text}])
+        await asyncio.sleep(PAUSES[min(self._young_deaths, len(PAUSES) - 1)])
+
+    async def _remove(self, worker: WorkerHandle, crashed: bool) -> None:
+        await worker.end()
+        self._workers.discard(worker)
+        await self._core.leave(worker.peer, crashed=crashed)
+
+    def _problems_text(self) -> str:
+        return "; ".join(str(problem.get("text") or problem) for problem in self.description.problems)
+
+    # ---- new code
+
+    async def reload(self) -> dict[str, Any]:
+        """Changes to workers with the code as it is on the disk now, unless a file is newly broken.
+
+        What the old workers have under way ends or is unwound within the grace, and goes on in the new ones.
+
+        Returns:
+            `reloaded`, `problems`, and the names of jobs that were `added`, `removed` or `changed`.
+        """
+        async with self._reloading:
+            kept, self._config = self._config, self._read_config()
+            if (kept.env, kept.root) != (self._config.env, self._config.root):
+                await self._end_spare()
+            before = self.description
+            fresh: list[WorkerHandle] = []
+            try:
+                for _ in range(self._config.workers):
+                    fresh.append(await self._start_worker())
+                after = await self._inspect(fresh)
+            except BaseException:
+                self._config = kept
+                await self._end_unused(fresh)
+                raise
+            if _newly_broken(before, after):
+                self._config = kept
+                await self._end_unused(fresh)
+                return {"reloaded": False, "problems": after.problems, "added": [], "removed": [], "changed": []}
+            await self._change_to(fresh)
+            return {"reloaded": True, "problems": after.problems, **_differences(before, after)}
+
+    async def _inspect(self, fresh: Sequence[WorkerHandle]) -> Description:
+        """Asks new workers what they have."""
+        async with asyncio.timeout(READY_WITHIN):
+            descriptions = await asyncio.gather(*(worker.peer.ask(Describe()) for worker in fresh))
+        first: Description = descriptions[0]
+        return first
+
+    async def _change_to(self, fresh: Sequence[WorkerHandle]) -> None:
+        self._reloads += 1
+        old = self._workers - set(fresh)
+        for worker in fresh:
+            self._supervise(worker)
+        for worker in old:
+            worker.retired = True
+            self._retire(worker)
+        partings = [self._keep(self._drain(worker)) for worker in old]
+        await self.ready()
+        if self._reload_grace is None:  # who watches the code does not wait: the next change may come at once
+            await asyncio.gather(*partings)
+
+    async def _drain(self, worker: WorkerHandle) -> None:
+        grace = self._config.grace if self._reload_grace is None else min(self._reload_grace, self._config.grace)
+        with suppress(WorkerGone, TimeoutError):
+            async with asyncio.timeout(grace + LINGER):
+                await worker.peer.ask(Drain(grace))
+        await self._remove(worker, crashed=False)
+
+    async def _end_unused(self, workers: Sequence[WorkerHandle]) -> None:
+        """Ends workers that never joined."""
+        await asyncio.gather(*(worker.end() for worker in workers))
+        self._workers.difference_update(workers)
+
+
+def _cause(code: int | None) -> str:
+    """Says how a process ended."""
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _newly_broken(before: Description, after: Description) -> bool:
+    known = {problem.get("file") for problem in before.problems}
+    return any(problem.get("file") not in known for problem in after.problems)
+
+
+def _differences(before: Description, after: Description) -> dict[str, list[str]]:
+    old, new = ({job["name"]: job for job in one.jobs} for one in (before, after))
+    return {
+        "added": sorted(new.keys() - old.keys()),
+        "removed": sorted(old.keys() - new.keys()),
+        "changed": sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
+    }

@@ -1,0 +1,227 @@
+"""A command line that the warm daemon executes: the same answers as in a process of its own, and nothing heavy imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_terminal import ENV, Person, command, plain
+
+JOBS = """
+import asyncio
+from taskrun import job
+
+@job
+async def hello(name: str = "you") -> str:
+    return "hello " + name
+
+@job
+async def slow() -> None:
+    await asyncio.sleep(60)
+"""
+ALLOWED = {"select", "_socket", "time", "gc", "taskrun", "__future__"}
+# Says what was imported beyond what a bare interpreter has, once the daemon has answered.
+_SPY = """
+import sys
+bare = set(sys.modules)
+import os, taskrun.__main__ as main
+def leave(code):
+    os.write(3, "\\n".join(sorted(set(sys.modules) - bare)).encode())
+    exit_now(code)
+exit_now, os._exit = os._exit, leave
+main.main()
+"""
+
+
+def wait_until_warm(folder: Path) -> None:
+    """The daemon loads the commands a moment after its start."""
+    deadline = time.monotonic() + 20
+    while "taskrun.cli.app" in imported(folder, "list"):
+        assert time.monotonic() < deadline, "the daemon never took an order"
+        time.sleep(0.05)
+
+
+def imported(folder: Path, *args: str) -> set[str]:
+    """Returns the modules that a command line has imported."""
+    read, write = os.pipe()
+    try:
+        subprocess.run(
+            ["bash", "-c", f'exec "$@" 3>&{write}', "-", sys.executable, "-c", _SPY, *args],
+            cwd=folder,
+            env=ENV,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[write],
+            timeout=20,
+        )
+    finally:
+        os.close(write)
+    with os.fdopen(read, "rb") as file:
+        return set(file.read().decode().split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project with a warm daemon and one run that has ended."""
+    project = tmp_path_factory.mktemp("thin")
+    (project / "taskrun.toml").write_text('[taskrun]\njobs = ["jobs"]\ngrace = "1s"\n')
+    (project / "jobs").mkdir()
+    (project / "jobs" / "all.py").write_text(JOBS)
+    assert plain(project, "run", "hello").returncode == 0
+    wait_until_warm(project)
+    yield project
+    plain(project, "daemon", "stop")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "list",
+        "list --json",
+        "ps -n 3",
+        "show @last",
+        "show @last --json",
+        "wait @last",
+        "start hello",
+        "_complete -- st",
+    ],
+)
+def test_a_warm_command_imports_next_to_nothing(folder: Path, line: str) -> None:
+    heavy = {name for name in imported(folder, *line.split()) if name.split(".")[0] not in ALLOWED}
+    assert not heavy
+    assert {"taskrun.daemon.command_protocol", "taskrun.cli.fastpath.thin_client"} <= imported(folder, *line.split())
+
+
+def in_process(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command line in a process of its own: another time zone is none of the daemon's business."""
+    env = {**ENV, "TZ": "UTC0"}
+    return subprocess.run(command(*args), cwd=folder, env=env, capture_output=True, text=True, timeout=20)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "list",
+        "list --json --status succeeded",
+        "show hello@last",
+        "show hello@last --json",
+        "wait hello@last",
+        "show nosuchrun",
+        "list --status odd",
+        "start nothing",
+        "start hello --nam x --other 1",
+        "start hello --help",
+        "wait --help",
+        "jobs --json",
+        "tail hello@last --no-follow",
+    ],
+)
+def test_the_daemon_answers_as_a_process_of_its_own_does(folder: Path, line: str) -> None:
+    here, there = in_process(folder, *line.split()), plain(folder, *line.split())
+    assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
+
+
+def test_input_is_read_from_the_callers_standard_input_and_folder(folder: Path, tmp_path: Path) -> None:
+    (folder / "sub").mkdir(exist_ok=True)
+    (folder / "sub" / "in.json").write_text('{"name": "file"}')
+    piped = subprocess.run(
+        command("start", "hello", "--input", "-"),
+        cwd=folder,
+        env=ENV,
+        input='{"name": "' + "x" * 200_000 + '"}',
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert len(json.loads(plain(folder, "wait", piped.stdout.strip(), "--json").stdout)["input"]["name"]) == 200_000
+    run = plain(folder / "sub", "start", "hello", "--input", "@in.json").stdout.strip()
+    assert json.loads(plain(folder, "wait", run, "--json").stdout)["output"] == "hello file"
+
+
+def test_ctrl_c_stops_waiting_and_says_that_the_run_goes_on(folder: Path) -> None:
+    run = plain(folder, "start", "slow").stdout.strip()
+    person = Person(folder, "wait", run)
+    time.sleep(0.5)
+    person.type(b"\x03")
+    assert person.end() == 130
+    assert f"no longer waiting; {run[:6]} goes on" in person.seen
+    plain(folder, "cancel", run)
+
+
+def test_a_question_reaches_the_person(folder: Path) -> None:
+    runs = [plain(folder, "start", "slow").stdout.strip() for _ in range(2)]
+    person = Person(folder, "cancel", "--job", "slow")
+    person.until("2 runs")
+    person.type(b"n\n")
+    assert person.end() != 0
+    assert json.loads(plain(folder, "show", runs[0], "--json").stdout)["status"] in ("running", "waiting", "queued")
+    for run in runs:
+        plain(folder, "cancel", run)
+
+
+def test_a_closed_pipe_is_quiet(folder: Path) -> None:
+    script = f"{' '.join(command('list', '--json', '--all'))} | true"
+    ended = subprocess.run(["bash", "-c", script], cwd=folder, env=ENV, capture_output=True, text=True, timeout=20)
+    assert ended.stderr == ""
+
+
+def test_colour_and_width_are_those_of_the_caller(folder: Path) -> None:
+    person = Person(folder, "list", "-n", "1")
+    assert person.end() == 0
+    assert "\x1b[" in person.seen
+    assert all(len(line) <= 80 for line in person.screen())
+
+
+def test_a_daemon_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taskrun.toml").write_text("")
+    (tmp_path / ".taskrun").mkdir()
+    mute = tmp_path / "s"
+    mute.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(mute / "x"))
+        listener.listen()
+        (tmp_path / ".taskrun" / "daemon.lock").write_text(f'{{"pid":1,"socket":"{mute / "x"}"}}')
+        patched = (
+            "import taskrun.cli.fastpath.thin_client as t; t.PATIENCE = 0.2; import taskrun.__main__ as m; m.main()"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", patched, "list", "--json"],
+            cwd=tmp_path,
+            env=ENV,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    assert ended.returncode == 4
+    assert "no answer within" in ended.stderr
+    assert json.loads(ended.stdout)["error"]["message"] == "the daemon gave no answer within 10 seconds"
+
+
+def test_what_was_triggered_when_the_daemon_dies_is_triggered_once(folder: Path) -> None:
+    waiting = subprocess.Popen(
+        command("wait", "--json", plain(folder, "start", "slow").stdout.strip()),
+        cwd=folder,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(0.5)
+    status = json.loads(plain(folder, "daemon", "status", "--json").stdout)
+    os.kill(status["pid"], signal.SIGKILL)
+    time.sleep(0.5)
+    plain(folder, "cancel", "slow@last")
+    out, err = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130, err
+    assert json.loads(out)["status"] == "cancelled"
+    wait_until_warm(folder)
