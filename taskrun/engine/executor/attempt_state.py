@@ -33,9 +33,13 @@ LATE = 60.0  # seconds that what cuts a step off may come later on a replay than
 
 
 class AttemptState:
-    """One attempt, as far as its steps concern each other."""
+    """One attempt, as far as its steps concern each other.
 
-    def __init__(self, run: Run, host: m.Peer, replay: Replay, run_log: RunLog) -> None:
+    Parameters:
+        on_held: called with it when it is held back and nothing is in flight any more.
+    """
+
+    def __init__(self, run: Run, host: m.Peer, replay: Replay, run_log: RunLog, on_held: Callable[[Any], None]) -> None:
         self.run = run
         self.replay = replay
         self.run_log = run_log
@@ -44,7 +48,6 @@ class AttemptState:
         self.pausing = False
         self.given_up = False  # it has used up its grace
         self.cancel_reason: str | None = None
-        self.on_held: Callable[[], None] = lambda: None  # called when it is held back and nothing is in flight any more
         self.task: asyncio.Task[Any] | None = None
         self.root: Branch | None = None
         self.waits: dict[str, asyncio.Future[Step]] = {}
@@ -58,6 +61,7 @@ class AttemptState:
         self._values: list[Step] = []
         self._recording: Awaitable[Any] | None = None  # of values
         self._host = host
+        self._on_held = on_held
 
     @property
     def has_values(self) -> bool:
@@ -237,7 +241,7 @@ class AttemptState:
         elif not stands or self._busy or self.cancel_reason is not None:
             return  # it goes on by itself, or is ending
         elif self.pausing:
-            self.on_held()
+            self._on_held(self)
         elif self.waits and not self._gates and self._permission is EXECUTING:
             self._park(sure)
 

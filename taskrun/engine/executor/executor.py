@@ -10,19 +10,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from taskrun.declarations.calls import Current
 from taskrun.declarations.job import Job
 from taskrun.declarations.registry import Registry
 from taskrun.engine import messages as m
 from taskrun.engine.executor.attempt import attempt, failed, taken_down
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.hooks import Listeners
-from taskrun.engine.executor.replay import Replay
+from taskrun.engine.executor.replay import NOTHING, Replay
 from taskrun.engine.executor.run_log import RunLog
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_context import Context, MakeHandle
@@ -30,7 +28,6 @@ from taskrun.engine.executor.step_ids import TaskFactory
 from taskrun.model.clock import Clock, SystemClock
 from taskrun.model.codec import MAX_PAYLOAD, check_size, decode, encode, parse_json
 from taskrun.model.errors import JobNotFound, PipeNotFound
-from taskrun.model.records import Run
 from taskrun.rules.policies import Cron, Prepared
 
 logger = logging.getLogger("taskrun.engine.executor")
@@ -198,7 +195,6 @@ class Executor:
             self.core.tell(m.Finished(run=run.id, outcome=failed(run, job, error, [])))
             return
         self.contexts[run.id] = context
-        context.on_held = lambda: self._chore(self._unwind(context))
         loop = asyncio.get_running_loop()
         context.task = loop.create_task(
             self._attempt(context, job, message.fresh), name=f"run {run.id}", context=self._scope.copy()
@@ -215,16 +211,16 @@ class Executor:
 
     def _context(self, message: m.Execute, job: Job) -> Context:
         run = message.run
-        replay = Replay(run, message.steps)
+        replay = Replay(run, message.steps) if message.steps else NOTHING
         return Context(
             run=run,
-            current=_current(run, job),
+            job=job,
             host=self.core,
             clock=self.clock,
             bodies=self.bodies,
             replay=replay,
-            run_log=RunLog(run.id, message.log_seq, self.core, self.clock, lambda: replay.active),
-            backoff=job.options.backoff,
+            run_log=RunLog(run.id, message.log_seq, self.core, self.clock, replay.is_active if message.steps else None),
+            on_held=self._take_down_held,
             max_payload=self._max_payload,
             make_handle=self._make_handle,
         )
@@ -244,6 +240,7 @@ class Executor:
     def _must_have_reported(self, context: Context, job: Job, task: asyncio.Task[None]) -> None:
         """The backstop: an attempt whose task has ended has reported, or does so now."""
         error = RuntimeError("its task was cancelled") if task.cancelled() else task.exception()
+        context.task = None  # it refers to the context: without this both would wait for the garbage collector
         if error is not None:
             self._end(context, taken_down(context) or failed(context.run, job, error, []))
 
@@ -281,6 +278,9 @@ class Executor:
         """Takes an attempt down; one that resists is given up, and its later words are not heard."""
         await self._take_down(context)
         self._end(context, m.Unwound())
+
+    def _take_down_held(self, context: Context) -> None:
+        self._chore(self._unwind(context))
 
     async def _take_down(self, context: Context) -> None:
         context.unwind()
@@ -326,17 +326,6 @@ def _schedule(job: Job, cron: Cron) -> dict[str, Any]:
         "input": encode({} if cron.input is None else cron.input, f"input of the schedule of {job.name}"),
         "catch_up": cron.catch_up,
     }
-
-
-def _current(run: Run, job: Job) -> Current:
-    return Current(
-        run_id=run.id,
-        job=run.job,
-        input=job.input.load(run.input),
-        attempt=run.attempt,
-        parent=run.parent,
-        slot=None if run.slot is None else datetime.fromtimestamp(run.slot, UTC),
-    )
 
 
 _ANSWERS: dict[type[m.Message], Callable[[Executor, Any], Any]] = {

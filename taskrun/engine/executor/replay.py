@@ -33,8 +33,7 @@ class Replay:
         self._watching = False
         self._then: Callable[[], None] | None = None
 
-    @property
-    def active(self) -> bool:
+    def is_active(self) -> bool:
         """Whether the handler is still where an earlier execution has been."""
         return bool(self._unseen)
 
@@ -174,3 +173,8 @@ def _differs(step: Step, kind: StepKind, call: str) -> str:
 def _is_given(step: Step) -> bool:
     """Whether a handler awaits it and gets its end: values are there at once, a cancelled step raises."""
     return step.order is not None and step.kind is not StepKind.VALUE and step.status is not StepStatus.CANCELLED
+
+
+NOTHING = Replay(
+    Run(id="", job="", created_at=0.0, input="null"), []
+)  # of attempts without a record: it keeps nothing of them

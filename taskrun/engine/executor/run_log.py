@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -35,25 +37,27 @@ class RunLog:
 
     Parameters:
         seq: number of the last line that the run's log has.
-        replaying: whether the handler is still where an earlier execution has been.
+        replaying: whether the handler is still where an earlier execution has been; None where there was none.
     """
 
-    def __init__(self, run: str, seq: int, host: m.Peer, clock: Clock, replaying: Callable[[], bool]) -> None:
+    def __init__(
+        self, run: str, seq: int, host: m.Peer, clock: Clock, replaying: Callable[[], bool] | None = None
+    ) -> None:
         self.closed = False
         self._run = run
         self._seq = seq
         self._host = host
         self._clock = clock
         self._replaying = replaying
-        self._repeats = True  # the handler may be where it has been
+        self._repeats = replaying is not None  # the handler may be where it has been
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._lock = threading.RLock()  # the garbage collector may print at any moment, inside `write` too
-        self._room = threading.Condition(self._lock)
+        self._room: threading.Condition | None = None  # for threads that wait; made when the first has to
         self._outputs: dict[tuple[str, str | None], OutputLines] = {}  # streams with a line that is not ended
-        self._backlog = Backlog()
+        self._backlog: Backlog | None = None  # made for the first line: most runs print none
         self._progress: tuple[object, object, object] | None = None
-        self._values = ProgressValues(lambda text: self.write("system", text))
+        self._values: ProgressValues | None = None
         self._stuck = False  # somebody has waited in vain for the event loop
         self._due = False  # a batch will be sent soon
         self._hurried = False  # and at once
@@ -76,7 +80,7 @@ class RunLog:
                 del self._outputs[stream, step]
             if lines:
                 now = self._clock.now()
-                self._backlog.add([Pending(now, stream, line, step) for line in lines])
+                self._keep([Pending(now, stream, line, step) for line in lines])
             self._schedule()
             if self.full and threading.get_ident() != self._loop_thread:
                 self._wait_for_room()
@@ -84,7 +88,7 @@ class RunLog:
     @property
     def full(self) -> bool:
         """Whether whoever can wait should, before there is more."""
-        return self._backlog.size > ROOM
+        return self._size > ROOM
 
     def progress(self, done: object, total: object, note: object) -> None:
         """Takes the newest progress; the ones between two batches are dropped."""
@@ -98,7 +102,7 @@ class RunLog:
     def flush(self) -> None:
         """Sends what is there, also of children that print."""
         progress, self._progress = self._progress, None
-        shown = None if progress is None else self._values.plain(*progress)
+        shown = None if progress is None else self._plain(*progress)
         self._send_lines()
         for _ in range(MOST):
             if not drain(self):
@@ -113,27 +117,43 @@ class RunLog:
         with self._lock:
             now = self._clock.now()
             for (stream, step), output in self._outputs.items():
-                self._backlog.add([Pending(now, stream, line, step) for line in output.finish()])
+                self._keep([Pending(now, stream, line, step) for line in output.finish()])
             self._outputs.clear()
             self.closed = True
         self._send_lines()
+        self._values = None  # it refers to this log
 
     def _send_lines(self) -> None:
-        if not (self._backlog.size or self._outputs or self._stuck):
+        if not (self._size or self._outputs or self._stuck):
             return  # a line that comes now is sent with the next
         with self._lock:
             self._stuck = False
             self._take_states()
-            lines = self._backlog.take()
-            self._room.notify_all()
+            lines = [] if self._backlog is None else self._backlog.take()
+            if self._room is not None:
+                self._room.notify_all()
         for batch in batches(lines, BATCH):
             self._host.tell(m.Logged([self._line(line) for line in batch]))
 
     # ---- lines
 
+    @property
+    def _size(self) -> int:
+        return 0 if self._backlog is None else self._backlog.size
+
+    def _keep(self, lines: list[Pending]) -> None:
+        if self._backlog is None:
+            self._backlog = Backlog()
+        self._backlog.add(lines)
+
+    def _plain(self, *progress: object) -> dict[str, Any] | None:
+        if self._values is None:
+            self._values = ProgressValues(partial(self.write, "system"))
+        return self._values.plain(*progress)
+
     def _said_before(self) -> bool:
         """Whether the handler is where an earlier execution has been; once it is beyond, it stays so."""
-        self._repeats = self._replaying()
+        self._repeats = self._replaying is not None and self._replaying()
         return self._repeats
 
     def _take_states(self) -> None:
@@ -141,7 +161,7 @@ class RunLog:
         moment, now = self._loop.time(), self._clock.now()
         for (stream, step), output in self._outputs.items():
             if (state := output.state(moment)) is not None:
-                self._backlog.add([Pending(now, stream, state, step)])
+                self._keep([Pending(now, stream, state, step)])
             elif output.restless:
                 self._schedule()
 
@@ -177,5 +197,8 @@ class RunLog:
                 self._loop.call_soon_threadsafe(act)
 
     def _wait_for_room(self) -> None:
-        if not self._stuck:
-            self._stuck = not self._room.wait_for(lambda: self.closed or not self.full, PATIENCE)
+        if self._stuck:
+            return
+        if self._room is None:
+            self._room = threading.Condition(self._lock)
+        self._stuck = not self._room.wait_for(lambda: self.closed or not self.full, PATIENCE)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
@@ -33,7 +33,7 @@ from taskrun.model.clock import Clock
 from taskrun.model.codec import check_size, decode, encode, encode_error, error_from, error_text, rebuild
 from taskrun.model.errors import Unwind
 from taskrun.model.records import PLACE, ErrorRecord, Failure, Run, Step, StepKind, StepStatus
-from taskrun.rules.policies import BackoffPolicy, Concurrency, next_try
+from taskrun.rules.policies import Concurrency, next_try
 from taskrun.rules.transitions import with_failure
 
 Read = Callable[[str], Any]  # from JSON text to the value that a handler gets
@@ -50,25 +50,37 @@ class Context(AttemptState):
     def __init__(
         self,
         run: Run,
-        current: Current,
+        job: Job,
         host: m.Peer,
         clock: Clock,
         bodies: Bodies,
         replay: Replay,
         run_log: RunLog,
-        backoff: BackoffPolicy,
+        on_held: Callable[[Any], None],
         max_payload: int,
         make_handle: MakeHandle,
     ) -> None:
-        super().__init__(run, host, replay, run_log)
-        self.current = current
+        super().__init__(run, host, replay, run_log, on_held)
+        self._job = job
         self.used_up: list[tuple[BaseException, ErrorRecord]] = []  # errors of steps that have used up their retries
         self.stepping: dict[asyncio.Task[Any], str] = {}  # tasks of the handler that are inside a step, and its key
         self._clock = clock
         self._bodies = bodies
-        self._backoff = backoff
         self._max_payload = max_payload
         self._make_handle = make_handle
+
+    @cached_property
+    def current(self) -> Current:
+        """The run, as code in it sees it; its input is an object of its own, not the one that the handler has."""
+        run = self.run
+        return Current(
+            run_id=run.id,
+            job=run.job,
+            input=self._job.input.load(run.input),
+            attempt=run.attempt,
+            parent=run.parent,
+            slot=None if run.slot is None else datetime.fromtimestamp(run.slot, UTC),
+        )
 
     # ---- the calls of a handler
 
@@ -224,7 +236,7 @@ class Context(AttemptState):
 
     def _next_try(self, call: StepCall, attempt: int, error: BaseException) -> tuple[float | None, BaseException]:
         retries = call.retry if call.retry is not None else 3
-        policy = self._backoff if call.backoff is None else call.backoff
+        policy = self._job.options.backoff if call.backoff is None else call.backoff
         return next_try(policy, attempt, retries, error, self.current.input)
 
     async def _wait_backoff(self, step: Step, registered: bool) -> None:

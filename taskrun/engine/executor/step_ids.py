@@ -18,27 +18,35 @@ from taskrun.engine.executor.inside import inside
 Task = asyncio.Task[Any]
 
 
+class MadeTasks:
+    """The tasks that a handler has made, known to all of its branches."""
+
+    __slots__ = ("tasks",)
+
+    def __init__(self) -> None:
+        self.tasks: WeakSet[Task] | None = None
+
+
 class Branch:
     """One task's part of a handler."""
 
-    __slots__ = ("_children", "_path", "_root", "_tasks", "_uses", "claimed")
+    __slots__ = ("_children", "_made", "_path", "_uses", "claimed")
 
-    def __init__(self, path: str, root: Branch | None = None) -> None:
+    def __init__(self, path: str, made: MadeTasks) -> None:
         self.claimed = False  # whether it is known which task this is the branch of
         self._path = path
-        self._root = root or self
-        self._tasks: WeakSet[Task] | None = None  # of the root: those that the handler has made
+        self._made = made
         self._children = 0
         self._uses: dict[str, int] = {}
 
     def tasks(self) -> list[Task]:
         """Returns the tasks that the handler has made and that are still there."""
-        return list(self._root._tasks or ())
+        return list(self._made.tasks or ())
 
     @property
     def alone(self) -> bool:
         """Whether none of the tasks that the handler has made is left."""
-        return self._root._tasks is None or all(task.done() for task in self._root._tasks)
+        return self._made.tasks is None or all(task.done() for task in self._made.tasks)
 
     def key(self, name: str) -> str:
         """Returns the identity of the next use of `name` here."""
@@ -49,15 +57,15 @@ class Branch:
     def branch(self) -> Branch:
         """Returns the branch of the next task that is created here."""
         self._children += 1
-        return Branch(f"{self._path}{self._children}/", self._root)
+        return Branch(f"{self._path}{self._children}/", self._made)
 
     def claim(self, task: Task) -> None:
         """Makes this the branch of a task."""
         self.claimed = True
         _branches[task] = self
-        if self._root._tasks is None:
-            self._root._tasks = WeakSet()
-        self._root._tasks.add(task)
+        if self._made.tasks is None:
+            self._made.tasks = WeakSet()
+        self._made.tasks.add(task)
 
 
 _branches: WeakKeyDictionary[Task, Branch] = WeakKeyDictionary()
@@ -68,7 +76,7 @@ def enter_root() -> Branch:
     """Makes the running task the root branch of a handler."""
     task = asyncio.current_task()
     assert task is not None
-    root = _branches[task] = Branch("")
+    root = _branches[task] = Branch("", MadeTasks())
     root.claimed = True
     _branch.set(root)
     return root
