@@ -106,7 +106,7 @@ class Tx(Protocol):
 
     # ---- steps
     def put_step(self, step: Step) -> None:
-        """Inserts or replaces a step."""
+        """Inserts or replaces a step of a run that is there."""
         ...
 
     def step(self, run_id: str, key: str) -> Step | None:

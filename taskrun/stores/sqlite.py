@@ -65,6 +65,7 @@ class SqliteStorage:
         self._writer = os.urandom(8).hex()
         self._unknown: tuple[int, list[tuple[Fn, Answer]]] | None = None  # a batch that wrote and whose COMMIT failed
         self._done: list[tuple[Fn, Answer]] = []  # what such a one wrote after all, until a commit answers with it
+        self._version = 0  # of the journal as other connections have changed it
         self._changes = 0  # of the connection, when the transaction began
         self._wrote = False  # whether the batch that is to be committed changes anything
         self._token: tuple[int, int] = (0, 0)
@@ -162,6 +163,7 @@ class SqliteStorage:
             answer = done or self._answer(connection, fn)
             if answer[1] is not None and done is None:
                 connection.execute("ROLLBACK")
+                self._tx.forget()
                 self._begin(connection, guard)
                 known[len(answers)] = answer
                 return [done or self._alone(connection, fn) for fn, done in zip(fns, known, strict=True)]
@@ -189,6 +191,7 @@ class SqliteStorage:
         answer = self._answer(connection, fn)
         if answer[1] is not None:
             connection.execute("ROLLBACK TO one")
+            self._tx.forget()
             self._changes += connection.total_changes - before  # what was undone is no change
         connection.execute("RELEASE one")
         return answer
@@ -208,6 +211,9 @@ class SqliteStorage:
 
     def _begin(self, connection: sqlite3.Connection, guard: Guard | None) -> None:
         connection.execute("BEGIN IMMEDIATE")
+        if self.shared and (version := value(connection, "PRAGMA data_version")) != self._version:
+            self._version = version
+            self._tx.forget()
         self._changes = connection.total_changes
         if guard is not None:
             guard(self._tx)
@@ -297,6 +303,7 @@ class SqliteStorage:
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         """Ends the transaction; a connection that cannot even do that is given up."""
         try:
+            self._tx.forget()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:

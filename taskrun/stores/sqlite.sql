@@ -44,6 +44,9 @@ WHERE r.seq IN (
 )
 ORDER BY r.cancel IS NULL, r.priority DESC, r.seq LIMIT ?3
 
+-- name: any_ready
+SELECT 1 FROM runs INDEXED BY runs_ready WHERE status = 'queued' AND blocked IS NULL LIMIT 1
+
 -- name: owned
 SELECT * FROM runs
 WHERE status <> 'succeeded' AND status IN ('scheduled', 'queued', 'running', 'waiting', 'paused') AND engine = ?

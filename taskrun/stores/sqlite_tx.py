@@ -10,6 +10,7 @@ import msgspec
 
 from taskrun.model.records import Engine, LogBlock, LogLine, PipeEvent, Run, RunFilter, Status, Step
 from taskrun.stores.queries import named_queries, numbered
+from taskrun.stores.row_cache import RowCache
 from taskrun.stores.rows import (
     ENGINE_FIELDS,
     EVENT_FIELDS,
@@ -48,20 +49,33 @@ class SqliteTx:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
+        self._known = RowCache()
+
+    def forget(self) -> None:
+        """Forgets what it knows of rows: something was rolled back, or another connection has written."""
+        self._known.clear()
 
     # ---- runs
     def add_run(self, run: Run) -> Run:
         self._write("add_run", _new_run(run))
-        return msgspec.structs.replace(run, seq=self._cursor.lastrowid)
+        added = msgspec.structs.replace(run, seq=self._cursor.lastrowid)
+        self._known.keep_run(added, new=True)
+        return added
 
     def run(self, run_id: str) -> Run | None:
-        return self._one(run_of, "run", run_id)
+        run = self._known.run(run_id)
+        if run is None and (run := self._one(run_of, "run", run_id)) is not None:
+            self._known.keep_run(run)
+        return run
 
     def holds(self, engine: str, run_id: str) -> bool:
+        if (run := self._known.run(run_id)) is not None:
+            return run.engine == engine
         return bool(self._value("holds", run_id, engine))
 
     def save_run(self, run: Run) -> None:
         self._write("save_run", _saved_run(run))
+        self._known.save_run(run)
 
     def runs(self, want: RunFilter) -> list[Run]:
         names, values = listing(want)
@@ -87,6 +101,8 @@ class SqliteTx:
         return self._one(run_of, "run_by_debounce", debounce)
 
     def ready(self, engine: str, jobs: Sequence[str], limit: int, suspects: bool = True) -> list[Run]:
+        if self._execute(SQL["any_ready"]).fetchone() is None:  # mostly nothing is, of whatever job
+            return []
         return self._all(run_of, "ready", _json(set(jobs)), engine, limit, suspects)
 
     def owned(self, engine: str) -> list[Run]:
@@ -117,12 +133,14 @@ class SqliteTx:
 
     def drop_runs(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
+            self._known.drop_run(run_id)
             for query in ("drop_run", "drop_steps_of_run", "drop_logs_of_run"):
                 self._execute(SQL[query], (run_id,))
 
     # ---- steps
     def put_step(self, step: Step) -> None:
         self._write("put_step", _step(step))
+        self._known.put_step(step)
 
     def step(self, run_id: str, key: str) -> Step | None:
         return self._one(step_of, "step", run_id, key)
@@ -131,20 +149,27 @@ class SqliteTx:
         return self._all(step_of, "steps", run_id)
 
     def open_steps(self, run_id: str) -> list[Step]:
-        return self._all(step_of, "open_steps", run_id)
+        known = self._known.open_steps(run_id)
+        return self._all(step_of, "open_steps", run_id) if known is None else known
 
     def consumed(self, run_id: str, topic: str) -> list[int]:
         return self._all(_first, "consumed", run_id, topic)
 
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:
+            self._known.drop_step(run_id, key)
             self._execute(SQL["drop_step"], (run_id, key))
 
     def due_steps(self, engine: str, now: float, limit: int) -> list[Step]:
         return self._all(step_of, "due_steps", now, engine, limit)
 
     def waiting_steps(self, topic: str, limit: int | None = None) -> list[Step]:
-        return self._all(step_of, "waiting_steps", topic, -1 if limit is None else limit)
+        if self._known.is_quiet(topic):
+            return []
+        steps = self._all(step_of, "waiting_steps", topic, -1 if limit is None else limit)
+        if not steps and limit != 0:
+            self._known.keep_quiet(topic)
+        return steps
 
     def next_due(self, engine: str) -> float | None:
         due: float | None = self._value("next_due", engine)
@@ -191,13 +216,18 @@ class SqliteTx:
         self._execute(SQL["drop_engine"], (engine_id,))
 
     def get(self, key: str) -> str | None:
-        return self._one(_first, "get", key)
+        if self._known.knows(key):
+            return self._known.fact(key)
+        value: str | None = self._one(_first, "get", key)
+        self._known.keep_fact(key, value)
+        return value
 
     def put(self, key: str, value: str | None) -> None:
         if value is None:
             self._execute(SQL["unput"], (key,))
         else:
             self._execute(SQL["put"], (key, value))
+        self._known.keep_fact(key, value)
 
     def facts(self, prefix: str) -> dict[str, str]:
         return dict(self._rows("facts", (prefix,)))

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from taskrun.model.records import Engine, Run, RunFilter, Status, StepKind, StepStatus
 from taskrun.stores.base import Store, Tx
 from taskrun.stores.memory import MemoryStorage
+from taskrun.stores.rows import RUN_CHANGING
 from taskrun.stores.sqlite import SqliteStorage
 
 from .records import event, line, run, step
@@ -107,7 +108,10 @@ class Life:
         fails = self._random.random() < 0.15
 
         def fn(tx: Tx) -> Any:
-            answers = [getattr(tx, verb)(*values) for verb, values in changes]
+            answers = [
+                change_run(tx, *values) if verb == "change_run" else getattr(tx, verb)(*values)
+                for verb, values in changes
+            ]
             if fails:
                 raise LookupError("on purpose")
             return answers
@@ -120,7 +124,8 @@ class Life:
             lambda: ("add_run", (self._run(self._new_id()),)),
             lambda: ("add_run", (self._run(self._new_id()),)),
             lambda: ("save_run", (self._run(self._id()),)),
-            lambda: ("save_run", (self._run(self._id()),)),
+            lambda: ("change_run", (self._run(self._id()),)),
+            lambda: ("change_run", (self._run(self._id()),)),
             lambda: ("drop_runs", ([self._id() for _ in range(pick((0, 1, 2)))],)),
             lambda: ("put_step", (self._step(),)),
             lambda: ("put_step", (self._step(),)),
@@ -171,13 +176,21 @@ class Life:
 
     def _step(self) -> Any:
         return step(
-            self._id(),
+            f"r{self._random.randint(0, self._n)}",  # no run gets one before it is there
             self._random.choice("abc"),
             self._random.choice(list(StepKind)),
             status=self._random.choice(list(StepStatus)),
             wake_at=self._maybe(self._moment()),
             topic=self._maybe(*TOPICS),
         )
+
+
+def change_run(tx: Tx, like: Run) -> Any:
+    """Changes a run as the engine does: reads it, and writes what became of it."""
+    before = tx.run(like.id)
+    if before is not None:
+        changed = {field: getattr(like, field) for field in RUN_CHANGING if field != "output"}
+        tx.save_run(replace(before, **changed))
 
 
 TOPICS = ("pipe:p", "pipe:q")
@@ -238,4 +251,22 @@ def test_all_kinds_of_store_answer_alike(tmp_path: Path, seed: int) -> None:
         assert {name: (memory[name], sqlite[name]) for name in memory if memory[name] != sqlite[name]} == {}
         assert stores[0].written == stores[1].written
     for store in stores:
+        store.close()
+
+
+@pytest.mark.parametrize("seed", range(100, 104))
+def test_what_one_connection_knows_holds_only_until_another_has_written(tmp_path: Path, seed: int) -> None:
+    oracle = MemoryStorage()
+    shared: list[Store] = [SqliteStorage(tmp_path / "journal.db", "normal") for _ in range(2)]
+    for store in (oracle, *shared):
+        store.open()
+    lives, turns = [Life(seed), Life(seed)], random.Random(seed)
+    for _ in range(40):
+        oracle.apply(lives[0].batch())
+        turns.choice(shared).apply(lives[1].batch())
+        [(expected, _)] = oracle.apply([lambda tx: dict(questions(tx))])
+        for store in shared:
+            [(found, _)] = store.apply([lambda tx: dict(questions(tx))])
+            assert {name: (expected[name], found[name]) for name in expected if expected[name] != found[name]} == {}
+    for store in (oracle, *shared):
         store.close()

@@ -67,7 +67,9 @@ WHOLE = {"count_by_job", "count_by_status", "drop_events"}  # these read a whole
 @pytest.mark.parametrize("name", [name for name in SQL if not name.startswith("runs")])
 def test_no_verb_scans_a_table(connection: sqlite3.Connection, name: str) -> None:
     scans = [step for step in plan(connection, SQL[name]) if BIG_SCAN.match(step)]
-    if name in WHOLE:
+    if name == "any_ready":
+        assert scans == ["SCAN runs USING INDEX runs_ready"]  # up to its first entry
+    elif name in WHOLE:
         assert all("COVERING INDEX" in scan for scan in scans)
     else:
         assert scans == []

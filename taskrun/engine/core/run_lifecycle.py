@@ -125,12 +125,12 @@ def end(
     """Gives a run its one end, tells who waits for it, and cancels the children that it was waiting for."""
     before = t.run(run_id)
     assert before is not None
+    left = [] if before.started_at is None else t.tx.open_steps(run_id)
     ended = t.change(run_id, transitions.end, status, t.now, reason=reason, output=output, error=error)
     t.outbox.append(RunOver(ended))
     run_queue.leave(t, before)
-    if before.started_at is not None:
-        for step in t.tx.open_steps(run_id):
-            _cut_off(t, t.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=t.now, wake_at=None)))
+    for step in left:
+        _cut_off(t, t.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=t.now, wake_at=None)))
     waits.tell_end(t, ended)
     return ended
 
