@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Literal, TypedDict, TypeVar
 
 from taskrun.declarations.pipe import Pipe, Source
@@ -81,6 +82,12 @@ class JobOptions:
     triggers: tuple[Source, ...] = ()
     crons: tuple[Cron, ...] = ()
     hooks: Mapping[str, Hook] = field(default_factory=dict)
+
+    @cached_property
+    def fixed(self) -> Terms | None:
+        """The terms of every trigger, None where one of them is a function."""
+        terms = {name: getattr(self, name) for name in Terms.__struct_fields__}
+        return None if any(callable(term) for term in terms.values()) else Terms(**terms)
 
     def describe(self) -> dict[str, Any]:
         """Returns those that differ from their defaults as JSON; a function is `fn`."""
@@ -242,6 +249,9 @@ def evaluate(job: str, options: JobOptions, value: Any) -> Terms:
     Raises:
         DefinitionError: a function raised, or returned what cannot be; names job and option.
     """
+
+    if options.fixed is not None:
+        return options.fixed
 
     def of(name: str, read: Callable[[Any, str], T]) -> T:
         option = getattr(options, name)

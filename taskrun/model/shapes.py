@@ -143,14 +143,16 @@ class ParametersShape:
         given = self._parts(text)
         values: dict[str, Any] = {}
         problems: Problems = []
+        expected = 0
         for name, one in self._parameters.items():
             if name in given:
+                expected += 1
                 _read(readers[name], given[name], name, values, problems)
             elif one.default is not None:
                 values[name] = readers[name](one.default)
             elif one.required:
                 problems.append((name, "is required"))
-        if not given.keys() <= self._parameters.keys():
+        if expected < len(given):
             self._further(given, values, problems)
         if problems:
             raise Misfit(problems)

@@ -114,17 +114,23 @@ class Run:
             RunFailed, RunTimeout, RunCancelled, RunDiscarded: how else it ended.
             TimeoutError: it had not ended by then.
         """
-        patience = None if timeout is None else seconds(timeout, "timeout")
+        if timeout is None:
+            ended = await self._requests.wait(self.id)
+        else:
+            ended = await self._ended_within(seconds(timeout, "timeout"))
+        if ended.status is not Status.SUCCEEDED:
+            raise end_of(ended)
+        return self._read(ended.output or "null")
+
+    async def _ended_within(self, patience: float) -> records.Run:
         try:
             async with asyncio.timeout(patience):
-                ended = await self._requests.wait(self.id)
+                return await self._requests.wait(self.id)
         except TimeoutError:
             ended = await self._requests.get(self.id)  # it may have ended long ago, with no patience to hear of it
             if not ended.ended:
                 raise
-        if ended.status is not Status.SUCCEEDED:
-            raise end_of(ended)
-        return self._read(ended.output or "null")
+            return ended
 
     async def cancel(self, reason: str | None = None) -> bool:
         """Cancels the run; returns False when it had ended already."""
