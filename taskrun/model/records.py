@@ -222,7 +222,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lease_until: float
     host: str = ""
     pid: int = 0
-    leash: str | None = None  # path of the file that the engine and all its children keep locked
+    leash: str | None = None  # path of its liveness lock, which it and all its children hold; the column is called so
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):

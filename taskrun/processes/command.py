@@ -51,7 +51,7 @@ async def run_command(
     stdin: str | bytes | None = None,
     on_text: OnText,
     grace: float,
-    leash_fd: int | None = None,
+    lock_fd: int | None = None,
 ) -> CommandResult:
     """Run a command to its end; nothing that it started is left then, also not in the background.
 
@@ -62,7 +62,7 @@ async def run_command(
         env: added to this process's environment.
         stdin: what it reads; nothing, if absent.
         on_text: gets the stream's name and text as it comes, whole lines or not; the last line is ended.
-        leash_fd: the engine's leash, if it has one.
+        lock_fd: the engine's liveness lock, if it has one.
     Raises:
         OSError: it could not be started (`FileNotFoundError`: no such program, or no such `cwd`).
     """
@@ -70,7 +70,7 @@ async def run_command(
         out, err = (stack.enter_context(Capture(stream, on_text)) for stream in ("stdout", "stderr"))
         source = stack.enter_context(stdin_file(stdin))
         stdio = (source.fileno(), out.write_fd, err.write_fd)
-        process = Process.start(words(command), stdio=stdio, cwd=cwd, env=env, leash_fd=leash_fd)
+        process = Process.start(words(command), stdio=stdio, cwd=cwd, env=env, lock_fd=lock_fd)
         out.release()
         err.release()
         try:

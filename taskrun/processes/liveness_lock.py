@@ -1,7 +1,7 @@
-"""The leash: a file that an engine and everything it started keep locked for as long as any of them lives.
+"""The liveness lock: a file that an engine and everything it started keep locked for as long as any of them lives.
 
 The engine opens it and hands `fd` to its supervisors. A `flock` belongs to the open file, not to a process, so the lock ends
-when the last of them is gone, whatever killed it. Who takes over a dead engine's runs asks `Leash.free` first.
+when the last of them is gone, whatever killed it. Who takes over a dead engine's runs asks `LivenessLock.free` first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 
-class Leash:
+class LivenessLock:
     """Holds the lock on `path`, a file (0600) of its own in a folder that exists.
 
     Raises:
@@ -38,7 +38,7 @@ class Leash:
 
     @staticmethod
     def free(path: Path) -> bool:
-        """Whether nobody holds the leash at `path`; a file that is gone is held by nobody. Does not wait."""
+        """Whether nobody holds the lock at `path`; a file that is gone is held by nobody. Does not wait."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -51,14 +51,14 @@ class ProcessPool:
     """Worker processes, started when needed, kept warm between calls. Belongs to the running event loop.
 
     Parameters:
-        leash_fd: the engine's leash, if it has one; held by the supervisors.
+        lock_fd: the engine's liveness lock, if it has one; held by the supervisors.
         most: how many processes at once; further calls wait.
         prepare: `module:function`, called in each process before it loads anything for a call.
     """
 
-    def __init__(self, leash_fd: int | None = None, most: int | None = None, prepare: str = "") -> None:
+    def __init__(self, lock_fd: int | None = None, most: int | None = None, prepare: str = "") -> None:
         cpus = os.cpu_count() or 1
-        self._leash_fd = leash_fd
+        self._lock_fd = lock_fd
         self._prepare = prepare
         self._warm = cpus
         self._places = asyncio.Semaphore(most or cpus * MOST_PER_CPU)
@@ -124,7 +124,7 @@ class ProcessPool:
                 return worker
             worker.close()
             self._workers.discard(worker)
-        worker = Context().run(Worker, self._leash_fd, self._prepare)  # it outlives the run that happens to start it
+        worker = Context().run(Worker, self._lock_fd, self._prepare)  # it outlives the run that happens to start it
         self._workers.add(worker)
         return worker
 
@@ -153,7 +153,7 @@ class Died(Exception):
 class Worker:
     """One worker process, its socket, and the pipes of what it prints."""
 
-    def __init__(self, leash_fd: int | None, prepare: str) -> None:
+    def __init__(self, lock_fd: int | None, prepare: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._reply: asyncio.Future[Reply] | None = None
@@ -171,7 +171,7 @@ class Worker:
                     ],
                     stdio=(nothing.fileno(), self._outputs[0].write_fd, self._outputs[1].write_fd),
                     inherit=[theirs.fileno()],
-                    leash_fd=leash_fd,
+                    lock_fd=lock_fd,
                 )
             self._open = stack.pop_all()
         for output in self._outputs:

@@ -43,7 +43,7 @@ class Process:
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         inherit: Iterable[int] = (),
-        leash_fd: int | None = None,
+        lock_fd: int | None = None,
     ) -> Process:
         """Start `command` without a wait, so that no cancel can come between start and supervision.
 
@@ -51,12 +51,12 @@ class Process:
             stdio: descriptors of its stdin, stdout and stderr.
             env: added to this process's environment.
             inherit: further descriptors that it gets.
-            leash_fd: kept open by the supervisor, not by the command.
+            lock_fd: a liveness lock, kept open by the supervisor, not by the command.
         Raises:
             OSError: `cwd` is wrong, or there are no more processes or descriptors.
         """
         ours, theirs = socket.socketpair()
-        facts = [theirs.fileno(), -1 if leash_fd is None else leash_fd, os.getpid()]
+        facts = [theirs.fileno(), -1 if lock_fd is None else lock_fd, os.getpid()]
         stdin, stdout, stderr = stdio
         try:
             with theirs:

@@ -1,6 +1,6 @@
 """The supervisor: a small program between the engine and one command, which sees to it that nothing of the command is left.
 
-`process.py` runs it as `python -I -S supervisor.py CONTROL LEASH PARENT COMMAND…`. It starts the command in a session of
+`process.py` runs it as `python -I -S supervisor.py CONTROL LOCK PARENT COMMAND…`. It starts the command in a session of
 its own and watches CONTROL, one end of a socket pair. On `stop SECONDS` the command's group gets TERM, what is left
 after that KILL; when the other end is gone, because the engine died of whatever, KILL at once. What the command leaves
 behind when it ends by itself is killed too. On Linux orphans fall to the supervisor (a "subreaper"), so that `setsid` and
@@ -32,8 +32,8 @@ UNKILLABLE = 10.0  # seconds after which what KILL does not end (stuck in the ke
 
 def main() -> NoReturn:
     """Run the command of `sys.argv` to its end."""
-    control, leash, parent = (int(word) for word in sys.argv[1:4])
-    for fd in (control, leash):
+    control, lock, parent = (int(word) for word in sys.argv[1:4])
+    for fd in (control, lock):
         if fd >= 0:
             os.set_inheritable(fd, False)
     prctl(PR_SET_CHILD_SUBREAPER, 1)

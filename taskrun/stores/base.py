@@ -254,5 +254,5 @@ class Store(Protocol):
 
     @property
     def place(self) -> str | None:
-        """The path of the journal, where it has one; leash files stand beside it."""
+        """The path of the journal, where it has one; the engines' liveness locks stand beside it."""
         ...

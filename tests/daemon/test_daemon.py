@@ -296,3 +296,9 @@ def test_another_user_gets_no_answer(project: Project, runtime: Path) -> None:
         Path(path).parent.chmod(0o700)
         assert other.stdout.strip() == "b''" or "Reset" in other.stderr or "Broken" in other.stderr
         assert client.call("status")["running"]
+
+
+def test_locks_that_dead_workers_of_any_version_have_left_are_removed(project: Project) -> None:
+    left = [project.write(f".taskrun/worker-0a.{end}", "") for end in ("lock", "leash")]
+    with project.connect():
+        assert not any(path.exists() for path in left)

@@ -16,7 +16,7 @@ from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.timers import Timers
 from taskrun.engine.core.transaction import EngineState
 from taskrun.model.clock import SystemClock
-from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.liveness_lock import LivenessLock
 
 
 class Failing:
@@ -61,11 +61,11 @@ async def test_the_look_for_the_dead_goes_on_after_a_failure(
     store.close()
 
 
-def test_a_leash_that_cannot_be_looked_at_is_taken_for_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_cannot_be_looked_at_is_taken_for_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    assert Leash.free(tmp_path / "none")
-    (tmp_path / "leash").touch()
+    assert LivenessLock.free(tmp_path / "none")
+    (tmp_path / "lock").touch()
     monkeypatch.setattr(os, "open", fail)
-    assert not Leash.free(tmp_path / "leash")
+    assert not LivenessLock.free(tmp_path / "lock")

@@ -1,4 +1,4 @@
-"""A small engine for `test_orphans.py`: holds a leash, runs what may become an orphan, and waits to be killed."""
+"""A small engine for `test_orphans.py`: holds a liveness lock, runs what may become an orphan, and waits to be killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from taskrun.processes.command import run_command
-from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.liveness_lock import LivenessLock
 from taskrun.processes.pool import ProcessPool
 
 
@@ -30,12 +30,12 @@ def leave_fork() -> None:
 
 
 async def main() -> None:
-    leash = Leash(Path(sys.argv[1]))
+    lock = LivenessLock(Path(sys.argv[1]))
     commands = ["echo up; sleep 600 | cat", "trap '' TERM; sleep 601 & echo up; setsid sleep 602"]
     async with asyncio.TaskGroup() as group:
         for command in commands:
-            group.create_task(run_command(command, on_text=say, grace=5, leash_fd=leash.fd))
-        pool = ProcessPool(leash.fd)
+            group.create_task(run_command(command, on_text=say, grace=5, lock_fd=lock.fd))
+        pool = ProcessPool(lock.fd)
         group.create_task(pool.call(spin, grace=5, on_text=say))
         if sys.argv[2] == "fork":
             await asyncio.sleep(0.5)

@@ -13,7 +13,7 @@ import pytest
 
 from taskrun.processes import process
 from taskrun.processes.command import KEEP, CommandResult, OnText, run_command
-from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.liveness_lock import LivenessLock
 from taskrun.processes.output import CHUNK
 
 from .conftest import Census, Printed, open_fds
@@ -108,10 +108,10 @@ async def test_an_unknown_program_in_a_shell_string_is_code_127() -> None:
 
 
 async def test_it_gets_no_descriptor_of_the_engine(tmp_path: Path) -> None:
-    leash = Leash(tmp_path / "leash")
+    lock = LivenessLock(tmp_path / "lock")
     code = "import os; print([fd for fd in range(3, 300) if os.path.exists(f'/dev/fd/{fd}')])"
-    result = await command([sys.executable, "-S", "-c", code], leash_fd=leash.fd)
-    leash.close()
+    result = await command([sys.executable, "-S", "-c", code], lock_fd=lock.fd)
+    lock.close()
     assert result.stdout == "[]\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskrun.processes import supervisor
-from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.liveness_lock import LivenessLock
 
 from .conftest import Census
 
@@ -18,9 +18,9 @@ ENGINE = Path(__file__).with_name("engine.py")
 ROOT = Path(__file__).parents[2]
 
 
-def start_engine(leash: Path, *more: str) -> subprocess.Popen[str]:
+def start_engine(lock: Path, *more: str) -> subprocess.Popen[str]:
     """An engine whose commands and functions are all under way."""
-    command = [sys.executable, str(ENGINE), str(leash), *more]
+    command = [sys.executable, str(ENGINE), str(lock), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     engine = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
     assert engine.stdout
@@ -37,30 +37,30 @@ def kill(engine: subprocess.Popen[str]) -> None:
     engine.wait()
 
 
-def test_when_the_engine_is_killed_everything_is_gone_and_only_then_its_leash_is_free(
+def test_when_the_engine_is_killed_everything_is_gone_and_only_then_its_lock_is_free(
     census: Census, tmp_path: Path
 ) -> None:
-    leash = tmp_path / "leash"
-    engine = start_engine(leash, "")
+    lock = tmp_path / "lock"
+    engine = start_engine(lock, "")
     while sum("sleep 60" in line for line in census.commands().values()) < 3:
         time.sleep(0.01)
-    assert not Leash.free(leash)
+    assert not LivenessLock.free(lock)
     kill(engine)
     deadline = time.monotonic() + 5
-    while not Leash.free(leash) and time.monotonic() < deadline:
+    while not LivenessLock.free(lock) and time.monotonic() < deadline:
         time.sleep(0.001)
     assert census.commands() == {}
-    assert Leash.free(leash)
+    assert LivenessLock.free(lock)
 
 
 def test_a_fork_of_the_engine_that_lives_on_does_not_keep_the_commands_alive(census: Census, tmp_path: Path) -> None:
-    engine = start_engine(tmp_path / "leash", "fork")
+    engine = start_engine(tmp_path / "lock", "fork")
     kill(engine)
     deadline = time.monotonic() + 5
     while census.commands() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert census.commands() == {}
-    assert not Leash.free(tmp_path / "leash")  # the fork is part of the engine
+    assert not LivenessLock.free(tmp_path / "lock")  # the fork is part of the engine
     for pid in census.alive():
         os.kill(pid, signal.SIGKILL)
 

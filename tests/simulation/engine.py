@@ -117,7 +117,7 @@ class _Threading:
     Thread = _Thread
 
 
-class _Leash:
+class _LivenessLock:
     """Stands for the locked file that tells whether an engine lives."""
 
     held: dict[str, Process] = {}  # noqa: RUF012
@@ -151,7 +151,7 @@ def install() -> None:
     patches: list[tuple[Any, str, Any]] = [
         (lease, "time", _time),
         (lease, "threading", _Threading),
-        (lease, "Leash", _Leash),
+        (lease, "LivenessLock", _LivenessLock),
         (highwater, "time", _time),
         (journal, "JournalWriter", SimWriter),
         (step_bodies, "in_thread", _in_thread),
@@ -170,7 +170,7 @@ def begin(timeline: Timeline, seed: int) -> None:
     _time.timeline = timeline
     _chance.seed(seed)
     policies._RNG.seed(seed)
-    _Leash.held.clear()
+    _LivenessLock.held.clear()
     look_every(0.5)
 
 

@@ -29,7 +29,7 @@ from taskrun.daemon.workers.worker_main import Setup
 from taskrun.daemon.workers.worker_rpc import PipePeer, PipeProtocol
 from taskrun.engine.messages import Answerer
 from taskrun.model.config import Config
-from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.liveness_lock import LivenessLock
 from taskrun.processes.open_files import openers
 
 LINGER = 2.0  # seconds for a worker to end by itself once its pipe is closed
@@ -184,7 +184,7 @@ async def lock_freed(lock: Path) -> bool:
 async def _freed(lock: Path, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     pauses = iter(LOOKS)
-    while not Leash.free(lock):
+    while not LivenessLock.free(lock):
         if time.monotonic() > deadline:
             return False
         await asyncio.sleep(next(pauses, LOOKS[-1]))

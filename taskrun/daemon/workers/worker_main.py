@@ -36,7 +36,7 @@ from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
-from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.liveness_lock import LivenessLock
 
 ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # what needs no event loop, though it may need patience
 CHUNK = 262_144
@@ -173,7 +173,7 @@ def finish(answering: Coroutine[Any, Any, Any]) -> Any:
 
 async def work(setup: Setup, connection: socket.socket, unframer: Unframer, early: list[bytes]) -> None:
     """Loads the jobs and executes what the daemon sends, to the end of the pipe."""
-    leash = Leash(Path(setup.lock))
+    lock = LivenessLock(Path(setup.lock))
     control = Control(connection, unframer, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
     Capture.install(echo=False)  # before the jobs' code may keep hold of a stream
@@ -183,7 +183,7 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
         problems=[asdict(problem) for problem in found.problems],
         files=[str(file) for file in found.files],
         grace=setup.grace,
-        leash_fd=leash.fd,
+        lock_fd=lock.fd,
         echo=False,
         max_payload=setup.max_payload,
         sealed=True,
@@ -196,7 +196,7 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
     peer.lose()
     watchdog.close()
     await executor.close()
-    leash.close()
+    lock.close()
 
 
 def welcome(connection: socket.socket) -> tuple[Setup, Unframer, list[bytes]]:

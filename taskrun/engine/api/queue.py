@@ -131,12 +131,12 @@ class Queue:
         self._ready = self._ready or asyncio.get_running_loop().create_future()
         self._core = self._new_core()
         await self.core.start()
-        leash = self.core.lease.leash
+        lock = self.core.lease.liveness_lock
         self._executor = Executor(
             self.registry,
             clock=self._clock,
             grace=self._grace,
-            leash_fd=None if leash is None else leash.fd,
+            lock_fd=None if lock is None else lock.fd,
             max_payload=self.max_payload,
             make_handle=Run,
         )

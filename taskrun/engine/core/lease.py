@@ -1,8 +1,8 @@
 """An engine's hold on its runs: registration, heartbeat, fencing, and the takeover of dead engines.
 
 The heartbeat has a thread of its own, so that a blocked event loop is not taken for death. An engine whose row is gone was
-taken over: its guard raises `EngineLost` and nothing of the batch is written. A death is *seen* when the dead engine's leash
-file is free (it and all its processes are gone), else it is assumed when its lease has run out.
+taken over: its guard raises `EngineLost` and nothing of the batch is written. A death is *seen* when the dead engine's liveness
+lock is free (it and all its processes are gone), else it is assumed when its lease has run out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import EngineState
 from taskrun.model.errors import EngineLost, JournalUnavailable, TaskrunError
 from taskrun.model.records import Engine
-from taskrun.processes.liveness_lock import Leash
+from taskrun.processes.liveness_lock import LivenessLock
 from taskrun.stores.base import Store, Tx
 
 logger = logging.getLogger("taskrun.engine.core.lease")
@@ -42,7 +42,7 @@ class Lease:
         self, store: Store, state: EngineState, name: str, seconds: float, *, alone: bool, heartbeat: bool
     ) -> None:
         self._state = state
-        self.leash: Leash | None = None
+        self.liveness_lock: LivenessLock | None = None
         self._store = store
         self._name = name
         self._seconds = seconds
@@ -59,8 +59,8 @@ class Lease:
     async def acquire(self, journal: Journal) -> None:
         """Registers a new engine; the old id, if there was one, is fenced for ever."""
         engine = secrets.token_hex(6)
-        if self.leash is None and self._store.place is not None:
-            self.leash = Leash(Path(f"{self._store.place}.{engine}.leash"))
+        if self.liveness_lock is None and self._store.place is not None:
+            self.liveness_lock = LivenessLock(Path(f"{self._store.place}.{engine}.lock"))
         await journal.register(lambda t: t.tx.put_engine(self._row(engine)))
         self._state.id = engine
         if self._heartbeat and self._thread is None:
@@ -70,20 +70,20 @@ class Lease:
     def release(self) -> None:
         """Ends the heartbeat: the engine has signed off."""
         self._stop.set()
-        if self.leash is not None:
-            self.leash.close()
+        if self.liveness_lock is not None:
+            self.liveness_lock.close()
 
     def dead(self, engine: Engine) -> bool:
         """Whether another engine is dead."""
         if engine.id == self._state.id or self._alone:
             return engine.id != self._state.id
-        if engine.leash is not None and engine.host == socket.gethostname() and Leash.free(Path(engine.leash)):
+        if engine.leash is not None and engine.host == socket.gethostname() and LivenessLock.free(Path(engine.leash)):
             return True
         return engine.lease_until < time.time()
 
     def bury(self, engine: Engine) -> None:
         """Removes what a dead engine has left beside the journal."""
-        if engine.leash is not None and engine.host == socket.gethostname() and Leash.free(Path(engine.leash)):
+        if engine.leash is not None and engine.host == socket.gethostname() and LivenessLock.free(Path(engine.leash)):
             Path(engine.leash).unlink(missing_ok=True)
 
     async def watch(self, nudged: Callable[[], None], take_over: Callable[[], Awaitable[None]]) -> None:
@@ -107,14 +107,13 @@ class Lease:
 
     def _row(self, engine: str) -> Engine:
         until = time.time() + self._seconds if self._heartbeat else FOREVER
-        leash = None if self.leash is None else str(self.leash.path)
         return Engine(
             id=engine,
             name=self._name,
             lease_until=until,
             host=socket.gethostname(),
             pid=os.getpid(),
-            leash=leash,
+            leash=None if self.liveness_lock is None else str(self.liveness_lock.path),
         )
 
     def _beat(self) -> None:

@@ -40,7 +40,7 @@ class Executor:
     Parameters:
         problems: what was wrong with job files, to be described.
         files: the job files and what they import, likewise.
-        leash_fd: descriptor that processes of steps keep open.
+        lock_fd: descriptor of the liveness lock, that processes of steps keep open.
         echo: whether what runs print goes to the real stdout as well.
         max_payload: bytes of one input, output or step result.
         sealed: no listeners will be added any more, so that the core need only tell of jobs that have some.
@@ -55,7 +55,7 @@ class Executor:
         problems: Sequence[dict[str, Any]] = (),
         files: Sequence[str] = (),
         grace: float = 10.0,
-        leash_fd: int | None = None,
+        lock_fd: int | None = None,
         echo: bool = True,
         max_payload: int = MAX_PAYLOAD,
         sealed: bool = False,
@@ -65,7 +65,7 @@ class Executor:
         self.clock = clock or SystemClock()
         self.contexts: dict[str, Context] = {}
         self.listeners = Listeners(registry)
-        self.bodies = Bodies(self.clock, grace, leash_fd)
+        self.bodies = Bodies(self.clock, grace, lock_fd)
         self._problems = list(problems)
         self._files = list(files)
         self._max_payload = max_payload

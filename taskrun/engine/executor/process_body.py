@@ -32,9 +32,9 @@ PROGRESS = "progress"  # among the names of streams
 Tell = Callable[[object], None]
 
 
-def process_pool(leash_fd: int | None) -> ProcessPool:
+def process_pool(lock_fd: int | None) -> ProcessPool:
     """Makes the pool for `in_process`."""
-    return ProcessPool(leash_fd, prepare=f"{__name__}:{prepare.__name__}")
+    return ProcessPool(lock_fd, prepare=f"{__name__}:{prepare.__name__}")
 
 
 def prepare() -> None:

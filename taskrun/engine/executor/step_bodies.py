@@ -27,13 +27,13 @@ SLOW = 0.05  # seconds after which a body's beginning is worth a record
 class Bodies:
     """What executes step bodies for all attempts of an executor."""
 
-    def __init__(self, clock: Clock, grace: float, leash_fd: int | None) -> None:
+    def __init__(self, clock: Clock, grace: float, lock_fd: int | None) -> None:
         self.threads = 0  # bodies and handlers in threads and processes, which virtual time must wait for
         self.started = 0  # bodies begun so far
         self._clock = clock
         self._grace = grace
-        self._leash_fd = leash_fd
-        self._pool = process_pool(leash_fd)
+        self._lock_fd = lock_fd
+        self._pool = process_pool(lock_fd)
         self._fresh: dict[int, tuple[m.Peer, Step]] = {}
         self._ticking = False
 
@@ -124,7 +124,7 @@ class Bodies:
                 stdin=call.stdin,
                 on_text=to_log(key),
                 grace=self._grace,
-                leash_fd=self._leash_fd,
+                lock_fd=self._lock_fd,
             )
         finally:
             self.threads -= 1
