@@ -220,7 +220,7 @@ class Forget(Message, frozen=True):
 class Park(Message, frozen=True):
     """All that the run does is wait for `waits`, keys of steps; it begins nothing until it is answered: `Parked` or `Resume`.
 
-    `backoff`: one of the waits is a backoff of a step. `pinned`: it waits for something besides, so that its coroutine must
+    `backoff`: each of the waits is a backoff of a step. `pinned`: it waits for something besides, so that its coroutine must
     stay.
     """
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from taskrun import Backoff, RunFailed, job, run
+from taskrun import Backoff, RunFailed, job, run, sleep
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -243,6 +244,25 @@ async def test_a_backoff_survives_a_restart(storage: Store) -> None:
         assert step.waits == whole.waits == [3600]
 
 
+async def test_a_run_is_scheduled_only_while_backoffs_are_all_that_it_waits_for(storage: Store) -> None:
+    failing = Failing(1)
+
+    @job
+    async def handler() -> str:
+        tried: tuple[str, None] = await asyncio.gather(run("failing", failing, backoff="2m"), sleep("1m"))
+        return tried[0]
+
+    async with TestQueue(jobs=[handler], storage=storage) as queue:
+        failing.clock = queue.clock
+        handle = await queue.jobs.handler.start()
+        await queue.advance("30s")
+        assert await handle.status() == "waiting"
+        await queue.advance("1m")
+        assert await handle.status() == "scheduled"
+        await queue.advance("1m")
+        assert await handle.result() == "at last"
+
+
 async def test_tries_are_counted_across_a_restart(storage: Store) -> None:
     failing = Failing(99)
 
@@ -295,6 +315,8 @@ async def test_a_resumed_run_that_fails_again_pauses_again(storage: Store) -> No
             assert await handle.status() == "paused"
             await handle.resume()
         assert await handle.result() == "at last"
+        info = await handle.info()
+        assert (info.attempt, info.attempts) == (3, 3)
 
 
 async def test_the_failures_are_kept_in_the_order_they_happened() -> None:

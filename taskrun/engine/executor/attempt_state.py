@@ -260,7 +260,8 @@ class AttemptState:
             asyncio.get_running_loop().call_soon(self._look, True)
             return
         self._permission = PARKING
-        self._host.tell(m.Park(run=self.run.id, waits=list(self.waits), backoff=self._backoffs > 0, pinned=pinned))
+        backoff = self._backoffs == len(self.waits)
+        self._host.tell(m.Park(run=self.run.id, waits=list(self.waits), backoff=backoff, pinned=pinned))
 
 
 def is_offer(step: Step) -> bool:

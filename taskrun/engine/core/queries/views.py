@@ -55,7 +55,7 @@ def run_view(run: Run, steps: Sequence[Step] | None = None) -> dict[str, Any]:
         "ended_at": rfc3339(run.ended_at),
         "parent": run.parent,
         "progress": _progress_view(run.progress),
-        "attempts": run.retry + 1,
+        "attempts": max(run.retry + 1, run.attempt),  # a run that was resumed after its last has one more
         "wake_at": rfc3339(run.wake_at),
         "deadline": rfc3339(run.deadline),
         "slot": rfc3339(run.slot),
