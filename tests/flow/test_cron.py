@@ -10,6 +10,8 @@ import pytest
 
 from taskrun import Cron, DefinitionError, MemoryStorage, current, job, sleep
 from taskrun.engine.core.schedules import Entry
+from taskrun.model.errors import DaemonError, EngineLost
+from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted
@@ -192,6 +194,30 @@ async def test_a_schedule_whose_input_is_refused_is_logged_and_tried_at_its_next
         await queue.advance("2h")
         assert done.what == []
     assert caplog.text.count("could not start backup") == 2
+
+
+async def test_a_slot_whose_worker_gives_no_answer_is_used_a_second_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @job(cron="0 * * * *")
+    async def tick() -> None:
+        done(current().slot)
+
+    async with TestQueue([tick], start=START) as queue:
+        done = Log(queue)
+        answers: list[Exception] = [DaemonError("the worker gave no answer"), EngineLost("its lease had run out")]
+        schedules, prepared = queue.core.schedules, queue.core.schedules._prepared
+
+        async def asked(entry: Entry) -> Prepared | None:
+            if answers:
+                raise answers.pop(0)
+            return await prepared(entry)
+
+        monkeypatch.setattr(schedules, "_prepared", asked)
+        await queue.advance("61m")
+        assert done.entries == [(HOUR + 2, START + dt.timedelta(hours=1))]
+    told = [record for record in caplog.records if "could not start tick yet" in record.getMessage()]
+    assert [(record.levelname, record.exc_info) for record in told] == [("WARNING", None)] * 2
 
 
 async def test_the_schedules_are_shown_with_their_next_and_last_slot(storage: Store) -> None:

@@ -25,7 +25,7 @@ from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.schedule_slots import FACT, Kept, schedule_views
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
-from taskrun.model.errors import DefinitionError, InputInvalid, JobNotFound
+from taskrun.model.errors import DefinitionError, InputInvalid, JobNotFound, TaskrunError
 from taskrun.rules.cron import CatchUp, CronRule
 from taskrun.rules.policies import Prepared
 
@@ -162,9 +162,12 @@ class Schedules:
             while more:
                 prepared = await self._prepared(entry)
                 active.kept, more = await self._journal.do(lambda t, p=prepared: _start(t, key, active, p))  # type: ignore[misc]
-        except Exception:  # such as the death of a worker: the slot is still to be used
-            logger.exception("the schedule %s could not start %s yet", entry.cron, entry.job)
+        except Exception as error:  # the slot is still to be used
             active.pause = self._clock.now() + AGAIN
+            if isinstance(error, TaskrunError):  # such as the death of a worker, or a lost lease
+                logger.warning("the schedule %s could not start %s yet: %s", entry.cron, entry.job, error)
+            else:
+                logger.exception("the schedule %s could not start %s yet", entry.cron, entry.job)
         finally:
             active.busy = False
         self._wake(active.next(self._clock.now()))
