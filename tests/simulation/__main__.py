@@ -9,6 +9,8 @@ import sys
 from tests.simulation.runner import play, story
 from tests.simulation.world import Outcome
 
+EVERY = 1_000  # seeds between two lines that say how far it is
+
 
 def main() -> int:
     """Plays the seeds that the options name; returns the exit code."""
@@ -21,16 +23,20 @@ def main() -> int:
     parser.add_argument("--enough", type=int, help="end after so many failures")
     parser.add_argument("--stories", type=int, default=0, help="how many stories to print as failures are found")
     options = parser.parse_args()
-    left = [1 if options.seed is not None else options.stories]
-
-    def told(outcome: Outcome) -> None:
-        print(f"seed {outcome.seed}: {outcome.wrong}"[:200], flush=True)
-        if left[0]:
-            left[0] -= 1
-            print(story(outcome), flush=True)
-
     first = options.first_seed
     seeds = [options.seed] if options.seed is not None else list(range(first, first + options.seeds))
+    stories = 1 if options.seed is not None else options.stories
+    done = wrong = 0
+
+    def told(outcome: Outcome) -> None:
+        nonlocal done, wrong
+        done += 1
+        if outcome.wrong is not None:
+            wrong += 1
+            print(f"seed {outcome.seed}: {outcome.wrong}"[:200] if wrong > stories else story(outcome), flush=True)
+        if done % EVERY == 0:
+            print(f"{done} of {len(seeds)} seeds are done, {wrong} wrong", flush=True)
+
     report = play(seeds, options.jobs, options.hole, told, options.enough)
     print("\n".join(report.lines()))
     return 1 if report.failed else 0

@@ -290,6 +290,11 @@ class Engine:
         """Pauses or resumes a job."""
         return await (self.core.jobs.pause(job) if held else self.core.jobs.resume(job))
 
+    async def end_schedules(self) -> None:
+        """Drops the schedules of all jobs, as if their code named none any more."""
+        jobs = [{"name": name} for name in self.core.state.jobs]
+        await self.core.schedules.join(m.Description(jobs=jobs, pipes=[], problems=[]))
+
     async def why(self, run_id: str) -> Any:
         """Returns why a run does not go on."""
         return await self.core.why(run_id)

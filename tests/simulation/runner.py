@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from tests.simulation import engine, holes
 from tests.simulation.script import simulate
@@ -82,7 +83,7 @@ def play(
 
     Parameters:
         hole: a known fault that is put back in.
-        told: called for each failure as it is found.
+        told: called for each outcome, in the order of the seeds.
         enough: ends after so many failures.
     """
     report, began = Report(), time.monotonic()
@@ -95,8 +96,7 @@ def play(
         for outcomes in pool.map(_play_chunk, chunks):
             for outcome in outcomes:
                 report.add(outcome)
-                if outcome.wrong is not None:
-                    told(outcome)
+                told(outcome)
             if enough is not None and len(report.failed) >= enough:
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
@@ -105,9 +105,18 @@ def play(
 
 
 def _prepare(hole: str | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     engine.install()
     if hole is not None:
         holes.HOLES[hole]()
+
+
+def _end_with_parent() -> None:
+    """Leaves no process behind where the one that gathers is killed."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _play_chunk(seeds: list[int]) -> list[Outcome]:

@@ -17,6 +17,8 @@ from tests.simulation.world import Outcome, World
 
 PATIENCE = 2 * 3_600.0  # seconds after which a run that has not ended does not end
 LONG_PATIENCE = 30 * 3_600.0  # the same where handlers sleep for hours
+SELDOM = 60.0  # seconds between two looks of an engine at what others wrote, where handlers sleep for hours
+TELLING = 60.0  # seconds that the slowest follower of a run takes for what it has heard
 
 
 class Script:
@@ -236,11 +238,11 @@ class Script:
         for run in world.unfinished():
             if run.status is Status.PAUSED or run.pause is not None:
                 self._resume(run)
-        scheduled = {plan.name for plan in world.all_plans if "cron" in plan.options}
+        for engine in world.live():  # else new runs come for ever
+            world.ask("end the schedules", engine, engine.end_schedules())
         for name in sorted({plan.name for plan in world.all_plans}):
-            if live := world.live():  # schedules end, the others go on
-                held = name in scheduled
-                world.ask(f"{'pause' if held else 'resume'} {name}", live[0], live[0].hold_job(name, held))
+            if live := world.live():
+                world.ask(f"resume {name}", live[0], live[0].hold_job(name, False))
 
     def _resume(self, run: Run) -> None:
         if live := self.world.live():
@@ -301,7 +303,7 @@ def finish(world: World, script: Script) -> None:
         return all(may_rest(world, run) for run in world.unfinished())
 
     world.run_for(60.0, resting)
-    engines.look_every(60.0 if world.long else 5.0)
+    engines.look_every(SELDOM if world.long else 5.0)
     world.run_for(patience, resting)
     if world.wrong():
         return
@@ -342,7 +344,7 @@ def check_the_end(world: World) -> None:
     if world.wrong():
         return
     told = [task for engine, _, task in world.promises if engine.process.alive and not engine.closing]
-    world.run_for(60.0, lambda: all(task.done() for task in told))  # others are looked at now and then
+    world.run_for(SELDOM + TELLING, lambda: all(task.done() for task in told))
     world.run_for(10.0, lambda: not any(engine.slots() for engine in world.live()))  # one may be looking for work
     for engine in world.live():
         if engine.slots():

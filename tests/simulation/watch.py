@@ -56,6 +56,7 @@ class Safety:
         self._called: dict[tuple[str, str], tuple[int, Any]] = {}  # the newest call of each step
         self._given: dict[tuple[str, int, str], Any] = {}
         self._seen: dict[str, Run] = {}
+        self._keyed: dict[tuple[str, str], set[str]] = {}  # unfinished runs by job and key
         disk.watch = self.committed
 
     def fail(self, what: str) -> None:
@@ -201,6 +202,12 @@ class Safety:
                     self.fail(f"an ended run is changed: {run_id} {_changed(end, run)}")
             elif run.ended:
                 self.ended[run_id] = run
+            if run.key is not None and run.retried_from is None:
+                keyed = self._keyed.setdefault((run.job, run.key), set())
+                (keyed.discard if run.ended else keyed.add)(run_id)
+        for keyed in self._keyed.values():
+            if len(keyed) > 1:
+                self.fail(f"two runs of one key are there at once: {', '.join(sorted(keyed))}")
 
     def at_the_end(self) -> None:
         """Looks at what needs no look before: gaps of logs, periods, bursts, slots of schedules."""
@@ -214,24 +221,11 @@ class Safety:
                 self.fail(f"a line was logged after the end of {run.id}")
             if run.ended and (left := [step.key for step in tx.steps(run.id) if not step.finished]):
                 self.fail(f"an ended run has open steps: {run.id} {left}")
-        self._check_keys(runs)
-        if self.punctual:
-            self._check_periods(runs)
-
-    def _check_keys(self, runs: list[Run]) -> None:
-        """A schedule's slot fires once; two runs of one key are not there at a time."""
         slots = Counter((run.job, run.slot) for run in runs if run.slot is not None)
         if twice := [slot for slot, count in slots.items() if count > 1]:
             self.fail(f"a slot of a schedule fires twice: {twice}")
-        keyed: dict[tuple[str, str], list[Run]] = {}
-        for run in runs:
-            if run.key is not None and run.retried_from is None:
-                keyed.setdefault((run.job, run.key), []).append(run)
-        for same in keyed.values():
-            same.sort(key=lambda run: run.seq)
-            for first, second in itertools.pairwise(same):
-                if first.ended_at is None or second.created_at < first.ended_at - 1e-3:
-                    self.fail(f"two runs of one key are there at once: {first.id}, {second.id}")
+        if self.punctual:
+            self._check_periods(runs)
 
     def _check_periods(self, runs: list[Run]) -> None:
         rolling: dict[tuple[str, int, float], list[float]] = {}
