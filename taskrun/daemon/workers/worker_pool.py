@@ -152,7 +152,9 @@ class WorkerPool:
         """Lets a worker join, waits for its end, and brings up the next one, unless it was told to go."""
         born, reloads = asyncio.get_running_loop().time(), self._reloads
         try:
-            self._add(worker, await self._core.join(worker.peer))
+            description = await self._core.join(worker.peer)
+            if not worker.retired:
+                self._add(worker, description)
             await worker.ended()
         except WorkerGone:
             pass

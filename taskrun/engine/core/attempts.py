@@ -52,6 +52,7 @@ class Attempt:
     overdue: bool = False  # it was, and has not ended within its grace
     activating: bool = False  # it is parked, and has asked for a slot
     started: bool = False  # its run has started again while its coroutine was being taken down
+    ended: bool = False  # its end is on its way into the journal
     phase: Phase = Phase.EXECUTING
     slot: Slot | None = None
     suspect_slot: Slot | None = None  # one suspect executes at a time
@@ -321,7 +322,7 @@ class Attempts:
         attempt = self.get(message.run, peer)
         if attempt is None:
             return
-        progress = attempt.progress
+        attempt.ended, progress = True, attempt.progress
         self._journal.post(
             lambda t: run_lifecycle.finished(t, message.run, message.outcome, progress),
             lambda _: self.drop(attempt),
@@ -331,6 +332,8 @@ class Attempts:
     def fail(self, run_id: str, error: Exception) -> None:
         """Ends a run whose attempt could not be begun, or could not go on: what cannot be told is its failure."""
         attempt = self._by_run.get(run_id)
+        if attempt is not None:
+            attempt.ended = True
         outcome = m.Failed(error=encode_error(error), retry_in=None)
 
         def settled(_: object) -> None:

@@ -188,13 +188,14 @@ class Core:
         run_lifecycle.take_over(t, t.engine, blame=False)
 
     async def join(self, peer: m.Peer) -> m.Description:
-        """Takes an executor on and gives it work."""
+        """Takes an executor on and gives it work, unless it has retired before it could say what it has."""
+        self.executors.expect(peer)
         description: m.Description = await peer.ask(m.Describe())
-        self.executors.join(peer, description)
-        await self.journal.do(self._keep_jobs)
-        self.claims.look_again()
-        await self._triggers.join(description)
-        await self.schedules.join(description)
+        if self.executors.join(peer, description):
+            await self.journal.do(self._keep_jobs)
+            self.claims.look_again()
+            await self._triggers.join(description)
+            await self.schedules.join(description)
         return description
 
     def _keep_jobs(self, t: Transaction) -> None:
@@ -214,17 +215,15 @@ class Core:
         An attempt that was to be cancelled and did not end within its grace ends with it; the others go on by replay.
         """
         self.retire(peer)
-        gone = [attempt for attempt in self.attempts.all() if attempt.peer is peer]
+        # Not those whose end is written ahead of this: by the time that this is, their runs may have been started elsewhere.
+        gone = [attempt for attempt in self.attempts.all() if attempt.peer is peer and not attempt.ended]
 
         def act(t: Transaction) -> None:
-            left = [
-                attempt for attempt in gone if self.attempts.get(attempt.run) is attempt
-            ]  # not one that goes on elsewhere
-            for attempt in left:
+            for attempt in gone:
                 run = t.mine(attempt.run)
                 if attempt.overdue and run is not None and run.cancel is not None:
                     run_lifecycle.end_cancelled(t, run, run.cancel, run.cancel_cause)
-            run_lifecycle.let_go(t, [attempt.run for attempt in left if t.mine(attempt.run) is not None], crashed)
+            run_lifecycle.let_go(t, [attempt.run for attempt in gone if t.mine(attempt.run) is not None], crashed)
             self._keep_jobs(t)
 
         def settled(_: object) -> None:

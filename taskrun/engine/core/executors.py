@@ -14,6 +14,7 @@ class Executors:
     def __init__(self, state: EngineState) -> None:
         self.load: Counter[Peer] = Counter()  # slots in use by each
         self._state = state
+        self._joining: set[Peer] = set()  # they are asked what they have
         self._described: dict[Peer, Description] = {}
         self._with_job: dict[str, list[Peer]] = {}
         self._with_pipe: dict[str, Peer] = {}
@@ -23,13 +24,22 @@ class Executors:
         """All of them."""
         return list(self._described)
 
-    def join(self, peer: Peer, description: Description) -> None:
-        """Takes an executor on."""
+    def expect(self, peer: Peer) -> None:
+        """Keeps that an executor is about to join."""
+        self._joining.add(peer)
+
+    def join(self, peer: Peer, description: Description) -> bool:
+        """Takes an executor on that was expected; returns False when it has retired meanwhile."""
+        if peer not in self._joining:
+            return False
+        self._joining.discard(peer)
         self._described[peer] = description
         self._learn()
+        return True
 
     def retire(self, peer: Peer) -> None:
         """Gives an executor no more work."""
+        self._joining.discard(peer)
         if self._described.pop(peer, None) is not None:
             self._learn()
 

@@ -138,17 +138,20 @@ class Schedules:
 
     async def _take(self, origin: str, entries: list[Entry], jobs: frozenset[str] | None) -> None:
         wanted = {_key(origin, entry): Active(entry, self._rule(entry)) for entry in entries}
-        stale = [
-            key
-            for key, active in self._active.items()
-            if key not in wanted and key.startswith(f"{FACT}{origin}:") and (jobs is None or active.entry.job in jobs)
-        ]
-        for key in stale:
-            del self._active[key]
-        kept = await self._journal.do(lambda t: _keep(t, origin, wanted, jobs))
-        for key, active in wanted.items():
-            self._active.setdefault(key, active).kept = kept[key]
-            self._wake(self._active[key].next(self._clock.now()))
+
+        def committed(kept: dict[str, Kept]) -> None:
+            stale = [
+                key
+                for key, active in self._active.items()
+                if key not in wanted and key.startswith(f"{FACT}{origin}:") and (jobs is None or active.entry.job in jobs)
+            ]
+            for key in stale:
+                del self._active[key]
+            for key, active in wanted.items():
+                self._active.setdefault(key, active).kept = kept[key]
+                self._wake(self._active[key].next(self._clock.now()))
+
+        await self._journal.do(lambda t: _keep(t, origin, wanted, jobs), committed)  # in the order of the journal
 
     def _rule(self, entry: Entry) -> CronRule:
         try:
