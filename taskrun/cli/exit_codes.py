@@ -8,9 +8,9 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from taskrun.cli.inputs.option_names import option_name
+from taskrun.cli import times
+from taskrun.cli.option_names import option_name
 from taskrun.cli.sanitize import lines
-from taskrun.cli.screens import times
 from taskrun.model import errors
 
 

@@ -10,13 +10,12 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.daemon.command_protocol import new_intent
 
@@ -111,12 +110,12 @@ class LocalTerminal:
 
     async def read(self) -> str:
         """Returns all of standard input."""
-        return await _in_thread(_read_all)
+        return (await in_thread(_read_all)).decode("utf-8", "replace")
 
     async def ask(self, question: str) -> str:
         """Asks on standard error."""
         self.err(question)
-        return (await _in_thread(_read_line)).strip()
+        return (await in_thread(_read_line)).decode("utf-8", "replace").strip()
 
     def on_interrupt(self, heard: Callable[[], None]) -> None:
         """Routes SIGINT, and SIGTERM with it, to `heard`."""
@@ -186,24 +185,6 @@ def _silence(stream: TextIO) -> None:
         pass
     finally:
         os.close(null)
-
-
-async def _in_thread(read: Callable[[], bytes]) -> str:
-    """Reads without blocking the loop, on a thread that nobody waits for: Ctrl-C ends the command all the same."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[bytes] = loop.create_future()
-
-    def give(data: bytes) -> None:
-        if not answer.done():
-            answer.set_result(data)
-
-    def work() -> None:
-        data = read()
-        with suppress(RuntimeError):  # the command is over
-            loop.call_soon_threadsafe(give, data)
-
-    threading.Thread(target=work, daemon=True).start()
-    return (await answer).decode("utf-8", "replace")
 
 
 def _read_all() -> bytes:

@@ -10,10 +10,10 @@ import pytest
 
 from taskrun.cli.command_table import find
 from taskrun.cli.inputs import field_options
-from taskrun.cli.inputs.command_input import own_options
 from taskrun.cli.inputs.field_options import Given, listing, partition, usage
+from taskrun.cli.inputs.input_command import own_options
 from taskrun.cli.inputs.input_schema import InputSchema
-from taskrun.cli.inputs.option_names import STARTING, Own, option_name
+from taskrun.cli.option_names import STARTING, Own, option_name
 from tests.cli.fakes import SCHEMA
 
 OWN = Own(frozenset({"-f", "--follow", "-q", "--json", "--help"}), frozenset({"--input", "--key", "--in"}))

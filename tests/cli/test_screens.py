@@ -19,7 +19,7 @@ from taskrun.cli.screens.look import Look, bar, printed
 from taskrun.cli.screens.phrases import short_ids
 from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_head, run_screen
 from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
-from taskrun.cli.screens.times import age, span
+from taskrun.cli.times import age, span
 from taskrun.engine.core.queries.views import run_view, step_view
 from taskrun.model.records import ErrorRecord, Failure, Run, Status, StepKind, StepStatus
 from tests.cli.fakes import JOB, NOW, a_run, a_step, shown

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from taskrun.cli.backend.connect import in_thread
+from taskrun.cli import times
+from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.lazy_imports import CRON, JOB_FILES, SCHEDULE_TABLES, import_late
-from taskrun.cli.screens import times
 from taskrun.cli.session import Backend, Session
 from taskrun.model.config import ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DaemonError

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.lazy_imports import JOB_FILES, SCHEDULE_SLOTS, import_late
 from taskrun.engine.core.queries import views
 from taskrun.model.config import Config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from taskrun.cli.screens import times
+from taskrun.cli import times
 from taskrun.cli.session import Backend
 
 PAGE = 1000  # lines of one request; the answer has fewer where they are long

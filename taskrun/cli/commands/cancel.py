@@ -10,13 +10,14 @@ from typing import Any
 import typer
 
 from taskrun.cli.backend.paging import all_runs
+from taskrun.cli.commands import typed_input
 from taskrun.cli.commands.list import statuses
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
-from taskrun.cli.inputs import command_input
-from taskrun.cli.inputs.command_input import InputCommand
+from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.field_options import Given
-from taskrun.cli.inputs.option_names import Own
+from taskrun.cli.inputs.input_command import InputCommand
+from taskrun.cli.option_names import Own
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.phrases import ENDED, given, short
 from taskrun.cli.session import Backend, Session
@@ -60,8 +61,8 @@ def cancel(
 
     Example: taskrun cancel --job hello --name Ada
     """
-    own = command_input.own_options(ctx.command)
-    options = Cancel(tuple(runs or ()), job, statuses(status or []), command_input.given(ctx), own, reason, yes, json)
+    own = input_command.own_options(ctx.command)
+    options = Cancel(tuple(runs or ()), job, statuses(status or []), input_command.given(ctx), own, reason, yes, json)
     problem = _misuse(options)
     if problem:
         raise Stop(Code.USAGE, problem, hint="see how it goes: taskrun cancel --help")
@@ -112,8 +113,8 @@ async def _picked(session: Session, backend: Backend, options: Cancel) -> list[d
 
 async def _fields(session: Session, backend: Backend, options: Cancel) -> dict[str, Any]:
     """Returns the fields that were typed, read as the job has them."""
-    target = await command_input.find_target(backend, options.job, own=options.own)
-    made = await command_input.make(session, target, options.given, complete=False)
+    target = await typed_input.find_target(backend, options.job, own=options.own)
+    made = await typed_input.make(session, target, options.given, complete=False)
     if made.problems:
         hint = f"see its options: taskrun jobs {options.job}"
         raise Stop(Code.USAGE, *made.problems, hint=hint, kind="InputInvalid")

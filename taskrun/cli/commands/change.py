@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
-from taskrun.cli.inputs.targets import did_you_mean
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head

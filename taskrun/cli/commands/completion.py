@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.commands.completion_candidates import SHELLS, complete
 from taskrun.cli.common_options import take_config
 from taskrun.cli.exit_codes import Code, Stop
-from taskrun.cli.inputs.targets import did_you_mean
 from taskrun.cli.sanitize import cell
 from taskrun.cli.session import Session
 

@@ -11,15 +11,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from taskrun.cli import times
 from taskrun.cli.backend.paging import all_runs
 from taskrun.cli.command_table import COMMANDS, find
-from taskrun.cli.inputs.command_input import InputCommand, own_options
 from taskrun.cli.inputs.conversion import form_of
 from taskrun.cli.inputs.field_options import listing
+from taskrun.cli.inputs.input_command import InputCommand, own_options
 from taskrun.cli.inputs.input_schema import Field, InputSchema, choices, kind
-from taskrun.cli.inputs.option_names import STARTING, Own
+from taskrun.cli.option_names import STARTING, Own
 from taskrun.cli.sanitize import cell, cut
-from taskrun.cli.screens import times
 from taskrun.cli.screens.phrases import given, short_ids
 from taskrun.cli.session import Backend, Session
 from taskrun.model.records import ENDED, UNFINISHED, Status

@@ -13,14 +13,14 @@ from typing import Any
 
 import typer
 
+from taskrun.cli import times
 from taskrun.cli.backend.all_schedules import check_before_start
-from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.commands.daemon_service import service_of, switch
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, lines
-from taskrun.cli.screens import times
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.screens.look import stacked
 from taskrun.cli.session import Session

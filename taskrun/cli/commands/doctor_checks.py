@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from taskrun.cli.backend.all_schedules import all_schedules
-from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.commands.daemon_service import service_of
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import problem_line

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.described_jobs import find_described
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
-from taskrun.cli.inputs.targets import find_described
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.session import Session

@@ -9,14 +9,14 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.commands.follow import Screen, screen, watch_to_end
 from taskrun.cli.commands.start import Start, help_of, refuse_two_times, trigger
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
-from taskrun.cli.inputs import command_input
-from taskrun.cli.inputs.command_input import InputCommand
+from taskrun.cli.inputs import input_command
+from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.lazy_imports import RUN_LOCAL, import_late
 from taskrun.cli.sanitize import lines
-from taskrun.cli.screens.follow import Screen, screen, watch_to_end
 from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.session import Backend, Session
 
@@ -46,7 +46,7 @@ def run(
     if not job or help:
         return help_of(ctx, job)
     refuse_two_times(delay, at)
-    options = Start(job, command_input.given(ctx), input, delay, at, key, True, json, quiet)
+    options = Start(job, input_command.given(ctx), input, delay, at, key, True, json, quiet)
     if local and (delay or at or key):
         raise Stop(
             Code.USAGE, "--local starts at once and records nothing, so that --in, --at and --key mean nothing to it"

@@ -14,16 +14,16 @@ from collections.abc import AsyncIterator
 from contextlib import chdir, redirect_stdout
 from typing import Any
 
+from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.backend.job_files import check_inputs
+from taskrun.cli.commands import typed_input
+from taskrun.cli.commands.follow import Plain, Screen
 from taskrun.cli.commands.run import print_output
 from taskrun.cli.commands.start import Start
+from taskrun.cli.commands.typed_input import Target
 from taskrun.cli.exit_codes import Code, Stop, code_of
-from taskrun.cli.inputs import command_input
-from taskrun.cli.inputs.command_input import Target
 from taskrun.cli.inputs.input_schema import InputSchema
-from taskrun.cli.inputs.targets import did_you_mean
 from taskrun.cli.sanitize import lines
-from taskrun.cli.screens.follow import Plain, Screen
 from taskrun.cli.session import Session
 from taskrun.declarations.registry import Registry, discover
 from taskrun.engine.api.queue import Queue
@@ -41,11 +41,11 @@ async def perform(options: Start, session: Session) -> int:
     with chdir(session.config.root), redirect_stdout(sys.stderr):
         registry = discover(session.config.jobs, session.config.root).registry
         check_inputs(session.config, registry)
-        base = await command_input.read_input(session, options.input)
+        base = await typed_input.read_input(session, options.input)
         target = _target(registry, options.job)
-        value = await command_input.built(session, target, options.given, base, "run")
+        value = await typed_input.built(session, target, options.given, base, "run")
         async with Queue(list(registry.jobs.values()), registry.pipes, grace=session.config.grace) as queue:
-            with command_input.named_as_typed(target, "run"):
+            with typed_input.named_as_typed(target, "run"):
                 ended = await _to_end(queue, value, options, session)
     _print(session, ended, options.json)
     return code_of(ended)

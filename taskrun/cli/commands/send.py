@@ -7,12 +7,13 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.commands import typed_input
 from taskrun.cli.commands.start import show_help
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
-from taskrun.cli.inputs import command_input
-from taskrun.cli.inputs.command_input import InputCommand
+from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.field_options import Given
+from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.sanitize import cell
 from taskrun.cli.session import Session
 
@@ -41,16 +42,16 @@ def send(
     if not pipe:
         typer.echo(ctx.get_help())
         return None
-    return partial(perform, pipe, command_input.given(ctx), input, json, quiet)
+    return partial(perform, pipe, input_command.given(ctx), input, json, quiet)
 
 
 async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool, quiet: bool, session: Session) -> int:
     """Sends and says the event's id."""
     backend = await session.daemon()
-    base = await command_input.read_input(session, text)
-    target = await command_input.find_target(backend, pipe, "pipe")
-    data = command_input.as_text(session, pipe, await command_input.built(session, target, given, base, "send"))
-    with command_input.named_as_typed(target, "send"):
+    base = await typed_input.read_input(session, text)
+    target = await typed_input.find_target(backend, pipe, "pipe")
+    data = typed_input.as_text(session, pipe, await typed_input.built(session, target, given, base, "send"))
+    with typed_input.named_as_typed(target, "send"):
         event = await backend.call("send", pipe=pipe, data=data)
     if as_json:
         session.json(event)

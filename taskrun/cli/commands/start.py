@@ -9,12 +9,13 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.commands import typed_input
+from taskrun.cli.commands.follow import follow
 from taskrun.cli.common_options import COMMON, Action, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
-from taskrun.cli.inputs import command_input
-from taskrun.cli.inputs.command_input import InputCommand
+from taskrun.cli.inputs import input_command, start_time
 from taskrun.cli.inputs.field_options import Given
-from taskrun.cli.screens.follow import follow
+from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
@@ -60,7 +61,7 @@ def start(
     if not job or help:
         return help_of(ctx, job)
     refuse_two_times(delay, at)
-    return partial(perform, Start(job, command_input.given(ctx), input, delay, at, key, follow, json, quiet))
+    return partial(perform, Start(job, input_command.given(ctx), input, delay, at, key, follow, json, quiet))
 
 
 def refuse_two_times(delay: str, at: str) -> None:
@@ -85,24 +86,24 @@ def help_of(ctx: typer.Context, job: str) -> Action | None:
 
 async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) -> int:
     """Lists the options that the input of a job or pipe gives, and the command's own."""
-    target = await command_input.find_target(await session.daemon(), name, kind)
+    target = await typed_input.find_target(await session.daemon(), name, kind)
     if ctx.params["json"]:
         session.json(target.described)
     else:
-        session.show(job_screen(target.described, str(ctx.info_name), command_input.own_listing(ctx.command)))
+        session.show(job_screen(target.described, str(ctx.info_name), input_command.own_listing(ctx.command)))
     return Code.DONE
 
 
 async def trigger(backend: Backend, session: Session, options: Start, command: str) -> dict[str, Any]:
     """Sends the one request that records a run; returns `run` and `created`."""
-    base = await command_input.read_input(session, options.input)
-    when = {"delay": command_input.delay(options.delay), "at": command_input.at(options.at)}
-    target = await command_input.find_target(backend, options.job)
-    text = command_input.as_text(
-        session, options.job, await command_input.built(session, target, options.given, base, command)
+    base = await typed_input.read_input(session, options.input)
+    when = {"delay": start_time.delay(options.delay), "at": start_time.at(options.at)}
+    target = await typed_input.find_target(backend, options.job)
+    text = typed_input.as_text(
+        session, options.job, await typed_input.built(session, target, options.given, base, command)
     )
     named = {"key": options.key or None, "source": "cli", "intent": session.facts.intent}
-    with command_input.named_as_typed(target, command):
+    with typed_input.named_as_typed(target, command):
         answer: dict[str, Any] = await backend.call("start", job=options.job, input=text, **when, **named)
     return answer
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import typer
 
+from taskrun.cli import times
 from taskrun.cli.backend.paging import all_runs, begin, old_lines
 from taskrun.cli.backend.resumable_streams import log_feed, watch_feed
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, code_of
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
-from taskrun.cli.screens import times
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short, short_ids
 from taskrun.cli.screens.run import end_line, log_line, step_line

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from taskrun.cli.backend.all_schedules import check_before_start
-from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.screens.changes import change_screen, watching_screen

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from taskrun.cli.inputs.conversion import as_duration, as_typed, convert, form_of, located, union_of
 from taskrun.cli.inputs.input_schema import Field, InputSchema, Schema, choices, is_open, kind
-from taskrun.cli.inputs.option_names import ESCAPE, FieldPath, Own, option_name
+from taskrun.cli.option_names import ESCAPE, FieldPath, Own, option_name
 from taskrun.cli.sanitize import cell, to_json
 
 ABSENT: Any = object()  # what `--input` holds when it was not typed; it may hold null

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from taskrun.cli.inputs.option_names import STARTING, FieldPath, Own, option_name, option_names, spellings
+from taskrun.cli.option_names import STARTING, FieldPath, Own, option_name, option_names, spellings
 
 Schema = dict[str, Any]
 DEEPEST = 4  # levels of nesting that become options; deeper ones are given as JSON

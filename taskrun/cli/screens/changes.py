@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
-from taskrun.cli.screens import times
 from taskrun.cli.screens.look import Look, stacked
 
 STYLES = {"~": "yellow", "+": "green", "−": "red"}

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import Any, NamedTuple
 
+from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
-from taskrun.cli.screens import times
 from taskrun.cli.screens.look import Look, clipped, columns, hanging, labelled, mark, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, fault, given, progress, short, state
 

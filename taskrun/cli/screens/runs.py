@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, cut, to_json
-from taskrun.cli.screens import times
 from taskrun.cli.screens.look import GAP, Look, columns, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, current, fault, given, short_ids, state, tried
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell
-from taskrun.cli.screens import times
 from taskrun.cli.screens.look import Look, clipped, columns, hanging, mark, stacked, widest
 from taskrun.cli.screens.phrases import short
 

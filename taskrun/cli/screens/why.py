@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell
-from taskrun.cli.screens import times
 from taskrun.cli.screens.look import Look, clipped, hanging, mark, stacked
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands

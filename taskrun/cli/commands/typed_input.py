@@ -1,65 +1,23 @@
-"""Commands that take an input: how their options are told apart, read, and applied to the schema of a job or pipe."""
+"""The input that was typed: read, applied to the schema of the job or pipe that was named, and refused with all its problems."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-import typer
-from typer.core import TyperCommand
-
-from taskrun.cli.backend.connect import in_thread
+from taskrun.cli.backend.described_jobs import find_described
+from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs.conversion import MOST_INPUT, read_file
-from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build, partition, usage
+from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build, usage
 from taskrun.cli.inputs.input_schema import InputSchema
-from taskrun.cli.inputs.option_names import STARTING, Own
-from taskrun.cli.inputs.targets import find_described
+from taskrun.cli.option_names import STARTING, Own
 from taskrun.cli.session import Backend, Session
-from taskrun.model import durations
 from taskrun.model.codec import encode, parse_json
 from taskrun.model.errors import InputInvalid
-
-GIVEN = "taskrun.given"
-LONGEST = durations.seconds("1000y")
-LAST_YEAR = 9000  # a few zones and spans later there still is a calendar
-
-
-class InputCommand(TyperCommand):
-    """A command that leaves the options it does not know to a job's input."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Keeps the fields of the input aside and parses the rest."""
-        mine, given = partition(args, own_options(self))
-        ctx.meta[GIVEN] = given
-        return super().parse_args(ctx, mine)
-
-
-def own_options(command: Any) -> Own:
-    """Returns the options that a command takes itself."""
-    options = [one for one in command.params if one.param_type_name == "option"]
-    flags = {name for one in options if one.is_flag for name in (*one.opts, *one.secondary_opts)}
-    valued = {name for one in options if not one.is_flag for name in one.opts}
-    return Own(frozenset(flags | {"--help"}), frozenset(valued | {"--config"}))
-
-
-def own_listing(command: Any) -> list[tuple[str, str]]:
-    """Returns the options that a command takes itself, each with its help."""
-    shown = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
-    return [(f"{', '.join(one.opts)} {'' if one.is_flag else one.metavar}".rstrip(), one.help or "") for one in shown]
-
-
-def given(ctx: typer.Context) -> tuple[Given, ...]:
-    """Returns the fields that were typed."""
-    return tuple(ctx.meta.get(GIVEN, ()))
-
-
-# ---- finding what the input is for
 
 
 @dataclass(frozen=True)
@@ -82,9 +40,6 @@ async def find_target(backend: Backend, name: str, kind: str = "job", own: Own =
     """
     described = await find_described(backend, name, kind)
     return Target(name, InputSchema(described.get("input_schema"), own), described)
-
-
-# ---- reading it
 
 
 async def read_input(session: Session, text: str) -> Any:
@@ -160,41 +115,3 @@ def _typed(schema: InputSchema, path: str) -> str:
 def _invalid(target: Target, problems: Sequence[str], command: str) -> Stop:
     hint = f"usage: taskrun {command} {target.name} {usage(target.schema)}".rstrip()
     return Stop(Code.USAGE, *problems, hint=hint, kind="InputInvalid")
-
-
-def delay(text: str) -> float | None:
-    """Returns the seconds of `--in 5m`.
-
-    Raises:
-        Stop: the calendar may end before that.
-    """
-    seconds = durations.seconds(text, "--in") if text else None
-    if seconds is not None and seconds > LONGEST:
-        raise Stop(Code.USAGE, f'--in "{text}" is too long: at most 1000y')
-    return seconds
-
-
-def at(text: str, now: float | None = None) -> float | None:
-    """Returns the moment of `--at`: RFC 3339, a local date and time, or a local time of day that is still to come.
-
-    Raises:
-        Stop: it is none of these.
-    """
-    if not text:
-        return None
-    local = datetime.fromtimestamp(time.time() if now is None else now).astimezone()
-    try:
-        return _moment(text, local).timestamp()
-    except (ValueError, OverflowError, OSError):
-        example = "18:30, 2030-01-31T18:30 or 2030-01-31T18:30:00Z"
-        raise Stop(Code.USAGE, f'--at "{text}" is not a time, as in {example}') from None
-
-
-def _moment(text: str, local: datetime) -> datetime:
-    if "-" in text:
-        moment = datetime.fromisoformat(text)
-        if moment.year > LAST_YEAR:
-            raise ValueError
-        return moment
-    moment = datetime.fromisoformat(f"{local:%Y-%m-%d} {text}").astimezone()
-    return moment if moment > local else moment + timedelta(days=1)
