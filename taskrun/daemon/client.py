@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from taskrun.daemon.frames import CLIENT_CAP, Messages, message_frames, refusal
+from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, MessageReader, message_frames
 from taskrun.daemon.launch import ensure_daemon, find_daemon
-from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Reply, mismatch, speak
+from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Reply, mismatch, remote_error, speak
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, DaemonStopped
 
@@ -37,7 +37,7 @@ class Client:
     def __init__(self, connection: socket.socket, timeout: float = PATIENCE) -> None:
         self._connection = connection
         self._timeout = timeout
-        self._messages = Messages(CLIENT_CAP)
+        self._messages = MessageReader(CLIENT_CAP)
         self._payloads: list[bytes] = []
         self._ids = itertools.count(1)
         self.daemon = self._greet()
@@ -115,7 +115,7 @@ class Client:
         self._send(ours)
         theirs = msgspec.json.decode(self._receive(), type=Hello)
         if theirs.error is not None:
-            raise refusal(theirs.error)
+            raise remote_error(theirs.error)
         if speak(PROTOCOL, theirs.protocol) is None:
             raise DaemonError(mismatch(theirs, ours))
         return theirs
@@ -137,7 +137,7 @@ class Client:
             if reply.id not in (request, 0):
                 continue  # the rest of a stream that nobody reads any more
             if reply.error is not None:
-                raise refusal(reply.error)
+                raise remote_error(reply.error)
             return reply
 
     def _receive(self) -> bytes:
@@ -147,7 +147,10 @@ class Client:
                 data = self._connection.recv(CHUNK)
             if not data:
                 raise Disconnected("the daemon closed the connection; see: taskrun daemon logs")
-            self._payloads = [*self._messages.feed(data)][::-1]
+            try:
+                self._payloads = [*self._messages.feed(data)][::-1]
+            except FrameInvalid as error:
+                raise DaemonError(f"the daemon sent {error}") from error
         return self._payloads.pop()
 
     @contextmanager

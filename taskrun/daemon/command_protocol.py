@@ -1,11 +1,11 @@
-"""How a command line is handed to the daemon: where the daemon is, and the frames that follow.
+"""How a thin client has the daemon execute a command line: where the daemon's files are, and the kinds of frames.
 
-The thin client and the daemon share this module, so it imports almost nothing: a warm command pays for each line of it.
-A frame is four bytes of length, one of its kind, then the rest. The first of a client is an order; the daemon answers with a
-sign of life and executes it, or refuses it, and then the client does so itself.
+Thin client and daemon share this module. It imports almost nothing, because a warm command pays for every line of it. A frame
+begins with one byte that tells its kind. The client's first frame is a `CommandRequest`. The daemon either refuses it, and the
+client executes the command line itself, or sends a sign of life and executes it.
 """
 
-import _socket  # what `socket` wraps, without the enums that take longer to make than a daemon to answer
+import _socket  # what `socket` wraps, without its enums, which take longer to build than the daemon takes to answer
 import os
 import sys
 
@@ -13,23 +13,23 @@ FILE = "taskrun.toml"
 FOLDER = ".taskrun"
 JOURNAL = "journal.db"
 LOCK = "daemon.lock"
-PATIENCE = 10.0  # seconds without a sign of life
-MAGIC = b"\0taskrun order 1\0"  # no JSON begins like this: another daemon refuses it
-LOCAL_PEERCRED, LOCAL_PEERPID = 1, 2  # macOS
+PATIENCE = 10.0  # seconds that a client waits for a sign of life
+MAGIC = b"\0taskrun order 1\0"  # no JSON begins like this, so a daemon that does not know it refuses it
+LOCAL_PEERCRED, LOCAL_PEERPID = 1, 2  # of macOS
 
-# what the daemon says
+# sent by the daemon
 ALIVE, OUT, ERR, WANT_ALL, WANT_LINE, END, REFUSED, STOPPED = b".", b"1", b"2", b"a", b"l", b"x", b"-", b"s"
-# what the client says
+# sent by the client
 INTERRUPT, GIVEN, GIVEN_ALL = b"c", b"g", b"e"
 
 
 def new_intent() -> str:
-    """Returns a key for one trigger, under which a repeated request finds the same run."""
+    """Returns a new idempotency key for one trigger: a request that is repeated with it finds the same run."""
     return os.urandom(12).hex()
 
 
 def state_folder(root: str, journal: str) -> tuple[str, str]:
-    """Returns the folder in which a project's daemon keeps its files, and what their names begin with."""
+    """Returns the folder in which a project's daemon keeps its files, and the prefix of their names."""
     if "://" in journal:
         return f"{root}/{FOLDER}", ""
     folder, name = os.path.split(os.path.join(root, journal))
@@ -49,16 +49,11 @@ def _number(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
-def framed(kind: bytes, data: bytes = b"") -> bytes:
-    """Returns a frame."""
-    return (len(data) + 1).to_bytes(4, "big") + kind + data
-
-
 class CommandRequest:
-    """A command line and what its caller's terminal is like.
+    """A command line, and what its caller's terminal is like.
 
     Parameters:
-        intent: a key for the trigger that it may make, so that a second try finds the same run.
+        intent: the idempotency key of the one trigger that it may make.
         ttys: which of the descriptors 0, 1 and 2 are terminals, as in `"011"`.
         size: columns and rows, 0 where there is no terminal.
     """
@@ -84,14 +79,14 @@ class CommandRequest:
         self.env = env
 
     def packed(self) -> bytes:
-        """Returns it as bytes. None of its parts can hold a NUL."""
+        """Returns it as bytes, separated by NUL, which none of its parts can contain."""
         head = [self.version, self.intent, self.ttys, f"{self.size[0]}x{self.size[1]}", self.encoding, self.cwd]
         env = [f"{name}={value}" for name, value in self.env.items()]
         return MAGIC + b"\0".join(map(os.fsencode, [*head, str(len(self.argv)), *self.argv, *env]))
 
     @classmethod
     def unpacked(cls, data: bytes) -> "CommandRequest":
-        """Reads it; raises ValueError when it is none."""
+        """Reads what `packed` returns; raises ValueError when it is something else."""
         version, intent, ttys, size, encoding, cwd, count, *rest = map(os.fsdecode, data[len(MAGIC) :].split(b"\0"))
         columns, rows = map(int, size.split("x"))
         argv, env = rest[: int(count)], dict(one.split("=", 1) for one in rest[int(count) :])

@@ -1,27 +1,23 @@
 """Frames: four bytes of length, then that many bytes of payload. The size is checked before anything is kept for it.
 
-Both the client's socket and the workers' pipes speak in them; import-light, because the client is. On the socket a message that
-is larger than a frame comes in pieces: frames that begin with `MORE`, and one with `LAST`, as no JSON does.
+Clients, thin clients and workers all send in them. It imports next to nothing, because a warm command pays for it. On the
+clients' socket a message that is larger than a frame is sent in pieces: frames that begin with `MORE`, and one that begins
+with `LAST`, as no JSON does.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
+from _collections_abc import Iterator  # unlike `collections.abc`, every interpreter has loaded it
 
-from taskrun.model.codec import rebuild
-from taskrun.model.errors import DaemonError, StepFailed
-from taskrun.model.records import ErrorRecord
-
-HEAD = struct.Struct(">I")
+HEAD = 4  # bytes of a length
 CLIENT_CAP = 16 * 1024 * 1024  # a request or an answer over the socket
 PIECE = 4 * 1024 * 1024  # of a message that is larger than a frame
 MORE, LAST = b"+", b"="
 PIPE_CAP = 1024 * 1024 * 1024  # an attempt with all its recorded steps, to or from a worker
 
 
-class FrameInvalid(DaemonError):
-    """A peer sent something that is no frame, or one that is too large."""
+class FrameInvalid(ValueError):
+    """A frame or a message is larger than it may be."""
 
 
 def frame(payload: bytes, cap: int) -> bytes:
@@ -31,10 +27,10 @@ def frame(payload: bytes, cap: int) -> bytes:
         FrameInvalid: it is larger than `cap`.
     """
     _check(len(payload), cap)
-    return HEAD.pack(len(payload)) + payload
+    return len(payload).to_bytes(HEAD, "big") + payload
 
 
-class Unframer:
+class FrameReader:
     """Cuts a stream of bytes into payloads."""
 
     def __init__(self, cap: int) -> None:
@@ -56,10 +52,10 @@ class Unframer:
         buffer += data
         at, end = 0, len(buffer)
         try:
-            while end - at >= HEAD.size:
-                (size,) = HEAD.unpack_from(buffer, at)
+            while end - at >= HEAD:
+                start = at + HEAD
+                size = int.from_bytes(buffer[at:start], "big")
                 _check(size, self.cap)
-                start = at + HEAD.size
                 if end - start < size:
                     break
                 at = start + size
@@ -78,7 +74,7 @@ def message_frames(payload: bytes) -> Iterator[bytes]:
         yield frame((MORE if end < len(payload) else LAST) + payload[start:end], CLIENT_CAP)
 
 
-class Messages:
+class MessageReader:
     """Cuts a stream of bytes into messages.
 
     Parameters:
@@ -87,7 +83,7 @@ class Messages:
     """
 
     def __init__(self, cap: int, most: int | None = None) -> None:
-        self.frames = Unframer(cap)
+        self.frames = FrameReader(cap)
         self.most = most
         self._pieces: list[bytes] = []
         self._size = 0  # of the pieces
@@ -123,11 +119,3 @@ class Messages:
 def _check(size: int, cap: int) -> None:
     if size > cap:
         raise FrameInvalid(f"a frame of {size:,} bytes is over the limit of {cap:,}")
-
-
-def refusal(record: ErrorRecord) -> Exception:
-    """Returns the error that the other side raised, as itself where it is one that this side knows."""
-    error = rebuild(record, "")
-    if isinstance(error, StepFailed) and record.type != "taskrun.StepFailed":
-        return RuntimeError(f"{record.type}: {record.message}")
-    return error

@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from taskrun.daemon.frames import refusal
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import open_log
 from taskrun.daemon.paths import DaemonPaths, daemon_paths
+from taskrun.daemon.protocol import remote_error
 from taskrun.daemon.unix_socket import check_peer, connect
 from taskrun.model.codec import encode_error
 from taskrun.model.config import Config
@@ -284,7 +284,7 @@ def _await_word(ready: int, deadline: float) -> None:
         return
     if not word:
         raise DaemonError("the daemon died while it started; see: taskrun daemon logs")
-    raise refusal(msgspec.json.decode(word, type=ErrorRecord))
+    raise remote_error(msgspec.json.decode(word, type=ErrorRecord))
 
 
 class ReadyPipe:

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from taskrun import __version__
+from taskrun.model.codec import rebuild
+from taskrun.model.errors import StepFailed
 from taskrun.model.records import ErrorRecord
 
 VERSION = __version__
@@ -56,3 +58,11 @@ def mismatch(daemon: Hello, client: Hello) -> str:
     if daemon.protocol[1] < client.protocol[0]:
         return f"the daemon (taskrun {daemon.version}) is older than this command ({client.version}): taskrun daemon restart"
     return f"this command (taskrun {client.version}) is older than the daemon ({daemon.version}): upgrade it"
+
+
+def remote_error(record: ErrorRecord) -> Exception:
+    """Returns the error that the other side raised, as itself where it is one that this side knows."""
+    error = rebuild(record, "")
+    if isinstance(error, StepFailed) and record.type != "taskrun.StepFailed":
+        return RuntimeError(f"{record.type}: {record.message}")
+    return error

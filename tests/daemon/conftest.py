@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from taskrun.daemon.launch import find_holder, stop_daemon
 from taskrun.model.config import Config, load
 from taskrun.model.errors import DaemonError
 
+HEAD = struct.Struct(">I")  # of a frame: its length
 JOBS = """
 import asyncio, os, time
 from pathlib import Path

@@ -14,19 +14,21 @@ import pytest
 
 from taskrun.daemon import frames as frames_module
 from taskrun.daemon.clients import connection as module
-from taskrun.daemon.clients import receive_budget as unfinished_module
+from taskrun.daemon.clients import receive_budget
 from taskrun.daemon.clients.command_connection import Answering
 from taskrun.daemon.clients.connection import Connection, Connections
 from taskrun.daemon.clients.receive_budget import ReceiveBudget
-from taskrun.daemon.frames import CLIENT_CAP, HEAD
+from taskrun.daemon.frames import CLIENT_CAP
 from taskrun.daemon.unix_socket import bind
 from taskrun.model.errors import DaemonError, RunNotFound
+
+from .conftest import HEAD
 
 HELLO = {"protocol": [1, 1], "version": "test"}
 MOST = 8
 
 
-class FakeDesk:
+class FakeRouter:
     """Echoes, fails, streams without end."""
 
     def __init__(self) -> None:
@@ -61,7 +63,7 @@ class Server:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.router = FakeDesk()
+        self.router = FakeRouter()
         self.connections = Connections(self.router, MOST)
         self.guests = self.connections.connections
 
@@ -283,7 +285,7 @@ async def test_who_has_not_said_hello_may_send_only_little(server: Server) -> No
 async def test_what_is_begun_and_not_ended_is_bounded_over_all_clients(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished_module, "SMALL", 1000)
+    monkeypatch.setattr(receive_budget, "SMALL", 1000)
     server.connections.unfinished = ReceiveBudget(100_000)
     async with contextlib.AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(server.client()) for _ in range(4)]

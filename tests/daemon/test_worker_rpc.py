@@ -12,11 +12,12 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from taskrun.daemon.frames import HEAD
 from taskrun.daemon.workers.worker_rpc import RESULTS, PipeProtocol, WorkerGone
 from taskrun.engine import messages as m
 from taskrun.model.errors import InputInvalid, JobNotFound
 from taskrun.model.records import Step, StepKind
+
+from .conftest import HEAD
 
 STEP = Step(run="r", key="fetch#2", name="fetch", kind=StepKind.RUN, output='{"a": 1}', started_at=1.5)
 SILENT = {m.Drain, m.Record, m.RecordValues}  # what is answered with None

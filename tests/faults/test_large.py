@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taskrun.daemon.frames import HEAD
+from taskrun.daemon.frames import CLIENT_CAP, frame
 
 from .conftest import TOML, Outcome, Project, most_memory
 
@@ -123,9 +123,9 @@ def test_clients_that_do_not_end_what_they_begin_fill_no_memory(project: Project
             slow.connect(path)
             with contextlib.suppress(OSError):  # it was hung up on
                 if number % 2:
-                    slow.sendall(HEAD.pack(len(hello)) + hello)
+                    slow.sendall(frame(hello, CLIENT_CAP))
                     slow.recv(1000)
-                slow.sendall(HEAD.pack(16 * MB) + b"x" * 15 * MB)
+                slow.sendall((16 * MB).to_bytes(4, "big") + b"x" * 15 * MB)
         begun = time.monotonic()
         assert project.cli("start", "hello", "--input", "-", input=json.dumps({"name": "A" * MB})).code == 0
         assert time.monotonic() - begun < 10

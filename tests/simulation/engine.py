@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
+from taskrun.daemon.frames import PIPE_CAP, FrameReader, frame
 from taskrun.daemon.workers.worker_main import ANYTIME, finish
 from taskrun.daemon.workers.worker_rpc import DECODE, ENCODE, Ask, PipePeer, PipeProtocol, answer
 from taskrun.engine import messages as m
@@ -349,7 +349,7 @@ class Worker:
         self._to_worker = _Wire(timeline, process, latency)
         self._to_daemon = _Wire(timeline, engine.process, latency)
         self._to_worker.deliver = self._arrived
-        self._unframer = Unframer(PIPE_CAP)
+        self._frames = FrameReader(PIPE_CAP)
         self.protocol = PipeProtocol(ExecutorMessages(engine.core))  # in the daemon's loop, as everything of it
         loop = engine.process.loop
         self._to_daemon.deliver = lambda data: loop.call_soon_threadsafe(self.protocol.data_received, data)
@@ -371,7 +371,7 @@ class Worker:
             self.process.timeline.after(0.001, lambda: self._arrived(data), self.process)
             return
         for_loop = []
-        for envelope in map(DECODE, self._unframer.feed(data)):
+        for envelope in map(DECODE, self._frames.feed(data)):
             if isinstance(envelope, Ask) and isinstance(envelope.message, ANYTIME):
                 reply = finish(answer(self._executor, self._peer, envelope))
                 self._to_daemon.write(frame(ENCODE(reply), PIPE_CAP))

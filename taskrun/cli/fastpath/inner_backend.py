@@ -1,7 +1,7 @@
-"""The way to the daemon's desk from within the daemon itself, for the command lines that its counter executes.
+"""Requests of the command lines that the daemon executes itself: answered by its own router, without a socket.
 
-Requests go through the same door as those of any client: JSON parameters, plain answers. They are answered on the daemon's
-event loop, while the commands live on another one.
+They take the same form as those of any client, JSON parameters and plain answers. They are answered on the daemon's event
+loop, while the commands are executed on another one.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from taskrun.daemon.clients.command_connection import Router
 from taskrun.daemon.paths import daemon_paths
 from taskrun.model.config import Config
 
-AHEAD = 64  # items of a stream that a command may be behind
+AHEAD = 64  # items of a stream that may wait for the command
 
 
 class OtherProject(BaseException):
-    """The command is about another project's daemon, so its caller must do it. No error that a command could explain."""
+    """The command is about another project's daemon, so its client must execute it. Not an error to explain to anybody."""
 
 
 class InnerConnector:
-    """Leads to the desk of the daemon that we are in.
+    """Connects commands to the daemon that executes them.
 
     Parameters:
-        lock: of this daemon; a command whose configuration leads to another one is refused.
+        lock: of this daemon; a command whose configuration belongs to another one is refused.
         loop: the daemon's.
     """
 
@@ -38,18 +38,18 @@ class InnerConnector:
         self._backend = InnerBackend(router, loop)
 
     async def daemon(self, config: Config, autostart: bool) -> InnerBackend:
-        """Returns the desk."""
+        """Returns this daemon; raises OtherProject when another one is meant."""
         if daemon_paths(config).lock != self._lock:
             raise OtherProject
         return self._backend
 
     async def reader(self, config: Config) -> InnerBackend:
-        """Returns the desk."""
+        """Returns this daemon, likewise."""
         return await self.daemon(config, False)
 
 
 class InnerBackend:
-    """The desk as a `Caller`."""
+    """The daemon that executes the command, as a `Backend`."""
 
     live = True
 
@@ -79,12 +79,12 @@ class InnerBackend:
             pumping.cancel()
 
     async def close(self) -> None:
-        """Has nothing open."""
+        """Does nothing: no connection is open."""
 
     # ---- on the daemon's loop
 
     async def _answer(self, op: str, params: dict[str, Any]) -> Any:
-        answer = self._asked(op, params)
+        answer = self._request(op, params)
         assert isinstance(answer, Awaitable)
         return await answer
 
@@ -97,7 +97,7 @@ class InnerBackend:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(items.put((more, item)), there))
 
         try:
-            answers = self._asked(op, params)
+            answers = self._request(op, params)
             assert isinstance(answers, AsyncGenerator)
             async with aclosing(answers):
                 async for item in answers:
@@ -106,5 +106,5 @@ class InnerBackend:
         except Exception as error:
             await put(False, error)
 
-    def _asked(self, op: str, params: dict[str, Any]) -> Awaitable[Any] | AsyncGenerator[Any, None]:
+    def _request(self, op: str, params: dict[str, Any]) -> Awaitable[Any] | AsyncGenerator[Any, None]:
         return self._router.find(op)(msgspec.json.encode({"id": 0, "op": op, **params}))

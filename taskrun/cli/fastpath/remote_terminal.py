@@ -1,4 +1,4 @@
-"""The terminal of a thin client, at the other end of the daemon's socket. Lives on the counter's event loop."""
+"""The terminal of a thin client, at the other end of the daemon's socket. Belongs to the event loop of the command thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from taskrun.daemon.command_protocol import (
     WANT_ALL,
     WANT_LINE,
     CommandRequest,
-    framed,
 )
 from taskrun.model.errors import PayloadTooLarge
 
@@ -25,44 +24,44 @@ PIECE = 65536
 
 
 class RemoteTerminal:
-    """What a command does with a caller who is elsewhere.
+    """A `Terminal` whose reads and writes are frames.
 
     Parameters:
-        say: sends a frame to the caller.
+        send: sends a frame's payload to the thin client.
         most_input: bytes of standard input that are taken.
     """
 
-    def __init__(self, order: CommandRequest, say: Callable[[bytes], None], most_input: int) -> None:
-        self.facts = facts_of(order)
-        self._order = order
-        self._say = say
+    def __init__(self, request: CommandRequest, send: Callable[[bytes], None], most_input: int) -> None:
+        self.facts = facts_of(request)
+        self._request = request
+        self._send = send
         self._most_input = most_input
-        self._left = False
-        self._unread = 0  # bytes of standard input that nobody has asked for yet
-        self._heard: Callable[[], None] = _nothing
+        self._closed = False
+        self._unread = 0  # bytes of standard input that no command has asked for yet
+        self._interrupted: Callable[[], None] = _ignore
         self._given = asyncio.Queue[bytes]()
 
-    # ---- what the command does
+    # ---- used by the command
 
     def size(self) -> tuple[int, int]:
         """Returns columns and rows as they were when the command was typed."""
-        columns, rows = self._order.size
+        columns, rows = self._request.size
         env = self.facts.env
         return columns or number(env.get("COLUMNS"), 80), rows or number(env.get("LINES"), 24)
 
     def out(self, text: str) -> None:
         """Writes data; raises BrokenPipeError when the caller is gone."""
-        if self._left:
+        if self._closed:
             raise BrokenPipeError
         self._write(OUT, text)
 
     def err(self, text: str) -> None:
-        """Writes chatter."""
+        """Writes messages for a person."""
         self._write(ERR, text)
 
     async def read(self) -> str:
         """Returns all of the caller's standard input."""
-        self._ask(WANT_ALL)
+        self._send(WANT_ALL)
         pieces, size = list[bytes](), 0
         while piece := await self._next():
             pieces.append(piece)
@@ -74,59 +73,54 @@ class RemoteTerminal:
     async def ask(self, question: str) -> str:
         """Asks on the caller's standard error."""
         self.err(question)
-        self._ask(WANT_LINE)
+        self._send(WANT_LINE)
         return (await self._next()).decode("utf-8", "replace").strip()
 
     def on_interrupt(self, heard: Callable[[], None]) -> None:
         """Calls `heard` at every Ctrl-C of the caller."""
-        self._heard = heard
+        self._interrupted = heard
 
-    # ---- what the caller does
+    # ---- used by the thin client's connection
 
-    def take(self, kind: bytes, data: bytes) -> None:
-        """Takes a frame; unknown ones are ignored."""
+    def receive(self, kind: bytes, data: bytes) -> None:
+        """Takes a frame; unknown kinds are ignored."""
         if kind == INTERRUPT:
-            self._heard()
+            self._interrupted()
         elif kind in (GIVEN, GIVEN_ALL):
             self._unread += len(data)
-            if self._unread <= self._most_input + PIECE:  # what comes unasked is not kept for ever
+            if self._unread <= self._most_input + PIECE:  # what comes unasked must not fill the memory
                 self._given.put_nowait(data)
 
-    def leave(self) -> None:
-        """The caller is gone; whatever the command still says is said to nobody."""
-        self._left = True
-
-    # ---- inside
+    def close(self) -> None:
+        """Takes note that the caller is gone: what the command still writes reaches nobody."""
+        self._closed = True
 
     async def _next(self) -> bytes:
         piece = await self._given.get()
         self._unread -= len(piece)
         return piece
 
-    def _ask(self, kind: bytes) -> None:
-        self._say(framed(kind))
-
     def _write(self, kind: bytes, text: str) -> None:
-        data = text.encode(self._order.encoding, "replace")
+        data = text.encode(self._request.encoding, "replace")
         for at in range(0, len(data), PIECE):
-            self._say(framed(kind, data[at : at + PIECE]))
+            self._send(kind + data[at : at + PIECE])
 
 
-def facts_of(order: CommandRequest) -> Facts:
-    """Returns what an order says of its caller; raises LookupError when it names an encoding that there is not."""
-    in_tty, out_tty, err_tty = (tty == "1" for tty in order.ttys)
+def facts_of(request: CommandRequest) -> Facts:
+    """Returns what a request tells of its caller; raises LookupError when its encoding does not exist here."""
+    in_tty, out_tty, err_tty = (tty == "1" for tty in request.ttys)
     return Facts(
         in_tty=in_tty,
         out_tty=out_tty,
         err_tty=err_tty,
-        cursor=order.env.get("TERM", "dumb") != "dumb",
-        colour=allows_colour(order.env),
-        utf8=allows_utf8(order.env, codecs.lookup(order.encoding).name),
-        cwd=Path(order.cwd),
-        env=order.env,
-        intent=order.intent,
+        cursor=request.env.get("TERM", "dumb") != "dumb",
+        colour=allows_colour(request.env),
+        utf8=allows_utf8(request.env, codecs.lookup(request.encoding).name),
+        cwd=Path(request.cwd),
+        env=request.env,
+        intent=request.intent,
     )
 
 
-def _nothing() -> None:
-    """Ctrl-C before the command is under way."""
+def _ignore() -> None:
+    """Ctrl-C before the command has begun."""

@@ -1,7 +1,7 @@
-"""The thin client: hands a command line to a warm daemon and passes bytes on until it has ended.
+"""The thin client: has a warm daemon execute a command line, and passes bytes on until it has ended.
 
-`__main__` asks it first. It knows neither commands nor screens: whatever it is not sure of is done in this process instead.
-Importing it must cost next to nothing, hence no `socket`, `json`, `pathlib` or `typing`.
+`__main__` tries it first. It knows neither commands nor screens: whatever it is not sure of is executed in this process
+instead. Importing it must cost next to nothing, hence no `socket`, `json`, `pathlib` or `typing`.
 """
 
 import os
@@ -29,72 +29,60 @@ from taskrun.daemon.command_protocol import (
     WANT_LINE,
     CommandRequest,
     credentials,
-    framed,
     state_folder,
 )
+from taskrun.daemon.frames import CLIENT_CAP, FrameReader, frame
 
 COMPLETE = "_complete"
-AGAIN = {
-    "list",
-    "ps",
-    "show",
-    "tail",
-    "jobs",
-    "schedule",
-    "why",
-    "wait",
-    "start",
-    "cancel",
-    "pause",
-    "resume",
-    COMPLETE,
-}
-ONCE = {"send", "retry"}  # what must not be done a second time when the answer was lost
-STAYS = {"--follow", "--watch", "--local"}  # what is long under way outlives daemons
-LETTERS = "fw"
-OURS = ("@/dev/", "@/proc/")  # files that are others to another process
+LOOKING = {"list", "ps", "show", "tail", "jobs", "schedule", "why", "wait", COMPLETE}
+REPEATABLE = LOOKING | {"start", "cancel", "pause", "resume"}  # done twice they do the same as once
+ONCE = {"send", "retry"}  # not to be repeated when the answer was lost
+LOCAL = {"--follow", "--watch", "--local"}  # what runs for long outlives daemons, so it stays in this process
+LOCAL_LETTERS = "fw"
+LOCAL_FILES = ("@/dev/", "@/proc/")  # to another process these are other files
 FORWARDED = {"COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "TZ"}
+FORWARDED_PREFIXES = ("LC_", "TASKRUN_", "_TASKRUN_", "COMP_")
 UNREACHABLE, FAULT, INTERRUPTED, PIPE = 4, 125, 130, 141
 CHUNK = 65536
-TRIES, PAUSE = 12, 0.3  # for a daemon that was told to stop to be back
+TRIES, PAUSE = 12, 0.3  # that a daemon which was stopped is waited for: it may be restarting
 AT_ONCE = 4096  # bytes that a pipe takes without blocking, once it takes any
 
 
 def run_in_daemon(argv: list[str], intent: str) -> int | None:
-    """Returns the exit code of a command line that the daemon has executed, None when it is to be done here."""
-    name, config = _look(argv)
-    if name not in AGAIN | ONCE or None in (sys.stdin, sys.stdout, sys.stderr):
+    """Returns the exit code of a command line that the daemon has executed, None when this process is to execute it."""
+    name, config = _command_and_config(argv)
+    if name not in REPEATABLE | ONCE or None in (sys.stdin, sys.stdout, sys.stderr):
         return None
     stopped = False
     for _ in range(TRIES):
-        line = _ordered(config, argv, intent)
+        client = _requested(config, argv, intent)
         try:
-            if line is not None:
-                return line.carry(name in AGAIN)
+            if client is not None:
+                return client.serve(name in REPEATABLE)
         except _Stopped:
             stopped = True
         if not stopped:
             return None
-        sleep(PAUSE)  # it may be a restart
+        sleep(PAUSE)
     return _failed("the daemon was stopped; start it: taskrun daemon start", argv)
 
 
-def _ordered(config: str, argv: list[str], intent: str) -> "CommandClient | None":
-    """Returns the line on which a daemon was given the order; None when there is no warm one."""
+def _requested(config: str, argv: list[str], intent: str) -> "CommandClient | None":
+    """Returns the connection on which a daemon was sent the command line; None when there is no warm daemon."""
     try:
-        connection = _connected(_door(config))
+        connection = _connected(_socket_path(config))
         if connection is None:
             return None
-        line = CommandClient(connection, argv)
-        line.order(_order(argv, intent))
+        client = CommandClient(connection, argv)
+        client.send(_request(argv, intent).packed())
     except (OSError, ValueError, _Lost):
         return None
-    return line
+    return client
 
 
-def _look(argv: list[str]) -> tuple[str, str]:
-    """Returns the command and what `--config` names; no command when it might be one that stays here."""
-    name, config, stays, rest = "", "", False, iter(argv)
+def _command_and_config(argv: list[str]) -> tuple[str, str]:
+    """Returns the command and the value of `--config`; no command when it may be one that stays in this process."""
+    name, config, local, rest = "", "", False, iter(argv)
     for token in rest:
         if token == "--":
             break
@@ -104,25 +92,25 @@ def _look(argv: list[str]) -> tuple[str, str]:
             config = token[9:]
         elif not name:
             name = token
-        stays = stays or token in STAYS or any(one in token for one in OURS)
-        stays = stays or (token[:1] == "-" != token[1:2] and any(one in token for one in LETTERS))
-    stays = "--no-follow" not in argv if name == "tail" else stays and name != COMPLETE
-    return "" if stays else name, config
+        local = local or token in LOCAL or any(one in token for one in LOCAL_FILES)
+        local = local or (token[:1] == "-" != token[1:2] and any(one in token for one in LOCAL_LETTERS))
+    local = "--no-follow" not in argv if name == "tail" else local and name != COMPLETE
+    return "" if local else name, config
 
 
 # ---- finding the daemon
 
 
-def _door(config: str) -> bytes:
-    """Returns the path of the project's socket by the daemon's own word; empty when there is no telling."""
-    folder, prefix = _state_folder(_config(config))
+def _socket_path(config: str) -> bytes:
+    """Returns the path of the project's socket as the daemon has written it down; empty when that cannot be read."""
+    folder, prefix = _state_folder(_config_path(config))
     with open(f"{folder}/{prefix}{LOCK}", "rb") as file:
         path = file.read().partition(b'"socket":"')[2].partition(b'"')[0]
     return b"" if b"\\" in path else path
 
 
-def _config(named: str) -> str:
-    """Returns the path of the configuration, as `words.config.find` does."""
+def _config_path(named: str) -> str:
+    """Returns the path of the configuration, as `model.config.find` does."""
     folder = os.getcwd()
     named = named or os.environ.get("TASKRUN_CONFIG", "")
     if named:
@@ -136,7 +124,7 @@ def _config(named: str) -> str:
 
 
 def _state_folder(config: str) -> tuple[str, str]:
-    """Guesses where the daemon keeps its files; the daemon itself looks whether it was meant."""
+    """Guesses where the daemon keeps its files, without a TOML parser; the daemon checks that it is the right one."""
     journal = os.environ.get("TASKRUN_JOURNAL", "")
     with open(config, "rb") as file:
         for line in () if journal else file:
@@ -156,17 +144,15 @@ def _connected(path: bytes) -> socket | None:
     return connection if credentials(connection)[0] == os.getuid() else None
 
 
-# ---- what the caller is like
+# ---- what the caller's terminal is like
 
 
-def _order(argv: list[str], intent: str) -> CommandRequest:
+def _request(argv: list[str], intent: str) -> CommandRequest:
     ttys = "".join("01"[os.isatty(number)] for number in (0, 1, 2))
-    env = {name: value for name, value in os.environ.items() if _matters(name)}
+    env = {
+        name: value for name, value in os.environ.items() if name in FORWARDED or name.startswith(FORWARDED_PREFIXES)
+    }
     return CommandRequest(__version__, intent, ttys, _size(ttys), sys.stdout.encoding, os.getcwd(), argv, env)
-
-
-def _matters(name: str) -> bool:
-    return name in FORWARDED or name.startswith(("LC_", "TASKRUN_", "_TASKRUN_", "COMP_"))
 
 
 def _size(ttys: str) -> tuple[int, int]:
@@ -177,37 +163,41 @@ def _size(ttys: str) -> tuple[int, int]:
     return 0, 0
 
 
-# ---- talking
+# ---- the connection
 
 
 class CommandClient:
-    """A connection on which a command line is under way."""
+    """A connection on which the daemon executes a command line."""
 
     def __init__(self, connection: socket, argv: list[str]) -> None:
         self._connection = connection
         self._argv = argv
-        self._received = b""
+        self._frames = FrameReader(CLIENT_CAP)
         self._unwritten: list[tuple[int, bytes]] = []
         self._wanted = b""  # what of standard input
         self._printed = False
         self._interrupts = 0
 
-    def order(self, order: CommandRequest) -> None:
-        """Says what is to be done."""
-        packed = order.packed()
-        self._send(len(packed).to_bytes(4, "big") + packed)
+    def send(self, payload: bytes) -> None:
+        """Sends a frame."""
+        try:
+            self._connection.sendall(frame(payload, CLIENT_CAP))
+        except OSError as error:
+            raise _Lost from error
 
-    def carry(self, again: bool) -> int | None:
-        """Passes bytes on until the end; None when it is to be done here.
+    def serve(self, repeatable: bool) -> int | None:
+        """Passes bytes on, both ways, until the end; returns the exit code, None when this process is to do it all again.
 
         Parameters:
-            again: whether it may be done again when the daemon was lost meanwhile.
+            repeatable: whether it may be done again when the daemon was lost meanwhile.
         """
         try:
             while (code := self._turn()) is None:
                 pass
         except _Lost:
-            return None if again and not self._printed else self._fails("the daemon went away before it had answered")
+            if repeatable and not self._printed:
+                return None
+            return self._fail("the daemon went away before it had answered")
         except BrokenPipeError:
             return PIPE
         except OSError as error:
@@ -215,7 +205,7 @@ class CommandClient:
         return None if code == REFUSED else int(code)
 
     def _turn(self) -> bytes | None:
-        """Waits for something and does it; returns how it ended when it has."""
+        """Waits for something and handles it; returns the exit code, or `REFUSED`, once there is one."""
         sources = [self._connection.fileno()] + [0] * bool(self._wanted)
         sinks = [self._unwritten[0][0]] if self._unwritten else []
         try:
@@ -227,45 +217,37 @@ class CommandClient:
         if 0 in readable:
             self._give()
         if self._connection.fileno() in readable:
-            return self._take()
-        return None if readable or writable else self._silent()
+            return self._receive()
+        if readable or writable:
+            return None
+        return b"%d" % self._fail("the daemon gave no answer within 10 seconds")
 
-    def _silent(self) -> bytes:
-        return b"%d" % self._fails("the daemon gave no answer within 10 seconds")
-
-    def _fails(self, text: str) -> int:
+    def _fail(self, text: str) -> int:
         return _failed(text, [] if self._printed else self._argv)
 
     def _interrupted(self) -> bytes | None:
         self._interrupts += 1
-        self._send(framed(INTERRUPT))
+        self.send(INTERRUPT)
         return None if self._interrupts == 1 else b"%d" % INTERRUPTED
 
-    def _send(self, data: bytes) -> None:
-        try:
-            self._connection.sendall(data)
-        except OSError as error:
-            raise _Lost from error
+    # ---- what the daemon sends
 
-    # ---- what comes from the daemon
-
-    def _take(self) -> bytes | None:
-        """Takes frames; returns the code of the last one."""
-        data = self._read()
-        while len(data) >= 4 and len(data) >= (end := 4 + int.from_bytes(data[:4], "big")):
-            kind, payload, data = data[4:5], data[5:end], data[end:]
+    def _receive(self) -> bytes | None:
+        """Takes frames; returns the exit code, or `REFUSED`, once there is one."""
+        for payload in self._frames.feed(self._read()):
+            kind, data = payload[:1], payload[1:]
             if kind == END:
-                self._flush()
-                return payload
+                while self._unwritten:
+                    self._write(CHUNK)
+                return data
             if kind in (WANT_ALL, WANT_LINE):
                 self._wanted = kind
             elif kind in (OUT, ERR):
-                self._unwritten.append((1 if kind == OUT else 2, payload))
+                self._unwritten.append((1 if kind == OUT else 2, data))
             elif kind == STOPPED:
                 raise _Stopped
-            elif kind in (REFUSED, b"{"):  # a daemon that knows nothing of this answers with JSON
+            elif kind in (REFUSED, b"{"):  # a daemon that does not know this protocol answers with JSON
                 return REFUSED
-        self._received = data
         return None
 
     def _read(self) -> bytes:
@@ -275,16 +257,12 @@ class CommandClient:
             raise _Lost from error
         if not data:
             raise _Lost
-        return self._received + data
+        return data
 
     # ---- standard output, error and input
 
-    def _flush(self) -> None:
-        while self._unwritten:
-            self._write(CHUNK)
-
     def _write(self, most: int) -> None:
-        """Writes some of what is due; a reader of standard error who has left is no trouble."""
+        """Writes some of what is due. That nobody reads standard error any more does not matter."""
         number, data = self._unwritten[0]
         try:
             written = os.write(number, data[:most])
@@ -297,13 +275,13 @@ class CommandClient:
 
     def _give(self) -> None:
         data = os.read(0, CHUNK)
-        self._send(framed(GIVEN, data) if data else framed(GIVEN_ALL))
+        self.send(GIVEN + data if data else GIVEN_ALL)
         if not data or self._wanted == WANT_LINE:
             self._wanted = b""
 
 
 class _Lost(Exception):
-    """The daemon is gone."""
+    """The connection to the daemon is gone."""
 
 
 class _Stopped(Exception):

@@ -1,7 +1,7 @@
-"""Where command lines are handed in: what the daemon knows of whoever executes them, which sits a floor above.
+"""Connections on which a command line is executed: what the daemon knows of whoever executes it, which stands above it.
 
-A connection whose first frame is an order serves that one command line to its end. Executing never happens on the daemon's
-own event loop: a listing that takes seconds to draw must not hold up a run.
+A connection whose first frame is a `CommandRequest` serves that one command line to its end. It is never executed on the
+daemon's own event loop: a listing that takes seconds to draw must not hold up a run.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from taskrun.daemon.command_protocol import ALIVE, REFUSED, CommandRequest, framed
+from taskrun.daemon.command_protocol import ALIVE, REFUSED, CommandRequest
+from taskrun.daemon.frames import CLIENT_CAP, frame
 
-BEAT = 4.0  # seconds between signs of life; the client's patience is 10
-
-
+ALIVE_EVERY = 4.0  # seconds between signs of life; the client waits 10 for one
 Answering = Callable[[bytes], Awaitable[Any] | AsyncGenerator[Any, None]]
 
 
@@ -28,22 +27,22 @@ class Router(Protocol):
 
 
 class RunningCommand(Protocol):
-    """A command line under way. Both are called on the daemon's loop."""
+    """A command line that is being executed. Both methods are called on the daemon's loop."""
 
-    def take(self, kind: bytes, data: bytes) -> None:
-        """Takes what the client says."""
+    def receive(self, kind: bytes, data: bytes) -> None:
+        """Takes a frame of the client."""
         ...
 
-    def gone(self) -> None:
-        """The client has left: the command is of no use any more."""
+    def abandon(self) -> None:
+        """Ends the command: the client is gone."""
         ...
 
 
 class CommandServer(Protocol):
-    """Who executes command lines."""
+    """Executes command lines."""
 
     def open(self, router: Router, lock: Path, most_input: int) -> None:
-        """Begins to be of use; returns at once.
+        """Prepares to execute; returns at once.
 
         Parameters:
             lock: of the daemon whose project it serves.
@@ -51,47 +50,54 @@ class CommandServer(Protocol):
         """
         ...
 
-    def begin(self, order: CommandRequest, say: Callable[[bytes], None]) -> RunningCommand | None:
-        """Begins to execute one, None when it had better be done elsewhere; `say` sends a frame, from any thread."""
+    def begin(self, request: CommandRequest, send: Callable[[bytes], None]) -> RunningCommand | None:
+        """Begins to execute a command line; None when its client is to do so itself.
+
+        Parameters:
+            send: sends a frame's payload to the client, from any thread.
+        """
         ...
 
     def close(self) -> None:
-        """Drops what is under way."""
+        """Drops what is being executed."""
         ...
 
 
 class CommandConnection:
-    """One connection's command line: takes the order, passes frames on, and shows that the daemon lives.
+    """Serves one command line: has it executed, passes frames on, and shows that the daemon lives.
 
     Parameters:
         send: writes to the client; called on the daemon's loop.
     """
 
-    def __init__(self, command_server: CommandServer, payload: bytes, send: Callable[[bytes], None]) -> None:
+    def __init__(self, server: CommandServer, request: bytes, send: Callable[[bytes], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._send = send
-        self._beating: asyncio.TimerHandle | None = None
-        self._running = command_server.begin(CommandRequest.unpacked(payload), self._say)
-        if self._running is None:
-            send(framed(REFUSED))
+        self._write = send
+        self._timer: asyncio.TimerHandle | None = None
+        self._command = server.begin(CommandRequest.unpacked(request), self._send_from_thread)
+        if self._command is None:
+            self._send(REFUSED)
         else:
-            self._beat()
+            self._send_alive()
 
-    def take(self, payload: bytes) -> None:
+    def receive(self, payload: bytes) -> None:
         """Takes a frame of the client."""
-        if self._running is not None:
-            self._running.take(payload[:1], payload[1:])
+        if self._command is not None:
+            self._command.receive(payload[:1], payload[1:])
 
-    def gone(self) -> None:
-        """The client has left."""
-        if self._beating is not None:
-            self._beating.cancel()
-        if self._running is not None:
-            self._running.gone()
+    def abandon(self) -> None:
+        """Ends the command: the client is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._command is not None:
+            self._command.abandon()
 
-    def _say(self, data: bytes) -> None:
-        self._loop.call_soon_threadsafe(self._send, data)
+    def _send(self, payload: bytes) -> None:
+        self._write(frame(payload, CLIENT_CAP))
 
-    def _beat(self) -> None:
-        self._send(framed(ALIVE))
-        self._beating = self._loop.call_later(BEAT, self._beat)
+    def _send_from_thread(self, payload: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._send, payload)
+
+    def _send_alive(self) -> None:
+        self._send(ALIVE)
+        self._timer = self._loop.call_later(ALIVE_EVERY, self._send_alive)

@@ -18,8 +18,8 @@ import msgspec
 
 from taskrun.daemon.clients.command_connection import CommandConnection, CommandServer, Router
 from taskrun.daemon.clients.receive_budget import ReceiveBudget
-from taskrun.daemon.command_protocol import MAGIC, STOPPED, framed
-from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, Messages, message_frames
+from taskrun.daemon.command_protocol import MAGIC, STOPPED
+from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, MessageReader, frame, message_frames
 from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Request, mismatch, speak
 from taskrun.daemon.unix_socket import check_peer
 from taskrun.model.codec import encode_error
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._command: CommandConnection | None = None
         self._loop = asyncio.get_running_loop()
-        self._messages = Messages(FIRST_CAP)
+        self._messages = MessageReader(FIRST_CAP)
         self._greeted = False
         self._last = self._loop.time()  # when something was asked or answered
         self._waiting: deque[bytes] = deque()  # requests beyond those at once
@@ -140,8 +140,8 @@ class Connection(asyncio.Protocol):
                 self._take(message)
                 begun = True
             self._watch_frame(begun)
-        except (FrameInvalid, ValueError) as error:  # msgspec's errors are ValueErrors too
-            self.dismiss(error if isinstance(error, FrameInvalid) else DaemonError(f"not a request: {error}"))
+        except ValueError as error:  # also of msgspec
+            self.dismiss(DaemonError(str(error) if isinstance(error, FrameInvalid) else f"not a request: {error}"))
 
     def pause_writing(self) -> None:
         """The client does not read: it is heard no more, and cut if that lasts."""
@@ -165,14 +165,14 @@ class Connection(asyncio.Protocol):
         for task in self._answering:
             task.cancel()
         if self._command is not None:
-            self._command.gone()
+            self._command.abandon()
 
     def dismiss(self, error: Exception) -> None:
         """Says why, as far as the client reads it, and hangs up."""
         if self._command is None:
             self._write(Hello(PROTOCOL, VERSION, error=encode_error(error)))
         elif isinstance(error, DaemonStopped):
-            self._send(framed(STOPPED))
+            self._send(frame(STOPPED, CLIENT_CAP))
         self._transport.close()
         self._expect("read", HELLO_WITHIN)
 
@@ -184,7 +184,7 @@ class Connection(asyncio.Protocol):
 
     def _take(self, payload: bytes) -> None:
         if self._command is not None:
-            self._command.take(payload)
+            self._command.receive(payload)
         elif self._greeted:
             self._waiting.append(payload)
             self._begin()
@@ -275,8 +275,8 @@ class Connection(asyncio.Protocol):
             self._expect("frame", FRAME_WITHIN)
 
     def _write(self, message: Any) -> None:
-        for frame in message_frames(msgspec.json.encode(message)):
-            self._send(frame)
+        for part in message_frames(msgspec.json.encode(message)):
+            self._send(part)
 
     def _send(self, data: bytes) -> None:
         if not self._transport.is_closing():

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from taskrun.daemon.frames import PIPE_CAP, Unframer, frame
+from taskrun.daemon.frames import PIPE_CAP, FrameReader, frame
 from taskrun.daemon.workers.request_threads import RequestThreads
 from taskrun.daemon.workers.watchdog import Watchdog
 from taskrun.daemon.workers.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
@@ -75,14 +75,14 @@ class SocketWriter:
 class Control:
     """The threads beside the loop: one reads, others answer what is asked at any time."""
 
-    def __init__(self, connection: socket.socket, unframer: Unframer, early: list[bytes], root: str) -> None:
+    def __init__(self, connection: socket.socket, frames: FrameReader, early: list[bytes], root: str) -> None:
         self.writer = SocketWriter(connection)
         self.drained = False  # whether the daemon has taken leave, so that the end of the pipe is no accident
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connection = connection
         self._ready = select.poll()
         self._ready.register(connection, select.POLLIN)
-        self._unframer = unframer
+        self._frames = frames
         self._early = early
         self._loop = asyncio.get_running_loop()
         self._questions = RequestThreads(self._answer, self._send, root)
@@ -103,7 +103,7 @@ class Control:
         try:
             self._sort(self._early)
             while data := self._receive():
-                self._sort(self._unframer.feed(data))
+                self._sort(self._frames.feed(data))
         except Exception:
             traceback.print_exc()
             os._exit(1)
@@ -171,10 +171,10 @@ def finish(answering: Coroutine[Any, Any, Any]) -> Any:
     raise RuntimeError("an answer that needs no event loop waited for one")
 
 
-async def work(setup: Setup, connection: socket.socket, unframer: Unframer, early: list[bytes]) -> None:
+async def work(setup: Setup, connection: socket.socket, frames: FrameReader, early: list[bytes]) -> None:
     """Loads the jobs and executes what the daemon sends, to the end of the pipe."""
     lock = LivenessLock(Path(setup.lock))
-    control = Control(connection, unframer, early, setup.root)
+    control = Control(connection, frames, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
     Capture.install(echo=False)  # before the jobs' code may keep hold of a stream
     found = discover(setup.jobs, Path(setup.root))
@@ -199,16 +199,16 @@ async def work(setup: Setup, connection: socket.socket, unframer: Unframer, earl
     lock.close()
 
 
-def welcome(connection: socket.socket) -> tuple[Setup, Unframer, list[bytes]]:
+def welcome(connection: socket.socket) -> tuple[Setup, FrameReader, list[bytes]]:
     """Reads the setup, with whatever came along behind it."""
-    unframer = Unframer(PIPE_CAP)
+    frames = FrameReader(PIPE_CAP)
     payloads: list[bytes] = []
     while not payloads:
         data = connection.recv(CHUNK)
         if not data:
             sys.exit(1)
-        payloads = [*unframer.feed(data)]
-    return msgspec.msgpack.decode(payloads[0], type=Setup), unframer, payloads[1:]
+        payloads = [*frames.feed(data)]
+    return msgspec.msgpack.decode(payloads[0], type=Setup), frames, payloads[1:]
 
 
 def settle(daemon: int) -> None:
@@ -229,9 +229,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     connection = socket.socket(fileno=parser.parse_args(argv).fd)
     connection.set_inheritable(False)
     os.register_at_fork(after_in_child=connection.close)  # a copy of this process must not speak in its name
-    setup, unframer, early = welcome(connection)
+    setup, frames, early = welcome(connection)
     settle(setup.daemon)
-    asyncio.run(work(setup, connection, unframer, early))
+    asyncio.run(work(setup, connection, frames, early))
     sys.exit(0)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from taskrun.daemon.frames import PIPE_CAP, Unframer, frame, refusal
+from taskrun.daemon.frames import PIPE_CAP, FrameInvalid, FrameReader, frame
+from taskrun.daemon.protocol import remote_error
 from taskrun.engine import messages as m
 from taskrun.model.codec import encode_error
 from taskrun.model.errors import DaemonError, JournalError
@@ -166,13 +167,16 @@ class PipePeer:
         if future.done():  # whoever asked was cancelled
             return
         if isinstance(envelope, Refusal):
-            future.set_exception(refusal(envelope.error))
+            future.set_exception(remote_error(envelope.error))
         else:
             decoder = DECODERS.get(kind)
             future.set_result(None if decoder is None else decoder.decode(envelope.value))
 
     def _send(self, envelope: Envelope) -> None:
-        data = frame(ENCODE(envelope), PIPE_CAP)
+        try:
+            data = frame(ENCODE(envelope), PIPE_CAP)
+        except FrameInvalid as error:
+            raise DaemonError(str(error)) from error
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(data)
@@ -209,7 +213,7 @@ class PipeProtocol(asyncio.Protocol):
     def __init__(self, answerer: m.Answerer, caught_up: Callable[[], Awaitable[None]] | None = None) -> None:
         self._answerer = answerer
         self._caught_up = caught_up
-        self._unframer = Unframer(PIPE_CAP)
+        self._frames = FrameReader(PIPE_CAP)
         self._received = 0  # bytes, since the last look
         self._catching_up: asyncio.Task[None] | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -224,8 +228,8 @@ class PipeProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hands on what is complete; a stream that makes no sense ends the pipe."""
         try:
-            self.peer.receive([DECODE(payload) for payload in self._unframer.feed(data)])
-        except (msgspec.DecodeError, DaemonError) as error:
+            self.peer.receive([DECODE(payload) for payload in self._frames.feed(data)])
+        except ValueError as error:  # of frames and of msgspec
             asyncio.get_running_loop().call_exception_handler({"message": "on a worker's pipe", "exception": error})
             self._transport.abort()
         self._received += len(data)

@@ -143,7 +143,9 @@ class Schedules:
             stale = [
                 key
                 for key, active in self._active.items()
-                if key not in wanted and key.startswith(f"{FACT}{origin}:") and (jobs is None or active.entry.job in jobs)
+                if key not in wanted
+                and key.startswith(f"{FACT}{origin}:")
+                and (jobs is None or active.entry.job in jobs)
             ]
             for key in stale:
                 del self._active[key]
