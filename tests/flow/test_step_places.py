@@ -207,3 +207,65 @@ async def test_an_evicted_run_is_called_back_for_its_place(storage: Store) -> No
         await queue.advance("6h")
         assert done.entries == [(0.0, 0), (7200.0, 1), (14400.0, 2)]
         assert await counted(queue) == {"succeeded": 3}
+
+
+LIMITS = [1, "1 per 10s"]  # a window, and a rate
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_a_job_that_is_gone_holds_no_other_up(storage: Store, limit: Any) -> None:
+    @job
+    async def old(n: int) -> None:
+        await run("call", free.wait, concurrency=Concurrency("api", limit))
+
+    @job
+    async def new() -> str:
+        return await run("call", lambda: "answered", concurrency=Concurrency("api", limit))
+
+    free = asyncio.Event()
+    async with TestQueue([old, new], storage=storage) as queue:
+        before = [await queue.jobs.old.start(n=n) for n in range(4)]
+        await queue.settle()
+    async with TestQueue([new], storage=storage, start=queue.now) as queue:
+        runs = [await queue.jobs.new.start() for _ in range(2)]
+        await queue.advance("1m")
+        assert [await handle.status() for handle in runs] == ["succeeded"] * 2
+    free.set()
+    async with TestQueue([old, new], storage=storage, start=queue.now) as queue:
+        await queue.advance("1h")
+        assert [await (await queue.get(handle.id)).status() for handle in before] == ["succeeded"] * 4
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_a_place_that_edited_code_does_not_ask_for_holds_nobody_up(storage: Store, limit: Any) -> None:
+    @job(name="work")
+    async def before(n: int) -> None:
+        await run("early", free.wait, concurrency=Concurrency("api", limit))
+
+    @job(name="work")
+    async def after(n: int) -> None:
+        await sleep("1m")
+        await run("late", lambda: None, concurrency=Concurrency("api", limit))
+
+    free = asyncio.Event()
+    async with TestQueue([before], storage=storage) as queue:
+        runs = [await queue.jobs.work.start(n=n) for n in range(4)]
+        await queue.settle()
+    async with TestQueue([after], storage=storage, start=queue.now) as queue:
+        await queue.advance("1h")
+        assert [await (await queue.get(handle.id)).status() for handle in runs] == ["succeeded"] * 4
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_runs_without_a_coroutine_are_called_back_for_their_places(storage: Store, limit: int) -> None:
+    @job
+    async def work(n: int) -> None:
+        await run("disk", gauge.visit, n, 5, concurrency=limit)
+
+    gauge = Gauge()
+    async with TestQueue([work], storage=storage, resident=0) as queue:
+        await asyncio.gather(*(queue.jobs.work.start(n=n) for n in range(12)))
+        await queue.settle()
+        assert await counted(queue) == {"succeeded": 12}
+    assert gauge.most <= limit
+    assert sorted(gauge.order) == list(range(12))

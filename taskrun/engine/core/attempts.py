@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from taskrun.engine import messages as m
-from taskrun.engine.core import run_lifecycle, waits
+from taskrun.engine.core import run_lifecycle, step_queue, waits
 from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import CancelAsked, PauseAsked, WaitOver
@@ -59,6 +59,7 @@ class Attempt:
     waiting: frozenset[str] = (
         frozenset()
     )  # keys of waits whose end another engine may write; read by the journal's thread
+    turns: frozenset[str] = frozenset()  # keys of steps that wait for their place since before it began
     over: list[Step] = field(default_factory=list)  # waits that are over, to be told with the next slot
     progress: str | None = None
     progressing: bool = False  # the progress is about to be written
@@ -117,6 +118,7 @@ class Attempts:
         self._take_slot(attempt, run, slots, suspects)
         self._by_run[run.id] = attempt
         attempt.waiting = frozenset(step.key for step in message.steps if step.is_wait)
+        attempt.turns = frozenset(step.key for step in message.steps if step.asks_place)
         for step in message.steps:
             self._journal.state.sequence.beyond(step.order or 0)
         peer.tell(message)
@@ -211,6 +213,7 @@ class Attempts:
         if attempt is None or attempt.phase is not Phase.EXECUTING:
             return
         attempt.phase = Phase.PARKING
+        stale, attempt.turns = attempt.turns.difference(message.waits), frozenset()
 
         def act(t: Transaction) -> list[Step] | None:
             run = t.mine(message.run)
@@ -220,6 +223,7 @@ class Attempts:
                 # Another engine may have asked for it just now: without a word the executor would ask to park again at once.
                 t.outbox.append(CancelAsked(run) if run.cancel is not None else PauseAsked(run))
                 return []
+            step_queue.give_up(t, run, stale)
             over = waits.over(t, run, message.waits)
             if over:
                 return over
