@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from taskrun import RunDiscarded, Throttle, job, sleep
+from taskrun import Concurrency, RunDiscarded, Throttle, job, sleep
 from taskrun.engine.core.outbox import RunChanged
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted, outcomes
+from tests.flow.test_admission import delayed
 
 
 async def test_a_trigger_within_the_period_is_discarded(storage: Store) -> None:
@@ -188,3 +189,20 @@ async def test_a_throttled_run_that_waits_gives_others_no_further_start(storage:
         await queue.advance(300)
         assert done.entries == [(0.0, 0), (5.0, 1), (10.0, 2)]
         assert await counted(queue) == {"succeeded": 3}
+
+
+@pytest.mark.parametrize("delay", [0.5, 1, 1.5, 2, 3, 5, 11])
+async def test_the_heads_of_two_queues_do_not_wait_for_each_other(storage: Store, delay: float) -> None:
+    """A delayed run comes past the queue of the first limit, becomes the head of the second, and is held by the first."""
+
+    @job(concurrency=Concurrency(None, "2 per 10s"), throttle=Throttle(None, 1, "queue"))
+    async def work(n: int) -> None: ...
+
+    async with TestQueue([work], storage=storage) as queue:
+        for n in range(6):
+            await queue.jobs.work.start(n=n)
+        await delayed(queue, "work", '{"n": 6}', delay)
+        for n in range(7, 10):
+            await queue.jobs.work.start(n=n)
+        await queue.advance("5m")
+        assert await counted(queue) == {"succeeded": 10}

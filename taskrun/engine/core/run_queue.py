@@ -219,19 +219,30 @@ def _in_line(run: Run, t: Transaction, limit: Limit, opens: float) -> Run:
     """Puts a run into the queue of a limit; the head of one that the clock opens waits for its moment."""
     queues = _queues(t, limit.group)
     head = queues.get(limit.queue)
-    if opens < math.inf and (head == run.id or not _on_its_way(t, limit.queue, head)):
+    if opens < math.inf and (head == run.id or not _on_its_way(t, limit.queue, head, run.id)):
         _keep(t, limit.group, {**queues, limit.queue: run.id}, queues)
         return transitions.postpone(run, opens)
     _keep(t, limit.group, {**queues, limit.queue: head or ""}, queues)
     return transitions.block(run, limit.queue)
 
 
-def _on_its_way(t: Transaction, queue: str, head: str | None) -> bool:
-    """Whether the head of a queue will hand on: it has not started, and nothing but its turn holds it."""
-    run = t.run(head) if head else None
-    if run is None or run.started_at is not None or run.job not in t.state.jobs:
-        return False
-    return run.status in AHEAD and run.blocked != queue
+def _on_its_way(t: Transaction, queue: str, head: str | None, behind: str | None = None) -> bool:
+    """Whether the head of a queue will hand on: it has not started, and nothing but a turn holds it that comes.
+
+    Parameters:
+        behind: a run that is to wait for it. Where it waits itself in a queue whose head waits for that run, no turn comes.
+    """
+    met = {queue}
+    while (run := t.run(head) if head else None) is not None:
+        if run.started_at is not None or run.status not in AHEAD or run.job not in t.state.jobs or run.id == behind:
+            return False
+        if run.blocked is None or run.blocked in met:
+            return run.blocked is None
+        if run.blocked.startswith(WINDOW):
+            return True
+        met.add(run.blocked)
+        head = _queues(t, run.blocked.rpartition(":")[0]).get(run.blocked)
+    return False
 
 
 def _hand_on(t: Transaction, group: str) -> None:
