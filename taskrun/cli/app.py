@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from taskrun import __version__
 from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.command_table import COMMANDS, HIDDEN, find
 from taskrun.cli.common_options import Action, take_config
@@ -25,7 +26,6 @@ from taskrun.cli.exit_codes import Code, Explained, Stop, explain
 from taskrun.cli.sanitize import to_json
 from taskrun.cli.session import Connector, Session
 from taskrun.cli.terminal import LocalTerminal, Terminal
-from taskrun.daemon.protocol import VERSION
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # has no public name of its own
 
@@ -66,7 +66,7 @@ def root(
     Start with: taskrun init
     """
     if version:
-        typer.echo(f"taskrun {VERSION}")
+        typer.echo(f"taskrun {__version__}")
         raise typer.Exit(Code.DONE)
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.daemon.command_protocol import new_intent
+from taskrun.processes.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True)

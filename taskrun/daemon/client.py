@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
+from taskrun import __version__
 from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, MessageReader, message_frames
 from taskrun.daemon.launch import ensure_daemon, find_daemon
-from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Reply, mismatch, remote_error, speak
+from taskrun.daemon.protocol import PROTOCOL, Hello, Reply, mismatch, remote_error, speak
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, DaemonStopped
 
@@ -111,7 +112,7 @@ class Client:
     # ---- inside
 
     def _greet(self) -> Hello:
-        ours = Hello(PROTOCOL, VERSION)
+        ours = Hello(PROTOCOL, __version__)
         self._send(ours)
         theirs = msgspec.json.decode(self._receive(), type=Hello)
         if theirs.error is not None:

@@ -11,12 +11,10 @@ from typing import Any
 
 import msgspec
 
-from taskrun import __version__
 from taskrun.model.codec import rebuild
 from taskrun.model.errors import StepFailed
 from taskrun.model.records import ErrorRecord
 
-VERSION = __version__
 PROTOCOL = (1, 1)  # the oldest and the newest version that this side speaks
 
 

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import msgspec
 
+from taskrun import __version__
 from taskrun.daemon.clients.command_connection import CommandServer
 from taskrun.daemon.clients.connection import Connection, Connections
 from taskrun.daemon.clients.listener import Listener, reopened
@@ -28,7 +29,6 @@ from taskrun.daemon.frames import CLIENT_CAP
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
 from taskrun.daemon.paths import DaemonPaths, daemon_paths
-from taskrun.daemon.protocol import VERSION
 from taskrun.daemon.reaper import adopts_orphans, reap_orphans
 from taskrun.daemon.state_files import StateFiles
 from taskrun.daemon.watch.schedule_file import ScheduleFile
@@ -80,7 +80,7 @@ class Daemon:
         self._lock = lock
         self._log = log
         self._stop = asyncio.Event()
-        self._holder = Holder(os.getpid(), VERSION, started_at=time.time())
+        self._holder = Holder(os.getpid(), __version__, started_at=time.time())
         self._largest = CLIENT_CAP + 2 * config.max_payload  # of a request: an input is JSON within JSON
         self._grace = config.grace
         self._lost = False  # whether its files are gone
@@ -273,7 +273,7 @@ def serve(
         raise _taken(paths)
     log = DaemonLog(paths.log, echo=2 if foreground else None, stdio=() if foreground else (1, 2))
     with suppress(OSError):  # a full disk; the journal says so
-        lock.tell(Holder(os.getpid(), VERSION))
+        lock.tell(Holder(os.getpid(), __version__))
     root = logging.getLogger()
     root.addHandler(log)
     root.setLevel(logging.INFO)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack, overload
 import msgspec
 
 from taskrun.declarations.calls import Current, Match, caller, is_async
-from taskrun.declarations.options import KINDS, Hook, Options, checked, evaluate, refuse_unknown
+from taskrun.declarations.options import Hook, Options, check_hook_kind, checked, evaluate, refuse_unknown
 from taskrun.declarations.pipe import Into, Source, bound, check_into, check_name, gather, wait_for
 from taskrun.declarations.plain import PlainCaller
 from taskrun.model.errors import DefinitionError, InputInvalid
@@ -132,10 +132,10 @@ class Job:
 
     def off(self, event: str, callback: Callable[..., Any]) -> None:
         """Stops calling `callback`."""
-        self._listeners = [one for one in self._listeners if one[:2] != (_kind(event), callback)]
+        self._listeners = [one for one in self._listeners if one[:2] != (check_hook_kind(event), callback)]
 
     def _listen(self, event: str, callback: Any, once: bool) -> Any:
-        kind = _kind(event)
+        kind = check_hook_kind(event)
         if callback is None:
             return lambda fn: self._listen(event, fn, once)
         if not callable(callback):
@@ -300,12 +300,6 @@ def _call_sync(here: PlainCaller, fn: Callable[..., Any], args: Any, kwargs: Any
         return fn(*args, **kwargs)
     finally:
         caller.reset(token)
-
-
-def _kind(event: str) -> str:
-    if event not in KINDS:
-        raise ValueError(f'no event "{event}": there are {", ".join(KINDS)}')
-    return event
 
 
 def _check_handler(fn: object) -> None:

@@ -34,7 +34,7 @@ Of = Callable[[Any], T]
 Hook = Callable[[Any], Any]
 
 LONGEST_TEXT = 10_000  # characters of a key or an id that a function returns
-KINDS = ("trigger", "start", "success", "failure", "error", "cancel", "settled")
+HOOK_KINDS = ("trigger", "start", "success", "failure", "error", "cancel", "settled")
 
 
 class Options(TypedDict, total=False):
@@ -120,13 +120,20 @@ def checked(job: str, given: Mapping[str, Any]) -> JobOptions:
     """
     refuse_unknown(given)
     values = {name: _named(job, name, read, given[name], job) for name, read in _READERS.items() if name in given}
-    hooks = {kind: given[f"on_{kind}"] for kind in KINDS if given.get(f"on_{kind}") is not None}
+    hooks = {kind: given[f"on_{kind}"] for kind in HOOK_KINDS if given.get(f"on_{kind}") is not None}
     for kind, hook in hooks.items():
         if not callable(hook):
             raise DefinitionError(f"job {job}: on_{kind} must be a function, not {shown(hook)}")
     triggers = _named(job, "trigger", _triggers, given.get("trigger"), job)
     crons = _named(job, "cron", _crons, given.get("cron"), job)
     return JobOptions(**values, retry_given="retry" in given, triggers=triggers, crons=crons, hooks=hooks)
+
+
+def check_hook_kind(kind: str) -> str:
+    """Returns the kind of an event that hooks and listeners are called for; raises ValueError when there is none such."""
+    if kind not in HOOK_KINDS:
+        raise ValueError(f'no event "{kind}": there are {", ".join(HOOK_KINDS)}')
+    return kind
 
 
 def refuse_unknown(given: Mapping[str, Any]) -> None:

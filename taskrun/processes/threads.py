@@ -11,13 +11,15 @@ import contextlib
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-async def in_thread(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def in_thread(fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Runs `fn` in a thread, with the caller's context variables; a cancel leaves the thread to itself."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
     context = copy_context()
 
     def work() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from taskrun.cli import times
-from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.lazy_imports import CRON, JOB_FILES, SCHEDULE_TABLES, import_late
 from taskrun.cli.session import Backend, Session
 from taskrun.model.config import ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DaemonError
+from taskrun.processes.threads import in_thread
 
 Entry = dict[str, Any]
 

@@ -5,15 +5,18 @@ The client blocks, so each connection is worked by a thread that nobody waits fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from taskrun.cli.blocking_calls import from_thread, in_thread
 from taskrun.cli.lazy_imports import CLIENT, OFFLINE, import_late
 from taskrun.cli.session import Backend
 from taskrun.daemon.lock import holder
 from taskrun.daemon.paths import daemon_paths
 from taskrun.model.config import Config
+from taskrun.processes.threads import in_thread
 
 if TYPE_CHECKING:
     from taskrun.daemon.client import Client
@@ -25,7 +28,7 @@ class ProcessConnector:
     async def daemon(self, config: Config, autostart: bool) -> Backend:
         """Returns a connection to the daemon; starts it if it may."""
         connect = import_late(CLIENT).Client.connect  # loaded for nobody who only reads the journal
-        return DaemonBackend(await in_thread(lambda: connect(config, autostart=autostart), _close))
+        return DaemonBackend(await in_thread(connect, config, autostart=autostart))
 
     async def reader(self, config: Config) -> Backend:
         """Returns the daemon when it runs, else the journal."""
@@ -45,11 +48,11 @@ class DaemonBackend:
 
     async def call(self, op: str, **params: Any) -> Any:
         """Returns the answer to one request."""
-        return await in_thread(lambda: self._client.call(op, **params))
+        return await in_thread(self._client.call, op, **params)
 
     async def stream(self, op: str, **params: Any) -> AsyncIterator[Any]:
         """Yields the answers to one request."""
-        async for item in from_thread(lambda: self._client.stream(op, **params)):
+        async for item in _from_thread(lambda: self._client.stream(op, **params)):
             yield item
 
     async def close(self) -> None:
@@ -59,3 +62,31 @@ class DaemonBackend:
 
 def _close(client: Client) -> None:
     client.close()
+
+
+async def _from_thread(items: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
+    """Yields what an iterator that blocks yields."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue()
+
+    def put(more: bool, item: Any) -> None:
+        with suppress(RuntimeError):  # the command is over
+            loop.call_soon_threadsafe(queue.put_nowait, (more, item))
+
+    def run() -> None:
+        try:
+            for item in items():
+                put(True, item)
+            put(False, None)
+        except BaseException as error:
+            put(False, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while True:
+        more, item = await queue.get()
+        if more:
+            yield item
+        elif item is None:
+            return
+        else:
+            raise item

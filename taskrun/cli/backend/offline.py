@@ -9,12 +9,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.lazy_imports import JOB_FILES, SCHEDULE_SLOTS, import_late
 from taskrun.engine.core.queries import views
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, RunNotFound
 from taskrun.model.records import Status
+from taskrun.processes.threads import in_thread
 from taskrun.stores.base import Tx
 from taskrun.stores.highwater import is_absent
 from taskrun.stores.sqlite import SqliteStorage

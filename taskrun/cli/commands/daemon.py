@@ -15,7 +15,6 @@ import typer
 
 from taskrun.cli import times
 from taskrun.cli.backend.all_schedules import check_before_start
-from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.commands.daemon_service import service_of, switch
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
@@ -30,6 +29,7 @@ from taskrun.model import durations
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, TaskrunError
 from taskrun.model.records import UNFINISHED
+from taskrun.processes.threads import in_thread
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, help="The process that runs a project's jobs.")
 POLL = 0.2  # seconds between looks at the daemon's log
@@ -139,7 +139,7 @@ async def _has_unfinished(session: Session) -> bool:
 async def again(as_json: bool, session: Session) -> int:
     """Stops it and starts it, unless the new one could not start: then the old one stays."""
     await check_before_start(session)
-    await in_thread(lambda: stop_daemon(session.config))
+    await in_thread(stop_daemon, session.config)
     return await begin(as_json, session)
 
 
@@ -227,7 +227,7 @@ async def install_service(as_json: bool, session: Session) -> int:
         raise Stop(Code.USAGE, f"cannot write {error.filename}: {error.strerror}") from None
     complaint = await switch(service.look)
     if not complaint:
-        await in_thread(lambda: stop_daemon(session.config))  # the service's own takes its place
+        await in_thread(stop_daemon, session.config)  # the service's own takes its place
         complaint = await switch(service.on)
     if as_json:
         session.json({"path": str(service.path), "enabled": not complaint})

@@ -14,19 +14,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from taskrun import __version__
 from taskrun.cli.backend.all_schedules import all_schedules
-from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.commands.daemon_service import service_of
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder
 from taskrun.daemon.paths import daemon_paths
-from taskrun.daemon.protocol import VERSION
 from taskrun.daemon.unix_socket import socket_path
 from taskrun.model.config import Config
 from taskrun.model.durations import human_size
 from taskrun.model.errors import ConfigError, TaskrunError
+from taskrun.processes.threads import in_thread
 from taskrun.stores.highwater import is_absent
 from taskrun.stores.sqlite import SqliteStorage
 
@@ -53,7 +53,7 @@ Checking = Callable[[Session, Config], Awaitable[Check]]
 
 async def examine(session: Session) -> AsyncIterator[Check]:
     """Yields what each check finds; without a configuration there is nothing more to look at, with a wrong one there is."""
-    yield Check("versions", True, f"taskrun {VERSION}, Python {platform.python_version()}")
+    yield Check("versions", True, f"taskrun {__version__}, Python {platform.python_version()}")
     yield _sqlite()
     try:
         config = session.project
@@ -89,7 +89,7 @@ async def _socket(session: Session, config: Config) -> Check:
 
 
 async def _daemon(session: Session, config: Config) -> Check:
-    held = await in_thread(lambda: find_holder(config))
+    held = await in_thread(find_holder, config)
     if held is None:
         return Check(
             "daemon", True, f"stopped; nobody holds {daemon_paths(config).lock}", "start it: taskrun daemon start"
@@ -101,14 +101,14 @@ async def _daemon(session: Session, config: Config) -> Check:
         return Check(
             "daemon", False, what, "free space on its disk, or see to its health: the work goes on by itself then"
         )
-    if status["version"] != VERSION:
-        return Check("daemon", False, f"{running}, but this command is {VERSION}", "taskrun daemon restart")
+    if status["version"] != __version__:
+        return Check("daemon", False, f"{running}, but this command is {__version__}", "taskrun daemon restart")
     return Check("daemon", True, running)
 
 
 async def _environment(session: Session, config: Config) -> Check:
     """A daemon keeps the Python and the environment of whoever started it."""
-    if await in_thread(lambda: find_holder(config)) is None:
+    if await in_thread(find_holder, config) is None:
         return Check("environment", True, f"{sys.executable}; a daemon that is started now gets it and your variables")
     backend = await session.daemon(start=False)
     status = await backend.call("status")
@@ -148,10 +148,10 @@ async def _journal(session: Session, config: Config) -> Check:
     if "://" in config.journal:
         return Check("journal", True, "on a server: " + config.journal.rpartition("@")[2])
     path = Path(config.journal)
-    if await in_thread(lambda: find_holder(config)) is None:
+    if await in_thread(find_holder, config) is None:
         if is_absent(config.journal):
             return Check("journal", True, f"{path} is not there yet; the first run makes it")
-        await in_thread(lambda: _look_through(path))
+        await in_thread(_look_through, path)
         state = "is sound and complete"
     else:
         state = "was sound and complete when the daemon opened it"

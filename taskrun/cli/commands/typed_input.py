@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from taskrun.cli.backend.described_jobs import find_described
-from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs.conversion import MOST_INPUT, read_file
 from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build, usage
@@ -18,6 +17,7 @@ from taskrun.cli.option_names import STARTING, Own
 from taskrun.cli.session import Backend, Session
 from taskrun.model.codec import encode, parse_json
 from taskrun.model.errors import InputInvalid
+from taskrun.processes.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ async def _input_text(session: Session, text: str) -> str | bytes:
         return await session.terminal.read()
     if text.startswith("@"):
         most = MOST_INPUT + 2 * session.project.max_payload  # it may be written with more room than it needs
-        return await in_thread(lambda: read_file(session.facts.cwd / text[1:], most))
+        return await in_thread(read_file, session.facts.cwd / text[1:], most)
     return text
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import typer
 
 from taskrun.cli.backend.all_schedules import check_before_start
-from taskrun.cli.blocking_calls import in_thread
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.screens.changes import change_screen, watching_screen
@@ -21,6 +20,7 @@ from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder, launch_attached
 from taskrun.daemon.reaper import adopts_orphans, reap_orphans
 from taskrun.model.errors import DaemonStopped
+from taskrun.processes.threads import in_thread
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 ROWS = 10
@@ -58,7 +58,7 @@ async def perform(session: Session) -> int:
 async def _watch_once(session: Session, view: Lines) -> bool:
     """Shows one daemon's life; returns whether it wants to be replaced by another, for new settings."""
     config = session.config
-    attached = await in_thread(lambda: launch_attached(config))
+    attached = await in_thread(launch_attached, config)
     if adopts_orphans():  # as PID 1 of a container
         reap_orphans({attached.process.pid})
     shown = asyncio.ensure_future(_runs(session, view))

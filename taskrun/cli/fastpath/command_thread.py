@@ -15,11 +15,11 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from taskrun import __version__
 from taskrun.cli.fastpath.inner_backend import InnerConnector, OtherProject
 from taskrun.cli.fastpath.remote_terminal import RemoteTerminal
 from taskrun.daemon.clients.command_connection import Router
 from taskrun.daemon.command_protocol import END, REFUSED, CommandRequest
-from taskrun.daemon.protocol import VERSION
 
 APP = "taskrun.cli.app"
 AFTER = 0.3  # seconds after the daemon's start: the command that started it is answered first
@@ -42,7 +42,7 @@ class CommandThread:
 
     def begin(self, request: CommandRequest, send: Callable[[bytes], None]) -> ThreadCommand | None:
         """Begins to execute a command line."""
-        if self._app is None or request.version != VERSION or request.env.get("TZ") != os.environ.get("TZ"):
+        if self._app is None or request.version != __version__ or request.env.get("TZ") != os.environ.get("TZ"):
             return None
         try:
             terminal = RemoteTerminal(request, send, self._most_input)

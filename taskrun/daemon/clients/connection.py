@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
+from taskrun import __version__
 from taskrun.daemon.clients.command_connection import CommandConnection, CommandServer, Router
 from taskrun.daemon.clients.receive_budget import ReceiveBudget
 from taskrun.daemon.command_protocol import MAGIC, STOPPED
 from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, MessageReader, frame, message_frames
-from taskrun.daemon.protocol import PROTOCOL, VERSION, Hello, Request, mismatch, speak
+from taskrun.daemon.protocol import PROTOCOL, Hello, Request, mismatch, speak
 from taskrun.daemon.unix_socket import check_peer
 from taskrun.model.codec import encode_error
 from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
@@ -170,7 +171,7 @@ class Connection(asyncio.Protocol):
     def dismiss(self, error: Exception) -> None:
         """Says why, as far as the client reads it, and hangs up."""
         if self._command is None:
-            self._write(Hello(PROTOCOL, VERSION, error=encode_error(error)))
+            self._write(Hello(PROTOCOL, __version__, error=encode_error(error)))
         elif isinstance(error, DaemonStopped):
             self._send(frame(STOPPED, CLIENT_CAP))
         self._transport.close()
@@ -195,7 +196,7 @@ class Connection(asyncio.Protocol):
             self._greet(msgspec.json.decode(payload, type=Hello))
 
     def _greet(self, theirs: Hello) -> None:
-        ours = Hello(PROTOCOL, VERSION, os.getpid())
+        ours = Hello(PROTOCOL, __version__, os.getpid())
         if speak(PROTOCOL, theirs.protocol) is None:
             self.dismiss(DaemonError(mismatch(ours, theirs)))
             return

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 
 from taskrun.declarations.calls import Caller
 from taskrun.declarations.job import Event, Job
+from taskrun.declarations.options import check_hook_kind
 from taskrun.declarations.pipe import Pipe
 from taskrun.declarations.registry import Registry
 from taskrun.engine.api.bound_jobs import bind_jobs, bind_pipes
@@ -20,7 +21,7 @@ from taskrun.engine.api.run import Run
 from taskrun.engine.core.core import RESIDENT, Core
 from taskrun.engine.core.executor_messages import ExecutorMessages
 from taskrun.engine.executor.executor import Executor
-from taskrun.engine.executor.hooks import KINDS, Listener
+from taskrun.engine.executor.hooks import Listener
 from taskrun.engine.messages import LocalPeer
 from taskrun.model import records
 from taskrun.model.clock import Clock, SystemClock
@@ -251,8 +252,7 @@ class Queue:
         """Calls `callback(event)` for every job's `kind` of event; as a decorator without `callback`."""
         if callback is None:
             return lambda fn: (self.on(kind, fn), fn)[1]
-        if kind not in KINDS:
-            raise ValueError(f'no event "{kind}": there are {", ".join(sorted(KINDS))}')
+        check_hook_kind(kind)
         if not callable(callback):
             raise TypeError(f"a listener is a function, not {callback!r}")
         self._early.append((kind, callback))
