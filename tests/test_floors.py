@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,38 @@ FLOORS: dict[str, set[str]] = {  # a floor, and those it may see besides itself
     "cli": {"daemon", "engine", "stores", "processes", "declarations", "rules", "model", "testing"},
 }
 MAX_LINES = 500
+MAX_BODY, USUAL_BODY = 40, 20  # lines of a function's body, its docstring aside: of any one, and of nine in ten
+NAMED_AFTER_SUBJECTS = {"commands", "screens"}  # folders whose modules may be called like a module elsewhere
+METAPHORS = frozenset(
+    [
+        "book",
+        "bury",
+        "counter",
+        "court",
+        "crew",
+        "desk",
+        "door",
+        "far",
+        "gate",
+        "grave",
+        "half",
+        "handover",
+        "hands",
+        "heir",
+        "house",
+        "lane",
+        "leash",
+        "ledger",
+        "mourn",
+        "outlet",
+        "parting",
+        "permit",
+        "reception",
+        "resident",
+        "shim",
+        "transcript",
+    ]
+)
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 
@@ -103,3 +137,45 @@ def test_a_file_stays_short_enough_to_be_read(path: Path) -> None:
 def test_a_module_says_what_it_owns(path: Path) -> None:
     source = path.read_text()
     assert not source.strip() or ast.get_docstring(ast.parse(source)), f"{path} has no docstring"
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_function_stays_short_enough_to_be_read(path: Path) -> None:
+    long = {function.name: lines for function in functions(path) if (lines := body_lines(function)) > MAX_BODY}
+    assert not long
+
+
+def test_nine_functions_in_ten_are_a_few_lines() -> None:
+    lengths = sorted(body_lines(function) for path in MODULES for function in functions(path))
+    assert lengths[len(lengths) * 9 // 10] <= USUAL_BODY
+
+
+def words_of(name: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_name_is_a_metaphor(path: Path) -> None:
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    names = [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    found = [name for name in (*name_of(path).split("."), *names) if words_of(name) & METAPHORS]
+    assert not found, "use the term of the field"
+
+
+def test_no_two_modules_have_one_name() -> None:
+    paths = defaultdict[str, list[str]](list)
+    for path in MODULES:
+        if path.stem != "__init__" and path.parent.name not in NAMED_AFTER_SUBJECTS:
+            paths[path.stem].append(name_of(path))
+    assert not {stem: names for stem, names in paths.items() if len(names) > 1}

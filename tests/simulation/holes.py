@@ -65,7 +65,7 @@ def a_body_begins_while_its_run_parks() -> None:
     async def ready(self: Any) -> None:
         self._check()
         while self.pausing or self._cancel_due:
-            await self._gate()
+            await self._until_changed()
         if self._values or self._recording is not None:
             await self.flush_values()
 

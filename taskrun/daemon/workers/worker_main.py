@@ -86,13 +86,13 @@ class Control:
         self._early = early
         self._loop = asyncio.get_running_loop()
         self._questions = RequestThreads(self._answer, self._send, root)
-        self._half: Half
+        self._half: DrainedExecutor
         self._peer: PipePeer
         threading.Thread(target=self._read, name="taskrun-pipe", daemon=True).start()
 
-    def begin(self, half: Half, peer: PipePeer) -> None:
+    def begin(self, executor_side: DrainedExecutor, peer: PipePeer) -> None:
         """Says who answers, once the jobs are loaded."""
-        self._half, self._peer = half, peer
+        self._half, self._peer = executor_side, peer
         self._questions.open()
 
     def report(self, blocked: m.Blocked) -> None:
@@ -143,7 +143,7 @@ class Control:
         self.writer.write(frame(ENCODE(envelope), PIPE_CAP))
 
 
-class Half:
+class DrainedExecutor:
     """The executor, and a look at when the daemon takes leave."""
 
     def __init__(self, executor: Executor, control: Control) -> None:
@@ -189,9 +189,9 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
         sealed=True,
         make_handle=Run,
     )
-    peer = PipePeer(half := Half(executor, control), control.writer.write)
+    peer = PipePeer(executor_side := DrainedExecutor(executor, control), control.writer.write)
     executor.connect(peer)
-    control.begin(half, peer)
+    control.begin(executor_side, peer)
     await control.ended
     peer.lose()
     watchdog.close()

@@ -462,7 +462,7 @@ class Core:
             for engine in await self.journal.read(lambda tx: tx.engines()):
                 if self.lease.dead(engine):
                     await self.journal.do(partial(run_lifecycle.take_over, engine=engine.id, blame=self._blame))
-                    self.lease.bury(engine)
+                    self.lease.remove_files(engine)
                     self._timers.at(0.0)  # whatever its runs wait for is this engine's concern now
 
     def _lost(self) -> None:

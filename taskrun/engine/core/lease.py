@@ -81,7 +81,7 @@ class Lease:
             return True
         return engine.lease_until < time.time()
 
-    def bury(self, engine: Engine) -> None:
+    def remove_files(self, engine: Engine) -> None:
         """Removes what a dead engine has left beside the journal."""
         if engine.leash is not None and engine.host == socket.gethostname() and LivenessLock.free(Path(engine.leash)):
             Path(engine.leash).unlink(missing_ok=True)

@@ -53,7 +53,7 @@ class AttemptState:
         self.waits: dict[str, asyncio.Future[Step]] = {}
         self._permission = EXECUTING
         self.activating = False  # the core was asked for a slot
-        self._gates: list[asyncio.Future[None]] = []  # steps that may not begin yet
+        self._waiting: list[asyncio.Future[None]] = []  # steps that may not begin yet
         self._backoffs = 0
         self._busy = 0  # bodies, questions to the core and steps that were cut off, in flight
         self._cancel_told = False
@@ -95,13 +95,13 @@ class AttemptState:
     def resume(self, steps: list[Step]) -> None:
         """The attempt has its slot."""
         self._permission, self.activating = EXECUTING, False
-        self._open_gates()
+        self._end_waits()
         self.deliver(steps)
 
     def parked(self) -> None:
         """The attempt has no slot any more."""
         self._permission = PARKED
-        if self._gates:
+        if self._waiting:
             self._activate()
         self.look_soon()
 
@@ -119,13 +119,13 @@ class AttemptState:
         """Holds before the next step, or goes on."""
         self.pausing = pausing
         if not pausing:
-            self._open_gates()
+            self._end_waits()
         self.look_soon()
 
     def unwind(self) -> None:
         """Takes the handler down: `Unwind` at every wait; a body in flight is cancelled."""
         self.unwinding = True
-        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._gates]
+        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._waiting]
         for future in futures:
             if not future.done():
                 future.set_exception(Unwind())
@@ -141,29 +141,29 @@ class AttemptState:
         while True:
             self._check()
             if self.pausing or self._cancel_due:
-                await self._gate()
+                await self._until_changed()
             elif self._permission is not EXECUTING:
                 if self._permission is PARKED:
                     self._activate()
-                await self._gate()
+                await self._until_changed()
             elif self.has_values:
                 await self.flush_values()
             else:
                 return
 
-    async def _gate(self) -> None:
-        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gates.append(gate)
+    async def _until_changed(self) -> None:
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(changed)
         self.look_soon()
         try:
-            await gate
+            await changed
         finally:
-            self._gates.remove(gate)
+            self._waiting.remove(changed)
 
-    def _open_gates(self) -> None:
-        for gate in self._gates:
-            if not gate.done():
-                gate.set_result(None)
+    def _end_waits(self) -> None:
+        for changed in self._waiting:
+            if not changed.done():
+                changed.set_result(None)
 
     @property
     def _cancel_due(self) -> bool:
@@ -185,7 +185,7 @@ class AttemptState:
         try:
             async with asyncio.timeout(max(lasted, 0.0) + LATE):
                 while True:
-                    await self._gate()
+                    await self._until_changed()
         except TimeoutError:
             said = f'step "{step.key}" was cut off before, and nothing cuts it off now'
             raise NonDeterminismError(f"{said}: rename the step, or retry the run from before it") from None
@@ -231,7 +231,7 @@ class AttemptState:
         self._looking = False
         if self.over or self.unwinding:
             return
-        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._gates]
+        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._waiting]
         stands = bool(futures) and not any(future.done() for future in futures)  # else it is about to go on
         if self.replay.moving:
             self.replay.when_still(self.look_soon)
@@ -242,7 +242,7 @@ class AttemptState:
             return  # it goes on by itself, or is ending
         elif self.pausing:
             self._on_held(self)
-        elif self.waits and not self._gates and self._permission is EXECUTING:
+        elif self.waits and not self._waiting and self._permission is EXECUTING:
             self._park(sure)
 
     def _park(self, sure: bool) -> None:

@@ -1,7 +1,7 @@
 """The step context of one attempt: what `run`, `sleep`, `job.run` and the others reach from inside a handler.
 
 Implements the `Caller` of the declarations. Identity is taken when a step is called; the coroutine that a call returns
-answers from the journal, or executes and records. `slot_gate` says whether a step may begin. Made by the executor, one per
+answers from the journal, or executes and records. `attempt_state` says whether a step may begin. Made by the executor, one per
 attempt.
 """
 
