@@ -16,6 +16,7 @@ _IN_JSON = re.compile(f"[{_JSON}]")
 _IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_JSON}{_MORE}]")
 _IN_CELL = re.compile(f"[\x00-\x1f{_JSON}{_MORE}]")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")
 _SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
 LONGEST = 2000  # characters of a value on a screen
@@ -46,7 +47,13 @@ def coloured(text: str) -> str:
 
 def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
     """Returns a value as JSON text in which nothing can steer a terminal; as ASCII for who can read nothing else."""
-    text = json.dumps(value, ensure_ascii=ascii, indent=indent)
+    return safe_json(json.dumps(value, ensure_ascii=ascii, indent=indent), False)
+
+
+def safe_json(text: str, ascii: bool) -> str:
+    """Returns JSON text, or a part of one, as `to_json` would have made it."""
+    if ascii and not text.isascii():
+        text = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -29,6 +29,9 @@ ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.DIS
 UNFINISHED = frozenset(Status) - ENDED
 PLACE, PLACED = "place:", "placed:"  # topics of a step that waits for a place of its `concurrency`, or has one
 
+# A brief record has its large values cut: whoever shows them reads the rest piece by piece. No JSON text begins with this sign.
+WHOLE, EXCERPT, CUT = 20_000, 2_100, "…"  # characters up to which a value is whole, and of an excerpt
+
 
 class Cause(StrEnum):
     """Why a run is in its state, where that decides what becomes of it. `Run.reason` is only what people read."""
@@ -226,8 +229,9 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs a listing wants. Newest first; `before` is a seq to page on from."""
+    """Which runs a listing wants, newest first; `before` and `after` are seqs to page on from."""
 
+    id: str | None = None
     job: str | None = None
     statuses: tuple[Status, ...] | None = None
     since: float | None = None
@@ -235,6 +239,25 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     ended_since: float | None = None  # ended at or after this moment
     parent: str | None = None
     before: int | None = None
+    after: int | None = None
     id_prefix: str | None = None
     id_suffix: str | None = None
     limit: int | None = None
+    oldest_first: bool = False
+    brief: bool = False  # with excerpts in place of large inputs, outputs and failures
+
+
+def excerpt(text: str | None) -> str | None:
+    """Returns a value as a brief record has it."""
+    return text if text is None or len(text) <= WHOLE else CUT + text[:EXCERPT]
+
+
+def brief_run(run: Run) -> Run:
+    """Returns a run with excerpts in place of its large values."""
+    changes = {"output": excerpt(run.output), "failures": excerpt(run.failures)}
+    return msgspec.structs.replace(run, input=excerpt(run.input) or "", **changes)
+
+
+def brief_step(step: Step) -> Step:
+    """Returns a step with excerpts in place of its large values."""
+    return msgspec.structs.replace(step, output=excerpt(step.output), failures=excerpt(step.failures))

@@ -42,6 +42,10 @@ class Tx(Protocol):
         """Returns the runs that fit, newest first (by `seq`)."""
         ...
 
+    def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
+        """Returns `size` characters of a value from `start` on: `input`, `output` or `failures` of a run, or of a step of it."""
+        ...
+
     def count_runs(self) -> dict[tuple[str, str], int]:
         """Returns the number of runs for each (job, status)."""
         ...
@@ -115,6 +119,22 @@ class Tx(Protocol):
 
     def steps(self, run_id: str) -> list[Step]:
         """Returns the steps of a run in the order they were first put."""
+        ...
+
+    def step_page(self, run_id: str, after: int, limit: int) -> list[tuple[int, Step]]:
+        """Returns brief steps of a run with their numbers, those above `after`. A negative `limit` means the last `-limit`."""
+        ...
+
+    def count_steps(self, run_id: str, most: int) -> tuple[int, int]:
+        """Returns how many steps a run has, and how many of them run: each at most `most`, -1 for no limit."""
+        ...
+
+    def open_step(self, run_id: str) -> Step | None:
+        """Returns the running step of a run that was put last, brief."""
+        ...
+
+    def failed_step(self, run_id: str) -> Step | None:
+        """Returns the failed step of a run that was put last, brief."""
         ...
 
     def open_steps(self, run_id: str) -> list[Step]:

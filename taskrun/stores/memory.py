@@ -15,7 +15,19 @@ from typing import Any
 
 import msgspec
 
-from taskrun.model.records import Engine, LogBlock, LogLine, PipeEvent, Run, RunFilter, Status, Step, StepStatus
+from taskrun.model.records import (
+    Engine,
+    LogBlock,
+    LogLine,
+    PipeEvent,
+    Run,
+    RunFilter,
+    Status,
+    Step,
+    StepStatus,
+    brief_run,
+    brief_step,
+)
 from taskrun.stores.base import Answer, Tx
 from taskrun.stores.indexes import Item, SortedItems
 from taskrun.stores.memory_tables import Logs, Runs, Steps, Topics
@@ -127,8 +139,15 @@ class MemoryTx:
             self._change_run(old, msgspec.structs.replace(old, **changed))
 
     def runs(self, want: RunFilter) -> list[Run]:
-        found = (run for run in self._runs.newest_first(want) if fits(run, want))
-        return list(islice(found, want.limit))
+        one = self._runs.by_id.get(want.id or "")
+        group = self._runs.newest_first(want) if want.id is None else ([] if one is None else [one])
+        found = (run for run in group if fits(run, want))
+        first = islice(reversed([*found]) if want.oldest_first else found, want.limit)
+        return [brief_run(run) if want.brief else run for run in first]
+
+    def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
+        found = self.run(run_id) if step is None else self.step(run_id, step)
+        return (getattr(found, field, None) or "")[start : start + size]
 
     def count_runs(self) -> dict[tuple[str, str], int]:
         return {group: count for group, count in self._runs.counts.items() if count}
@@ -195,6 +214,24 @@ class MemoryTx:
 
     def steps(self, run_id: str) -> list[Step]:
         return self._steps.of(run_id)
+
+    def step_page(self, run_id: str, after: int, limit: int) -> list[tuple[int, Step]]:
+        found = [(n, step) for n, step in self._steps.puts(run_id) if n > after]
+        return [(n, brief_step(step)) for n, step in (found[:limit] if limit >= 0 else found[limit:])]
+
+    def count_steps(self, run_id: str, most: int) -> tuple[int, int]:
+        count, under_way = len(self.steps(run_id)), len(self.open_steps(run_id))
+        return (count, under_way) if most < 0 else (min(count, most), min(under_way, most))
+
+    def open_step(self, run_id: str) -> Step | None:
+        return self._last(run_id, StepStatus.RUNNING)
+
+    def failed_step(self, run_id: str) -> Step | None:
+        return self._last(run_id, StepStatus.FAILED)
+
+    def _last(self, run_id: str, status: StepStatus) -> Step | None:
+        found = next((step for step in reversed(self.steps(run_id)) if step.status is status), None)
+        return None if found is None else brief_step(found)
 
     def open_steps(self, run_id: str) -> list[Step]:
         return [step for step in self._steps.of(run_id) if not step.finished]
@@ -319,6 +356,7 @@ def fits(run: Run, want: RunFilter) -> bool:
         and (want.ended_since is None or (run.ended_at is not None and run.ended_at >= want.ended_since))
         and (want.parent is None or run.parent == want.parent)
         and (want.before is None or run.seq < want.before)
+        and (want.after is None or run.seq > want.after)
         and run.id.startswith(want.id_prefix or "")
         and run.id.endswith(want.id_suffix or "")
     )

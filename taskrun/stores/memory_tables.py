@@ -161,8 +161,12 @@ class Steps:
 
     def of(self, run_id: str) -> list[Step]:
         """Returns the steps of a run by their numbers."""
+        return [step for _, step in self.puts(run_id)]
+
+    def puts(self, run_id: str) -> list[tuple[int, Step]]:
+        """Returns the steps of a run with their numbers, in order."""
         puts = sorted(self._by_run.get(run_id, {}).values(), key=lambda put: put[0])
-        return [step for n, step in puts if step is not None]
+        return [(n, step) for n, step in puts if step is not None]
 
     def at(self, items: Iterable[Item]) -> Iterator[Step]:
         """Returns the steps that items of an index stand for."""

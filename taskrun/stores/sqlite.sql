@@ -137,6 +137,49 @@ SELECT * FROM steps WHERE run = ? AND status = 'running' ORDER BY n
 -- name: steps
 SELECT * FROM steps WHERE run = ? ORDER BY n
 
+-- name: step_page
+SELECT
+    run, key, name, kind, status, attempt, started_at, ended_at, wake_at, "order", topic, "match", cursor, child,
+    CASE WHEN length(failures) > 20000 THEN '…' || substr(failures, 1, 2100) ELSE failures END,
+    CASE WHEN length(error) > 200000 THEN json_remove(error, '$.args') ELSE error END,
+    CASE WHEN length(output) > 20000 THEN '…' || substr(output, 1, 2100) ELSE output END, call, n
+FROM steps WHERE n IN (SELECT n FROM steps WHERE run = ? AND +n > ? ORDER BY n LIMIT ?) ORDER BY n
+
+-- name: last_step_page
+SELECT
+    run, key, name, kind, status, attempt, started_at, ended_at, wake_at, "order", topic, "match", cursor, child,
+    CASE WHEN length(failures) > 20000 THEN '…' || substr(failures, 1, 2100) ELSE failures END,
+    CASE WHEN length(error) > 200000 THEN json_remove(error, '$.args') ELSE error END,
+    CASE WHEN length(output) > 20000 THEN '…' || substr(output, 1, 2100) ELSE output END, call, n
+FROM steps WHERE n IN (SELECT n FROM steps WHERE run = ? AND +n > ? ORDER BY n DESC LIMIT ?) ORDER BY n
+
+-- name: count_steps
+SELECT
+    (SELECT count(*) FROM (SELECT 1 FROM steps WHERE run = ?1 LIMIT ?2)),
+    (SELECT count(*) FROM (SELECT 1 FROM steps WHERE run = ?1 AND status = 'running' LIMIT ?2))
+
+-- name: open_step
+SELECT
+    run, key, name, kind, status, attempt, started_at, ended_at, wake_at, "order", topic, "match", cursor, child,
+    CASE WHEN length(failures) > 20000 THEN '…' || substr(failures, 1, 2100) ELSE failures END,
+    CASE WHEN length(error) > 200000 THEN json_remove(error, '$.args') ELSE error END,
+    CASE WHEN length(output) > 20000 THEN '…' || substr(output, 1, 2100) ELSE output END, call, n
+FROM steps WHERE run = ? AND status = 'running' ORDER BY n DESC LIMIT 1
+
+-- name: failed_step
+SELECT
+    run, key, name, kind, status, attempt, started_at, ended_at, wake_at, "order", topic, "match", cursor, child,
+    CASE WHEN length(failures) > 20000 THEN '…' || substr(failures, 1, 2100) ELSE failures END,
+    CASE WHEN length(error) > 200000 THEN json_remove(error, '$.args') ELSE error END,
+    CASE WHEN length(output) > 20000 THEN '…' || substr(output, 1, 2100) ELSE output END, call, n
+FROM steps WHERE run = ? AND status = 'failed' ORDER BY n DESC LIMIT 1
+
+-- name: run_piece
+SELECT substr(CASE ?2 WHEN 'input' THEN input WHEN 'output' THEN output ELSE failures END, ?3, ?4) FROM runs WHERE id = ?1
+
+-- name: step_piece
+SELECT substr(CASE ?3 WHEN 'output' THEN output ELSE failures END, ?4, ?5) FROM steps WHERE run = ?1 AND key = ?2
+
 -- name: consumed
 SELECT cursor FROM steps
 WHERE run = ?1 AND cursor IS NOT NULL AND status = 'succeeded' AND (topic = ?2 OR (topic >= ?2 || '#' AND topic < ?2 || '$'))
@@ -257,11 +300,33 @@ SELECT n FROM commits
 -- name: runs
 SELECT * FROM runs WHERE
 
+-- name: runs_brief
+SELECT
+    id, job, created_at, parent, key, source, slot, retried_from, retry, priority, timeout,
+    lane, lane_limit, lane_period, throttle, throttle_period, debounce,
+    CASE WHEN length(input) > 20000 THEN '…' || substr(input, 1, 2100) ELSE input END, seq,
+    status, reason, attempt, engine, started_at, ended_at, wake_at, deadline, blocked, placed, cancel, pause,
+    crashes, progress,
+    CASE WHEN length(failures) > 20000 THEN '…' || substr(failures, 1, 2100) ELSE failures END,
+    CASE WHEN length(error) > 200000 THEN json_remove(error, '$.args') ELSE error END,
+    CASE WHEN length(output) > 20000 THEN '…' || substr(output, 1, 2100) ELSE output END,
+    cause, cancel_cause, inherited
+FROM runs WHERE
+
 -- name: runs_newest_first
 ORDER BY seq DESC LIMIT ?
 
+-- name: runs_oldest_first
+ORDER BY seq LIMIT ?
+
 -- name: runs_all
 seq > 0
+
+-- name: runs_id
+id = ?
+
+-- name: runs_after
+seq > ?
 
 -- name: runs_job
 job = ?

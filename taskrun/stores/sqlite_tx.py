@@ -78,9 +78,13 @@ class SqliteTx:
         self._known.save_run(run)
 
     def runs(self, want: RunFilter) -> list[Run]:
-        names, values = listing(want)
-        query = " ".join((SQL["runs"], " AND ".join(SQL[name] for name in names), SQL["runs_newest_first"]))
+        query, values = listing(want)
         return [run_of(row) for row in self._execute(query, values)]
+
+    def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
+        if step is None:
+            return self._one(_first, "run_piece", run_id, field, start + 1, size) or ""
+        return self._one(_first, "step_piece", run_id, step, field, start + 1, size) or ""
 
     def count_runs(self) -> dict[tuple[str, str], int]:
         succeeded = dict(self._execute(SQL["count_by_job"]))
@@ -147,6 +151,20 @@ class SqliteTx:
 
     def steps(self, run_id: str) -> list[Step]:
         return self._all(step_of, "steps", run_id)
+
+    def step_page(self, run_id: str, after: int, limit: int) -> list[tuple[int, Step]]:
+        query = "step_page" if limit >= 0 else "last_step_page"
+        return self._all(lambda row: (row[-1], step_of(row)), query, run_id, after, abs(limit))
+
+    def count_steps(self, run_id: str, most: int) -> tuple[int, int]:
+        counts: tuple[int, int] = self._rows("count_steps", (run_id, most)).fetchone()
+        return counts
+
+    def open_step(self, run_id: str) -> Step | None:
+        return self._one(step_of, "open_step", run_id)
+
+    def failed_step(self, run_id: str) -> Step | None:
+        return self._one(step_of, "failed_step", run_id)
 
     def open_steps(self, run_id: str) -> list[Step]:
         known = self._known.open_steps(run_id)
@@ -251,15 +269,20 @@ class SqliteTx:
         return self._rows(query, values).fetchone()[0]
 
 
-def listing(want: RunFilter) -> tuple[list[str], list[Any]]:
-    """Returns the names of the clauses of a listing, and the values for them and for its limit."""
+def listing(want: RunFilter) -> tuple[str, list[Any]]:
+    """Returns the query of a listing, and the values for its clauses and its limit."""
     clauses = dict(_clauses(want))
-    values = [value for values in clauses.values() for value in values]
-    return [*clauses] or ["runs_all"], [*values, -1 if want.limit is None else want.limit]
+    where = " AND ".join(SQL[name] for name in clauses or ["runs_all"])
+    order = "runs_oldest_first" if want.oldest_first else "runs_newest_first"
+    query = " ".join((SQL["runs_brief" if want.brief else "runs"], where, SQL[order]))
+    return query, [
+        *(value for values in clauses.values() for value in values),
+        -1 if want.limit is None else want.limit,
+    ]
 
 
 def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for field in ("job", "parent", "before", "since", "until", "ended_since"):
+    for field in ("id", "job", "parent", "before", "after", "since", "until", "ended_since"):
         if (value := getattr(want, field)) is not None:
             yield f"runs_{field}", (value,)
     if want.statuses is not None:

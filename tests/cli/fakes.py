@@ -13,7 +13,7 @@ from taskrun.cli.session import Backend
 from taskrun.cli.terminal import Facts
 from taskrun.engine.core.queries.views import run_view, step_view
 from taskrun.model.config import Config
-from taskrun.model.records import Run, Status, Step, StepKind, StepStatus
+from taskrun.model.records import ENDED, Run, Status, Step, StepKind, StepStatus
 
 NOW = 1_800_000_000.0
 SCHEMA = {
@@ -43,8 +43,12 @@ JOB = {
 def a_run(run_id: str = "7k3fq2aaaaaa", status: Status = Status.RUNNING, **fields: Any) -> dict[str, Any]:
     """Returns a run as JSON."""
     steps = fields.pop("steps", [])
+    wanted = StepStatus.FAILED if status in ENDED else StepStatus.RUNNING
+    at = [step for step in steps if step.status is wanted]
     named = {"job": "processFile", "created_at": NOW - 100, "input": '{"path":"song.mp3"}', **fields}
-    return run_view(Run(id=run_id, status=status, **named), steps)
+    return run_view(
+        Run(id=run_id, status=status, **named), at[-1] if at else None, sum(step.finished for step in steps)
+    )
 
 
 def a_step(key: str, status: StepStatus = StepStatus.SUCCEEDED, **fields: Any) -> Step:
@@ -57,7 +61,8 @@ def a_step(key: str, status: StepStatus = StepStatus.SUCCEEDED, **fields: Any) -
 
 def shown(run: dict[str, Any], steps: list[Step] = [], **fields: Any) -> dict[str, Any]:  # noqa: B006
     """Returns a run as `show` has it."""
-    return {**run, "steps": [step_view(step) for step in steps], "children": [], "log": [], "log_lines": 0, **fields}
+    numbered = [{**step_view(step), "n": n} for n, step in enumerate(steps, 1)]
+    return {**run, "steps": numbered, "steps_left_out": 0, "children": [], "log": [], "log_lines": 0, **fields}
 
 
 class FakeTerminal:
@@ -100,13 +105,21 @@ class FakeDaemon:
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {"jobs": {"jobs": [JOB], "pipes": [], "problems": []}, "logs": [], "why": []}
         self.answers |= {"config": {"problem": "", "inputs": {}}}
+        self.answers |= {name: lambda name=name, **_: self.shown[name] for name in ("steps", "children")}
         self.answers |= answers
         self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What `show` answers."""
+        answer = self.answers["show"]
+        found: dict[str, Any] = answer() if callable(answer) else answer
+        return found
 
     async def call(self, op: str, **params: Any) -> Any:
         self.asked.append((op, params))
         answer = self.answers[op]
-        if op == "runs" and "before" in params:
+        if (op == "runs" and "before" in params) or (params.get("after") and op in ("steps", "children")):
             return []
         if callable(answer):
             answer = answer(**params)

@@ -128,7 +128,7 @@ def test_at_the_end_even_a_short_screen_gets_every_line() -> None:
 
 def test_changes_fold_into_a_snapshot() -> None:
     snapshot = Snapshot()
-    run = a_run()
+    run = a_run(steps=[a_step("a")])
     snapshot.fold({"kind": "run", "run": {**run, "steps": [step_view(a_step("a"))]}})
     snapshot.fold({"kind": "step", "step": step_view(a_step("b", StepStatus.RUNNING))})
     snapshot.fold({"kind": "ready"})

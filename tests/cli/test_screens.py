@@ -221,7 +221,7 @@ def everywhere(evil: str) -> list[str]:
     fields: dict[str, Any] = {"input": data, "output": to_json(evil), "error": trouble, "reason": evil, "source": evil}
     fields["progress"] = to_json({"done": 1, "total": 2, "note": evil})
     runs = [
-        run_view(Run(id="7k3fq2aaaaaa", job=evil, created_at=NOW, status=state, **fields), [step]) for state in Status
+        run_view(Run(id="7k3fq2aaaaaa", job=evil, created_at=NOW, status=state, **fields), step) for state in Status
     ]
     log = {"seq": 1, "at": runs[0]["created_at"], "run": "7k3fq2aaaaaa", "step": evil, "stream": "log", "text": evil}
     schema = {"type": "object", "properties": {evil: {"type": "string", "description": evil, "default": evil}}}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from taskrun.model.records import Engine, Run, RunFilter, Status, StepKind, StepStatus
+from taskrun.model.records import WHOLE, Engine, Run, RunFilter, Status, StepKind, StepStatus
 from taskrun.stores.base import Store, Tx
 from taskrun.stores.memory import MemoryStorage
 from taskrun.stores.rows import RUN_CHANGING
@@ -38,6 +38,11 @@ NOTHING: dict[str, tuple[tuple[Any, ...], Any]] = {
     "blocked": (("l", 9, ["job"]), []),
     "step": (("x", "s"), None),
     "steps": (("x",), []),
+    "step_page": (("x", 0, 9), []),
+    "count_steps": (("x", 9), (0, 0)),
+    "open_step": (("x",), None),
+    "failed_step": (("x",), None),
+    "piece": (("x", None, "output", 0, 9), ""),
     "open_steps": (("x",), []),
     "due_steps": (("e", 1e9, 9), []),
     "waiting_steps": (("pipe:p", 9), []),
@@ -171,7 +176,8 @@ class Life:
             placed=self._random.random() < 0.5,
             cancel=self._maybe("explicit"),
             crashes=self._random.choice((0, 0, 1)),
-            output=self._maybe("1"),
+            input=self._random.choice(("{}", LARGE)),
+            output=self._maybe("1", LARGE),
         )
 
     def _step(self) -> Any:
@@ -182,6 +188,8 @@ class Life:
             status=self._random.choice(list(StepStatus)),
             wake_at=self._maybe(self._moment()),
             topic=self._maybe(*TOPICS),
+            output=self._maybe("1", LARGE),
+            failures=self._maybe("[]", LARGE),
         )
 
 
@@ -194,6 +202,7 @@ def change_run(tx: Tx, like: Run) -> Any:
 
 
 TOPICS = ("pipe:p", "pipe:q")
+LARGE = '"' + "é" * WHOLE + '"'
 FILTERS = (
     RunFilter(),
     RunFilter(job="j", limit=2),
@@ -204,6 +213,9 @@ FILTERS = (
     RunFilter(parent="r1", job="k"),
     RunFilter(id_prefix="r1", limit=0),
     RunFilter(id_suffix="1"),
+    RunFilter(id="r1"),
+    RunFilter(brief=True, limit=20),
+    RunFilter(parent="r1", after=3, limit=2, oldest_first=True, brief=True),
 )
 
 
@@ -231,6 +243,11 @@ def questions(tx: Tx) -> Iterator[tuple[str, Any]]:
     for run_id in (f"r{n}" for n in range(1, 40)):
         yield f"run {run_id}", (tx.run(run_id), tx.holds("e", run_id), tx.steps(run_id), tx.open_steps(run_id))
         yield f"step {run_id}", [tx.step(run_id, key) for key in "abc"]
+        pages = [tx.step_page(run_id, after, limit) for after in (0, 20) for limit in (2, -2)]
+        yield f"steps {run_id}", [[step for _, step in page] for page in pages[:2]]
+        yield f"last steps {run_id}", (tx.open_step(run_id), tx.failed_step(run_id))
+        yield f"counts {run_id}", [tx.count_steps(run_id, most) for most in (-1, 0, 1)]
+        yield f"pieces {run_id}", [tx.piece(run_id, key, "output", 1, 20_001) for key in (None, "a")]
         yield (
             f"logs {run_id}",
             (tx.last_log(run_id), [tx.logs(run_id, after, limit) for after in (0, 3) for limit in (0, 2, -2)]),

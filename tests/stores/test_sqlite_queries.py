@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from taskrun.model.records import ENDED, RunFilter, Status
+from taskrun.model.records import ENDED, EXCERPT, WHOLE, RunFilter, Status
 from taskrun.stores import rows, sqlite_tx
 from taskrun.stores.queries import migrations, named_queries, statements
 from taskrun.stores.sqlite_open import migrate
@@ -61,7 +61,7 @@ def plan(connection: sqlite3.Connection, query: str) -> list[str]:
 
 
 BIG_SCAN = re.compile(r"^SCAN (runs|steps|events|logs|r|s)\b")
-WHOLE = {"count_by_job", "count_by_status", "drop_events"}  # these read a whole index, and no row
+WHOLE_INDEX = {"count_by_job", "count_by_status", "drop_events"}  # these read a whole index, and no row
 
 
 @pytest.mark.parametrize("name", [name for name in SQL if not name.startswith("runs")])
@@ -69,7 +69,7 @@ def test_no_verb_scans_a_table(connection: sqlite3.Connection, name: str) -> Non
     scans = [step for step in plan(connection, SQL[name]) if BIG_SCAN.match(step)]
     if name == "any_ready":
         assert scans == ["SCAN runs USING INDEX runs_ready"]  # up to its first entry
-    elif name in WHOLE:
+    elif name in WHOLE_INDEX:
         assert all("COVERING INDEX" in scan for scan in scans)
     else:
         assert scans == []
@@ -94,6 +94,8 @@ LISTINGS = [
     (RunFilter(statuses=(Status.FAILED, Status.RUNNING)), "runs_active (status=?)"),
     (RunFilter(until=1.0, statuses=tuple(ENDED)), "runs_ended (ended_at<?)"),
     (RunFilter(parent="x"), "runs_parent (parent=?)"),
+    (RunFilter(parent="x", after=9, oldest_first=True, brief=True), "runs_parent (parent=? AND rowid>?)"),
+    (RunFilter(id="x", brief=True), "(id=?)"),
     (RunFilter(id_prefix="x"), "(id>? AND id<?)"),
     (RunFilter(before=9), "INTEGER PRIMARY KEY (rowid<?)"),
 ]
@@ -103,8 +105,7 @@ LISTINGS = [
 def test_a_listing_goes_through_the_index_of_its_filter(
     connection: sqlite3.Connection, want: RunFilter, index: str
 ) -> None:
-    names, values = listing(want)
-    query = " ".join([SQL["runs"], " AND ".join(SQL[name] for name in names), SQL["runs_newest_first"]])
+    query, values = listing(want)
     steps = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query, values)]
     assert any(index in step for step in steps), steps
     assert not [step for step in steps if BIG_SCAN.match(step)]
@@ -116,6 +117,36 @@ def test_a_running_step_that_waits_for_nothing_enters_no_index_but_its_own(conne
     )
     assert [name for name, sql in predicates.items() if "ON steps" in sql and "WHERE" not in sql] == []
     assert [name for name, sql in predicates.items() if "ON runs" in sql and "WHERE" not in sql] == ["runs_job"]
+
+
+def test_the_step_that_a_run_is_at_is_found_without_reading_its_steps(connection: sqlite3.Connection) -> None:
+    assert plan(connection, SQL["open_step"]) == ["SEARCH steps USING INDEX steps_open (run=?)"]
+    assert plan(connection, SQL["failed_step"]) == ["SEARCH steps USING INDEX steps_failed (run=?)"]
+    counted = [step for step in plan(connection, SQL["count_steps"]) if step.startswith("SEARCH")]
+    assert [step.partition(" USING ")[2] for step in counted] == [
+        "COVERING INDEX sqlite_autoindex_steps_1 (run=?)",
+        "INDEX steps_open (run=?)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["step_page", "last_step_page"])
+def test_a_page_of_steps_is_picked_from_an_index_and_nothing_else_is_read(
+    connection: sqlite3.Connection, name: str
+) -> None:
+    searches = [step for step in plan(connection, SQL[name]) if step.startswith("SEARCH")]
+    assert searches == [
+        "SEARCH steps USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH steps USING COVERING INDEX sqlite_autoindex_steps_1 (run=?)",
+    ]
+
+
+@pytest.mark.parametrize(("name", "fields"), [("runs_brief", rows.RUN_FIELDS), ("step_page", [*rows.STEP_FIELDS, "n"])])
+def test_a_brief_record_has_its_columns_in_the_order_of_fields(name: str, fields: tuple[str, ...]) -> None:
+    columns = SQL[name].partition("SELECT")[2].partition("FROM")[0]
+    cut = re.sub(r"CASE WHEN length\((\w+)\) > (\d+) THEN .*? ELSE \1 END", r"\1", columns)
+    assert [column.strip(' \n"') for column in cut.split(",")] == [*fields]
+    assert {int(size) for size in re.findall(r"length\((?:input|output|failures)\) > (\d+)", columns)} == {WHOLE}
+    assert {int(size) for size in re.findall(r"substr\(\w+, 1, (\d+)\)", columns)} == {EXCERPT}
 
 
 def test_every_named_query_is_used() -> None:

@@ -31,6 +31,10 @@ class JournalBackend:
             "runs": self._runs,
             "find": self._find,
             "show": self._show,
+            "steps": self._steps,
+            "children": self._children,
+            "failures": self._failures,
+            "piece": self._piece,
             "logs": self._logs,
             "schedule": self._schedule,
             "why": self._why,
@@ -58,16 +62,28 @@ class JournalBackend:
         limit: int | None = None,
         before: int | None = None,
     ) -> Any:
-        named = {"job": job, "statuses": [Status(one) for one in status or ()], "since": since, "before": before}
-        return [_still(run) for run in self._read(lambda tx: views.page_runs(tx, limit, **named), [])]
+        states = [Status(one) for one in status or ()]
+        return _still(self._read(lambda tx: views.list_runs(tx, job, states, since, limit, before), []))
 
     def _find(self, ref: str) -> Any:
         return self._found(self._read(lambda tx: views.resolve(tx, ref), None), ref)
 
     def _show(self, run: str) -> Any:
         shown = self._found(self._read(lambda tx: views.show(tx, run), None), run)
-        parts = {name: [_still(one) for one in shown[name]] for name in ("steps", "children")}
-        return {**_still(shown), **parts}
+        (still,) = _still([shown])
+        return {**still, **{name: _still(shown[name]) for name in ("steps", "children")}}
+
+    def _steps(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
+        return _still(self._read(lambda tx: views.steps(tx, run, after, limit), []))
+
+    def _children(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
+        return _still(self._read(lambda tx: views.children(tx, run, after, limit), []))
+
+    def _failures(self, run: str, step: str | None = None) -> Any:
+        return self._read(lambda tx: views.failures(tx, run, step), [])
+
+    def _piece(self, run: str, field: str, step: str | None = None, start: int = 0) -> Any:
+        return self._read(lambda tx: views.piece(tx, run, step, field, start), "")
 
     def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
         return self._read(lambda tx: views.page_logs(tx, run, after, limit), [])
@@ -107,6 +123,6 @@ class JournalBackend:
         return value
 
 
-def _still(thing: dict[str, Any]) -> dict[str, Any]:
-    """Returns a run or a step, `held` where it has not ended: nobody is at it, whatever its status was."""
-    return thing if thing["ended_at"] else {**thing, "held": True}
+def _still(things: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns runs or steps, `held` those that have not ended: nobody is at them, whatever their status was."""
+    return [thing if thing["ended_at"] else {**thing, "held": True} for thing in things]

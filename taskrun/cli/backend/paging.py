@@ -13,14 +13,20 @@ PAGE = 1000  # lines of one request; the answer has fewer where they are long
 
 async def all_runs(backend: Backend, limit: int | None = None, **want: Any) -> list[dict[str, Any]]:
     """Returns the runs of a listing, newest first."""
-    runs: list[dict[str, Any]] = []
-    while limit is None or len(runs) < limit:
-        here = {"before": runs[-1]["seq"]} if runs else {}
-        page = await backend.call("runs", **want, **here, limit=None if limit is None else limit - len(runs))
+    return [run async for run in each_run(backend, limit, **want)]
+
+
+async def each_run(backend: Backend, limit: int | None = None, **want: Any) -> AsyncIterator[dict[str, Any]]:
+    """Yields the runs of a listing, newest first."""
+    count = 0
+    here: dict[str, Any] = {}
+    while limit is None or count < limit:
+        page = await backend.call("runs", **want, **here, limit=None if limit is None else limit - count)
         if not page:
             break
-        runs += page
-    return runs
+        for run in page:
+            yield run
+        count, here = count + len(page), {"before": page[-1]["seq"]}
 
 
 async def begin(backend: Backend, run: str, limit: int | None, since: float | None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.documents import completed
 from taskrun.cli.backend.paging import all_runs
 from taskrun.cli.commands import typed_input
 from taskrun.cli.commands.list import statuses
@@ -89,7 +90,10 @@ async def perform(options: Cancel, session: Session) -> int:
     else:
         named = list(dict.fromkeys([await backend.call("find", ref=ref) for ref in options.refs]))
     changed = [await _cancelled(backend, run, options.reason) for run in named]
-    _tell(session, options, changed)
+    if options.json:
+        session.json([await completed(backend, run) for run, new in changed if new])
+    else:
+        _tell(session, changed)
     return Code.DONE
 
 
@@ -108,7 +112,7 @@ async def _picked(session: Session, backend: Backend, options: Cancel) -> list[d
     if not options.job or (runs and not options.given):  # a job that is gone from the code may still have runs
         return runs
     fields = await _fields(session, backend, options)
-    return [run for run in runs if contains(run["input"], fields)]
+    return [run for run in runs if contains((await completed(backend, run))["input"], fields)]
 
 
 async def _fields(session: Session, backend: Backend, options: Cancel) -> dict[str, Any]:
@@ -143,10 +147,7 @@ async def _confirm(session: Session, options: Cancel, runs: list[dict[str, Any]]
         raise Stop(Code.USAGE, "nothing was cancelled")
 
 
-def _tell(session: Session, options: Cancel, changed: list[tuple[dict[str, Any], bool]]) -> None:
-    if options.json:
-        session.json([run for run, new in changed if new])
-        return
+def _tell(session: Session, changed: list[tuple[dict[str, Any], bool]]) -> None:
     for run, new in changed:
         state = "cancelled" if run["status"] in ENDED else "cancelling"
         session.say(f"{short(run['id'])} {cell(run['job'])}: {state if new else 'has ended already: ' + run['status']}")

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from taskrun.cli.backend.described_jobs import did_you_mean
+from taskrun.cli.backend.documents import completed
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.sanitize import cell
@@ -59,7 +60,7 @@ async def start_again(ref: str, step: str | None, as_json: bool, quiet: bool, se
     old = await backend.call("find", ref=ref)
     run = await backend.call("retry", run=old, step=step)
     if as_json:
-        session.json(run)
+        session.json(await completed(backend, run))
     elif quiet or not session.facts.out_tty:
         session.data(run["id"] + "\n")
     else:
@@ -79,7 +80,7 @@ async def change(op: str, target: str, as_json: bool, session: Session) -> int:
         changed = await backend.call(op, run=await _run(backend, target, names))
         said = [_run_line(op, run) for run in changed]
     if as_json:
-        session.json(changed)
+        session.json([await completed(backend, one) for one in changed])
         return Code.DONE
     for line in said:
         session.say(line)

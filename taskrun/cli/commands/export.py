@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import typer
 
+from taskrun.cli.backend.documents import print_document, run_document
 from taskrun.cli.backend.paging import old_lines
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.session import Backend, Session
@@ -29,12 +31,16 @@ def export(
 async def perform(ref: str, session: Session) -> int:
     """Prints the document."""
     backend = await session.reader()
-    session.json(await whole(backend, await backend.call("find", ref=ref)))
+    await print_document(session, backend, await everything(backend, await backend.call("find", ref=ref)))
     return Code.DONE
 
 
-async def whole(backend: Backend, run: str) -> dict[str, Any]:
+async def everything(backend: Backend, run: str) -> dict[str, Any]:
     """Returns a run as `show` has it, with the whole log, and its children as documents of their own."""
-    shown = await backend.call("show", run=run)
-    children = [await whole(backend, child["id"]) for child in shown["children"]]
-    return {**shown, "log": [line async for line in old_lines(backend, run)], "children": children}
+    document = run_document(backend, await backend.call("show", run=run))
+    return {**document, "children": _children(backend, document["children"]), "log": old_lines(backend, run)}
+
+
+async def _children(backend: Backend, found: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    async for child in found:
+        yield await everything(backend, child["id"])

@@ -11,8 +11,9 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.documents import completed, print_document
 from taskrun.cli.backend.held_reasons import HELD, explained
-from taskrun.cli.backend.paging import all_runs
+from taskrun.cli.backend.paging import all_runs, each_run
 from taskrun.cli.backend.resumable_streams import watch_feed
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
@@ -93,10 +94,11 @@ def statuses(given: list[str]) -> tuple[str, ...]:
 async def once(options: Listing, session: Session) -> int:
     """Shows the runs as they are."""
     backend = await session.reader()
-    runs = await all_runs(backend, **options.wanted(session.now))
     if options.json:
-        session.json(runs)
-    elif not session.facts.out_tty:
+        await print_document(session, backend, each_run(backend, **options.wanted(session.now)))
+        return Code.DONE
+    runs = await all_runs(backend, **options.wanted(session.now))
+    if not session.facts.out_tty:
         session.data(runs_tsv(runs, session.now))
     elif runs:
         runs = await explained(backend, runs) if backend.live else runs  # else there is one reason for all
@@ -104,7 +106,7 @@ async def once(options: Listing, session: Session) -> int:
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
         session.say("no runs; start one: taskrun start JOB   see the jobs: taskrun jobs")
-    if not (backend.live or options.json) and any(run["status"] not in ENDED for run in runs):
+    if not backend.live and any(run["status"] not in ENDED for run in runs):
         session.say("no daemon runs, so what is unfinished waits; start it: taskrun daemon start")
     return Code.DONE
 
@@ -115,6 +117,8 @@ async def live(options: Listing, session: Session) -> int:
     ticking = asyncio.ensure_future(shown.tick())
     try:
         async for message in watch_feed(session, **options.wanted(session.now)):
+            if options.json and "cut" in message.get("run", ()):
+                message["run"] = await completed(await session.reader(), message["run"])
             shown.change(message)
     except asyncio.CancelledError:
         return Code.DONE
@@ -154,7 +158,7 @@ class Table(Lines):
 
     def __init__(self, session: Session, options: Listing) -> None:
         super().__init__(session, options)
-        self._snapshot = Snapshot()
+        self._snapshot = Snapshot(options.limit)
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
         self._why: dict[str, Any] = {}
         self._backend: Backend | None = None

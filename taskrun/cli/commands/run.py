@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.documents import completed
 from taskrun.cli.commands.follow import Screen, screen, watch_to_end
 from taskrun.cli.commands.start import Start, help_of, refuse_two_times, trigger
 from taskrun.cli.common_options import COMMON, text_option
@@ -72,6 +73,8 @@ async def perform(options: Start, session: Session) -> int:
     finally:
         view.close()
         await stopper.settled()
+    if "cut" in ended:
+        ended = await completed(await session.reader(), ended)
     print_output(session, ended, options.json)
     return code_of(ended)
 

@@ -11,19 +11,20 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.documents import print_document, run_document
 from taskrun.cli.backend.held_reasons import explained
 from taskrun.cli.backend.resumable_streams import watch_feed
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, code_of
-from taskrun.cli.sanitize import to_json
-from taskrun.cli.screens.live import FRAME, Sticky
+from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
 from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.run import Source, place, run_screen
 from taskrun.cli.session import Backend, Session
 from taskrun.model.errors import TaskrunError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-FRESH = 10  # frames after which a run is looked at again even without news: its log has none
+FRESH = 10  # frames after which is asked for what no change tells
+LINES, CHILDREN = 10, 100  # the last ones, that are shown while it runs
 AROUND = 2  # lines of code before the one that raised, and one after
 _WHERE = re.compile(r"(.+):(\d+)(?: in .*)?")
 
@@ -46,7 +47,7 @@ async def once(ref: str, as_json: bool, session: Session) -> int:
     backend = await session.reader()
     shown = await backend.call("show", run=await backend.call("find", ref=ref))
     if as_json:
-        session.json(shown)
+        await print_document(session, backend, run_document(backend, shown))
     else:
         (shown,) = await explained(backend, [shown])
         session.show(run_screen(shown, session.now, session.look(), excerpt(shown, session)))
@@ -62,7 +63,7 @@ async def live(ref: str, as_json: bool, session: Session) -> int:
     ticking = asyncio.ensure_future(screen.tick())
     try:
         async for message in watch_feed(session, run=[run_id]):
-            screen.stale = True
+            screen.change(message)
             if message["kind"] == "run" and message["run"]["status"] in ENDED:
                 break
     except asyncio.CancelledError:
@@ -71,9 +72,10 @@ async def live(ref: str, as_json: bool, session: Session) -> int:
         return Code.INTERRUPTED
     finally:
         ticking.cancel()
-    shown = await (await session.reader()).call("show", run=run_id)
+    backend = await session.reader()
+    shown = await backend.call("show", run=run_id)
     if as_json:
-        session.data(to_json(shown) + "\n")
+        await print_document(session, backend, run_document(backend, shown))
     else:
         screen.end(shown)
     return code_of(shown)
@@ -84,8 +86,10 @@ class Shown:
 
     def __init__(self, session: Session, run_id: str) -> None:
         self.session = session
-        self.stale = True
         self._run = run_id
+
+    def change(self, message: dict[str, Any]) -> None:
+        """Takes a change of the run or of one of its steps."""
 
     async def tick(self) -> None:
         """Draws nothing."""
@@ -103,28 +107,39 @@ class Drawn(Shown):
 
     def __init__(self, session: Session, run_id: str) -> None:
         super().__init__(session, run_id)
+        self._snapshot = Snapshot()
+        self._beside: dict[str, Any] = {}  # what no change tells: its children, the end of its log, why it is held
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
         self._backend: Backend | None = None
 
+    def change(self, message: dict[str, Any]) -> None:
+        """Takes a change; the next frame shows it."""
+        self._snapshot.fold(message)
+
     async def tick(self) -> None:
-        """Draws a frame ten times a second, of what was news or a second ago; a daemon that is gone leaves the last one."""
-        shown: dict[str, Any] = {}
+        """Draws a frame ten times a second; a daemon that is gone leaves the last one."""
         for count in itertools.count():
-            if self.stale or count % FRESH == 0:
-                self.stale = False
-                shown = await self._look() or shown
-            if shown:
-                self._paint(shown, count)
+            if (run := self._snapshot.runs.get(self._run)) is not None:
+                if count % FRESH == 0:
+                    await self._look(run)
+                steps = [*self._snapshot.steps.get(self._run, {}).values()]
+                under_way = sum(step["status"] == "running" for step in steps)
+                left_out = max(0, run["steps_ended"] + under_way - len(steps))
+                self._paint({**run, "steps": steps, "steps_left_out": left_out, **self._beside}, count)
             await asyncio.sleep(FRAME)
 
-    async def _look(self) -> dict[str, Any] | None:
+    async def _look(self, run: dict[str, Any]) -> None:
+        """Asks for what no change tells."""
         try:
-            self._backend = self._backend or await self.session.reader()
-            (found,) = await explained(self._backend, [await self._backend.call("show", run=self._run)])
+            backend = self._backend = self._backend or await self.session.reader()
+            log = await backend.call("logs", run=self._run, limit=-LINES)
+            children = await backend.call("children", run=self._run, limit=-CHILDREN)
+            (found,) = await explained(backend, [run])
         except TaskrunError:
             self._backend = None
-            return None
-        return found
+        else:
+            lines = log[-1]["seq"] if log else 0
+            self._beside = {"log": log, "log_lines": lines, "children": children, "why": found.get("why")}
 
     def _paint(self, shown: dict[str, Any], count: int) -> None:
         look = self._sticky.look(count)

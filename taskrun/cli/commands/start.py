@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.documents import completed
 from taskrun.cli.commands import typed_input
 from taskrun.cli.commands.follow import follow
 from taskrun.cli.common_options import COMMON, Action, text_option
@@ -110,8 +111,9 @@ async def trigger(backend: Backend, session: Session, options: Start, command: s
 
 async def perform(options: Start, session: Session) -> int:
     """Triggers, says what came of it, and follows when asked to."""
-    answer = await trigger(await session.daemon(), session, options, "start")
-    run = answer["run"]
+    backend = await session.daemon()
+    answer = await trigger(backend, session, options, "start")
+    run = await completed(backend, answer["run"]) if options.json else answer["run"]
     if options.follow:
         return await _followed(options, session, run)
     tell(options, session, run, answer["created"])
@@ -139,5 +141,5 @@ async def _followed(options: Start, session: Session, run: dict[str, Any]) -> in
     if ended is None:
         return Code.INTERRUPTED
     if options.json:
-        session.json(ended)
+        session.json(await completed(await session.reader(), ended))
     return code_of(ended)

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.documents import completed
 from taskrun.cli.backend.resumable_streams import resumed
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
@@ -52,6 +53,8 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
         return Code.INTERRUPTED
     found = [ended[run] for run in runs]
     if as_json:
+        reader = await session.reader()
+        found = [await completed(reader, run) for run in found]
         session.json(found[0] if len(found) == 1 else found)
     return max(map(code_of, found)) if len(found) > 1 else code_of(found[0])
 

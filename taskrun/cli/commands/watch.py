@@ -123,7 +123,7 @@ class View(Lines):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._snapshot = Snapshot()
+        self._snapshot = Snapshot(ROWS)
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look())
 
     def line(self, text: Text) -> None:

@@ -18,14 +18,21 @@ HOME = "\x1b[H"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # one frame at once, where the terminal knows that
 REST_OF_LINE, REST_OF_SCREEN = "\x1b[K", "\x1b[J"
 FRAME = 0.1  # seconds between frames
+NEWEST = 200  # steps of a run that are kept
+SPARE = 100  # runs beyond those to be kept after which some are forgotten
 
 
 class Snapshot:
-    """Runs and their steps as of the last change."""
+    """Runs as of the last change, and the newest steps of each.
 
-    def __init__(self) -> None:
+    Parameters:
+        most: ended runs that are kept, None for all.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
         self.steps: dict[str, dict[str, dict[str, Any]]] = {}
+        self._most = most
 
     def fold(self, change: dict[str, Any]) -> None:
         """Takes one message of a `watch` stream."""
@@ -36,20 +43,29 @@ class Snapshot:
 
     def _run(self, run: dict[str, Any]) -> None:
         before = self.runs.get(run["id"], {})
-        known = [name for name in ("step", "steps_ended") if name in before and run.get(name) is None]
-        kept: dict[str, Any] = {name: before[name] for name in known}
-        self.runs[run["id"]] = {**run, **kept}
-        for step in run.get("steps") or ():
-            self._step(step)
+        told = {name: item for name, item in run.items() if item is not None or name not in ("step", "steps_ended")}
+        self.runs[run["id"]] = {**before, **told}
+        if "steps" in run:
+            self.steps[run["id"]] = {step["key"]: step for step in run["steps"]}
+        if self._most is not None and len(self.runs) > 2 * self._most + SPARE:
+            self._forget(self._most)
 
     def _step(self, step: dict[str, Any]) -> None:
         steps = self.steps.setdefault(step["run"], {})
+        before = steps.get(step["key"])
         steps[step["key"]] = step
-        run = self.runs.get(step["run"])
-        if run is not None:
-            under_way = [one for one in steps.values() if one["status"] == "running"]
-            ended = sum(one["status"] != "running" for one in steps.values())
-            self.runs[run["id"]] = {**run, "step": under_way[-1] if under_way else None, "steps_ended": ended}
+        if (run := self.runs.get(step["run"])) is not None:
+            ended = (step["status"] != "running") - (before is not None and before["status"] != "running")
+            under_way = next((one for one in reversed(steps.values()) if one["status"] == "running"), None)
+            now = {"step": under_way, "steps_ended": (run.get("steps_ended") or 0) + ended}
+            self.runs[run["id"]] = {**run, **now}
+        if len(steps) > NEWEST:
+            del steps[next((key for key, one in steps.items() if one["status"] != "running"), step["key"])]
+
+    def _forget(self, most: int) -> None:
+        for run in [run for run in self.newest() if run["ended_at"]][most:]:
+            del self.runs[run["id"]]
+            self.steps.pop(run["id"], None)
 
     def newest(self) -> list[dict[str, Any]]:
         """Returns the runs, newest first."""

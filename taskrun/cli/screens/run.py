@@ -11,6 +11,7 @@ from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
 from taskrun.cli.screens.look import Look, clipped, columns, hanging, labelled, mark, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, fault, given, progress, short, state
+from taskrun.model.records import WHOLE
 
 TRACK = 20  # columns of the timeline
 INDENT = 8  # columns of what a line is about
@@ -53,18 +54,23 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     if run.get("why"):
         yield False, hanging(Text("why     ", "dim"), [Text(cell(cause)) for cause in run["why"]], look)
     if run["status"] == "succeeded":
-        yield False, Text.assemble(("output  ", "dim"), _long(value(run["output"]), run))
+        yield False, Text.assemble(("output  ", "dim"), _output(run))
 
 
-def _long(text: str, run: dict[str, Any]) -> Text:
-    """Returns a value, and where it is cut, how to see all of it."""
+def _output(run: dict[str, Any]) -> Text:
+    """Returns the output, and where it is cut, how to see all of it."""
+    text, excerpt = value(run["output"]), "output" in run.get("cut", ())
     if len(text) <= LONGEST:
         return Text(text)
-    more = f"  ({len(text):,} characters; all of it: taskrun show {short(run['id'])} --json)"
+    size = f"more than {WHOLE:,}" if excerpt else f"{len(text):,}"
+    more = f"  ({size} characters; all of it: taskrun show {short(run['id'])} --json)"
     return Text(cut(text, LONGEST)).append(more, "dim")
 
 
 def _steps(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
+    if left_out := run.get("steps_left_out"):
+        earlier = "1 earlier step" if left_out == 1 else f"{left_out:,} earlier steps"
+        yield True, Text(f"… {earlier}: taskrun show {short(run['id'])} --json", "dim")
     tries = [one for step in run["steps"] for one in _tries(step)]
     if not tries:
         return

@@ -100,7 +100,7 @@ def _tsv(run: dict[str, Any], now: float) -> list[str]:
         run["created_at"],
         "" if seconds is None else f"{seconds:.3f}",
         cell(step["name"]) if step else "",
-        cell(to_json(run["input"])),
+        cell(run["input"] if "input" in run.get("cut", ()) else to_json(run["input"])),
     ]
 
 

@@ -26,7 +26,7 @@ from taskrun.engine.core.queries import views
 from taskrun.engine.core.schedule_slots import schedule_views
 from taskrun.engine.messages import Description
 from taskrun.model.errors import DaemonError, JournalUnavailable, RunNotFound
-from taskrun.model.records import UNFINISHED, Run, RunFilter, Status
+from taskrun.model.records import Run, RunFilter, Status
 from taskrun.stores.base import Tx
 
 P = TypeVar("P")
@@ -145,6 +145,30 @@ class One(msgspec.Struct, frozen=True):
     run: str
 
 
+class Page(msgspec.Struct, frozen=True):
+    """Steps or children of a run: those above `after`, or the last ones for a negative `limit`."""
+
+    run: str
+    after: int = 0
+    limit: int = views.PAGE
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A part of a value of a run or of its `step`, from the character `start` on."""
+
+    run: str
+    field: str
+    step: str | None = None
+    start: int = 0
+
+
+class Past(msgspec.Struct, frozen=True):
+    """The failed attempts of a run, or of its `step`."""
+
+    run: str
+    step: str | None = None
+
+
 class Several(msgspec.Struct, frozen=True):
     """`runs`: whole ids."""
 
@@ -219,8 +243,9 @@ async def jobs(context: RequestContext, want: Nothing) -> Any:
 
 async def runs(context: RequestContext, want: Listing) -> Any:
     """Runs, newest first: a page of them, an empty one at the end."""
-    named = {"job": want.job, "statuses": want.status, "since": want.since, "before": want.before}
-    return await context.core.read(lambda tx: views.page_runs(tx, want.limit, **named))
+    return await context.core.read(
+        lambda tx: views.list_runs(tx, want.job, want.status, want.since, want.limit, want.before)
+    )
 
 
 async def find(context: RequestContext, want: Ref) -> Any:
@@ -229,8 +254,28 @@ async def find(context: RequestContext, want: Ref) -> Any:
 
 
 async def show(context: RequestContext, want: One) -> Any:
-    """Everything about a run."""
+    """A run with its newest steps and children; the rest of them, and of large values, is asked for by the page."""
     return await context.core.read(lambda tx: views.show(tx, want.run))
+
+
+async def steps(context: RequestContext, want: Page) -> Any:
+    """Steps of a run, in the order in which they began: a page of them, an empty one at the end."""
+    return await context.core.read(lambda tx: views.steps(tx, want.run, want.after, want.limit))
+
+
+async def children(context: RequestContext, want: Page) -> Any:
+    """Children of a run, oldest first: a page of them, an empty one at the end."""
+    return await context.core.read(lambda tx: views.children(tx, want.run, want.after, want.limit))
+
+
+async def failures(context: RequestContext, want: Past) -> Any:
+    """The history of failed attempts of a run or a step, where `show` has no room for it."""
+    return await context.core.read(lambda tx: views.failures(tx, want.run, want.step))
+
+
+async def piece(context: RequestContext, want: Piece) -> Any:
+    """A part of a value that is too large for an answer, as JSON text; an empty one at the end."""
+    return await context.core.read(lambda tx: views.piece(tx, want.run, want.step, want.field, want.start))
 
 
 async def logs(context: RequestContext, want: Lines) -> Any:
@@ -378,22 +423,17 @@ async def _seen(context: RequestContext, run_id: str) -> dict[str, Any]:
     return views.run_view(await context.core.get(run_id))
 
 
-def unfinished(tx: Tx, job: str | None) -> list[Run]:
-    """Returns the runs that may still change."""
-    return tx.runs(RunFilter(job=job, statuses=tuple(UNFINISHED)))
-
-
 def known(tx: Tx, run_ids: list[str]) -> list[Run]:
-    """Returns runs by their ids.
+    """Returns runs by their ids, brief.
 
     Raises:
         RunNotFound: one of them is not there.
     """
-    found = {run_id: tx.run(run_id) for run_id in run_ids}
-    missing = [run_id for run_id, run in found.items() if run is None]
+    found = [(run_id, tx.runs(RunFilter(id=run_id, brief=True))) for run_id in run_ids]
+    missing = [run_id for run_id, runs in found if not runs]
     if missing:
         raise RunNotFound(f"no run {missing[0]}")
-    return [run for run in found.values() if run is not None]
+    return [run for _, runs in found for run in runs]
 
 
 OPERATIONS = {
@@ -404,6 +444,10 @@ OPERATIONS = {
     "runs": Operation(Listing, runs),
     "find": Operation(Ref, find),
     "show": Operation(One, show),
+    "steps": Operation(Page, steps),
+    "children": Operation(Page, children),
+    "failures": Operation(Past, failures),
+    "piece": Operation(Piece, piece),
     "logs": Operation(Lines, logs),
     "schedule": Operation(Nothing, schedule),
     "why": Operation(Several, why),

@@ -7,7 +7,8 @@ waited for: its subscription may overflow, after which the journal is read again
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from taskrun.daemon.clients.requests import Operation, RequestContext, known
 from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
-from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded
+from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded, Subscription
 from taskrun.model.records import LogLine, Run, Status
 from taskrun.stores.base import Tx
 
@@ -35,14 +36,14 @@ class Wait(msgspec.Struct, frozen=True):
 async def wait(context: RequestContext, want: Wait) -> AsyncGenerator[Item, None]:
     """Yields each run as it ends, until all have."""
     news = _News(want.runs)
+    fresh = want.runs
     async with context.core.bus.subscribe(news):
         while news.runs:
-            for run in await context.core.read(lambda tx: known(tx, sorted(news.runs))):
-                if run.ended:
+            for run in await context.core.read(partial(known, run_ids=fresh)):
+                if run.ended and run.id in news.runs:
                     news.runs.discard(run.id)
                     yield views.run_view(run)
-            if news.runs:
-                await news.next()
+            fresh = await news.next() if news.runs else []
 
 
 # ---- watch
@@ -59,14 +60,14 @@ class Watch(msgspec.Struct, frozen=True):
 
 
 async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, None]:
-    """Yields runs as they are, newest first, `{"kind":"ready"}`, and then every change of a run or step."""
+    """Yields runs as they are, newest first, `{"kind":"ready"}`, and then every change of a run or step, once."""
     watched: set[str] = set()
     async with context.core.bus.subscribe(lambda change: _watched(change, want, watched)) as changes:
-        async for item in _snapshot(context, want, watched):
+        async for item in _snapshot(context, want, watched, changes):
             yield item
         async for change in changes:
             if isinstance(change, Lagged):
-                async for item in _snapshot(context, want, watched):
+                async for item in _snapshot(context, want, watched, changes):
                     yield item
             elif isinstance(change, RunChanged):
                 watched.add(change.run.id)
@@ -75,16 +76,31 @@ async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, No
                 yield {"kind": "step", "step": views.step_view(change.step)}
 
 
-async def _snapshot(context: RequestContext, want: Watch, watched: set[str]) -> AsyncIterator[Item]:
-    def read(tx: Tx) -> list[Item]:
-        if want.run is None:
-            return views.list_runs(tx, want.job, want.status, want.since, want.limit)
-        return [views.show(tx, run_id) for run_id in want.run]
-
-    for run in await context.core.read(read):
+async def _snapshot(
+    context: RequestContext, want: Watch, watched: set[str], changes: Subscription
+) -> AsyncIterator[Item]:
+    async for run in _runs(context, want, lambda _: changes.skip()):
         watched.add(run["id"])
         yield {"kind": "run", "run": run}
     yield {"kind": "ready"}
+
+
+async def _runs(context: RequestContext, want: Watch, looked: Callable[[Any], None] | None) -> AsyncIterator[Item]:
+    """Yields the runs as they are; `looked` is called with the first look, which knows all that came before it."""
+    for run_id in want.run or ():
+        yield await context.core.read(partial(views.show, run_id=run_id), looked)
+        looked = None
+    listing = partial(views.list_runs, job=want.job, statuses=want.status, since=want.since)
+    left, before = want.limit if want.run is None else 0, None
+    while left is None or left > 0:
+        page = await context.core.read(partial(listing, limit=left, before=before), looked)
+        looked = None
+        for run in page:
+            before = run["seq"]
+            yield run
+        if not page:
+            return
+        left = None if left is None else left - len(page)
 
 
 def _watched(change: Change, want: Watch, watched: set[str]) -> bool:
@@ -152,12 +168,13 @@ class _Cursor:
                 yield {"kind": "log", **views.log_view(line)}
             if len(lines) < PAGE:
                 break
-        if run is not None and run.ended:
+        if run.ended:
             self.ended = True
             yield {"kind": "end", "run": views.run_view(run)}
 
-    def _page(self, tx: Tx) -> tuple[Run | None, list[LogLine]]:
-        return tx.run(self._run_id), tx.logs(self._run_id, self.seq, PAGE)
+    def _page(self, tx: Tx) -> tuple[Run, list[LogLine]]:
+        (run,) = known(tx, [self._run_id])
+        return run, tx.logs(self._run_id, self.seq, PAGE)
 
 
 class _News:

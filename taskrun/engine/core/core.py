@@ -303,7 +303,7 @@ class Core:
     async def show(self, run_id: str) -> dict[str, Any]:
         """Returns everything about a run, as `taskrun show --json` does."""
         await self.get(run_id)
-        return await self.read(lambda tx: views.show(tx, run_id))
+        return await self.read(lambda tx: views.whole(tx, run_id))
 
     async def logs(self, run_id: str, after: int, limit: int = 1_000) -> list[LogLine]:
         """Returns log lines of a run after a position."""
@@ -330,9 +330,12 @@ class Core:
 
         return await self._do(act)
 
-    async def read(self, fn: Callable[[Tx], T]) -> T:
-        """Reads in a transaction, after everything that was written before; while the disk refuses, what is durable."""
-        return await self._asked(lambda again: self.journal.read(fn))
+    async def read(self, fn: Callable[[Tx], T], done: Callable[[T], None] | None = None) -> T:
+        """Reads in a transaction, after everything that was written before; while the disk refuses, what is durable.
+
+        `done` is called when all that was written before has been published, and nothing that was written after.
+        """
+        return await self._asked(lambda again: self.journal.read(fn, done))
 
     async def _do(self, act: Callable[[Transaction], T]) -> T:
         return await self._asked(lambda again: self.journal.do(executed_before(act) if again else act))

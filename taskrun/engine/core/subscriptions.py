@@ -52,6 +52,10 @@ class Subscription:
         self._changes.append(change)
         self._ready.set()
 
+    def skip(self) -> None:
+        """Drops what was not read yet: whoever has looked in the journal knows it."""
+        self._changes.clear()
+
     def close(self) -> None:
         """Ends the subscription; an iteration under way ends."""
         self._closed = True

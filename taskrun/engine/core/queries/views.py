@@ -14,16 +14,31 @@ from itertools import accumulate
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from taskrun.model.errors import AmbiguousRun, RunNotFound
-from taskrun.model.records import ErrorRecord, Failure, LogLine, Run, RunFilter, Status, Step, StepStatus
+from taskrun.model.records import (
+    CUT,
+    ErrorRecord,
+    Failure,
+    LogLine,
+    Run,
+    RunFilter,
+    Status,
+    Step,
+    brief_run,
+    brief_step,
+)
 from taskrun.stores.base import Tx
 
 SHORTEST_REF = 4
 CANDIDATES = 10  # of an ambiguous id, that are listed
-DETAILED = 200  # listings up to this size look at the steps of each run
+PAGE = 200  # runs, steps or children that one answer holds at most
+COUNTED = 1_000  # steps of each run that a listing counts at most
 LOG_TAIL = 10
+PIECE = 4_000_000  # characters of a large value that one answer holds
 ANSWER = 2_500_000  # characters that one answer holds at most, roughly, so that it always fits into a frame
+ALL = 1 << 30  # characters: more than any value has
 LAST = 253_370_764_800.0  # the year 9999: the end of the calendar, where a longer wait is shown to end
 
 
@@ -35,18 +50,24 @@ def rfc3339(at: float | None) -> str | None:
 # ---- one record
 
 
-def run_view(run: Run, steps: Sequence[Step] | None = None) -> dict[str, Any]:
-    """Returns a run as JSON; with its `steps` also the current one and how many have ended.
+def run_view(run: Run, step: Step | None = None, ended: int | None = None, *, whole: bool = False) -> dict[str, Any]:
+    """Returns a run as JSON.
 
-    Beyond the contract's fields there are those that a screen needs: `wake_at`, `step` and so on.
+    Beyond the contract's fields there are those that a screen needs: `wake_at`, `step` and so on. Large values are
+    excerpts, and named by `cut`, unless it is to be `whole`.
+
+    Parameters:
+        step: the one that it is at, or that it failed at.
+        ended: how many of its steps have ended.
     """
+    run = run if whole else brief_run(run)
     return {
         "id": run.id,
         "job": run.job,
         "status": run.status.value,
         "reason": run.reason,
-        "input": _decoded(run.input),
-        "output": _decoded(run.output),
+        "input": _value(run.input),
+        "output": _value(run.output),
         "error": error_view(run.error),
         "attempt": run.attempt,
         "priority": run.priority,
@@ -65,14 +86,16 @@ def run_view(run: Run, steps: Sequence[Step] | None = None) -> dict[str, Any]:
         "cancelling": run.cancel,
         "pausing": run.pause,
         "failures": failures_view(run.failures),
-        "step": None if steps is None else _current(run, steps),
-        "steps_ended": None if steps is None else sum(step.finished for step in steps),
+        "step": None if step is None else {field: value for field, value in step_view(step).items() if field in _AT},
+        "steps_ended": ended,
         "seq": run.seq,
+        **_cut(input=run.input, output=run.output, failures=run.failures),
     }
 
 
-def step_view(step: Step) -> dict[str, Any]:
-    """Returns a step as JSON."""
+def step_view(step: Step, *, whole: bool = False) -> dict[str, Any]:
+    """Returns a step as JSON; large values are excerpts, and named by `cut`, unless it is to be `whole`."""
+    step = step if whole else brief_step(step)
     return {
         "run": step.run,
         "key": step.key,
@@ -82,12 +105,13 @@ def step_view(step: Step) -> dict[str, Any]:
         "attempt": step.attempt,
         "started_at": rfc3339(step.started_at),
         "ended_at": rfc3339(step.ended_at),
-        "output": _decoded(step.output),
+        "output": _value(step.output),
         "error": error_view(step.error),
         "wake_at": rfc3339(step.wake_at),
         "topic": None if step.topic is None else step.topic.partition("#")[0],
         "child": step.child,
         "failures": failures_view(step.failures),
+        **_cut(output=step.output, failures=step.failures),
     }
 
 
@@ -110,7 +134,8 @@ def error_view(error: str | None) -> dict[str, Any] | None:
 
 def failures_view(failures: str | None) -> list[dict[str, Any]]:
     """Returns the history of failed attempts as JSON, oldest first."""
-    history = msgspec.json.decode(failures, type=list[Failure]) if failures else []
+    known = failures is not None and not failures.startswith(CUT)
+    history = msgspec.json.decode(failures, type=list[Failure]) if failures and known else []
     return [
         {
             "attempt": failure.attempt,
@@ -126,26 +151,24 @@ def _error(error: ErrorRecord) -> dict[str, Any]:
     return {"type": error.type, "message": error.message, "traceback": error.traceback, "where": error.where}
 
 
-def _decoded(text: str | None) -> Any:
+def _value(text: str | None) -> Any:
+    """Returns a value; of one that is cut, its beginning as text."""
+    if text is not None and text.startswith(CUT):
+        return text.removeprefix(CUT)
     return None if text is None else msgspec.json.decode(text)
+
+
+def _cut(**values: str | None) -> dict[str, list[str]]:
+    """Returns which values are cut as a field of a view, where any is."""
+    names = [name for name, text in values.items() if text is not None and text.startswith(CUT)]
+    return {"cut": names} if names else {}
 
 
 def _progress_view(text: str | None) -> dict[str, Any] | None:
     return None if text is None else {"done": None, "total": None, "note": "", **msgspec.json.decode(text)}
 
 
-def _current(run: Run, steps: Sequence[Step]) -> dict[str, Any] | None:
-    """The step that a listing shows: the latest one under way, or the one that an ended run failed at."""
-    wanted = StepStatus.RUNNING if not run.ended else StepStatus.FAILED
-    if run.status is Status.SUCCEEDED:
-        return None
-    fitting = [step for step in steps if step.status is wanted]
-    if not fitting:
-        return None
-    step = max(fitting, key=lambda step: step.started_at)
-    keep = ("key", "name", "kind", "status", "attempt", "started_at", "wake_at", "topic")
-    view = step_view(step)
-    return {field: view[field] for field in keep}
+_AT = ("key", "name", "kind", "status", "attempt", "started_at", "wake_at", "topic")  # what a listing needs of a step
 
 
 # ---- many records
@@ -159,39 +182,96 @@ def list_runs(
     limit: int | None = None,
     before: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Returns the runs that fit, newest first; a listing of moderate size knows the current step of each.
+    """Returns the runs that fit, newest first, each with the step that it is at: at most a page of them.
 
     Parameters:
         before: only those whose `seq` is lower.
     """
-    want = RunFilter(job=job, statuses=tuple(statuses) if statuses else None, since=since, limit=limit, before=before)
-    runs = tx.runs(want)
-    detailed = len(runs) <= DETAILED
-    return [run_view(run, tx.steps(run.id) if detailed else None) for run in runs]
+    most = min(limit or PAGE, PAGE)
+    states = tuple(statuses) if statuses else None
+    want = RunFilter(job=job, statuses=states, since=since, limit=most, before=before, brief=True)
+    return _fitting([_listed(tx, run) for run in tx.runs(want)])
 
 
-def page_runs(tx: Tx, limit: int | None = None, **want: Any) -> list[dict[str, Any]]:
-    """Returns the next runs of a listing, as many as one answer holds; what follows stands `before` the last of them."""
-    found = list_runs(tx, limit=min(limit or DETAILED, DETAILED), **want)
-    sizes = [sum(len(str(run[field])) for field in ("input", "output", "error", "failures")) for run in found]
-    return found[: _fitting(sizes)]
+def _listed(tx: Tx, run: Run) -> dict[str, Any]:
+    """Returns a run with the step that it is at, and how many have ended, of which the first `COUNTED` are counted."""
+    count, under_way = tx.count_steps(run.id, COUNTED)
+    return run_view(run, _step_at(tx, run), max(0, count - under_way))
+
+
+def _step_at(tx: Tx, run: Run) -> Step | None:
+    if not run.ended:
+        return tx.open_step(run.id)
+    return None if run.status is Status.SUCCEEDED else tx.failed_step(run.id)
+
+
+def children(tx: Tx, run_id: str, after: int = 0, limit: int = PAGE) -> list[dict[str, Any]]:
+    """Returns children of a run, oldest first: a page above a `seq`, an empty one at the end, or the last `-limit`."""
+    want = RunFilter(parent=run_id, after=after, limit=min(abs(limit), PAGE), oldest_first=limit >= 0, brief=True)
+    return _paged([run_view(child) for child in tx.runs(want)], limit >= 0)
+
+
+def steps(tx: Tx, run_id: str, after: int = 0, limit: int = PAGE) -> list[dict[str, Any]]:
+    """Returns steps of a run as they began: a page above a number `n`, an empty one at the end, or the last `-limit`."""
+    found = tx.step_page(run_id, after, max(-PAGE, min(limit, PAGE)))
+    return _paged([{**step_view(step), "n": n} for n, step in (found if limit >= 0 else reversed(found))], limit >= 0)
+
+
+def _paged(views: list[dict[str, Any]], forward: bool) -> list[dict[str, Any]]:
+    """Returns those that an answer holds, in order; those that do not come `forward` come the last one first."""
+    return _fitting(views) if forward else _fitting(views)[::-1]
+
+
+def failures(tx: Tx, run_id: str, step: str | None) -> list[dict[str, Any]]:
+    """Returns the history of failed attempts of a run or of a step of it, which its view may have left out."""
+    return failures_view(tx.piece(run_id, step, "failures", 0, ALL))
+
+
+def piece(tx: Tx, run_id: str, step: str | None, field: str, start: int) -> str:
+    """Returns the next piece of a value that is cut, as JSON text; an empty one at the end."""
+    return tx.piece(run_id, step, field, start, PIECE)
 
 
 def page_logs(tx: Tx, run_id: str, after: int, limit: int) -> list[dict[str, Any]]:
     """Returns log lines after a position, or the last `-limit` ones: as many as one answer holds."""
     found = [log_view(line) for line in tx.logs(run_id, after, limit)]
-    if limit >= 0:
-        return found[: _fitting([len(line["text"]) for line in found])]
-    return found[-_fitting([len(line["text"]) for line in reversed(found)]) :]
+    return _paged(found if limit >= 0 else found[::-1], limit >= 0)
 
 
-def _fitting(sizes: Sequence[int]) -> int:
-    """Returns how many things of these sizes go into an answer: one at least."""
-    return max(1, bisect_right(list(accumulate(sizes)), ANSWER))
+def _fitting(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns as many of the first ones as go into an answer: one at least."""
+    sizes = [sum(len(str(view.get(name, ""))) for name in _LARGE) for view in views]
+    return views[: max(1, bisect_right(list(accumulate(sizes)), ANSWER))]
+
+
+_LARGE = ("input", "output", "error", "failures", "text")
 
 
 def show(tx: Tx, run_id: str) -> dict[str, Any]:
-    """Returns everything about one run: with `steps`, `children`, the end of its log and the log's length.
+    """Returns what a screen shows of one run: with its newest `steps` and `children`, and the end of its log.
+
+    How many steps and lines there are is in `steps_ended`, `steps_left_out` and `log_lines`.
+
+    Raises:
+        RunNotFound: no run has this id.
+    """
+    run = next(iter(tx.runs(RunFilter(id=run_id, brief=True))), None)
+    if run is None:
+        raise RunNotFound(f"no run {run_id}")
+    newest = steps(tx, run_id, limit=-PAGE)
+    count, under_way = tx.count_steps(run_id, -1)
+    return {
+        **run_view(run, _step_at(tx, run), count - under_way),
+        "steps": newest,
+        "steps_left_out": count - len(newest),
+        "children": children(tx, run_id, limit=-PAGE),
+        "log": page_logs(tx, run_id, 0, -LOG_TAIL),
+        "log_lines": tx.last_log(run_id),
+    }
+
+
+def whole(tx: Tx, run_id: str) -> dict[str, Any]:
+    """Returns everything about one run, for whoever asks in the process itself: all steps and children, and values whole.
 
     Raises:
         RunNotFound: no run has this id.
@@ -199,12 +279,11 @@ def show(tx: Tx, run_id: str) -> dict[str, Any]:
     run = tx.run(run_id)
     if run is None:
         raise RunNotFound(f"no run {run_id}")
-    steps = tx.steps(run_id)
-    children = reversed(tx.runs(RunFilter(parent=run_id)))
+    recorded = tx.steps(run_id)
     return {
-        **run_view(run, steps),
-        "steps": [step_view(step) for step in steps],
-        "children": [run_view(child) for child in children],
+        **run_view(run, _step_at(tx, run), sum(step.finished for step in recorded), whole=True),
+        "steps": [step_view(step, whole=True) for step in recorded],
+        "children": [run_view(child, whole=True) for child in reversed(tx.runs(RunFilter(parent=run_id)))],
         "log": [log_view(line) for line in tx.logs(run_id, 0, -LOG_TAIL)],
         "log_lines": tx.last_log(run_id),
     }
@@ -222,14 +301,14 @@ def resolve(tx: Tx, ref: str) -> str:
     """
     if ref.endswith("@last"):
         return _last(tx, ref.removesuffix("@last"))
-    if tx.run(ref) is not None:
+    if tx.runs(RunFilter(id=ref, brief=True)):
         return ref
     if len(ref) < SHORTEST_REF:
         raise RunNotFound(f'no run "{ref}": give at least {SHORTEST_REF} characters of its id')
     found = {
         run.id: run
-        for want in (RunFilter(id_prefix=ref, limit=CANDIDATES), RunFilter(id_suffix=ref, limit=CANDIDATES))
-        for run in tx.runs(want)
+        for want in (RunFilter(id_prefix=ref), RunFilter(id_suffix=ref))
+        for run in tx.runs(replace(want, limit=CANDIDATES, brief=True))
     }
     if not found:
         raise RunNotFound(f'no run "{ref}"')
@@ -240,7 +319,7 @@ def resolve(tx: Tx, ref: str) -> str:
 
 
 def _last(tx: Tx, job: str) -> str:
-    newest = tx.runs(RunFilter(job=job or None, limit=1))
+    newest = tx.runs(RunFilter(job=job or None, limit=1, brief=True))
     if newest:
         return newest[0].id
     close = get_close_matches(job, {name for name, _ in tx.count_runs()}, 2, 0.6)

@@ -153,7 +153,7 @@ def _running(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
     where = known.stuck.get(run.id)
     if where:
         yield _cause("blocked", f"its code blocks the event loop of its worker, at {where}", where=where)
-    busy = [step for step in tx.steps(run.id) if not step.finished]
+    busy = tx.open_steps(run.id)
     for step in busy:
         if not _is_wait(step):
             text = f'step "{step.key}" is running since {human(known.now - step.started_at)} (try {step.attempt})'
@@ -168,8 +168,8 @@ def _running(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
 
 def _waits(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
     """Yields what the steps of a run wait for."""
-    for step in tx.steps(run.id):
-        if not step.finished and _is_wait(step):
+    for step in tx.open_steps(run.id):
+        if _is_wait(step):
             yield _wait(tx, step, known)
 
 
