@@ -12,7 +12,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from taskrun.daemon.workers.worker_rpc import RESULTS, PipeProtocol, WorkerGone
+from taskrun.daemon.workers.worker_rpc import RESULTS, Ask, PipeProtocol, Tell, WorkerGone
 from taskrun.engine import messages as m
 from taskrun.model.errors import InputInvalid, JobNotFound
 from taskrun.model.records import Step, StepKind
@@ -112,6 +112,17 @@ async def test_what_is_told_and_asked_arrives_in_order() -> None:
             await asyncio.sleep(0)  # an ask is sent when its task begins
         await asyncio.gather(*asking)
         assert pair.far.noted == sent
+
+
+async def test_what_comes_in_several_pieces_in_one_turn_is_taken_in_order() -> None:
+    async with joined() as pair:
+        record, evict, resume = m.Record(STEP), m.Evict("r"), m.Resume("r", [])
+        peer = pair.far_end.peer
+        asyncio.get_running_loop().call_soon(peer.receive, [Tell(resume)])  # behind the task of the ask
+        peer.receive([Ask(1, record)])
+        peer.receive([Tell(evict)])
+        await settled(lambda: len(pair.far.noted) == 3)
+        assert pair.far.noted == [record, evict, resume]
 
 
 async def test_answers_find_their_ask_in_any_order() -> None:

@@ -97,6 +97,7 @@ class PipePeer:
         self._asked: dict[int, tuple[type[m.Asked], asyncio.Future[Any]]] = {}
         self._last = 0
         self._answering: set[asyncio.Task[None]] = set()
+        self._behind = 0  # what has come in, and is taken in a later turn
 
     def ask(self, message: m.Asked) -> asyncio.Future[Any]:
         """Sends a message; the future has its answer.
@@ -125,15 +126,14 @@ class PipePeer:
 
     def receive(self, envelopes: Iterable[Envelope]) -> None:
         """Takes what came in, in order."""
-        began = False
         for envelope in envelopes:
             if isinstance(envelope, Answer | Refusal):
                 self._settle(envelope)
             elif isinstance(envelope, Ask):
                 self._begin(envelope)
-                began = True
-            elif began:  # the task begins in the next turn, and order is promised
-                self._loop.call_soon(self._hear, envelope.message)
+            elif self._behind:  # the task of an ask begins in the next turn, and order is promised
+                self._behind += 1
+                self._loop.call_soon(self._hear_in_turn, envelope.message)
             else:
                 self._hear(envelope.message)
 
@@ -146,6 +146,10 @@ class PipePeer:
             if not future.done():
                 future.set_exception(WorkerGone("the other end of the pipe went before it answered"))
 
+    def _hear_in_turn(self, message: m.Told) -> None:
+        self._behind -= 1
+        self._hear(message)
+
     def _hear(self, message: m.Told) -> None:
         try:
             self._answerer.hear(self, message)
@@ -153,11 +157,13 @@ class PipePeer:
             self._loop.call_exception_handler({"message": f"hearing {message!r:.200}", "exception": error})
 
     def _begin(self, ask: Ask) -> None:
+        self._behind += 1
         task = self._loop.create_task(self._reply(ask))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
     async def _reply(self, ask: Ask) -> None:
+        self._behind -= 1
         reply = await answer(self._answerer, self, ask)
         if not self.gone:
             self._send(reply)
