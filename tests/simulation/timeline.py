@@ -15,12 +15,14 @@ import zlib
 from asyncio import events
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 START = 1_000.0  # seconds of the monotonic clock at the beginning: small, so that microseconds are exact
 WALL = 1_000_000.0  # what the wall clock is ahead of it
 MOMENT = 1e-9  # what a timer may be early by
+
+Due: TypeAlias = "tuple[float, int, Callable[[], None], Process | None]"  # when, in which order, what, and to whom
 
 _made = itertools.count(1)  # of tasks and futures, for their hashes
 
@@ -163,7 +165,7 @@ class Process:
         self.stopped = False  # the whole process: SIGSTOP
         self.stalled = False  # its loop alone
         self.loop = SimLoop(self)
-        self._held: list[Callable[[], None]] = []
+        self._held: list[Due] = []
         self._asked: dict[Coroutine[Any, Any, Any], None] = {}  # not begun yet
         timeline.processes.append(self)
 
@@ -197,12 +199,12 @@ class Process:
         """Gets turns again, and first what was due meanwhile."""
         self.stopped = self.stalled = False
         held, self._held = self._held, []
-        for call in held:
-            self.timeline.after(0.0, call, self)
+        for due in held:
+            self.timeline.put(due)
 
-    def hold(self, call: Callable[[], None]) -> None:
-        """Keeps what is due while it is stopped."""
-        self._held.append(call)
+    def hold(self, due: Due) -> None:
+        """Keeps what is due while it is stopped, with its place before what is due later."""
+        self._held.append(due)
 
     def kill(self) -> None:
         """Is gone, with all its memory."""
@@ -229,7 +231,7 @@ class Timeline:
         self.rng = rng
         self._tick = tick
         self._bursts = bursts
-        self._due: list[tuple[float, int, Callable[[], None], Process | None]] = []
+        self._due: list[Due] = []
         self._count = itertools.count()
 
     def wall(self) -> float:
@@ -242,7 +244,11 @@ class Timeline:
 
     def after(self, seconds: float, call: Callable[[], None], process: Process | None = None) -> None:
         """Calls `call` after some time; not if the process that it is for is dead by then."""
-        heapq.heappush(self._due, (self.now + seconds, next(self._count), call, process))
+        self.put((self.now + seconds, next(self._count), call, process))
+
+    def put(self, due: Due) -> None:
+        """Keeps what is due."""
+        heapq.heappush(self._due, due)
 
     def step(self, until: float) -> bool:
         """Lets one thing happen; returns False when nothing does before `until`, which it is then."""
@@ -266,8 +272,9 @@ class Timeline:
         return True
 
     def _fire(self) -> None:
-        _, _, call, process = heapq.heappop(self._due)
+        due = heapq.heappop(self._due)
+        _, _, call, process = due
         if process is None or (process.alive and not process.stopped):
             call()
         elif process.alive:
-            process.hold(call)
+            process.hold(due)
