@@ -151,5 +151,9 @@ _MEANINGS: tuple[tuple[type[Exception], Callable[[Any], Explained]], ...] = (
         errors.DaemonStopped,
         _plain(Code.UNREACHABLE, "unfinished runs wait in the journal; go on: taskrun daemon start"),
     ),
+    (
+        errors.FolderReadOnly,
+        _plain(Code.UNREACHABLE, "without one work: taskrun list, show, jobs, schedule, tail --no-follow"),
+    ),
     (errors.DaemonError, _plain(Code.UNREACHABLE, _DAEMON)),
 )

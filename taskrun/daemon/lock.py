@@ -7,6 +7,7 @@ What is written in the file is information, the lock is the truth. The daemon ta
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from taskrun.daemon.file_identity import identity
-from taskrun.model.errors import DaemonError
+from taskrun.model.errors import DaemonError, FolderReadOnly
 
 PATIENCE = 10  # tries: somebody who only asks holds the lock for an instant
 PAUSE = 0.02
@@ -90,6 +91,8 @@ def _open(path: Path, flags: int) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EROFS) and not os.access(path.parent, os.W_OK):
+            raise FolderReadOnly(f"no daemon can run here: {path.parent} cannot be written to") from error
         raise DaemonError(f"cannot use {path}, which must be a file of yours: {error.strerror}") from error
 
 

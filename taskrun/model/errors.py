@@ -295,6 +295,10 @@ class DaemonError(TaskrunError):
     """The daemon cannot be started or reached."""
 
 
+class FolderReadOnly(DaemonError):
+    """No daemon can run where nothing can be written."""
+
+
 class DaemonStopped(DaemonError):
     """The daemon was told to stop, so that whoever follows it must not start another one."""
 

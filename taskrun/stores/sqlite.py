@@ -17,6 +17,7 @@ from typing import Any, Final
 from taskrun.model.errors import JournalError, JournalUnavailable
 from taskrun.stores.base import Answer, Tx
 from taskrun.stores.highwater import HighWater
+from taskrun.stores.sqlite_backup import PAGES, PAUSE, Progress, counting, new_copy
 from taskrun.stores.sqlite_open import JournalFile, Synchronous, name, value
 from taskrun.stores.sqlite_tx import SQL, SqliteTx
 
@@ -115,6 +116,26 @@ class SqliteStorage:
                 self._journal.read_through(self._connected())
             except sqlite3.Error as error:
                 raise self._journal.explained(error) from error
+
+    def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Copies the journal into a new file while it goes on being written to. Blocks: call it from a thread of its own.
+
+        Raises:
+            JournalError: the file is there already, or cannot be written.
+            JournalUnavailable: the disk refuses; nothing is left of the copy.
+        """
+        with self._lock:
+            source = self._connected()
+            commits = int(value(source, SQL["commits"]))
+
+        def copied(done: int, whole: int) -> None:
+            if self._connection is not source:
+                raise JournalUnavailable(f"journal {self.place}: the disk refused while it was copied")
+            if progress is not None:
+                progress(done, whole)
+
+        with new_copy(path, commits) as target:
+            source.backup(target, pages=PAGES, progress=counting(copied), sleep=PAUSE)
 
     def apply(self, fns: Sequence[Fn], guard: Guard | None = None) -> list[Answer]:
         """Runs `fns` in one durable transaction; returns for each its value, or the exception that it raised.

@@ -36,6 +36,10 @@ _PAGE: Final = 4096  # bytes: SQLite's own default since 2016
 _making = threading.Lock()
 
 
+class OlderJournal(Exception):
+    """A journal that an older taskrun wrote, or whose making was cut off: only a connection that writes can open it."""
+
+
 @dataclass(frozen=True)
 class JournalFile:
     """Where a journal is, and how it is to be opened."""
@@ -57,6 +61,40 @@ class JournalFile:
         except OSError as error:
             raise JournalError(f"cannot make the journal {self.path}: {error.strerror}. {_HELP_FOLDER}") from error
         return self._patiently(mark)
+
+    def standing_still(self) -> tuple[int, ...] | None:
+        """Returns what the file is known by; None where it has a log, or where there is none that SQLite closed in order."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        if any(Path(f"{self.path}{end}").exists() for end in ("-wal", "-journal")):
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def open_to_read(self, still: bool) -> sqlite3.Connection:
+        """Returns a connection that reads a journal of today's version, and has not read it through.
+
+        Parameters:
+            still: the file has no log and nobody writes to it: nothing is locked, and nothing made beside it.
+
+        Raises:
+            OlderJournal: it has to be migrated first.
+            JournalNewer, JournalDamaged: as `open`.
+        """
+        mark = self.high.read()
+        connection = _connection(self.path, "ro", "&immutable=1" if still else "")
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {int(_OPENING[True] * 1000)}")
+            self._check_kind(connection)
+            if version(connection) < max(MIGRATIONS):
+                raise OlderJournal
+            if (commits := value(connection, SQL["commits"])) < mark:
+                raise self._shorter(mark, commits)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def reopen(self) -> sqlite3.Connection:
         """Returns a new connection to a journal that was open before."""
@@ -247,10 +285,10 @@ def name(error: sqlite3.Error) -> str:
     return str(getattr(error, "sqlite_errorname", type(error).__name__))
 
 
-def _connection(path: Path, mode: str) -> sqlite3.Connection:
+def _connection(path: Path, mode: str, further: str = "") -> sqlite3.Connection:
     _refuse_a_log_alone(path)
     return sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}",
+        f"file:{quote(str(path))}?mode={mode}{further}",
         uri=True,
         timeout=0,
         isolation_level=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -9,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from taskrun.daemon.lock import Holder, Lock, holder
-from taskrun.model.errors import DaemonError
+from taskrun.model.errors import DaemonError, FolderReadOnly
 
 ROOT = Path(__file__).parents[2]
 CONTENDER = """
@@ -137,3 +140,13 @@ def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
         assert precious.read_text() == "precious"
     else:
         raise AssertionError("the link was followed")
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(FolderReadOnly, match=f"no daemon can run here: {tmp_path} cannot be written to"):
+        Lock.take(tmp_path / "daemon.lock")

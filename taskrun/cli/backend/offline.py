@@ -1,7 +1,4 @@
-"""Answers from the journal itself, for commands that only look while no daemon runs.
-
-The journal is opened exclusively and for a moment, so that a daemon that starts meanwhile need not wait for long.
-"""
+"""Answers from the journal itself, for commands that only look while no daemon runs."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from taskrun.model.records import Status
 from taskrun.processes.threads import in_thread
 from taskrun.stores.base import Tx
 from taskrun.stores.highwater import is_absent
-from taskrun.stores.sqlite import SqliteStorage
+from taskrun.stores.sqlite_reader import JournalReader
 
 
 class JournalBackend:
@@ -27,6 +24,7 @@ class JournalBackend:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._reader = JournalReader(config.journal)
         self._answers: dict[str, Callable[..., Any]] = {
             "runs": self._runs,
             "find": self._find,
@@ -43,8 +41,8 @@ class JournalBackend:
     async def call(self, op: str, **params: Any) -> Any:
         """Returns the answer to one request."""
         if op == "jobs":
-            return self._with_pauses(await in_thread(lambda: import_late(JOB_FILES).describe(self._config)))
-        return self._answers[op](**params)
+            return await self._with_pauses(await in_thread(lambda: import_late(JOB_FILES).describe(self._config)))
+        return await self._answers[op](**params)
 
     async def stream(self, op: str, **params: Any) -> AsyncIterator[Any]:
         """Raises DaemonError: only a daemon streams."""
@@ -52,9 +50,10 @@ class JournalBackend:
         yield
 
     async def close(self) -> None:
-        """Has nothing open."""
+        """Ends the connection to the journal."""
+        await self._reader.close()
 
-    def _runs(
+    async def _runs(
         self,
         job: str | None = None,
         status: list[str] | None = None,
@@ -63,41 +62,41 @@ class JournalBackend:
         before: int | None = None,
     ) -> Any:
         states = [Status(one) for one in status or ()]
-        return _still(self._read(lambda tx: views.list_runs(tx, job, states, since, limit, before), []))
+        return _still(await self._read(lambda tx: views.list_runs(tx, job, states, since, limit, before), []))
 
-    def _find(self, ref: str) -> Any:
-        return self._found(self._read(lambda tx: views.resolve(tx, ref), None), ref)
+    async def _find(self, ref: str) -> Any:
+        return self._found(await self._read(lambda tx: views.resolve(tx, ref), None), ref)
 
-    def _show(self, run: str) -> Any:
-        shown = self._found(self._read(lambda tx: views.show(tx, run), None), run)
+    async def _show(self, run: str) -> Any:
+        shown = self._found(await self._read(lambda tx: views.show(tx, run), None), run)
         (still,) = _still([shown])
         return {**still, **{name: _still(shown[name]) for name in ("steps", "children")}}
 
-    def _steps(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
-        return _still(self._read(lambda tx: views.steps(tx, run, after, limit), []))
+    async def _steps(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
+        return _still(await self._read(lambda tx: views.steps(tx, run, after, limit), []))
 
-    def _children(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
-        return _still(self._read(lambda tx: views.children(tx, run, after, limit), []))
+    async def _children(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
+        return _still(await self._read(lambda tx: views.children(tx, run, after, limit), []))
 
-    def _failures(self, run: str, step: str | None = None) -> Any:
-        return self._read(lambda tx: views.failures(tx, run, step), [])
+    async def _failures(self, run: str, step: str | None = None) -> Any:
+        return await self._read(lambda tx: views.failures(tx, run, step), [])
 
-    def _piece(self, run: str, field: str, step: str | None = None, start: int = 0) -> Any:
-        return self._read(lambda tx: views.piece(tx, run, step, field, start), "")
+    async def _piece(self, run: str, field: str, step: str | None = None, start: int = 0) -> Any:
+        return await self._read(lambda tx: views.piece(tx, run, step, field, start), "")
 
-    def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
-        return self._read(lambda tx: views.page_logs(tx, run, after, limit), [])
+    async def _logs(self, run: str, after: int = 0, limit: int = 1000) -> Any:
+        return await self._read(lambda tx: views.page_logs(tx, run, after, limit), [])
 
-    def _why(self, runs: list[str]) -> Any:
+    async def _why(self, runs: list[str]) -> Any:
         """Nothing goes on without a daemon, whatever else may hold it."""
         cause = {"kind": "no-daemon", "text": "no daemon runs; start it: taskrun daemon start"}
-        return [{"id": run, "status": self._show(run)["status"], "causes": [cause]} for run in runs]
+        return [{"id": run, "status": (await self._show(run))["status"], "causes": [cause]} for run in runs]
 
-    def _schedule(self) -> Any:
-        return self._read(lambda tx: import_late(SCHEDULE_SLOTS).schedule_views(tx, time.time()), [])
+    async def _schedule(self) -> Any:
+        return await self._read(lambda tx: import_late(SCHEDULE_SLOTS).schedule_views(tx, time.time()), [])
 
-    def _with_pauses(self, described: Any) -> Any:
-        paused = self._read(lambda tx: tx.facts("paused:"), {})
+    async def _with_pauses(self, described: Any) -> Any:
+        paused = await self._read(lambda tx: tx.facts("paused:"), {})
         return {
             **described,
             "jobs": [{**job, "paused": f"paused:{job['name']}" in paused} for job in described["jobs"]],
@@ -108,19 +107,9 @@ class JournalBackend:
             raise RunNotFound(f'no run "{ref}": nothing has run here yet')
         return value
 
-    def _read(self, fn: Callable[[Tx], Any], empty: Any) -> Any:
+    async def _read(self, fn: Callable[[Tx], Any], empty: Any) -> Any:
         """Reads in one transaction; a journal that never was is not made."""
-        if is_absent(self._config.journal):
-            return empty
-        store = SqliteStorage(self._config.journal, exclusive=True)
-        store.open()
-        try:
-            ((value, error),) = store.apply([fn])
-        finally:
-            store.close()
-        if error is not None:
-            raise error
-        return value
+        return empty if is_absent(self._config.journal) else await self._reader.read(fn)
 
 
 def _still(things: list[dict[str, Any]]) -> list[dict[str, Any]]:

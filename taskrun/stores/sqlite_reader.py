@@ -1,0 +1,130 @@
+"""Reading a SQLite journal beside whoever writes to it: on a read-only connection of aiosqlite, which keeps nobody out.
+
+A journal without a write-ahead log is opened as a file that does not change, so that nothing is made beside it, not even in a
+folder that cannot be written to; that it did not change is looked at afterwards. One with a log is read through SQLite's own
+locks. What only a connection that writes can read, an older journal or a log on a full disk, is left to `SqliteStorage`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiosqlite
+
+from taskrun.model.errors import JournalError
+from taskrun.stores.base import Tx
+from taskrun.stores.highwater import HighWater
+from taskrun.stores.sqlite import SqliteStorage
+from taskrun.stores.sqlite_backup import PAGES, PAUSE, Progress, counting, new_copy
+from taskrun.stores.sqlite_open import JournalFile, OlderJournal, primary
+from taskrun.stores.sqlite_tx import SQL, SqliteTx
+
+T = TypeVar("T")
+TRIES = 5  # of a journal that changes while it is read
+_HELP: Final = "whoever may write there has to open it once (`taskrun daemon start`)"
+_NEEDS_A_WRITER: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR})
+
+
+class _Connection(aiosqlite.Connection):
+    """Runs a function whole on the connection's thread: several awaits would each see another state of the journal."""
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        answer: T = await self._execute(self._read, fn)  # type: ignore[no-untyped-call]
+        return answer
+
+    def _read(self, fn: Callable[[Tx], T]) -> T:
+        self._conn.execute("BEGIN")
+        try:
+            return fn(SqliteTx(self._conn))
+        finally:
+            self._conn.execute("ROLLBACK")
+
+
+class JournalReader:
+    """Reads one journal; it is opened with the first read."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        file = Path(path).resolve()
+        self._journal = JournalFile(file, "full", True, HighWater(str(file)))
+        self._connection: _Connection | None = None
+        self._still: tuple[int, ...] | None = (
+            None  # what the file was known by, where it is read as one that does not change
+        )
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Returns what `fn` reads, all of it in one state of the journal.
+
+        Raises:
+            JournalNewer, JournalDamaged, JournalLocked, JournalError: each says what helps.
+        """
+        for _ in range(TRIES):
+            try:
+                value = await (await self._open()).read(fn)
+            except (sqlite3.Error, OlderJournal) as error:
+                if not await self._has_changed():
+                    return self._written(fn, error)
+            else:
+                if not await self._has_changed():
+                    return value
+        raise JournalError(f"journal {self._journal.path}: it does not stand still to be read; try again")
+
+    async def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Copies the journal, as it is now, into a new file, while others go on writing to it.
+
+        Raises:
+            JournalError: the file is there already, or cannot be written.
+        """
+        source = await self._open()
+        await source.execute("BEGIN")  # one state of it to the end, whatever others write meanwhile
+        try:
+            ((commits,),) = await source.execute_fetchall(SQL["commits"])
+            with new_copy(path, commits) as target:
+                await source.backup(target, pages=PAGES, progress=counting(progress), sleep=PAUSE)
+        finally:
+            await source.execute("ROLLBACK")
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _open(self) -> _Connection:
+        if self._connection is None:
+            self._still = self._journal.standing_still()
+            still = self._still is not None
+            connection = _Connection(lambda: self._journal.open_to_read(still), 64)
+            await connection
+            self._connection = connection
+        return self._connection
+
+    async def _has_changed(self) -> bool:
+        """Tells whether a file that was taken not to change has changed; the next read opens it anew."""
+        changed = self._still is not None and self._still != self._journal.standing_still()
+        if changed:
+            await self.close()
+        return changed
+
+    def _written(self, fn: Callable[[Tx], T], error: sqlite3.Error | OlderJournal) -> T:
+        """Reads what only a connection that writes can open; others are kept out meanwhile."""
+        if isinstance(error, sqlite3.Error) and primary(error) not in _NEEDS_A_WRITER:
+            raise self._journal.explained(error) from error
+        if not os.access(self._journal.path.parent, os.W_OK):
+            why = "is of an older taskrun" if isinstance(error, OlderJournal) else "was not closed in order"
+            raise JournalError(
+                f"journal {self._journal.path} {why}, and its folder cannot be written to: {_HELP}"
+            ) from error
+        store = SqliteStorage(self._journal.path, exclusive=True)
+        store.open()
+        try:
+            ((value, failed),) = store.apply([fn])
+        finally:
+            store.close()
+        if failed is not None:
+            raise failed
+        answer: T = value
+        return answer
