@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 CLIENT = "taskrun.daemon.client"  # where a daemon runs
 OFFLINE = "taskrun.cli.backend.offline"  # where none runs: the journal
+STORAGE = "taskrun.stores.sqlite"  # where the journal has to be written to before it can be read
 JOB_FILES = "taskrun.cli.backend.job_files"  # where none runs: the code of the jobs
 RUN_LOCAL = "taskrun.cli.commands.run_local"  # for `run --local` alone: the whole engine
 CRON = "taskrun.rules.cron"  # where there are schedules

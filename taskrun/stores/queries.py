@@ -33,12 +33,10 @@ def _bare(text: str) -> str:
     return "\n".join(lines).strip()
 
 
-def migrations(folder: str) -> dict[int, list[str]]:
-    """Returns the statements of each migration in a folder by its number, in order."""
+def migrations(folder: str) -> dict[int, str]:
+    """Returns the script of each migration in a folder by its number, in order."""
     found = [file for file in (_HERE / folder).iterdir() if file.name.endswith(".sql")]
-    return {
-        int(file.name[:4]): statements(file.read_text("utf-8")) for file in sorted(found, key=lambda file: file.name)
-    }
+    return {int(file.name[:4]): file.read_text("utf-8") for file in sorted(found, key=lambda file: file.name)}
 
 
 def statements(script: str) -> list[str]:

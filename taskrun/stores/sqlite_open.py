@@ -19,7 +19,7 @@ from urllib.parse import quote
 from taskrun.model.durations import human_size
 from taskrun.model.errors import JournalDamaged, JournalError, JournalLocked, JournalNewer, JournalUnavailable
 from taskrun.stores.highwater import HighWater, log_size
-from taskrun.stores.queries import migrations
+from taskrun.stores.queries import migrations, statements
 from taskrun.stores.sqlite_tx import SQL
 
 Synchronous = Literal["full", "normal"]
@@ -258,7 +258,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     have = version(connection)
     for number in sorted(number for number in MIGRATIONS if number > have):
-        for statement in MIGRATIONS[number]:
+        for statement in statements(MIGRATIONS[number]):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number}")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -18,7 +18,6 @@ import aiosqlite
 from taskrun.model.errors import JournalError
 from taskrun.stores.base import Tx
 from taskrun.stores.highwater import HighWater
-from taskrun.stores.sqlite import SqliteStorage
 from taskrun.stores.sqlite_backup import PAGES, PAUSE, Progress, counting, new_copy
 from taskrun.stores.sqlite_open import JournalFile, OlderJournal, primary
 from taskrun.stores.sqlite_tx import SQL, SqliteTx
@@ -29,8 +28,26 @@ _HELP: Final = "whoever may write there has to open it once (`taskrun daemon sta
 _NEEDS_A_WRITER: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR})
 
 
+class NeedsWriter(Exception):
+    """A journal that only a connection that writes can open: an older one, or one whose log cannot be read beside others."""
+
+
 class _Connection(aiosqlite.Connection):
     """Runs a function whole on the connection's thread: several awaits would each see another state of the journal."""
+
+    def __init__(self, journal: JournalFile, still: bool) -> None:
+        super().__init__(self._open, 64)
+        self._journal = journal
+        self._still = still
+        self.refused: Exception | None = None
+
+    def _open(self) -> sqlite3.Connection:
+        """Keeps why the journal cannot be opened: aiosqlite itself, when this raises, ends its thread unawaited."""
+        try:
+            return self._journal.open_to_read(self._still)
+        except Exception as error:
+            self.refused = error
+            return sqlite3.connect(":memory:", check_same_thread=False)
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         answer: T = await self._execute(self._read, fn)  # type: ignore[no-untyped-call]
@@ -59,6 +76,7 @@ class JournalReader:
         """Returns what `fn` reads, all of it in one state of the journal.
 
         Raises:
+            NeedsWriter: `SqliteStorage` has to open it.
             JournalNewer, JournalDamaged, JournalLocked, JournalError: each says what helps.
         """
         for _ in range(TRIES):
@@ -66,7 +84,7 @@ class JournalReader:
                 value = await (await self._open()).read(fn)
             except (sqlite3.Error, OlderJournal) as error:
                 if not await self._has_changed():
-                    return self._written(fn, error)
+                    raise self._refused(error) from error
             else:
                 if not await self._has_changed():
                     return value
@@ -97,8 +115,11 @@ class JournalReader:
         if self._connection is None:
             self._still = self._journal.standing_still()
             still = self._still is not None
-            connection = _Connection(lambda: self._journal.open_to_read(still), 64)
+            connection = _Connection(self._journal, still)
             await connection
+            if connection.refused is not None:
+                await connection.close()
+                raise connection.refused
             self._connection = connection
         return self._connection
 
@@ -109,22 +130,11 @@ class JournalReader:
             await self.close()
         return changed
 
-    def _written(self, fn: Callable[[Tx], T], error: sqlite3.Error | OlderJournal) -> T:
-        """Reads what only a connection that writes can open; others are kept out meanwhile."""
+    def _refused(self, error: sqlite3.Error | OlderJournal) -> Exception:
+        """Returns the error that says in our words why the journal cannot be read like this."""
         if isinstance(error, sqlite3.Error) and primary(error) not in _NEEDS_A_WRITER:
-            raise self._journal.explained(error) from error
-        if not os.access(self._journal.path.parent, os.W_OK):
-            why = "is of an older taskrun" if isinstance(error, OlderJournal) else "was not closed in order"
-            raise JournalError(
-                f"journal {self._journal.path} {why}, and its folder cannot be written to: {_HELP}"
-            ) from error
-        store = SqliteStorage(self._journal.path, exclusive=True)
-        store.open()
-        try:
-            ((value, failed),) = store.apply([fn])
-        finally:
-            store.close()
-        if failed is not None:
-            raise failed
-        answer: T = value
-        return answer
+            return self._journal.explained(error)
+        if os.access(self._journal.path.parent, os.W_OK):
+            return NeedsWriter(self._journal.path)
+        why = "is of an older taskrun" if isinstance(error, OlderJournal) else "was not closed in order"
+        return JournalError(f"journal {self._journal.path} {why}, and its folder cannot be written to: {_HELP}")

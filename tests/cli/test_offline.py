@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from taskrun.cli.app import execute
 from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.exit_codes import Code
+from taskrun.stores.sqlite_open import version
 from tests.cli.fakes import FakeTerminal
 from tests.cli.test_fastpath import imported
 from tests.cli.test_terminal import command
@@ -153,6 +156,17 @@ async def test_without_a_daemon_the_job_files_are_as_they_are_now_so_nothing_has
     terminal = FakeTerminal(folder, env={"HOME": str(folder)})
     assert await execute(["jobs", "helo"], terminal, ProcessConnector()) == Code.NOT_FOUND
     assert terminal.chatter.endswith('error: no job "helo"\n  did you mean  hello\n')
+
+
+async def test_an_older_journal_is_brought_up_to_date_and_read(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "project")
+    journal = tmp_path / "project" / ".taskrun" / "journal.db"
+    with closing(sqlite3.connect(journal)) as connection:
+        newest = version(connection)
+        connection.executescript(f"DROP INDEX steps_failed; PRAGMA user_version = {newest - 1}")
+    assert json.loads(run(tmp_path / "project", "list", "--json").stdout)
+    with closing(sqlite3.connect(journal)) as connection:
+        assert version(connection) == newest
 
 
 @pytest.mark.parametrize("left", [None, 0, 100], ids=["gone", "empty", "cut"])

@@ -131,7 +131,7 @@ def test_a_newer_journal_keeps_the_log_that_its_killed_process_left(tmp_path: Pa
 def second_migration(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A migration after the last one, to be filled by the test."""
     statements: list[str] = []
-    monkeypatch.setitem(sqlite_open.MIGRATIONS, max(sqlite_open.MIGRATIONS) + 1, statements)
+    monkeypatch.setitem(sqlite_open.MIGRATIONS, max(sqlite_open.MIGRATIONS) + 1, ";\n".join([*statements, ""]))
     return statements
 
 

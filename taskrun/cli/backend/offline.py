@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from taskrun.cli.lazy_imports import JOB_FILES, SCHEDULE_SLOTS, import_late
+from taskrun.cli.lazy_imports import JOB_FILES, SCHEDULE_SLOTS, STORAGE, import_late
 from taskrun.engine.core.queries import views
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, RunNotFound
@@ -14,7 +14,7 @@ from taskrun.model.records import Status
 from taskrun.processes.threads import in_thread
 from taskrun.stores.base import Tx
 from taskrun.stores.highwater import is_absent
-from taskrun.stores.sqlite_reader import JournalReader
+from taskrun.stores.sqlite_reader import JournalReader, NeedsWriter
 
 
 class JournalBackend:
@@ -109,7 +109,24 @@ class JournalBackend:
 
     async def _read(self, fn: Callable[[Tx], Any], empty: Any) -> Any:
         """Reads in one transaction; a journal that never was is not made."""
-        return empty if is_absent(self._config.journal) else await self._reader.read(fn)
+        if is_absent(self._config.journal):
+            return empty
+        try:
+            return await self._reader.read(fn)
+        except NeedsWriter:
+            return self._written(fn)
+
+    def _written(self, fn: Callable[[Tx], Any]) -> Any:
+        """Reads on a connection that writes, and has the journal for itself for a moment."""
+        store = import_late(STORAGE).SqliteStorage(self._config.journal, exclusive=True)
+        store.open()
+        try:
+            ((value, error),) = store.apply([fn])
+        finally:
+            store.close()
+        if error is not None:
+            raise error
+        return value
 
 
 def _still(things: list[dict[str, Any]]) -> list[dict[str, Any]]:
