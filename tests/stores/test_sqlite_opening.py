@@ -128,21 +128,25 @@ def test_a_newer_journal_keeps_the_log_that_its_killed_process_left(tmp_path: Pa
 
 
 @pytest.fixture
-def second_migration(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A migration after the last one, to be filled by the test."""
-    statements: list[str] = []
-    monkeypatch.setitem(sqlite_open.MIGRATIONS, max(sqlite_open.MIGRATIONS) + 1, ";\n".join([*statements, ""]))
-    return statements
+def second_migration(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A migration after the last one, to be filled by the test with statements."""
+    number = max(sqlite_open.MIGRATIONS) + 1
+
+    def fill(*statements: str) -> None:
+        monkeypatch.setitem(sqlite_open.MIGRATIONS, number, "".join(f"{statement};\n" for statement in statements))
+
+    fill()
+    return fill
 
 
 def test_an_older_journal_is_migrated_and_keeps_its_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second_migration: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second_migration: Callable[..., None]
 ) -> None:
     newest = max(sqlite_open.MIGRATIONS)
     with monkeypatch.context() as older:
         older.delitem(sqlite_open.MIGRATIONS, newest)
         path = closed_journal(tmp_path / "journal.db")
-    second_migration += ["CREATE TABLE one (a)", "INSERT INTO one VALUES (1)"]
+    second_migration("CREATE TABLE one (a)", "INSERT INTO one VALUES (1)")
     assert count(path) == 3
     connection = sqlite3.connect(path)
     assert sqlite_open.version(connection) == newest
@@ -151,15 +155,15 @@ def test_an_older_journal_is_migrated_and_keeps_its_runs(
 
 
 def test_a_migration_that_fails_leaves_the_older_journal_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second_migration: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second_migration: Callable[..., None]
 ) -> None:
     newest = max(sqlite_open.MIGRATIONS)
     with monkeypatch.context() as older:
         older.delitem(sqlite_open.MIGRATIONS, newest)
         path = closed_journal(tmp_path / "journal.db")
-    second_migration += ["CREATE TABLE one (a)", "INSERT INTO nowhere VALUES (1)"]
+    second_migration("CREATE TABLE one (a)", "INSERT INTO nowhere VALUES (1)")
     refused(path, JournalError, "nowhere")
-    del second_migration[:]
+    second_migration()
     assert count(path) == 3
 
 
