@@ -1,7 +1,7 @@
-"""The client: a blocking connection to the daemon for the command line.
+"""The client: a blocking connection to the daemon for the command line, one request at a time.
 
-Import-light, since every command pays for it: no asyncio. One request at a time. A daemon that restarts ends the connection
-with `DaemonError`; whoever wants to go on connects again and resumes by its cursors.
+Import-light, since every command pays for it: no asyncio. A daemon that restarts ends the connection with `DaemonError`; to go
+on, connect again and ask for what comes after the last item.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from taskrun import __version__
 from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, MessageReader, message_frames
 from taskrun.daemon.launch import ensure_daemon, find_daemon
-from taskrun.daemon.protocol import PROTOCOL, Hello, Reply, mismatch, remote_error, speak
+from taskrun.daemon.protocol import PROTOCOL, Hello, Reply, common_version, mismatch, remote_error
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, DaemonStopped
 
@@ -45,21 +45,21 @@ class Client:
 
     @classmethod
     def connect(cls, config: Config, autostart: bool = True, timeout: float = PATIENCE) -> Client:
-        """Returns a connection to the project's daemon, which is started if need be and `autostart` allows it.
+        """Returns a connection to the project's daemon, which is started if none runs and `autostart` allows it.
 
         Raises:
-            DaemonError: it is not there, does not answer, or speaks another version.
+            DaemonError: none runs, or it does not answer, or not in a version of the protocol that this client knows.
             TaskrunError: why it could not start.
         """
         for pause in GREETING_PAUSES:
             try:
-                return cls._meet(config, autostart, timeout)
-            except (Disconnected, DaemonStopped):  # it was dying: the next try finds, or makes, its successor
+                return cls._connect_once(config, autostart, timeout)
+            except (Disconnected, DaemonStopped):  # it was ending: the next try finds or starts its successor
                 time.sleep(pause)
-        return cls._meet(config, autostart, timeout)
+        return cls._connect_once(config, autostart, timeout)
 
     @classmethod
-    def _meet(cls, config: Config, autostart: bool, timeout: float) -> Client:
+    def _connect_once(cls, config: Config, autostart: bool, timeout: float) -> Client:
         connection = ensure_daemon(config, timeout) if autostart else find_daemon(config, timeout)
         try:
             return cls(connection, timeout)
@@ -88,7 +88,7 @@ class Client:
         """Yields the answers to one request until it ends; waits for them as long as the daemon lives.
 
         Raises:
-            DaemonError: the daemon shows no sign of life.
+            DaemonError: the daemon gives no sign of life.
             Disconnected: the daemon went away; connect again.
             Exception: what the daemon raised.
         """
@@ -109,15 +109,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ---- inside
-
     def _greet(self) -> Hello:
         ours = Hello(PROTOCOL, __version__)
         self._send(ours)
         theirs = msgspec.json.decode(self._receive(), type=Hello)
         if theirs.error is not None:
             raise remote_error(theirs.error)
-        if speak(PROTOCOL, theirs.protocol) is None:
+        if common_version(PROTOCOL, theirs.protocol) is None:
             raise DaemonError(mismatch(theirs, ours))
         return theirs
 
@@ -127,7 +125,7 @@ class Client:
         return request
 
     def _send(self, message: Any) -> None:
-        with self._trouble(), suppress(BrokenPipeError, ConnectionResetError):  # reading says why, if it was said
+        with self._errors(), suppress(BrokenPipeError, ConnectionResetError):  # the daemon may have sent the reason
             self._connection.settimeout(self._timeout)
             for frame in message_frames(msgspec.json.encode(message)):
                 self._connection.sendall(frame)
@@ -136,14 +134,14 @@ class Client:
         while True:
             reply = msgspec.json.decode(self._receive(), type=Reply)
             if reply.id not in (request, 0):
-                continue  # the rest of a stream that nobody reads any more
+                continue  # of a stream that is no longer read
             if reply.error is not None:
                 raise remote_error(reply.error)
             return reply
 
     def _receive(self) -> bytes:
         while not self._payloads:
-            with self._trouble():
+            with self._errors():
                 self._connection.settimeout(self._timeout)
                 data = self._connection.recv(CHUNK)
             if not data:
@@ -155,10 +153,10 @@ class Client:
         return self._payloads.pop()
 
     @contextmanager
-    def _trouble(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except TimeoutError as error:
             raise DaemonError(f"the daemon gave no answer within {self._timeout:g} seconds") from error
         except OSError as error:
-            raise Disconnected(f"the connection to the daemon broke: {error}") from error
+            raise Disconnected(f"the connection to the daemon was lost: {error}") from error

@@ -1,4 +1,4 @@
-"""Which file is one's own: known by device and inode, since its path may lead to another one by now. Import-light."""
+"""Identity of files by device and inode: a path may lead to another file by now. Import-light."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """What a file is known by; never by opening it, which would cost SQLite its locks."""
+    """Device and inode of a file. Found without opening it: closing it again would drop SQLite's locks."""
 
     device: int
     inode: int
 
 
 class KnownFile:
-    """A file that this process made or uses, as it was when this was asked first."""
+    """A file that this process created or uses, with the identity that it had when this object was made."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class KnownFile:
 
 
 def identity(file: Path | int) -> Identity | None:
-    """Returns what a file is known by, without following a link; None when there is none."""
+    """Returns the identity of a file, without following a link; None when there is no such file."""
     with contextlib.suppress(OSError):
         found = os.fstat(file) if isinstance(file, int) else file.lstat()
         return Identity(found.st_dev, found.st_ino)

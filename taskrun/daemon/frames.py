@@ -10,10 +10,10 @@ from __future__ import annotations
 from _collections_abc import Iterator  # unlike `collections.abc`, every interpreter has loaded it
 
 HEAD = 4  # bytes of a length
-CLIENT_CAP = 16 * 1024 * 1024  # a request or an answer over the socket
-PIECE = 4 * 1024 * 1024  # of a message that is larger than a frame
+CLIENT_CAP = 16 * 1024 * 1024  # bytes of a frame over the clients' socket
+PIECE = 4 * 1024 * 1024  # bytes of a piece of a message that is larger than a frame
 MORE, LAST = b"+", b"="
-PIPE_CAP = 1024 * 1024 * 1024  # an attempt with all its recorded steps, to or from a worker
+PIPE_CAP = 1024 * 1024 * 1024  # bytes of a frame to or from a worker: an attempt with all its recorded steps
 
 
 class FrameInvalid(ValueError):
@@ -31,7 +31,7 @@ def frame(payload: bytes, cap: int) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into payloads."""
+    """Splits a stream of bytes into payloads."""
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
@@ -39,14 +39,14 @@ class FrameReader:
 
     @property
     def partial(self) -> int:
-        """The bytes that there are of a frame that has not ended."""
+        """The bytes received of a frame that is not complete."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Takes what was received and yields the payloads that are complete; the cap may change from one to the next.
+        """Takes received bytes and yields the payloads that are complete; the cap may change between two of them.
 
         Raises:
-            FrameInvalid: a frame is announced that is larger than the cap; the stream is of no use any more.
+            FrameInvalid: a frame is announced that is larger than the cap; the rest of the stream cannot be read.
         """
         buffer = self._buffer
         buffer += data
@@ -65,7 +65,7 @@ class FrameReader:
 
 
 def message_frames(payload: bytes) -> Iterator[bytes]:
-    """Yields a message as frames: one, or the pieces of what is larger than that."""
+    """Yields a message as frames: as one, or in pieces where it is larger."""
     if len(payload) <= CLIENT_CAP:
         yield frame(payload, CLIENT_CAP)
         return
@@ -75,10 +75,10 @@ def message_frames(payload: bytes) -> Iterator[bytes]:
 
 
 class MessageReader:
-    """Cuts a stream of bytes into messages.
+    """Splits a stream of bytes into messages.
 
     Parameters:
-        cap: of a frame.
+        cap: bytes of one frame.
         most: bytes of one message, None for no limit.
     """
 
@@ -90,14 +90,14 @@ class MessageReader:
 
     @property
     def partial(self) -> int:
-        """The bytes that there are of a message that has not ended."""
+        """The bytes received of a message that is not complete."""
         return self.frames.partial + self._size
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Takes what was received and yields the messages that are complete.
+        """Takes received bytes and yields the messages that are complete.
 
         Raises:
-            FrameInvalid: a frame or a message is larger than it may be; the stream is of no use any more.
+            FrameInvalid: a frame or a message is larger than it may be; the rest of the stream cannot be read.
         """
         for payload in self.frames.feed(data):
             if (message := self._join(payload)) is not None:

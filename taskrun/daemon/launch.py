@@ -1,7 +1,7 @@
-"""Finding the daemon, starting it, stopping it: what a command does before it can talk. Blocking and import-light.
+"""Finds, starts and stops the daemon. Blocking and import-light.
 
-However many commands start it at once, one of them does and the others wait for that. Errors of its start-up come back
-through a pipe to whoever typed the command.
+When several commands want to start it at once, one of them does and the others wait. An error while it starts is reported
+through a pipe to the command that started it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from taskrun.processes.open_files import opened_by
 PATIENCE = 10.0
 PAUSE = 0.02
 READY = b"ready"
-PROGRAM = "taskrun.cli.daemon_main"  # by name: it stands above the daemon, since it executes command lines
+PROGRAM = "taskrun.cli.daemon_main"  # by name: it imports the command line, which stands above the daemon
 DETACHED, ATTACHED, FOREGROUND = "detached", "attached", "foreground"  # its modes
-PACKAGE = Path(__file__).resolve().parents[2]  # the folder that `taskrun` is imported from
+PACKAGE = Path(__file__).resolve().parents[2]  # the folder from which `taskrun` is imported
 
 
 class AttachedDaemon(NamedTuple):
@@ -45,27 +45,27 @@ class AttachedDaemon(NamedTuple):
     held: int
 
     def end(self) -> None:
-        """Lets it stop, and waits until it has."""
+        """Stops it, and waits until it has ended."""
         os.close(self.held)
         self.process.wait()
 
 
 def find_holder(config: Config) -> Holder | None:
-    """Returns what the project's daemon says of itself, or None when none runs."""
+    """Returns what the project's daemon has written about itself, or None when none runs."""
     return holder(daemon_paths(config, make=False).lock)
 
 
 def find_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
-    """Returns a connection to the daemon that runs.
+    """Returns a connection to the running daemon.
 
     Raises:
-        DaemonError: none does, or it cannot be reached.
+        DaemonError: none runs, or it cannot be reached.
     """
     return find_connection(daemon_paths(config, make=False), timeout)
 
 
 def find_connection(paths: DaemonPaths, timeout: float) -> socket.socket:
-    """Returns a connection to the daemon of these files; one that does not listen just now is waited for.
+    """Returns a connection to the daemon of these files; waits for one that is not listening yet.
 
     Raises:
         DaemonError: none runs, or it cannot be reached.
@@ -73,13 +73,13 @@ def find_connection(paths: DaemonPaths, timeout: float) -> socket.socket:
     deadline = time.monotonic() + timeout
     while (connection := _reach(paths, timeout)) is None:
         if (held := holder(paths.lock)) is None:
-            raise DaemonError("no daemon runs for this project; start it: taskrun daemon start")
+            raise DaemonError("no daemon is running for this project; start it: taskrun daemon start")
         _pause(deadline, held)
     return connection
 
 
 def ensure_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
-    """Returns a connection to the daemon, starting one if none runs. Whether it may be started, the command decides.
+    """Returns a connection to the daemon, which is started if none runs.
 
     Raises:
         DaemonError: it cannot be reached, or did not start in time.
@@ -100,15 +100,15 @@ def ensure_daemon(config: Config, timeout: float = PATIENCE) -> socket.socket:
 
 
 def launch_attached(config: Config, timeout: float = PATIENCE) -> AttachedDaemon:
-    """Takes the place of the project's daemon with one that watches its code, and that ends with this process.
+    """Replaces the project's daemon by one that watches the code and ends with this process.
 
     Raises:
-        TaskrunError: why it could not start, or that the one before does not end.
+        TaskrunError: why it could not start, or that the former one does not end.
     """
     paths = daemon_paths(config)
     launching = Lock.take(paths.launch, tries=round(timeout / PAUSE))
     if launching is None:
-        raise DaemonError("another command is starting the daemon all the time; try again")
+        raise DaemonError("another command keeps starting the daemon; try again")
     try:
         stop_daemon(config)
         return _launch_attached(config, paths, time.monotonic() + timeout)
@@ -117,7 +117,7 @@ def launch_attached(config: Config, timeout: float = PATIENCE) -> AttachedDaemon
 
 
 def stop_daemon(config: Config, timeout: float | None = None) -> bool:
-    """Stops the daemon and waits until it has let go of everything and is gone; returns whether one ran.
+    """Stops the daemon and waits until its process is gone; returns whether one was running.
 
     Raises:
         DaemonError: it does not end.
@@ -130,17 +130,17 @@ def stop_daemon(config: Config, timeout: float | None = None) -> bool:
     deadline = time.monotonic() + (config.grace + PATIENCE if timeout is None else timeout)
     while (left := holder(paths.lock)) is not None and left.pid in (0, held.pid):
         if time.monotonic() > deadline:
-            raise DaemonError(f"the daemon (pid {held.pid}) does not end; end it by hand: kill -9 {held.pid}")
+            raise DaemonError(f"the daemon (pid {held.pid}) does not end; end it yourself: kill -9 {held.pid}")
         time.sleep(PAUSE)
     _await_end(held.pid, PATIENCE)
     return True
 
 
 def _await_end(pid: int, patience: float) -> None:
-    """Waits until a process is gone that has nothing left to do; it is not our child."""
+    """Waits until a process that is about to end is gone; it is not our child."""
     deadline = time.monotonic() + patience
     with suppress(OSError):
-        if sys.platform == "linux":  # where one that nobody reaps is not to be waited for
+        if sys.platform == "linux":  # a zombie that nobody reaps must not be waited for
             with os.fdopen(os.pidfd_open(pid), "rb") as process:
                 select.select([process], [], [], patience)
             return
@@ -153,9 +153,9 @@ def _await_end(pid: int, patience: float) -> None:
 
 
 def _reach(paths: DaemonPaths, timeout: float) -> socket.socket | None:
-    """Returns a connection, or None when nobody listens: only where the holder of the lock says that it does.
+    """Returns a connection to the socket that the holder of the lock has written down, or None when nobody listens there.
 
-    What answers at a path of ours beside that is the daemon of files that were removed, and ends soon.
+    Whoever answers at another path is a daemon whose files were removed, and which is about to end.
     """
     held = holder(paths.lock)
     if held is None or not held.socket:
@@ -171,28 +171,28 @@ def _reach(paths: DaemonPaths, timeout: float) -> socket.socket | None:
 def _pause(deadline: float, held: Holder | None) -> None:
     if time.monotonic() > deadline:
         who = f" (pid {held.pid})" if held is not None and held.pid else ""
-        raise DaemonError(f"the daemon{who} is starting or stopping, and does not listen; see: taskrun daemon logs")
+        raise DaemonError(f"the daemon{who} is starting or stopping and does not answer yet; see: taskrun daemon logs")
     time.sleep(PAUSE)
 
 
 def _signal(paths: DaemonPaths, held: Holder, number: int) -> None:
-    """Signals the holder of the lock, once it is sure that it is the process that it says it is.
+    """Signals the holder of the lock, after checking that the process which it names really holds it.
 
     Raises:
-        DaemonError: it cannot be verified.
+        DaemonError: it does not.
     """
     holds = opened_by(paths.lock, held.pid)
     if holds is None:
         with find_connection(paths, PATIENCE) as connection:
             holds = check_peer(connection) == held.pid
     if not holds:
-        raise DaemonError(f"pid {held.pid} is not what holds {paths.lock}; nothing was signalled")
+        raise DaemonError(f"pid {held.pid} does not hold {paths.lock}; nothing was signalled")
     with suppress(ProcessLookupError):
         os.kill(held.pid, number)
 
 
 def _known_holder(paths: DaemonPaths) -> Holder | None:
-    """Returns the holder of the lock, once it has said who it is; None when nobody holds it."""
+    """Returns the holder of the lock, once it has written its pid; None when nobody holds the lock."""
     deadline = time.monotonic() + PATIENCE
     while (held := holder(paths.lock)) is not None and not held.pid:
         _pause(deadline, held)
@@ -203,7 +203,7 @@ def _known_holder(paths: DaemonPaths) -> Holder | None:
 
 
 def _launch_unless_there(config: Config, paths: DaemonPaths, deadline: float) -> None:
-    """Starts a daemon and waits for its word, unless one has come since we looked."""
+    """Starts a daemon and waits until it has started, unless another one has meanwhile."""
     if holder(paths.lock) is not None:
         return
     ready, theirs = os.pipe()
@@ -212,8 +212,8 @@ def _launch_unless_there(config: Config, paths: DaemonPaths, deadline: float) ->
             process = _spawn(config, paths, theirs, DETACHED)
         finally:
             os.close(theirs)
-        process.wait()  # it detaches itself at once, before it does anything
-        _await_word(ready, deadline)
+        process.wait()  # it detaches itself before it does anything else
+        _await_start(ready, deadline)
     finally:
         os.close(ready)
 
@@ -227,7 +227,7 @@ def _launch_attached(config: Config, paths: DaemonPaths, deadline: float) -> Att
         os.close(theirs)
         os.close(end)
     try:
-        _await_word(ready, deadline)
+        _await_start(ready, deadline)
     except BaseException:
         os.close(held)
         process.wait()
@@ -258,20 +258,20 @@ def _spawn(
 
 
 def python(module: str) -> list[str]:
-    """Returns a command that runs a module of ours; the current folder cannot put another in its place."""
+    """Returns a command that runs a module of ours; the current folder cannot shadow it (`-P`)."""
     return [sys.executable, "-P", "-u", "-m", module]
 
 
 def environment(env: dict[str, str]) -> dict[str, str]:
-    """Returns this process's environment with `env` added, in which `taskrun` can be imported."""
+    """Returns this process's environment with `env` added, and with what it takes to import `taskrun`."""
     added = {**os.environ, **env}
     if "-packages" not in PACKAGE.name:
         added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), added.get("PYTHONPATH", "")]))
     return added
 
 
-def _await_word(ready: int, deadline: float) -> None:
-    word = b""
+def _await_start(ready: int, deadline: float) -> None:
+    text = b""
     while True:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([ready], [], [], left)[0]:
@@ -279,19 +279,19 @@ def _await_word(ready: int, deadline: float) -> None:
         data = os.read(ready, 65536)
         if not data:
             break
-        word += data
-    if word == READY:
+        text += data
+    if text == READY:
         return
-    if not word:
-        raise DaemonError("the daemon died while it started; see: taskrun daemon logs")
-    raise remote_error(msgspec.json.decode(word, type=ErrorRecord))
+    if not text:
+        raise DaemonError("the daemon died while it was starting; see: taskrun daemon logs")
+    raise remote_error(msgspec.json.decode(text, type=ErrorRecord))
 
 
 class ReadyPipe:
-    """The daemon's end of the pipe to whoever launched it: says once whether it could start.
+    """The daemon's end of the pipe to the command that launched it: reports once whether it could start.
 
     Parameters:
-        fd: the pipe, closed once something was said.
+        fd: the pipe; closed after the report.
     """
 
     def __init__(self, fd: int) -> None:
@@ -299,16 +299,16 @@ class ReadyPipe:
         self._fd = fd
 
     def started(self) -> None:
-        """Says that clients are answered."""
-        self._say(READY)
+        """Reports that clients are answered."""
+        self._report(READY)
 
     def failed(self, error: Exception) -> None:
-        """Says why the daemon cannot start."""
-        self._say(msgspec.json.encode(encode_error(error)))
+        """Reports why the daemon cannot start."""
+        self._report(msgspec.json.encode(encode_error(error)))
 
-    def _say(self, text: bytes) -> None:
+    def _report(self, text: bytes) -> None:
         if self._fd >= 0:
-            with suppress(OSError):  # nobody listens any more
+            with suppress(OSError):  # the command is gone
                 os.write(self._fd, text)
             os.close(self._fd)
             self._fd = -1

@@ -1,7 +1,7 @@
-"""Who is the daemon: a lock held for life on a file of its own.
+"""The daemon's lock: whichever process holds it is the daemon.
 
-What is written in the file is information, the lock is the truth. The daemon takes it first of all; launchers and
-`daemon status` ask `holder`. Import-light, because the client is.
+The daemon takes it before anything else and holds it as long as it lives. The content of the file only informs about the
+holder; the lock alone decides. Import-light, because the client is.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import msgspec
 from taskrun.daemon.file_identity import identity
 from taskrun.model.errors import DaemonError, FolderReadOnly
 
-PATIENCE = 10  # tries: somebody who only asks holds the lock for an instant
+TRIES = 10  # whoever only looks who holds the lock takes it for an instant
 PAUSE = 0.02
 
 
 class Holder(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the daemon says of itself; all of it empty while it is only just starting."""
+    """What the daemon has written about itself; empty while it is starting."""
 
     pid: int = 0
     version: str = ""
@@ -32,14 +32,14 @@ class Holder(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Lock:
-    """A lock that ends with this process at the latest; children do not get it."""
+    """A lock that ends with this process at the latest; children do not inherit it."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
 
     @classmethod
-    def take(cls, path: Path, tries: int = PATIENCE) -> Lock | None:
+    def take(cls, path: Path, tries: int = TRIES) -> Lock | None:
         """Returns the lock on `path`, or None when another process has it."""
         for attempt in range(tries):
             if attempt:
@@ -50,11 +50,11 @@ class Lock:
             os.close(fd)
         return None
 
-    def tell(self, holder: Holder) -> None:
+    def write(self, holder: Holder) -> None:
         """Writes who holds it."""
-        told = msgspec.json.encode(holder)
-        os.pwrite(self._fd, told, 0)  # first, since a full disk may have room for this only where the old one is
-        os.ftruncate(self._fd, len(told))
+        text = msgspec.json.encode(holder)
+        os.pwrite(self._fd, text, 0)  # before the truncation: on a full disk there is room only where the old text is
+        os.ftruncate(self._fd, len(text))
 
     @property
     def in_place(self) -> bool:
@@ -62,7 +62,7 @@ class Lock:
         return _is_at(self._fd, self.path)
 
     def release(self) -> None:
-        """Lets go. The file stays: removing it would let two hold a lock of this name."""
+        """Releases it. The file stays: if it were removed, two processes could hold a lock of this name."""
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)
@@ -76,7 +76,7 @@ def holder(path: Path) -> Holder | None:
     except FileNotFoundError:
         return None
     try:
-        if _locked(fd, fcntl.LOCK_SH):  # shared, so that two who ask do not disturb each other
+        if _locked(fd, fcntl.LOCK_SH):  # shared, so that two who look at once do not disturb each other
             return None
         with contextlib.suppress(msgspec.DecodeError):
             return msgspec.json.decode(os.pread(fd, 65536, 0), type=Holder)

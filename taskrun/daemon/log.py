@@ -1,6 +1,6 @@
 """The daemon's own log, `.taskrun/daemon.log`: 0600, and never larger than it may be.
 
-What the daemon logs and what workers print outside of runs lands here. When it is full it becomes `daemon.log.1`.
+It takes what the daemon logs and what workers print outside of runs. When it is full it is renamed to `daemon.log.1`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class DaemonLog(logging.Handler):
 
     Parameters:
         echo: a further descriptor that gets everything too, for a daemon in the foreground.
-        stdio: descriptors of this process that are to lead to the file, also after it was rotated.
+        stdio: descriptors of this process that are redirected to the file, also after it was rotated.
     """
 
     def __init__(self, path: Path, *, echo: int | None = None, stdio: tuple[int, ...] = ()) -> None:
@@ -42,7 +42,7 @@ class DaemonLog(logging.Handler):
         self.put(self.format(record).encode(errors="backslashreplace") + b"\n")
 
     def put(self, data: bytes) -> None:
-        """Writes bytes; a disk that refuses stops no daemon. A file that was removed is made anew, if its folder is there."""
+        """Writes bytes; a disk that refuses does not stop the daemon. A removed file is created anew, if its folder exists."""
         if identity(self._path) != identity(self._fd):
             self._reopen()
         try:

@@ -18,17 +18,17 @@ class DaemonPaths(NamedTuple):
 
     @property
     def lock(self) -> Path:
-        """Held by the daemon for life."""
+        """Held by the daemon as long as it lives."""
         return self.folder / f"{self.prefix}{LOCK}"
 
     @property
     def launch(self) -> Path:
-        """Held by whoever starts a daemon, meanwhile."""
+        """Held by the process that starts a daemon, until it has started."""
         return self.folder / f"{self.prefix}launch.lock"
 
     @property
     def log(self) -> Path:
-        """What the daemon says."""
+        """The daemon's own log."""
         return self.folder / f"{self.prefix}daemon.log"
 
     def worker_lock(self, worker: str) -> Path:
@@ -44,10 +44,10 @@ def daemon_paths(config: Config, make: bool = True) -> DaemonPaths:
     """Returns where a project's daemon keeps its files.
 
     Parameters:
-        make: whether to make the folder, for this user alone; who only looks needs none.
+        make: whether to create the folder, for this user alone.
 
     Raises:
-        DaemonError: it cannot be made.
+        DaemonError: it cannot be created.
     """
     name, prefix = state_folder(str(config.root), config.journal)
     folder = Path(name)
@@ -55,5 +55,5 @@ def daemon_paths(config: Config, make: bool = True) -> DaemonPaths:
         if make:
             folder.mkdir(0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise DaemonError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise DaemonError(f"cannot create the folder {folder}: {error.strerror}") from error
     return DaemonPaths(folder, prefix)

@@ -1,8 +1,8 @@
-"""What client and daemon say to each other over the socket: frames of JSON, a hello first, then requests and their answers.
+"""The protocol between client and daemon: frames of JSON, first a hello of each side, then requests and their answers.
 
-A request is `{id, op, …}` with the parameters of the op beside; the answer is `{id, ok, value | error}`. An op that streams
-answers `{id, item}` as often as it likes and then `{id, end}`, or an error; `{id}` alone says that it is still there. Unknown
-fields are ignored on both sides.
+A request is `{id, op, …}`, with the parameters of the operation as further fields; the answer is `{id, ok, value | error}`. An
+operation that streams answers with any number of `{id, item}` and then `{id, end}`, or an error; `{id}` alone is a sign of
+life. Both sides ignore unknown fields.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROTOCOL = (1, 1)  # the oldest and the newest version that this side speaks
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The first frame of each side. `error`: why the daemon does not talk to this client."""
+    """The first frame of each side. `error`: why the daemon refuses this client."""
 
     protocol: tuple[int, int]
     version: str = ""
@@ -28,7 +28,7 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What every request has; the op reads the rest of the frame."""
+    """The fields of every request; the operation reads the rest of the frame."""
 
     id: int
     op: str
@@ -37,7 +37,7 @@ class Request(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """One frame of an answer, as the client reads it."""
 
-    id: int = 0  # 0: about the connection, not one request
+    id: int = 0  # 0: about the connection, not about one request
     ok: bool = False
     value: Any = None
     item: Any = msgspec.UNSET
@@ -45,7 +45,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     error: ErrorRecord | None = None
 
 
-def speak(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:
+def common_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:
     """Returns the newest version that both sides speak."""
     newest = min(ours[1], theirs[1])
     return newest if newest >= max(ours[0], theirs[0]) else None

@@ -1,6 +1,6 @@
-"""The dead that fall to a daemon which is PID 1 of a container, or a subreaper: it collects them, so that none stays a zombie.
+"""Reaps orphans, so that none stays a zombie, where they become children of the daemon: as PID 1 of a container, or a subreaper.
 
-Its own children are left to whoever started them, who wants their exit codes.
+The daemon's own children are left to the code that started them, which needs their exit codes.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ def adopts_orphans() -> bool:
 
 
 def reap_orphans(own: Collection[int]) -> None:
-    """Collects orphans as they end, as long as the event loop runs.
+    """Reaps orphans as they end, as long as the event loop runs.
 
     Parameters:
-        own: the children whose exit codes are somebody's, at any time.
+        own: the pids of the children that are left alone, at any time.
     """
-    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, _collect, own)
-    _collect(own)  # those of the time before
+    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, _reap, own)
+    _reap(own)  # those that have ended before
 
 
-def _collect(own: Collection[int]) -> None:
+def _reap(own: Collection[int]) -> None:
     for pid in _zombies():
         if pid not in own:
             try:
                 os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:  # somebody was faster
+            except ChildProcessError:  # it was reaped meanwhile
                 continue
 
 
 def _zombies() -> list[int]:
-    """Returns the children of this process that have ended; by looking, since asking the kernel names only one of them."""
+    """Returns the children of this process that have ended, from /proc: `waitpid` could take one that is not an orphan."""
     if sys.platform != "linux":
         return []
     found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208 - thousands of them cost less so
+    for name in os.listdir("/proc"):  # noqa: PTH208 - faster, with thousands of processes
         if name.isdigit() and _state(name) == (b"Z", os.getpid()):
             found.append(int(name))
     return found

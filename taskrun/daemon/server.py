@@ -1,7 +1,7 @@
-"""The daemon: launched as `python -m taskrun.cli.daemon_main`.
+"""The daemon: a core around the journal, worker processes that execute the jobs, and a socket for clients.
 
-Puts everything together, in this order: the lock, the journal, the core, the workers, the socket. And takes it apart again in
-the opposite one. Never runs user code.
+Started by `python -m taskrun.cli.daemon_main`. Everything is opened in this order: the lock, the journal, the core, the
+workers, the socket; and closed in the reverse order. User code never runs in this process.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from taskrun.rules.schedule_tables import read_config
 from taskrun.stores.sqlite import SqliteStorage
 
 MOST_CLIENTS = 256
-FILES = 8192  # descriptors that a daemon may want
+FILES = 8192  # descriptors that a daemon may need
 LINGER = 2.0  # seconds beyond their grace for workers to drain
-OVERDUE = 8.0  # seconds beyond the grace for all of it to end; who stops a daemon waits 10
-LOOK = 1.0  # seconds between looks whether the files are still there
+OVERDUE = 8.0  # seconds beyond the grace for everything to close; whoever stops a daemon waits 10
+CHECK_EVERY = 1.0  # seconds between two checks that the daemon's files are still there
 
 logger = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
-    """What makes a daemon that of `taskrun watch`."""
+    """Reloads the code when it changes: what `taskrun watch` adds to a daemon."""
 
     def ops(self) -> dict[str, Operation]:
-        """Returns what clients may ask of it."""
+        """Returns the operations that it adds."""
         ...
 
     async def watch(self, context: RequestContext, read_config: Callable[[], Config]) -> None:
@@ -67,7 +67,7 @@ class Daemon:
 
     Parameters:
         counter: executes command lines for thin clients, if there is one.
-        watcher: reloads the code when it changes, if there is one.
+        watcher: reloads the code when it changes.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Daemon:
         self._log = log
         self._stop = asyncio.Event()
         self._holder = Holder(os.getpid(), __version__, started_at=time.time())
-        self._largest = CLIENT_CAP + 2 * config.max_payload  # of a request: an input is JSON within JSON
+        self._largest = CLIENT_CAP + 2 * config.max_payload  # bytes of a request, in which an input is JSON within JSON
         self._grace = config.grace
-        self._lost = False  # whether its files are gone
+        self._files_lost = False
         self._state: StateFiles | None = None  # once the journal is open
 
     async def serve(self, ready: Callable[[], None]) -> None:
@@ -100,7 +100,7 @@ class Daemon:
         if adopts_orphans():
             reap_orphans(ChildProcess.awaited)
         async with AsyncExitStack() as stack:
-            await self._wait_for_what_is_left()
+            await self._await_former_workers()
             core = await stack.enter_async_context(self._running_core())
             pool = await stack.enter_async_context(self._running_pool(core))
             schedules = ScheduleFile(core, pool, self._config.path, self._read_config)
@@ -115,7 +115,7 @@ class Daemon:
             logger.info("stopping")
             end_by_force(self._grace + OVERDUE)
         if self._state is not None:
-            self._state.put_aside()
+            self._state.set_aside()
 
     @asynccontextmanager
     async def _running_core(self) -> AsyncIterator[Core]:
@@ -146,7 +146,7 @@ class Daemon:
             yield pool
         finally:
             pool.stop_replacing()
-            force = asyncio.get_running_loop().call_later(0.0 if self._lost else self._grace + LINGER, pool.kill)
+            force = asyncio.get_running_loop().call_later(0.0 if self._files_lost else self._grace + LINGER, pool.kill)
             await core.close(self._grace)  # drains the workers
             force.cancel()
             await pool.close()
@@ -171,59 +171,59 @@ class Daemon:
 
     @asynccontextmanager
     async def _listening(self, router: RequestRouter) -> AsyncIterator[Listener]:
-        """Answers clients, at a socket that is made under the lock."""
+        """Answers clients at a socket, which is bound while the lock is held."""
         connections = Connections(router, MOST_CLIENTS, self._largest, self._command_server, self._refusal)
         listener = Listener(self._lock.path, lambda: Connection(connections))
         listener.open()
-        self._tell(listener)
+        self._publish(listener)
         try:
             yield listener
         finally:
             listener.close()
-            for connection in tuple(connections.connections):
+            for connection in tuple(connections.open):
                 connection.dismiss(DaemonStopped("the daemon was stopped"))
 
-    def _tell(self, listener: Listener) -> None:
+    def _publish(self, listener: Listener) -> None:
         holder = msgspec.structs.replace(self._holder, socket=str(listener.path))
-        self._lock.tell(holder)
+        self._lock.write(holder)
         self._holder = holder
 
     def _refusal(self) -> Exception | None:
-        """Returns why nobody is let in: what they want would be recorded in a journal that nobody ever sees."""
+        """Returns why no client is accepted: its requests would be recorded in a journal that nobody ever sees."""
         if not self._intact():
             return DaemonStopped("the daemon was stopped, because its files were removed")
         return None
 
     async def _until_stopped(self, listener: Listener, core: Core) -> None:
-        """Waits for the order to stop, or until the files are gone; a socket that is gone is made anew."""
+        """Waits until it is told to stop or its files are gone; replaces a socket that was removed."""
         while not self._stop.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
+                async with asyncio.timeout(CHECK_EVERY):
                     await self._stop.wait()
             if not self._intact():
                 return
             if core.journal.fault is None and self._state is not None and (loss := self._state.loss_of_log()):
-                logger.error("%s: stopping, so that all of it gets into the journal", loss)
+                logger.error("%s: stopping, so that everything in it reaches the journal", loss)
                 return
             if not self._stop.is_set() and (reopened(listener) or self._holder.socket != str(listener.path)):
-                with suppress(OSError):  # a full disk: it is told later
-                    self._tell(listener)
+                with suppress(OSError):  # a full disk: it is written down later
+                    self._publish(listener)
 
     def _intact(self) -> bool:
-        """Whether the files are still there; without them it stops at once, since nobody will ever see what it records."""
+        """Whether the files are still there. Without them it stops at once: nobody would ever see what it records."""
         loss = "" if self._state is None else self._state.loss()
-        if loss and not self._lost:
-            self._lost = True
+        if loss and not self._files_lost:
+            self._files_lost = True
             self._grace = 0.0
             self._stop.set()
             logger.error("%s while the daemon ran: stopping", loss)
         return not loss
 
-    async def _wait_for_what_is_left(self) -> None:
-        """Waits for workers of a dead daemon and what they started: nothing of them may go on beside us."""
+    async def _await_former_workers(self) -> None:
+        """Waits until nothing is left of the workers of a former daemon: none of it may run beside this one's workers."""
         for lock in self._paths.worker_locks():
             if not await lock_freed(lock):
-                raise DaemonError(f"processes of an earlier daemon still run; they hold {lock}: end them first")
+                raise DaemonError(f"processes of an earlier daemon are still running and hold {lock}: end them first")
             lock.unlink(missing_ok=True)
 
 
@@ -231,13 +231,13 @@ class Daemon:
 
 
 def end_by_force(seconds: float) -> None:
-    """Ends this process in a while, if it does not end before in order, whatever holds it up: a disk, say, that does not answer.
+    """Ends this process after a while if it has not ended by itself, for example because a disk does not answer.
 
-    The journal is as it is after a crash, which loses nothing.
+    The journal is then as after a crash, which loses nothing.
     """
 
     def end() -> None:
-        logger.error("stopping takes too long: ending by force; what is unfinished goes on at the next start")
+        logger.error("stopping takes too long: ending by force; unfinished runs go on at the next start")
         for pid in tuple(ChildProcess.awaited):
             with suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
@@ -270,15 +270,15 @@ def serve(
     paths = daemon_paths(config)
     lock = Lock.take(paths.lock)
     if lock is None:
-        raise _taken(paths)
+        raise _already_running(paths)
     log = DaemonLog(paths.log, echo=2 if foreground else None, stdio=() if foreground else (1, 2))
-    with suppress(OSError):  # a full disk; the journal says so
-        lock.tell(Holder(os.getpid(), __version__))
+    with suppress(OSError):  # a full disk, which the journal reports
+        lock.write(Holder(os.getpid(), __version__))
     root = logging.getLogger()
     root.addHandler(log)
     root.setLevel(logging.INFO)
     try:
-        _allow_files()
+        _raise_file_limit()
         asyncio.run(Daemon(config, lock, log, command_server, watcher).serve(ready))
     except Exception as error:
         logger.error("%s", error, exc_info=None if isinstance(error, TaskrunError) else error)
@@ -289,14 +289,14 @@ def serve(
         log.close()
 
 
-def _taken(paths: DaemonPaths) -> DaemonError:
+def _already_running(paths: DaemonPaths) -> DaemonError:
     held = holder(paths.lock)
     who = f" (pid {held.pid})" if held is not None and held.pid else ""
     return DaemonError(f"a daemon{who} already runs for this project")
 
 
-def _allow_files() -> None:
-    """Raises the soft limit on descriptors, which is 256 on a Mac."""
+def _raise_file_limit() -> None:
+    """Raises the soft limit on descriptors, which is 256 on macOS."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or soft < min(FILES, hard):
         with suppress(ValueError, OSError):

@@ -1,7 +1,7 @@
-"""Where the daemon listens, and who may be at the other end.
+"""The daemon's Unix socket: its path, and the checks that nobody but this user is at the other end.
 
-The socket lies in a folder that belongs to this user alone; everything else is refused with the cause. Used by the
-daemon, which binds, and by the client, which connects; each checks the uid of its peer. Import-light, because the client is.
+The socket is in a folder that belongs to this user alone; any other folder is refused, with the cause. The daemon binds, the
+client connects, and each checks the uid of its peer. Import-light, because the client is.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ BACKLOG = 128
 
 
 def socket_path(lock: Path, env: Mapping[str, str] = os.environ) -> Path:
-    """Returns the path of the socket of the daemon whose lock is `lock`; makes its folder, if it has to.
+    """Returns the path of the socket of the daemon whose lock is `lock`; creates its folder if need be.
 
     Raises:
-        DaemonError: the folder is not safe; says why.
+        DaemonError: no folder is safe; says why.
     """
     name = hashlib.sha256(os.fsencode(lock.resolve())).hexdigest()[:16] + ".sock"
     for base, folder in _candidates(env):
@@ -35,11 +35,13 @@ def socket_path(lock: Path, env: Mapping[str, str] = os.environ) -> Path:
         if len(os.fsencode(path)) <= LONGEST and base.is_dir():
             secure_folder(path.parent)
             return path
-    raise DaemonError("no folder is fit for the daemon's socket: set XDG_RUNTIME_DIR to one of yours with a short path")
+    raise DaemonError(
+        "no folder is suitable for the daemon's socket: set XDG_RUNTIME_DIR to one of yours with a short path"
+    )
 
 
 def _candidates(env: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
-    """Yields folders, and the name of ours in them; what was named on purpose must be good, others are passed over."""
+    """Yields folders, and the name of ours in them. One that the user has named must be safe; others are skipped if not."""
     uid = os.getuid()
     if (runtime := env.get("XDG_RUNTIME_DIR", "")).startswith("/"):
         if Path(runtime).is_dir() and (fault := _fault_of_base(Path(runtime))):
@@ -52,17 +54,17 @@ def _candidates(env: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
 
 
 def _fault_of_base(base: Path) -> str:
-    """Says how others could replace a folder of ours in `base`; empty if they cannot."""
+    """Says how other users could replace a folder of ours in `base`; empty if they cannot."""
     found = base.stat()
     if found.st_uid not in (0, os.getuid()):
         return f"{base} belongs to uid {found.st_uid}, not to you"
     if found.st_mode & WRITABLE and not found.st_mode & stat.S_ISVTX:
-        return f"others may write to {base} (mode {stat.S_IMODE(found.st_mode):04o})"
+        return f"other users may write to {base} (mode {stat.S_IMODE(found.st_mode):04o})"
     return ""
 
 
 def secure_folder(folder: Path) -> None:
-    """Makes `folder` with mode 0700, or checks that it is a folder of this user alone.
+    """Creates `folder` with mode 0700, or checks that it belongs to this user alone.
 
     Raises:
         DaemonError: it is not.
@@ -72,16 +74,16 @@ def secure_folder(folder: Path) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise DaemonError(f"cannot make the folder {folder} for the daemon's socket: {error.strerror}") from error
+        raise DaemonError(f"cannot create the folder {folder} for the daemon's socket: {error.strerror}") from error
     check_folder(folder)
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that is not this user's alone.
+    """Refuses a folder that does not belong to this user alone.
 
     Raises:
-        DaemonError: it is not, and what to do about it.
-        OSError: it is not there.
+        DaemonError: it does not; says what to do about it.
+        OSError: it does not exist.
     """
     found = folder.lstat()
     mode = stat.S_IMODE(found.st_mode)
@@ -92,14 +94,14 @@ def check_folder(folder: Path) -> None:
     if found.st_uid != os.getuid():
         raise DaemonError(f"{folder} belongs to uid {found.st_uid}, not to you: set XDG_RUNTIME_DIR to one of yours")
     if mode & LOOSE:
-        raise DaemonError(f"{folder} is open to others (mode {mode:04o}): chmod 700 {folder}")
+        raise DaemonError(f"{folder} is open to other users (mode {mode:04o}): chmod 700 {folder}")
 
 
 def bind(path: Path) -> socket.socket:
     """Returns a socket that listens at `path`, mode 0600 from the moment it exists; for the holder of the lock only.
 
     Raises:
-        DaemonError: something that is no socket is in the way, or the folder refuses.
+        DaemonError: something that is not a socket is there, or the folder cannot be written to.
     """
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -122,7 +124,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise DaemonError(f"{path} is in the way and is no socket: remove it")
+        raise DaemonError(f"{path} is in the way and is not a socket: remove it")
     path.unlink(missing_ok=True)
 
 
@@ -138,11 +140,11 @@ def answers(path: Path) -> bool:
 
 
 def connect(path: Path, timeout: float) -> socket.socket:
-    """Returns a connection to the socket at `path`, whose other end is this user's.
+    """Returns a connection to the socket at `path`, whose other end belongs to this user.
 
     Raises:
         OSError: nobody listens there.
-        DaemonError: somebody else does, or the folder is not safe.
+        DaemonError: another user does, or the folder is not safe.
     """
     check_folder(path.parent)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -160,7 +162,7 @@ def check_peer(connection: socket.socket) -> int:
     """Returns the pid of the process at the other end.
 
     Raises:
-        DaemonError: it is another user's.
+        DaemonError: it belongs to another user.
     """
     uid, pid = credentials(connection)
     if uid != os.getuid():

@@ -65,7 +65,7 @@ class Server:
         self.path = path
         self.router = FakeRouter()
         self.connections = Connections(self.router, MOST)
-        self.guests = self.connections.connections
+        self.guests = self.connections.open
 
     async def call(self, **request: Any) -> Any:
         """Makes one request as a good client does."""
@@ -286,17 +286,17 @@ async def test_what_is_begun_and_not_ended_is_bounded_over_all_clients(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receive_budget, "SMALL", 1000)
-    server.connections.unfinished = ReceiveBudget(100_000)
+    server.connections.receive_budget = ReceiveBudget(100_000)
     async with contextlib.AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(server.client()) for _ in range(4)]
         for client in slow:
             client.writer.write(HEAD.pack(50_000) + b"x" * 30_000)
-            await quiet(lambda: len(server.connections.unfinished._held) == min(slow.index(client) + 1, 3))  # noqa: B023
+            await quiet(lambda: len(server.connections.receive_budget._held) == min(slow.index(client) + 1, 3))  # noqa: B023
         assert b"too many large requests" in await slow[0].cut()
         assert (await server.call(op="echo", say="x" * 45_000))["value"] == "x" * 45_000
         await quiet(lambda: len(server.guests) == 3)
     await quiet(lambda: not server.guests)
-    assert server.connections.unfinished._total == 0
+    assert server.connections.receive_budget._total == 0
 
 
 async def test_who_wants_nothing_gives_way_to_who_does(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,5 +307,5 @@ async def test_who_wants_nothing_gives_way_to_who_does(server: Server, monkeypat
         await quiet(lambda: server.router.open_streams == MOST - 1)
         monkeypatch.setattr(module, "IDLE", -1.0)
         assert (await server.call(op="echo", say=1))["value"] == 1
-        assert b"another client needs" in await first.cut()
+        assert b"needed for another client" in await first.cut()
         assert server.router.open_streams == MOST - 1

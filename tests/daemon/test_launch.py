@@ -115,7 +115,7 @@ def test_a_second_daemon_gives_way_and_names_the_first(project: Project) -> None
     ("spoil", "error", "says"),
     [
         (lambda p, r: (r / "taskrun").symlink_to("/tmp"), DaemonError, "symbolic link"),
-        (lambda p, r: (r / "taskrun").mkdir() or (r / "taskrun").chmod(0o777), DaemonError, "open to others"),
+        (lambda p, r: (r / "taskrun").mkdir() or (r / "taskrun").chmod(0o777), DaemonError, "open to other users"),
         (lambda p, r: p.write(".taskrun/journal.db", "no journal" * 100), TaskrunError, "journal"),
     ],
 )

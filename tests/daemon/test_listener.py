@@ -104,7 +104,7 @@ class Exhausted:
 async def test_without_descriptors_it_rests_says_so_once_and_recovers(
     listener: Listener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "REST", 0.02)
+    monkeypatch.setattr(module, "PAUSE", 0.02)
     exhausted = Exhausted(listener._socket)  # type: ignore[arg-type]
     listener._socket = exhausted  # type: ignore[assignment]
     waiting = [asyncio.ensure_future(greeted(listener.path)) for _ in range(20)]

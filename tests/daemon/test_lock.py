@@ -87,7 +87,7 @@ def test_the_holder_is_named_and_forgotten(tmp_path: Path) -> None:
     lock = Lock.take(path)
     assert lock is not None
     assert holder(path) == Holder()
-    lock.tell(Holder(pid=os.getpid(), version="1", socket="/s"))
+    lock.write(Holder(pid=os.getpid(), version="1", socket="/s"))
     assert holder(path) == Holder(pid=os.getpid(), version="1", socket="/s")
     assert Lock.take(path, tries=1) is None
     lock.release()

@@ -29,7 +29,7 @@ def unavailable(outcome: str) -> JournalUnavailable:
 async def test_a_refused_write_says_one_thing(
     monkeypatch: pytest.MonkeyPatch, outcome: str, early: bool, said: str
 ) -> None:
-    monkeypatch.setattr(module, "WRITTEN_WITHIN", 0.01)
+    monkeypatch.setattr(module, "COMMITTED_WITHIN", 0.01)
     journal = SimpleNamespace(fault=unavailable(outcome) if early else None)
 
     async def write(context: RequestContext, want: Nothing) -> Any:

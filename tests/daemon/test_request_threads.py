@@ -37,7 +37,7 @@ class Asking:
         deadline = time.monotonic() + 20
         while not holds():
             assert time.monotonic() < deadline
-            self.questions.look()
+            self.questions.check()
             time.sleep(0.001)
 
     def _answer(self, ask: Ask) -> Answer:
@@ -72,7 +72,7 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
 
 def test_nothing_is_answered_before_it_is_opened(asking: Asking) -> None:
     asking.ask("fine")
-    asking.questions.look()
+    asking.questions.check()
     assert asking.questions.pending
     assert asking.answers.empty()
     asking.questions.open()
@@ -106,7 +106,7 @@ def test_what_hangs_is_given_up_and_holds_up_nobody(asking: Asking, how: str) ->
     for number in (1, 3):
         refusal = found[number]
         assert isinstance(refusal, Refusal)
-        assert "gave no answer within 0.1 seconds; it stands at" in refusal.error.message
+        assert "gave no answer within 0.1 seconds; it is at" in refusal.error.message
     asking.free.set()
     asking.look_until(lambda: not asking.questions._hanging)
     asking.ask("fine")

@@ -100,7 +100,7 @@ def test_another_users_folder_is_refused(tmp_path: Path, runtime: dict[str, str]
 
 def test_a_runtime_folder_that_others_may_write_to_is_refused(tmp_path: Path, runtime: dict[str, str]) -> None:
     tmp_path.chmod(0o777)
-    with pytest.raises(DaemonError, match="others may write"):
+    with pytest.raises(DaemonError, match="other users may write"):
         unix_socket.socket_path(tmp_path / "daemon.lock", runtime)
 
 
@@ -122,7 +122,7 @@ def test_a_stale_socket_is_replaced_and_anything_else_refused(tmp_path: Path, ru
         assert unix_socket.check_peer(connection) == os.getpid()
     path.unlink()
     path.write_text("precious")
-    with pytest.raises(DaemonError, match="no socket"):
+    with pytest.raises(DaemonError, match="not a socket"):
         unix_socket.bind(path)
     assert path.read_text() == "precious"
 
@@ -131,7 +131,7 @@ def test_a_client_refuses_a_socket_in_a_folder_that_became_open(tmp_path: Path, 
     path = unix_socket.socket_path(tmp_path / "daemon.lock", runtime)
     with unix_socket.bind(path):
         path.parent.chmod(0o777)
-        with pytest.raises(DaemonError, match="open to others"):
+        with pytest.raises(DaemonError, match="open to other users"):
             unix_socket.connect(path, 1)
 
 

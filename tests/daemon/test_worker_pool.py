@@ -84,7 +84,7 @@ class RequestContext:
 
     async def comes_to(self, able: int, started: int) -> None:
         async with asyncio.timeout(10):
-            while (len(self.pool._joined_workers), len(self.started)) != (able, started):
+            while (len(self.pool._ready), len(self.started)) != (able, started):
                 await asyncio.sleep(0)
 
 
@@ -152,5 +152,5 @@ async def test_a_worker_that_cannot_be_executed_leaves_no_descriptor_open(
     config = SimpleNamespace(root=tmp_path, env={})
     before = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
-        await WorkerHandle.spare(cast(Any, config), cast(Any, SimpleNamespace(paths=paths)))
+        await WorkerHandle.start_spare(cast(Any, config), cast(Any, SimpleNamespace(paths=paths)))
     assert len(list(Path("/dev/fd").iterdir())) == before

@@ -53,7 +53,7 @@ async def test_a_worker_that_a_run_blocks_for_good_is_replaced_and_its_neighbour
         while (await core.get(blocking.id)).status != "running":
             await asyncio.sleep(0.01)
         core.on_stuck(first.peer, blocking.id)
-        while first in pool._workers or not pool._joined_workers:
+        while first in pool._workers or not pool._ready:
             await asyncio.sleep(0.01)
         (tmp_path / "seen").touch()
         (tmp_path / "free").touch()

@@ -132,7 +132,7 @@ def test_commands_wait_for_a_socket_that_was_removed(project: Project, what: str
     assert outcome.code == 0, outcome
     assert (project.pid() == first) == (command[-1] != "restart")
     if command[0] == "start":
-        assert "listening anew" in log_of(project)
+        assert "now listening at" in log_of(project)
     assert project.cli("daemon", "stop").code == 0
     until(lambda: not project.processes(), SOON)
 

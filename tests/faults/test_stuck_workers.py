@@ -141,7 +141,7 @@ def test_one_that_hangs_is_given_up_in_time_while_others_are_answered(stuck: Pro
     for process in waiting:
         out, err = process.communicate(timeout=15)
         assert (process.returncode, out) == (2, ""), err
-        assert f"job {job}: what evaluates it gave no answer within 6 seconds; it stands at" in err
+        assert f"job {job}: its code gave no answer within 6 seconds; it is at" in err
         assert "all.py" in err
     assert stuck.cli("run", "hello", seconds=9).code == 0
 

@@ -14,7 +14,7 @@ import pytest
 from taskrun import job
 from taskrun.daemon.watch import schedule_file
 from taskrun.daemon.watch.schedule_file import ScheduleFile
-from taskrun.daemon.workers.worker_pool import NOBODY
+from taskrun.daemon.workers.worker_pool import NO_JOBS
 from taskrun.engine.core.schedules import Entry
 from taskrun.model.errors import ConfigError
 from taskrun.rules.schedule_tables import read_config
@@ -27,7 +27,7 @@ PTH = "input.pth: unknown field, did you mean path?; input.path: is required"
 class Workers:
     """A worker that is there."""
 
-    description = NOBODY
+    description = NO_JOBS
 
     async def ready(self) -> None:
         """It is."""
@@ -146,7 +146,7 @@ async def test_who_asks_is_answered_while_the_disk_refuses_to_take_the_file_on(
     config = tmp_path / "taskrun.toml"
     config.write_text(HOURLY.format(path="/data"))
     async with project(config, monkeypatch) as (queue, file):
-        monkeypatch.setattr(schedule_file, "LOOKED_WITHIN", 0.01)
+        monkeypatch.setattr(schedule_file, "CHECKED_WITHIN", 0.01)
         with monkeypatch.context() as full:
             full.setattr(queue.core.schedules, "set", lambda entries: asyncio.Event().wait())
             assert await file.problems() == {"problem": "", "inputs": {}}

@@ -1,7 +1,7 @@
-"""One client of the daemon: cuts its bytes into requests, has them answered, and never lets it hold up anything else.
+"""One client of the daemon: splits its bytes into requests, has them answered, and never lets it hold up anything else.
 
-Everything that a client sends is taken for hostile: sizes are checked first, every wait has an end, what is answered but not
-read is bounded, and whoever does not keep to it is cut. Made by the server for each connection.
+Whatever a client sends is treated as hostile: sizes are checked first, every wait has a time limit, answers that are not read
+are bounded, and a client that breaks these rules is disconnected.
 """
 
 from __future__ import annotations
@@ -21,34 +21,32 @@ from taskrun.daemon.clients.command_connection import CommandConnection, Command
 from taskrun.daemon.clients.receive_budget import ReceiveBudget
 from taskrun.daemon.command_protocol import MAGIC, STOPPED
 from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, MessageReader, frame, message_frames
-from taskrun.daemon.protocol import PROTOCOL, Hello, Request, mismatch, speak
+from taskrun.daemon.protocol import PROTOCOL, Hello, Request, common_version, mismatch
 from taskrun.daemon.unix_socket import check_peer
 from taskrun.model.codec import encode_error
 from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
 
-HELLO_WITHIN = 5.0
+HELLO_WITHIN = 5.0  # seconds
 FRAME_WITHIN = 30.0
-BEAT = 4.0  # seconds between signs of life of a stream; the client's patience is 10
-READ_WITHIN = 60.0  # seconds in which a client must read some of what it asked for
-AT_ONCE = 64  # requests of one client
-FIRST_CAP = (
-    4 * 1024 * 1024
-)  # bytes of the first frame, of somebody who has not said who it is: a hello, or a command line
-IDLE = 5.0  # seconds after which a client that wants nothing gives way to another
+ALIVE_EVERY = 4.0  # seconds between signs of life of a stream; the client waits 10 for one
+READ_WITHIN = 60.0  # seconds within which a client must read some of what it asked for
+AT_ONCE = 64  # requests of one client that are answered at the same time
+FIRST_CAP = 4 * 1024 * 1024  # bytes of the first frame: a hello, or a command line
+IDLE = 5.0  # seconds after which a client without requests may be disconnected in favour of another
 HIGH_WATER = 1024 * 1024
-UNFINISHED = 64 * 1024 * 1024  # bytes of requests that have begun and not ended, over all clients
+INCOMPLETE = 64 * 1024 * 1024  # bytes of requests that are being received, over all clients
 
 logger = logging.getLogger(__name__)
 
 
 class Connections:
-    """What all clients have in common.
+    """The open connections, and what they have in common.
 
     Parameters:
         most: how many there may be.
         largest: bytes of one request.
         counter: executes command lines, if there is one.
-        refusal: says why nobody is let in, if that is so.
+        refusal: returns why no client is accepted at the moment, if so.
     """
 
     def __init__(
@@ -63,26 +61,26 @@ class Connections:
         self.largest = largest
         self.command_server = command_server
         self.refusal = refusal
-        self.connections: set[Connection] = set()
-        self.unfinished = ReceiveBudget(max(UNFINISHED, 2 * largest))
+        self.open: set[Connection] = set()
+        self.receive_budget = ReceiveBudget(max(INCOMPLETE, 2 * largest))
         self._most = most
 
     def admit(self, connection: Connection) -> None:
-        """Lets a client in; one that wants nothing gives way if it is one too many.
+        """Accepts a client. If it is one too many, the one that has been idle longest is disconnected.
 
         Raises:
-            DaemonError: there is no room, or nobody is let in.
+            DaemonError: too many clients are busy, or none is accepted.
         """
         if (refusal := self.refusal()) is not None:
             raise refusal
-        if len(self.connections) >= self._most:
-            idle = [one for one in self.connections if one.idle > IDLE]
+        if len(self.open) >= self._most:
+            idle = [one for one in self.open if one.idle > IDLE]
             if not idle:
-                raise DaemonError(f"the daemon is busy: it has {self._most} connections already")
+                raise DaemonError(f"the daemon is busy: it already has {self._most} connections")
             longest = max(idle, key=lambda one: one.idle)
-            self.connections.discard(longest)
-            longest.dismiss(DaemonError("another client needs the connection, on which nothing was asked"))
-        self.connections.add(connection)
+            self.open.discard(longest)
+            longest.dismiss(DaemonError("the connection was idle and is needed for another client"))
+        self.open.add(connection)
 
 
 class Connection(asyncio.Protocol):
@@ -94,9 +92,9 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._messages = MessageReader(FIRST_CAP)
         self._greeted = False
-        self._last = self._loop.time()  # when something was asked or answered
-        self._waiting: deque[bytes] = deque()  # requests beyond those at once
-        self._answering: dict[asyncio.Task[None], int] = {}  # with the size of the request
+        self._last = self._loop.time()  # when the last request or answer was
+        self._waiting: deque[bytes] = deque()  # requests beyond `AT_ONCE`
+        self._answering: dict[asyncio.Task[None], int] = {}  # with the sizes of the requests
         self._writable = asyncio.Event()
         self._writable.set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
@@ -104,16 +102,16 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> float:
-        """The seconds for which it has wanted nothing."""
+        """The seconds since its last request, 0 while one is being received or answered."""
         busy = (
             self._command is not None or not self._greeted or self._answering or self._waiting or self._messages.partial
         )
         return 0.0 if busy else self._loop.time() - self._last
 
-    # ---- what asyncio says
+    # ---- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Lets the client in, if it is this user and there is room."""
+        """Accepts the client, if it belongs to this user and there is room."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
@@ -131,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._expect("hello", HELLO_WITHIN)
 
     def data_received(self, data: bytes) -> None:
-        """Takes requests; bytes that are none end the connection."""
+        """Takes requests; anything else ends the connection."""
         if self._transport.is_closing():
             return
         self._last = self._loop.time()
@@ -145,7 +143,7 @@ class Connection(asyncio.Protocol):
             self.dismiss(DaemonError(str(error) if isinstance(error, FrameInvalid) else f"not a request: {error}"))
 
     def pause_writing(self) -> None:
-        """The client does not read: it is heard no more, and cut if that lasts."""
+        """The client does not read: takes no more requests of it, and disconnects it if that lasts."""
         self._writable.clear()
         self._pause()
         self._expect("read", READ_WITHIN)
@@ -154,12 +152,12 @@ class Connection(asyncio.Protocol):
         """The client reads again."""
         self._writable.set()
         self._settle("read")
-        self._go_on()
+        self._resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends everything that is under way for this client; a trigger on its way to the journal gets there."""
-        self._connections.connections.discard(self)
-        self._connections.unfinished.hold(self, 0)
+        """Ends everything that is being done for this client; a trigger that is on its way to the journal still gets there."""
+        self._connections.open.discard(self)
+        self._connections.receive_budget.hold(self, 0)
         self._writable.set()
         for what in list(self._deadlines):
             self._settle(what)
@@ -169,7 +167,7 @@ class Connection(asyncio.Protocol):
             self._command.abandon()
 
     def dismiss(self, error: Exception) -> None:
-        """Says why, as far as the client reads it, and hangs up."""
+        """Sends the reason and disconnects."""
         if self._command is None:
             self._write(Hello(PROTOCOL, __version__, error=encode_error(error)))
         elif isinstance(error, DaemonStopped):
@@ -177,8 +175,8 @@ class Connection(asyncio.Protocol):
         self._transport.close()
         self._expect("read", HELLO_WITHIN)
 
-    def refuse_rest(self) -> None:
-        """Hangs up on a client that has been long about a large request, for others."""
+    def disconnect_slow(self) -> None:
+        """Disconnects a client that has been sending a large request for long, in favour of others."""
         self.dismiss(DaemonError("the daemon is busy: too many large requests are on their way; try again"))
 
     # ---- requests
@@ -197,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     def _greet(self, theirs: Hello) -> None:
         ours = Hello(PROTOCOL, __version__, os.getpid())
-        if speak(PROTOCOL, theirs.protocol) is None:
+        if common_version(PROTOCOL, theirs.protocol) is None:
             self.dismiss(DaemonError(mismatch(ours, theirs)))
             return
         self._greeted = True
@@ -219,7 +217,7 @@ class Connection(asyncio.Protocol):
         self._last = self._loop.time()
         self._answering.pop(task, None)
         if not self._transport.is_closing():
-            self._go_on()
+            self._resume()
 
     async def _answer(self, request: Request, payload: bytes) -> None:
         try:
@@ -234,26 +232,26 @@ class Connection(asyncio.Protocol):
             self._write({"id": request.id, "ok": False, "error": encode_error(error)})
 
     async def _stream(self, request: int, items: AsyncGenerator[Any, None]) -> None:
-        beating = self._loop.create_task(self._beat(request))
+        alive = self._loop.create_task(self._send_alive(request))
         try:
             async with aclosing(items):
                 async for item in items:
                     self._write({"id": request, "item": item})
                     await self._writable.wait()
         finally:
-            beating.cancel()
+            alive.cancel()
         self._write({"id": request, "end": True})
 
-    async def _beat(self, request: int) -> None:
-        """Shows that the daemon lives while a stream has nothing to say."""
+    async def _send_alive(self, request: int) -> None:
+        """Sends signs of life while a stream has no items."""
         while True:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(ALIVE_EVERY)
             if self._writable.is_set():
                 self._write({"id": request})
 
-    # ---- inside
+    # ---- reading and writing
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         try:
             self._begin()
         except msgspec.DecodeError as error:
@@ -268,8 +266,8 @@ class Connection(asyncio.Protocol):
         self._settle("frame")
 
     def _watch_frame(self, begun: bool) -> None:
-        """Gives a frame that has begun a time to end; one byte a second does not make it longer."""
-        self._connections.unfinished.hold(self, self._messages.partial)
+        """Limits the time in which a frame that has begun must be complete; further bytes of it do not extend that."""
+        self._connections.receive_budget.hold(self, self._messages.partial)
         if not self._messages.partial:
             self._settle("frame")
         elif begun or "frame" not in self._deadlines:
@@ -284,11 +282,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _expect(self, what: str, seconds: float) -> None:
-        """Cuts the client unless it does `what` within `seconds`."""
+        """Disconnects the client unless it does `what` within `seconds`."""
         self._settle(what)
         self._deadlines[what] = self._loop.call_later(seconds, self._transport.abort)
 
     def _settle(self, what: str) -> None:
-        """It has done so."""
+        """Cancels that: it has done so."""
         if (deadline := self._deadlines.pop(what, None)) is not None:
             deadline.cancel()

@@ -1,7 +1,7 @@
-"""Where clients come in: the socket that the daemon makes under its lock, takes clients from, and makes anew when it is gone.
+"""The listening socket: the daemon creates it under its lock, accepts clients from it, and replaces it when it was removed.
 
-A logout removes the folder of sockets, a cleaner what lies in /tmp: the daemon is in reach again a moment later. What is not its
-own it never removes.
+A logout removes the folder of sockets, and a cleanup removes files in /tmp; a moment later the daemon can be reached again. It
+never removes a socket that is not its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from taskrun.daemon.file_identity import KnownFile
 from taskrun.daemon.unix_socket import answers, bind, socket_path
 from taskrun.model.errors import DaemonError
 
-AT_ONCE = 64  # clients that are taken in one turn of the loop
-REST = 0.5  # seconds until the next try when there are no more descriptors
-QUIET = 60.0  # seconds between two lines of the log about that
+AT_ONCE = 64  # clients that are accepted in one turn of the loop
+PAUSE = 0.5  # seconds until the next try when no descriptor is left
+QUIET = 60.0  # seconds between two log lines about that
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Listener:
 
     Parameters:
         lock: the file whose lock the daemon holds; the socket is named after it.
-        make: makes the protocol of a client.
+        make: returns the protocol of a new client.
     """
 
     def __init__(self, lock: Path, make: Callable[[], asyncio.Protocol]) -> None:
@@ -42,29 +42,29 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._file: KnownFile | None = None
-        self._resting: asyncio.TimerHandle | None = None
-        self._told = -QUIET  # when the log was told last that clients cannot be taken
-        self._taking: set[asyncio.Task[Any]] = set()
+        self._paused: asyncio.TimerHandle | None = None
+        self._logged = -QUIET  # when it was last logged that clients cannot be accepted
+        self._accepting: set[asyncio.Task[Any]] = set()
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its path."""
         assert self._file is not None
         return self._file.path
 
     @property
     def in_place(self) -> bool:
-        """Whether clients find it."""
+        """Whether it is still there for clients to find."""
         return self._file is not None and self._file.in_place
 
     def open(self) -> None:
-        """Makes the socket and begins to take clients; one that is open already is given up for it.
+        """Creates the socket and begins to accept clients; replaces one that is open already.
 
         Raises:
-            DaemonError: no socket can be made.
+            DaemonError: no socket can be created.
         """
         path = socket_path(self._lock)
-        if answers(path):  # not of this project, seen from another file system, or one that ends soon: it is left alone
+        if answers(path):  # another daemon: of a project seen through another file system, or one that is about to end
             path = path.with_stem(secrets.token_hex(8))
         made = bind(path)
         self.close()
@@ -72,10 +72,10 @@ class Listener:
         self._listen()
 
     def close(self) -> None:
-        """Takes no more clients; removes the socket if it is still ours."""
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
+        """Accepts no more clients; removes the socket if it is still our own."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
         if self._file is not None:
             self._file.remove()
         if self._socket is not None:
@@ -83,11 +83,11 @@ class Listener:
             self._socket.close()
         self._socket = self._file = None
 
-    # ---- taking clients
+    # ---- accepting clients
 
     def _listen(self) -> None:
         assert self._socket is not None
-        self._resting = None
+        self._paused = None
         self._loop.add_reader(self._socket, self._accept)
 
     def _accept(self) -> None:
@@ -98,7 +98,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._rest(error)
+                self._pause(error)
                 return
             client.setblocking(False)
             self._keep(self._take(client))
@@ -108,32 +108,32 @@ class Listener:
             await self._loop.connect_accepted_socket(self._make, client)
         except OSError as error:
             client.close()
-            logger.warning("a client was lost: %s", error)
+            logger.warning("a client was lost while it connected: %s", error)
 
-    def _rest(self, error: OSError) -> None:
-        """Takes nobody for a moment: those who come wait in the kernel's queue meanwhile."""
+    def _pause(self, error: OSError) -> None:
+        """Accepts no clients for a moment; they wait in the kernel's queue meanwhile."""
         assert self._socket is not None
         self._loop.remove_reader(self._socket)
-        self._resting = self._loop.call_later(REST, self._listen)
-        if time.monotonic() - self._told > QUIET:
-            self._told = time.monotonic()
+        self._paused = self._loop.call_later(PAUSE, self._listen)
+        if time.monotonic() - self._logged > QUIET:
+            self._logged = time.monotonic()
             why = error.strerror if error.errno in EXHAUSTED else repr(error)
-            logger.error("clients cannot be taken just now: %s; trying again every %g s", why, REST)
+            logger.error("clients cannot be accepted at the moment: %s; trying again every %g s", why, PAUSE)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
-        self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
 
 
 def reopened(listener: Listener) -> bool:
-    """Makes a socket anew that is gone; returns whether there is a new one."""
+    """Replaces a socket that was removed; returns whether there is a new one."""
     if listener.in_place:
         return False
     try:
         listener.open()
     except DaemonError as error:
-        logger.error("the socket is gone and cannot be made anew yet: %s", error)
+        logger.error("the socket was removed and cannot be replaced yet: %s", error)
         return False
-    logger.warning("the socket was removed; listening anew at %s", listener.path)
+    logger.warning("the socket was removed; now listening at %s", listener.path)
     return True

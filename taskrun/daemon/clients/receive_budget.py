@@ -1,34 +1,34 @@
-"""What clients have begun to send and not ended: bounded over all of them, so that nobody fills the memory by being slow."""
+"""A bound over all clients for requests that are not complete, so that slow clients cannot fill the memory."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-SMALL = 256 * 1024  # bytes that count for nothing: as much as one read gives
+SMALL = 256 * 1024  # bytes that are not counted: as much as one read gives
 
 
 class Sender(Protocol):
-    """Who sends."""
+    """A client that sends."""
 
-    def refuse_rest(self) -> None:
-        """Hangs up: there is no room for what it has begun."""
+    def disconnect_slow(self) -> None:
+        """Disconnects it: there is no room for its request."""
         ...
 
 
 class ReceiveBudget:
-    """The bytes that are held, by who sends them.
+    """The bytes that are held for each sender.
 
     Parameters:
-        most: bytes over all. Beyond that goes who has been longest about it: whoever means it is done in a moment.
+        most: bytes over all senders. Beyond that the one that has been sending longest goes: an honest one takes a moment.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: dict[Sender, int] = {}  # in the order in which they began
+        self._held: dict[Sender, int] = {}  # in the order in which they began to send
         self._total = 0
 
     def hold(self, sender: Sender, size: int) -> None:
-        """Says how much there is of a sender now."""
+        """Sets how many bytes are held for a sender."""
         self._total -= self._held.get(sender, 0)
         if size <= SMALL:
             self._held.pop(sender, None)
@@ -38,4 +38,4 @@ class ReceiveBudget:
         while self._total > self._most:
             oldest = next(iter(self._held))
             self.hold(oldest, 0)
-            oldest.refuse_rest()
+            oldest.disconnect_slow()

@@ -1,7 +1,7 @@
-"""What clients may ask: a table from the name of an op to the function that answers it, one small function each.
+"""The requests of clients: a table from the name of an operation to the function that answers it.
 
-An op's parameters are a struct, read from the frame with unknown fields ignored; its answer is plain JSON, made by the views.
-`streams` holds the ops that answer more than once. The server gives it to every connection.
+The parameters of an operation are a struct, read from the frame with unknown fields ignored; its answer is plain JSON, made by
+the views. Operations that answer more than once are in `stream_requests`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from taskrun.stores.base import Tx
 
 P = TypeVar("P")
 T = TypeVar("T")
-TRIES = 3  # workers that are asked one after the other
+TRIES = 3  # workers that are asked one after the other, when they die
 PAUSE = 0.05
-WRITTEN_WITHIN = 7.0  # seconds for a commit; a client waits 10 for its answer
+COMMITTED_WITHIN = 7.0  # seconds; a client waits 10 for its answer
 
 
 class Workers(Protocol):
-    """The worker processes, as far as requests concern them."""
+    """The worker processes, as far as requests need them."""
 
     description: Description
 
@@ -46,16 +46,16 @@ class Workers(Protocol):
         ...
 
     async def reload(self) -> dict[str, Any]:
-        """Changes to workers with the code as it is on the disk now; says what is different."""
+        """Replaces the workers by new ones with the current code; returns what has changed."""
         ...
 
     async def expect_changes(self, reload_grace: float) -> None:
-        """Has a worker ready for the next reload; `hand_over`: seconds for what is in flight to end by itself then."""
+        """Keeps a worker ready for the next reload; `reload_grace`: seconds for steps in flight to end by themselves then."""
         ...
 
 
 class RequestContext(NamedTuple):
-    """What the functions of the desk work with."""
+    """What the functions that answer requests work with."""
 
     core: Core
     workers: Workers
@@ -66,7 +66,7 @@ class RequestContext(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """How one op is answered."""
+    """How one operation is answered. `writes`: whether it has to be committed before the answer."""
 
     params: type[Any]
     answer: Callable[[RequestContext, Any], Awaitable[Any] | AsyncGenerator[Any, None]]
@@ -74,17 +74,17 @@ class Operation(NamedTuple):
 
 
 class RequestRouter:
-    """Finds the function for a request."""
+    """Finds the function that answers a request."""
 
     def __init__(self, context: RequestContext, ops: dict[str, Operation]) -> None:
         self._context = context
         self._ops = ops
 
     def find(self, op: str) -> Answering:
-        """Returns what answers an op.
+        """Returns what answers an operation.
 
         Raises:
-            DaemonError: there is no such op.
+            DaemonError: there is no such operation.
         """
         found = self._ops.get(op)
         if found is None:
@@ -96,16 +96,16 @@ class RequestRouter:
 
 
 async def _durably(context: RequestContext, op: Operation, payload: bytes) -> Any:
-    """Answers what has to be written; says so in time when the disk refuses.
+    """Answers an operation that has to be committed, and fails in time when the disk refuses.
 
     Raises:
-        JournalUnavailable: nothing was recorded; or what was on its way is kept, and recorded when there is space.
+        JournalUnavailable: nothing was recorded; or it will be, as soon as the disk allows it.
     """
     if (fault := context.core.journal.fault) is not None:
         raise JournalUnavailable(f"nothing was recorded: {_refusal(fault)}")
     writing = asyncio.ensure_future(cast(Awaitable[Any], op.answer(context, _params(payload, op.params))))
     try:
-        done, _ = await asyncio.wait([writing], timeout=WRITTEN_WITHIN)
+        done, _ = await asyncio.wait([writing], timeout=COMMITTED_WITHIN)
         if not done and (fault := context.core.journal.fault) is not None:
             raise JournalUnavailable(f"not recorded yet, but as soon as the disk allows it: {_refusal(fault)}")
         return await writing
@@ -115,7 +115,7 @@ async def _durably(context: RequestContext, op: Operation, payload: bytes) -> An
 
 
 def _refusal(fault: Exception) -> str:
-    """Returns why the disk refuses. What became of the batch that found out is nothing to whoever asks for another write."""
+    """Returns why the disk refuses, without what became of the batch that found out, which was another client's."""
     return f"the journal refuses: {fault.__cause__ or fault}"
 
 
@@ -126,7 +126,7 @@ def _params(payload: bytes, kind: type[P]) -> P:
         raise DaemonError(f"bad request: {error}") from error
 
 
-# ---- looking
+# ---- operations that read
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -139,14 +139,14 @@ class Ref(msgspec.Struct, frozen=True):
     ref: str
 
 
-class One(msgspec.Struct, frozen=True):
-    """`run`: the whole id."""
+class RunId(msgspec.Struct, frozen=True):
+    """`run`: a whole id."""
 
     run: str
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Steps or children of a run: those above `after`, or the last ones for a negative `limit`."""
+    """Steps or children of a run: those after `after`, or the last ones where `limit` is negative."""
 
     run: str
     after: int = 0
@@ -169,14 +169,14 @@ class Past(msgspec.Struct, frozen=True):
     step: str | None = None
 
 
-class Several(msgspec.Struct, frozen=True):
+class RunIds(msgspec.Struct, frozen=True):
     """`runs`: whole ids."""
 
     runs: list[str]
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """Which runs; `since` is a Unix time, `before` the `seq` of the last run of the page before."""
+    """Which runs; `since` is a Unix time, `before` the `seq` of the last run on the previous page."""
 
     job: str | None = None
     status: list[Status] | None = None
@@ -194,7 +194,7 @@ class Lines(msgspec.Struct, frozen=True):
 
 
 async def status(context: RequestContext, want: Nothing) -> Any:
-    """Who the daemon is and what it is at."""
+    """Returns how the daemon is and what it is doing."""
     holder = context.holder()
     counts = await context.core.read(lambda tx: tx.count_runs())
     states: dict[str, int] = {}
@@ -220,17 +220,17 @@ async def status(context: RequestContext, want: Nothing) -> Any:
 
 
 async def config(context: RequestContext, want: Nothing) -> Any:
-    """What is wrong with `taskrun.toml` as it is now (`problem`, else empty), and with the `inputs` of its schedules."""
+    """Returns what is wrong with `taskrun.toml` as it is now (`problem`, else empty), and with `inputs` of its schedules."""
     return await context.config_problems()
 
 
 async def environment(context: RequestContext, want: Nothing) -> Any:
-    """The environment that the daemon was started with, and its workers with it."""
+    """Returns the environment with which the daemon was started; its workers inherit it."""
     return dict(os.environ)
 
 
 async def jobs(context: RequestContext, want: Nothing) -> Any:
-    """The jobs and pipes, and what is wrong with job files."""
+    """Returns the jobs and pipes, and what is wrong with job files."""
     await context.workers.ready()
     found = context.workers.description
     paused = await context.core.read(lambda tx: tx.facts("paused:"))
@@ -242,62 +242,62 @@ async def jobs(context: RequestContext, want: Nothing) -> Any:
 
 
 async def runs(context: RequestContext, want: Listing) -> Any:
-    """Runs, newest first: a page of them, an empty one at the end."""
+    """Returns a page of runs, newest first; an empty page at the end."""
     return await context.core.read(
         lambda tx: views.list_runs(tx, want.job, want.status, want.since, want.limit, want.before)
     )
 
 
 async def find(context: RequestContext, want: Ref) -> Any:
-    """The id that a reference means."""
+    """Returns the id that a reference means."""
     return await context.core.read(lambda tx: views.resolve(tx, want.ref))
 
 
-async def show(context: RequestContext, want: One) -> Any:
-    """A run with its newest steps and children; the rest of them, and of large values, is asked for by the page."""
+async def show(context: RequestContext, want: RunId) -> Any:
+    """Returns a run with its newest steps and children; the others, and the rest of large values, are read page by page."""
     return await context.core.read(lambda tx: views.show(tx, want.run))
 
 
 async def steps(context: RequestContext, want: Page) -> Any:
-    """Steps of a run, in the order in which they began: a page of them, an empty one at the end."""
+    """Returns a page of the steps of a run, in the order in which they began; an empty page at the end."""
     return await context.core.read(lambda tx: views.steps(tx, want.run, want.after, want.limit))
 
 
 async def children(context: RequestContext, want: Page) -> Any:
-    """Children of a run, oldest first: a page of them, an empty one at the end."""
+    """Returns a page of the children of a run, oldest first; an empty page at the end."""
     return await context.core.read(lambda tx: views.children(tx, want.run, want.after, want.limit))
 
 
 async def failures(context: RequestContext, want: Past) -> Any:
-    """The history of failed attempts of a run or a step, where `show` has no room for it."""
+    """Returns the failed attempts of a run or a step, where `show` has no room for them."""
     return await context.core.read(lambda tx: views.failures(tx, want.run, want.step))
 
 
 async def piece(context: RequestContext, want: Piece) -> Any:
-    """A part of a value that is too large for an answer, as JSON text; an empty one at the end."""
+    """Returns a part of a value that is too large for one answer, as JSON text; an empty part at the end."""
     return await context.core.read(lambda tx: views.piece(tx, want.run, want.step, want.field, want.start))
 
 
 async def logs(context: RequestContext, want: Lines) -> Any:
-    """A part of a run's log; after its end, nothing."""
+    """Returns a part of a run's log; nothing after its last line."""
     return await context.core.read(lambda tx: views.page_logs(tx, want.run, want.after, want.limit))
 
 
 async def schedule(context: RequestContext, want: Nothing) -> Any:
-    """The schedules, the next one first."""
+    """Returns the schedules, the next one first."""
     return await context.core.read(lambda tx: schedule_views(tx, time.time()))
 
 
-async def why(context: RequestContext, want: Several) -> Any:
-    """Why runs are not running or not finished, one answer each."""
+async def why(context: RequestContext, want: RunIds) -> Any:
+    """Returns why runs are not running or not finished, one answer each."""
     return [await context.core.why(run) for run in want.runs]
 
 
-# ---- doing
+# ---- operations that change something
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """A trigger: `input` is JSON text, `delay` seconds, `at` a Unix time, `intent` a key made by the client for this one wish."""
+    """A trigger: `input` is JSON text, `delay` seconds, `at` a Unix time, `intent` the idempotency key of this request."""
 
     job: str
     input: str = "{}"
@@ -316,7 +316,7 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Cancel(msgspec.Struct, frozen=True):
-    """`grace`: seconds for the handler to end, instead of the project's."""
+    """`grace`: seconds for the handler to end, instead of the project's setting."""
 
     run: str
     reason: str | None = None
@@ -324,7 +324,7 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """A `run`, or a `job` with all that it starts; `by`: who wants it."""
+    """A `run`, or a `job` with all its runs; `by`: who asks for it."""
 
     run: str | None = None
     job: str | None = None
@@ -332,14 +332,14 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Prune(msgspec.Struct, frozen=True):
-    """`keep`: seconds that ended runs are kept; `dry_run`: only say which would go."""
+    """`keep`: seconds for which ended runs are kept; `dry_run`: remove nothing, only return what would be removed."""
 
     keep: float
     dry_run: bool = False
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """`step`: from which step on nothing is kept."""
+    """`step`: from this step on nothing is kept."""
 
     run: str
     step: str | None = None
@@ -347,7 +347,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 async def start(context: RequestContext, want: Start) -> Any:
     """Triggers a job; answers once that is durable."""
-    prepared = await _persistently(context, lambda: context.core.prepare(want.job, want.input))
+    prepared = await _ask_worker(context, lambda: context.core.prepare(want.job, want.input))
     if want.key is not None:
         prepared = msgspec.structs.replace(prepared, terms=msgspec.structs.replace(prepared.terms, key=want.key))
     until = want.at if want.delay is None else context.core.clock.now() + want.delay
@@ -358,18 +358,18 @@ async def start(context: RequestContext, want: Start) -> Any:
 
 async def send(context: RequestContext, want: Send) -> Any:
     """Sends an event; answers with its id once it is durable."""
-    return await _persistently(context, lambda: context.core.send(want.pipe, want.data))
+    return await _ask_worker(context, lambda: context.core.send(want.pipe, want.data))
 
 
 async def cancel(context: RequestContext, want: Cancel) -> Any:
     """Cancels a run; answers with it if that changed anything."""
     reason = want.reason or "explicit"
     changed = await context.core.cancel(want.run, reason, want.grace)
-    return [await _seen(context, want.run)] if changed else []
+    return [await _run_view(context, want.run)] if changed else []
 
 
 async def pause(context: RequestContext, want: Pause) -> Any:
-    """Holds a run before its next step, or what a job starts; answers with what changed."""
+    """Pauses a run before its next step, or all runs of a job; answers with what changed."""
     if want.job is not None:
         await context.workers.ready()
         return _changed(await context.core.jobs.pause(want.job, want.by or "explicit"))
@@ -377,7 +377,7 @@ async def pause(context: RequestContext, want: Pause) -> Any:
 
 
 async def resume(context: RequestContext, want: Pause) -> Any:
-    """Lets a paused run or job go on; answers with what changed."""
+    """Resumes a paused run or job; answers with what changed."""
     if want.job is not None:
         return _changed(await context.core.jobs.resume(want.job))
     return [views.run_view(await context.core.resume(want.run or ""))]
@@ -388,8 +388,8 @@ def _changed(answer: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 async def retry(context: RequestContext, want: Retry) -> Any:
-    """Runs it again, keeping finished steps; answers with the new run."""
-    return views.run_view(await _persistently(context, lambda: context.core.retry(want.run, want.step)))
+    """Runs an ended run again with its finished steps kept; answers with the new run."""
+    return views.run_view(await _ask_worker(context, lambda: context.core.retry(want.run, want.step)))
 
 
 async def prune(context: RequestContext, want: Prune) -> Any:
@@ -404,12 +404,12 @@ async def stop(context: RequestContext, want: Nothing) -> Any:
 
 
 async def reload(context: RequestContext, want: Nothing) -> Any:
-    """Changes to the code as it is on the disk now."""
+    """Replaces the workers by new ones with the current code."""
     return await context.workers.reload()
 
 
-async def _persistently(context: RequestContext, ask: Callable[[], Awaitable[T]]) -> T:
-    """Asks what a worker has to answer, and the next worker when that one dies of something else meanwhile."""
+async def _ask_worker(context: RequestContext, ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks a worker, and the next one when that worker dies before it has answered."""
     for _ in range(TRIES):
         await context.workers.ready()
         try:
@@ -419,7 +419,7 @@ async def _persistently(context: RequestContext, ask: Callable[[], Awaitable[T]]
     raise DaemonError("the workers die as soon as they start; see: taskrun daemon logs")
 
 
-async def _seen(context: RequestContext, run_id: str) -> dict[str, Any]:
+async def _run_view(context: RequestContext, run_id: str) -> dict[str, Any]:
     return views.run_view(await context.core.get(run_id))
 
 
@@ -427,7 +427,7 @@ def known(tx: Tx, run_ids: list[str]) -> list[Run]:
     """Returns runs by their ids, brief.
 
     Raises:
-        RunNotFound: one of them is not there.
+        RunNotFound: one of them does not exist.
     """
     found = [(run_id, tx.runs(RunFilter(id=run_id, brief=True))) for run_id in run_ids]
     missing = [run_id for run_id, runs in found if not runs]
@@ -443,14 +443,14 @@ OPERATIONS = {
     "jobs": Operation(Nothing, jobs),
     "runs": Operation(Listing, runs),
     "find": Operation(Ref, find),
-    "show": Operation(One, show),
+    "show": Operation(RunId, show),
     "steps": Operation(Page, steps),
     "children": Operation(Page, children),
     "failures": Operation(Past, failures),
     "piece": Operation(Piece, piece),
     "logs": Operation(Lines, logs),
     "schedule": Operation(Nothing, schedule),
-    "why": Operation(Several, why),
+    "why": Operation(RunIds, why),
     "start": Operation(Start, start, writes=True),
     "send": Operation(Send, send, writes=True),
     "cancel": Operation(Cancel, cancel, writes=True),

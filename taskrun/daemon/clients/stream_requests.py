@@ -1,7 +1,7 @@
-"""The ops that answer more than once: `wait`, `watch`, `tail`.
+"""The operations that answer more than once: `wait`, `watch`, `tail`.
 
-Each subscribes first and looks in the journal then, so that nothing falls between the two. A client that is slow to read is
-waited for: its subscription may overflow, after which the journal is read again. Nothing here can hold up a run.
+Each subscribes before it reads the journal, so that nothing is missed between the two. When a client reads so slowly that its
+subscription overflows, the journal is read again. Nothing here can hold up a run.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class Wait(msgspec.Struct, frozen=True):
 
 async def wait(context: RequestContext, want: Wait) -> AsyncGenerator[Item, None]:
     """Yields each run as it ends, until all have."""
-    news = _News(want.runs)
+    changed = _ChangedRuns(want.runs)
     fresh = want.runs
-    async with context.core.bus.subscribe(news):
-        while news.runs:
+    async with context.core.bus.subscribe(changed):
+        while changed.runs:
             for run in await context.core.read(partial(known, run_ids=fresh)):
-                if run.ended and run.id in news.runs:
-                    news.runs.discard(run.id)
+                if run.ended and run.id in changed.runs:
+                    changed.runs.discard(run.id)
                     yield views.run_view(run)
-            fresh = await news.next() if news.runs else []
+            fresh = await changed.next() if changed.runs else []
 
 
 # ---- watch
 
 
 class Watch(msgspec.Struct, frozen=True):
-    """Which runs: those named, or those that a listing would show. `limit` is of the snapshot only."""
+    """Which runs: those named, or those that a listing would show. `limit` applies to the snapshot only."""
 
     run: list[str] | None = None
     job: str | None = None
@@ -60,7 +60,7 @@ class Watch(msgspec.Struct, frozen=True):
 
 
 async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, None]:
-    """Yields runs as they are, newest first, `{"kind":"ready"}`, and then every change of a run or step, once."""
+    """Yields the runs as they are, newest first, then `{"kind":"ready"}`, and then every change of a run or step once."""
     watched: set[str] = set()
     async with context.core.bus.subscribe(lambda change: _watched(change, want, watched)) as changes:
         async for item in _snapshot(context, want, watched, changes):
@@ -119,7 +119,7 @@ def _watched(change: Change, want: Watch, watched: set[str]) -> bool:
 
 
 class Tail(msgspec.Struct, frozen=True):
-    """`after`: the last seq that the client has of each run; `limit`: how many old lines it wants where it has none."""
+    """`after`: the last seq of each run that the client has; `limit`: how many old lines it wants where it has none."""
 
     runs: list[str]
     after: dict[str, int] = {}
@@ -128,25 +128,25 @@ class Tail(msgspec.Struct, frozen=True):
 
 async def tail(context: RequestContext, want: Tail) -> AsyncGenerator[Item, None]:
     """Yields the log of runs, each line once and in order, and `{"kind":"end"}` after the last line of each."""
-    news = _News(want.runs)
-    async with context.core.bus.subscribe(news):
+    changed = _ChangedRuns(want.runs)
+    async with context.core.bus.subscribe(changed):
         await context.core.read(lambda tx: known(tx, want.runs))
         cursors = {run_id: _Cursor(context, run_id, want.after.get(run_id, 0)) for run_id in want.runs}
         for cursor in cursors.values():
             if want.limit is not None and not cursor.seq:
                 await cursor.skip(want.limit)
         fresh = list(want.runs)
-        while news.runs:
+        while changed.runs:
             for run_id in fresh:
                 async for item in cursors[run_id].read():
                     yield item
                 if cursors[run_id].ended:
-                    news.runs.discard(run_id)
-            fresh = await news.next() if news.runs else []
+                    changed.runs.discard(run_id)
+            fresh = await changed.next() if changed.runs else []
 
 
 class _Cursor:
-    """How far one run's log was read."""
+    """How far one run's log has been read."""
 
     def __init__(self, context: RequestContext, run_id: str, seq: int) -> None:
         self.seq = seq
@@ -155,12 +155,12 @@ class _Cursor:
         self._run_id = run_id
 
     async def skip(self, limit: int) -> None:
-        """Leaves out all old lines but the last `limit`."""
+        """Skips all old lines but the last `limit`."""
         last = await self._context.core.read(lambda tx: tx.last_log(self._run_id))
         self.seq = max(0, last - limit)
 
     async def read(self) -> AsyncIterator[Item]:
-        """Yields what is new, and the end when there is nothing more to come."""
+        """Yields the new lines, and the end once no more can come."""
         while True:
             run, lines = await self._context.core.read(self._page)
             for line in lines:
@@ -177,27 +177,27 @@ class _Cursor:
         return run, tx.logs(self._run_id, self.seq, PAGE)
 
 
-class _News:
-    """A subscription that keeps nothing but which runs there is news of; what the news is, the journal says."""
+class _ChangedRuns:
+    """A subscription that only keeps which runs have changed; what has changed is read from the journal."""
 
     def __init__(self, runs: list[str]) -> None:
         self.runs = set(runs)
-        self._fresh: set[str] = set()
-        self._came = asyncio.Event()
+        self._changed: set[str] = set()
+        self._happened = asyncio.Event()
 
     def __call__(self, change: Change) -> bool:
         about = self.runs if isinstance(change, Lagged) else self.runs & _runs_of(change)
         if about:
-            self._fresh |= about
-            self._came.set()
+            self._changed |= about
+            self._happened.set()
         return False
 
     async def next(self) -> list[str]:
-        """Waits for news, and returns the runs that it is of."""
-        await self._came.wait()
-        self._came.clear()
-        fresh, self._fresh = self._fresh, set()
-        return sorted(fresh & self.runs)
+        """Waits for a change, and returns the runs that have changed."""
+        await self._happened.wait()
+        self._happened.clear()
+        changed, self._changed = self._changed, set()
+        return sorted(changed & self.runs)
 
 
 def _runs_of(change: Change) -> set[str]:

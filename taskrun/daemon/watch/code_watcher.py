@@ -1,7 +1,7 @@
-"""`taskrun watch` within the daemon: when the project's code changes, its workers change to it.
+"""`taskrun watch` within the daemon: when the project's code changes, the workers are replaced.
 
-The kernel's news only say *that* something happened; what it was is found by looking, so that no way of saving a file is
-missed and nothing is reloaded for nothing. Each change becomes a message, which the command that watches shows.
+The kernel only reports *that* something happened. What has changed is found by comparing files, so that every way of saving a
+file is noticed and nothing is reloaded without need. Each change becomes a message, which the command shows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from taskrun.engine.messages import Description
 from taskrun.model.config import Config
 from taskrun.model.records import UNFINISHED, Status
 
-STEP = 20  # milliseconds of quiet after which news are passed on
+STEP = 20  # milliseconds of quiet after which events are passed on
 RELOAD_GRACE = 1.0  # seconds for a step in flight to end before its run goes on with the new code
-SETTLE = 0.1  # seconds: an editor that takes a file away brings it back
+SETTLE = 0.1  # seconds after which an editor that has removed a file has written the new one
 FIXED = (
     "journal",
     "concurrency",
@@ -34,7 +34,7 @@ FIXED = (
     "max_payload",
     "keep",
     "max_log",
-)  # what only a new daemon takes
+)  # settings that only a new daemon reads
 
 logger = logging.getLogger(__name__)
 logging.getLogger("watchfiles").setLevel(logging.WARNING)
@@ -42,7 +42,7 @@ Item = dict[str, Any]
 
 
 class CodeWatcher:
-    """Watches one project's code, and tells whoever asks what came of it.
+    """Watches one project's code, and reports to clients what came of each change.
 
     Parameters:
         until: a pipe; the daemon is stopped when its other end is closed.
@@ -51,48 +51,50 @@ class CodeWatcher:
     def __init__(self, until: int) -> None:
         os.set_inheritable(until, False)
         self._until = until
-        self._told: list[Item] = []
-        self._news = asyncio.Condition()
+        self._items: list[Item] = []
+        self._changed = asyncio.Condition()
 
     def ops(self) -> dict[str, Operation]:
-        """Returns what a client may ask."""
+        """Returns the operations that it adds to the daemon."""
         return {"changes": Operation(Nothing, self._changes)}
 
     async def _changes(self, context: RequestContext, want: Nothing) -> AsyncGenerator[Item, None]:
-        """Yields what has happened to the code, from the beginning."""
+        """Yields what has happened to the code since the beginning."""
         at = 0
         while True:
-            while at < len(self._told):
+            while at < len(self._items):
                 at += 1
-                yield self._told[at - 1]
-            async with self._news:
-                if at == len(self._told):
-                    await self._news.wait()
+                yield self._items[at - 1]
+            async with self._changed:
+                if at == len(self._items):
+                    await self._changed.wait()
 
     async def watch(self, context: RequestContext, read_config: Callable[[], Config]) -> None:
         """Watches until it is cancelled."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._until, context.stop)
         try:
-            await self._watch(context, Project(context, read_config))
+            await self._watch(context, ProjectCode(context, read_config))
         except Exception:
-            logger.exception("the code is watched no more")
+            logger.exception("watching the code has failed")
             raise
         finally:
             loop.remove_reader(self._until)
 
-    async def _watch(self, context: RequestContext, project: Project) -> None:
+    async def _watch(self, context: RequestContext, project: ProjectCode) -> None:
         await self._tell(await project.begin())
         await context.workers.expect_changes(RELOAD_GRACE)
         while True:
             await self._follow(context, project, project.sources.folders())
 
-    async def _follow(self, context: RequestContext, project: Project, folders: set[Path]) -> None:
-        """Watches as long as these are the folders to watch."""
+    async def _follow(self, context: RequestContext, project: ProjectCode, folders: set[Path]) -> None:
+        """Watches these folders, as long as they are the ones to watch."""
         came = asyncio.Event()
         noticing = asyncio.get_running_loop().create_task(_notice(folders, came))
         try:
-            await asyncio.sleep(0)  # from here on the kernel tells, so that nothing falls between looking and watching
+            await asyncio.sleep(
+                0
+            )  # from here on the kernel reports, so that nothing is missed between comparing and watching
             while project.sources.folders() == folders and not noticing.done():
                 for item in await project.look():
                     await self._tell(item)
@@ -105,26 +107,26 @@ class CodeWatcher:
             await asyncio.gather(noticing, return_exceptions=True)
 
     async def _tell(self, item: Item) -> None:
-        async with self._news:
-            self._told.append({**item, "at": rfc3339(time.time())})
-            self._news.notify_all()
+        async with self._changed:
+            self._items.append({**item, "at": rfc3339(time.time())})
+            self._changed.notify_all()
 
 
 async def _notice(folders: set[Path], came: asyncio.Event) -> None:
-    """Sets `came` whenever something may have happened in folders, and when they cannot be watched any more."""
+    """Sets `came` whenever something may have changed in the folders, and when they cannot be watched any more."""
     news = awatch(*folders, watch_filter=None, step=STEP, debounce=STEP * 10, recursive=False, raise_interrupt=False)
     try:
         async for _ in news:
             came.set()
-    except Exception as error:  # one of them is gone, or the kernel watches no more: then it is looked now and then
-        logger.warning("%s; looking again in a second", error)
+    except Exception as error:  # one of them is gone, or the kernel cannot watch more: then compare now and then
+        logger.warning("%s; comparing the files again in a second", error)
         await asyncio.sleep(1)
     finally:
         came.set()
 
 
-class Project:
-    """The code of one project, and the workers that have it."""
+class ProjectCode:
+    """The code of one project, and the workers that have loaded it."""
 
     def __init__(self, context: RequestContext, read_config: Callable[[], Config]) -> None:
         self._context = context
@@ -136,7 +138,7 @@ class Project:
         return SourceFiles(self._config.path, self._config.root, self._config.jobs)
 
     async def begin(self) -> Item:
-        """Waits for the first worker; returns what it has."""
+        """Waits for the first worker; returns what it has loaded."""
         await self._context.workers.ready()
         found = self._context.workers.description
         self._know(found.problems)
@@ -150,7 +152,7 @@ class Project:
         }
 
     async def look(self) -> list[Item]:
-        """Looks what has happened, and changes to it; returns what there is to say."""
+        """Compares the files and reloads what has changed; returns what there is to report."""
         touched = self.sources.changes()
         if any(one.how == GONE for one in touched):
             await asyncio.sleep(SETTLE)
@@ -184,7 +186,7 @@ class Project:
         return {"kind": "reloaded", "problems": problems, "in_flight": running, **jobs}
 
     async def _schedule_problems(self) -> list[Item]:
-        """Says what is wrong with the schedules of the file, now that the jobs are those of the code as it is."""
+        """Returns what is wrong with the schedules of the file, checked with the reloaded jobs."""
         problem = (await self._context.config_problems())["problem"]
         return [{"file": "", "line": 0, "text": problem}] if problem else []
 
@@ -193,7 +195,7 @@ class Project:
         self.sources.know(self._context.workers.description.files, broken)
 
     async def _jobs(self, before: Description, after: Description) -> Item:
-        """Says what is different about the jobs."""
+        """Returns how the jobs have changed."""
         old, new = ({job["name"]: job for job in one.jobs} for one in (before, after))
         gone = sorted(old.keys() - new.keys())
         inputs = {
@@ -221,7 +223,7 @@ class Project:
 
 
 def _joined(first: list[FileChange], then: list[FileChange]) -> list[FileChange]:
-    """Returns what two looks have found: a file that was gone and is back has changed."""
+    """Joins the results of two comparisons: a file that was gone and is back has changed."""
     merged = {one.file: one.how for one in first}
     for file, how in then:
         back = merged.get(file) == GONE and how != GONE

@@ -1,6 +1,6 @@
 """The `[[schedule]]` tables of `taskrun.toml`: given to the core, and again whenever the file or the jobs change.
 
-A file that is wrong changes nothing: the last good one stays, and what is wrong is kept for whoever asks. Used by the server.
+An invalid file changes nothing: the last valid schedules stay, and the problem is kept for whoever asks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DaemonError, DefinitionError, InputInvalid, JobNotFound, TaskrunError
 from taskrun.rules.schedule_tables import input_problem
 
-POLL = 1.0  # seconds between looks at the file
-LOOKED_WITHIN = 5.0  # seconds that a question waits for a look; a client waits 10 for its answer
-JOBS_WITHIN = 5.0  # seconds that a start waits for the jobs, to check inputs with them; afterwards it is done later
+POLL = 1.0  # seconds between two checks of the file
+CHECKED_WITHIN = 5.0  # seconds that a request waits for a check; a client waits 10 for its answer
+JOBS_WITHIN = 5.0  # seconds that the start of the daemon waits for jobs to check inputs with; else that is done later
 
 logger = logging.getLogger(__name__)
 
@@ -42,45 +42,45 @@ class ScheduleFile:
     """The schedules of one project's file.
 
     Parameters:
-        read: reads the configuration at `path` anew; raises ConfigError when it is wrong.
+        read: reads the configuration at `path` again; raises ConfigError when it is invalid.
     """
 
     def __init__(self, core: Core, workers: Workers, path: Path, read: Callable[[], Config]) -> None:
         self.problem = ""  # with the file as it is now
-        self.inputs: dict[str, str] = {}  # what is wrong with the inputs of its tables, by their places
+        self.inputs: dict[str, str] = {}  # what is wrong with inputs of its tables, by the tables' places
         self._core = core
         self._workers = workers
         self._path = path
         self._read = read
         self._seen: object = None
-        self._looking = asyncio.Lock()
+        self._checking = asyncio.Lock()
 
     async def problems(self) -> dict[str, Any]:
-        """Returns what is wrong with the file now as JSON; by the look before, while the disk or a worker holds this one up."""
+        """Returns what is wrong with the file as JSON; by the last check, when disk or worker hold up a new one."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOKED_WITHIN):
-                await self._look()
+            async with asyncio.timeout(CHECKED_WITHIN):
+                await self._check()
         return {"problem": self.problem, "inputs": self.inputs}
 
     async def begin(self) -> None:
-        """Takes the schedules on, as soon as there are jobs to check their inputs with.
+        """Applies the schedules, once there are jobs to check their inputs with.
 
         Raises:
-            ConfigError: the file is wrong.
+            ConfigError: the file is invalid.
         """
         if not self._read().schedules:
             return
         try:
             async with asyncio.timeout(JOBS_WITHIN):
                 await self._workers.ready()
-        except (TimeoutError, DaemonError):  # said by the first request that needs a worker
+        except (TimeoutError, DaemonError):  # reported by the first request that needs a worker
             return
         self._seen = self._mark()
-        await self._take()
+        await self._apply()
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Keeps the schedules as the file has them."""
+        """Applies the schedules of the file whenever it changes."""
         task = asyncio.get_running_loop().create_task(self._follow())
         try:
             yield
@@ -90,32 +90,32 @@ class ScheduleFile:
 
     async def _follow(self) -> None:
         while True:
-            await self._look()
+            await self._check()
             await asyncio.sleep(POLL)
 
-    async def _look(self) -> None:
-        """Takes the file on if there is anything new."""
-        async with self._looking:
+    async def _check(self) -> None:
+        """Applies the file if it or the jobs have changed."""
+        async with self._checking:
             if (mark := self._mark()) != self._seen:
-                self._seen = mark if await self._taken() else None
+                self._seen = mark if await self._applied() else None
 
-    async def _taken(self) -> bool:
-        """Takes the file on, or keeps what is wrong with it; returns whether that is settled."""
+    async def _applied(self) -> bool:
+        """Applies the file, or keeps what is wrong with it; returns whether it need not be checked again."""
         try:
-            await self._take()
+            await self._apply()
         except ConfigError as error:
             if str(error) != self.problem:
-                logger.error("the schedules of taskrun.toml stay as they were: %s", error)
+                logger.error("the schedules of taskrun.toml are not applied: %s", error)
             self.problem = str(error)
-        except TaskrunError as error:  # such as the death of the worker that was asked
-            logger.warning("the schedules of taskrun.toml are looked at again: %s", error)
+        except TaskrunError as error:  # for example when the worker that was asked has died
+            logger.warning("the schedules of taskrun.toml will be checked again: %s", error)
             return False
         else:
             self.problem = ""
         return True
 
-    async def _take(self) -> None:
-        """Gives the schedules of the file to the core, if all of them are right."""
+    async def _apply(self) -> None:
+        """Gives the schedules of the file to the core, if all of them are valid."""
         config, self.inputs = self._read(), {}
         for table in schedule_tables(self._path) if config.schedules else ():
             if problem := await self._input_problem(table):
@@ -127,7 +127,7 @@ class ScheduleFile:
         )
 
     async def _input_problem(self, table: ScheduleTable) -> str:
-        """Returns what is wrong with an input by the word of its job; nothing where there is no such job."""
+        """Returns what a job finds wrong with the input of its table; nothing where there is no such job."""
         if table.entry is None:
             return ""
         try:
@@ -139,7 +139,7 @@ class ScheduleFile:
         return ""
 
     def _mark(self) -> object:
-        """Returns what is different when there is something to look at: the file, or the jobs."""
+        """Returns a value that differs whenever the file or the jobs have changed."""
         try:
             stat = self._path.stat()
         except OSError:

@@ -1,7 +1,7 @@
-"""Which files make up a project's code, and what happened to them since one last looked. Only looks, never imports.
+"""The files that make up a project's code, and how they have changed. Compares files, never imports them.
 
-Used by `watching`. What counts: every file that a worker has loaded, helpers included, `taskrun.toml`, and new Python files
-where jobs are looked for. What an editor or the project itself leaves beside them does not.
+These are all files that a worker has loaded, helpers included, `taskrun.toml`, and new Python files in the folders where jobs
+are looked for; not what an editor or the project itself leaves beside them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-Stamp = tuple[int, int, int]  # modified, size, inode: one of them differs after any way of saving
+Stamp = tuple[int, int, int]  # modification time, size, inode: every way of saving changes one of them
 CHANGED, ADDED, GONE = "~", "+", "−"
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 class FileChange(NamedTuple):
-    """A file, and what happened to it."""
+    """A file, and how it has changed."""
 
     file: Path
     how: str
@@ -28,7 +28,7 @@ class SourceFiles:
 
     Parameters:
         config: `taskrun.toml`.
-        entries: what it says of `jobs`.
+        entries: its setting `jobs`.
     """
 
     def __init__(self, config: Path, root: Path, entries: Iterable[str]) -> None:
@@ -40,15 +40,15 @@ class SourceFiles:
         self._seen: dict[Path, Stamp] = {}
 
     def know(self, loaded: Iterable[str], broken: Iterable[str]) -> None:
-        """Takes what the workers have loaded; while something is broken, any file of the project may mend it."""
-        mending = [Path(file) for file in broken]
-        self._loaded = {path for path in (*map(Path, loaded), *mending) if path.is_absolute()}
-        self._broken = bool(mending)
+        """Takes the files that the workers have loaded. While one is broken, any file of the project may fix it."""
+        fixing = [Path(file) for file in broken]
+        self._loaded = {path for path in (*map(Path, loaded), *fixing) if path.is_absolute()}
+        self._broken = bool(fixing)
         now = self._scan()
         self._seen = now | {path: stamp for path, stamp in self._seen.items() if path in now or not path.exists()}
 
     def changes(self) -> list[FileChange]:
-        """Returns what has happened since the last time."""
+        """Returns what has changed since the last call."""
         before, now = self._seen, self._scan()
         self._seen = now
         changed = [FileChange(path, CHANGED) for path in now if path in before and before[path] != now[path]]
@@ -57,7 +57,7 @@ class SourceFiles:
         return sorted([*changed, *added, *gone])
 
     def folders(self) -> set[Path]:
-        """Returns the folders in which something can happen, those that exist."""
+        """Returns the folders to watch, those that exist."""
         around = {path.parent for path in self._loaded} | {self._root, self._config.parent}
         tops = {folder for top in self._tops for folder in (*_folders(top), top.parent)}
         return {folder for folder in around | tops if folder.is_dir()}

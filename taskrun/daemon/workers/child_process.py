@@ -1,6 +1,6 @@
-"""A child process of ours in a group of its own: its end is told by the kernel, whoever still holds a pipe of it.
+"""A child process that leads a process group: the kernel reports its end, whoever still holds a pipe of it.
 
-What it has forked into its group ends with it.
+Processes that it has forked into its group are killed with it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import ClassVar
 
 
 class ChildProcess:
-    """A process that leads its group. `ended` gets its exit code, negative for a signal."""
+    """A child process. `ended` is its exit code once it has ended, negative for a signal."""
 
-    awaited: ClassVar[set[int]] = set()  # whose exit codes are still to come
+    awaited: ClassVar[set[int]] = set()  # pids of those that have not ended
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -29,7 +29,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """Its process id."""
         return self._process.pid
 
     @property
@@ -38,28 +38,28 @@ class ChildProcess:
         return self._process.returncode
 
     def kill(self) -> None:
-        """Kills it, and its group."""
+        """Kills it and its group."""
         if self.code is None:
             self._kill_group()
 
     def _watch(self) -> None:
         if sys.platform == "linux":
-            with suppress(OSError):  # no descriptor left, say
+            with suppress(OSError):  # for example when no descriptor is left
                 watched = os.pidfd_open(self.pid)
-                self._loop.add_reader(watched, self._noticed, watched)
+                self._loop.add_reader(watched, self._on_end, watched)
                 return
         threading.Thread(target=self._wait, name=f"taskrun-child-{self.pid}", daemon=True).start()
 
-    def _noticed(self, watched: int) -> None:
+    def _on_end(self, watched: int) -> None:
         self._loop.remove_reader(watched)
         os.close(watched)
-        self._kill_group()  # while its id is still taken, so that it can be no other's
+        self._kill_group()  # before it is reaped: until then no other process can have its id
         self._settle(self._process.wait())
 
     def _wait(self) -> None:
         code = self._process.wait()
         self._kill_group()
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._settle, code)
 
     def _kill_group(self) -> None:

@@ -1,7 +1,7 @@
-"""What a worker is asked that needs no event loop, answered on threads: one question after the other, as long as none hangs.
+"""Threads of a worker that answer requests which need no event loop, one after the other as long as none hangs.
 
-These are evaluated by code of users: types that validate, options that are functions. One that hangs holds up neither other
-questions nor who asked: it is answered with an error that says where it stands, and others go on beside it.
+User code takes part in the answers: types that validate, options that are functions. If it hangs, it holds up neither the other
+requests nor the client: the request is answered with an error that says where the code is, and another thread goes on.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from taskrun.engine import messages as m
 from taskrun.model.codec import encode_error
 from taskrun.model.errors import DefinitionError
 
-SLOW = 0.25  # seconds after which the next question is answered beside it
+SLOW = 0.25  # seconds after which another thread answers the next request
 ANSWERED_WITHIN = 6.0  # seconds; a client waits 10 for its answer
-MOST = 64  # threads
+MAX_THREADS = 64
 
 
 @dataclass(eq=False)
 class Answering:
-    """A question under way."""
+    """A request that is being answered."""
 
     ask: Ask
     thread: int
@@ -40,9 +40,9 @@ class RequestThreads:
     """The threads that answer.
 
     Parameters:
-        answer: answers one question.
+        answer: answers one request.
         send: sends the answer; may block.
-        root: the project; its innermost frame is the one that is named when a question hangs.
+        root: the project's folder; when a request hangs, its innermost frame in there is named.
     """
 
     def __init__(self, answer: Callable[[Ask], Answer | Refusal], send: Callable[[Any], None], root: str) -> None:
@@ -53,17 +53,17 @@ class RequestThreads:
         self._waiting: SimpleQueue[Ask] = SimpleQueue()
         self._under_way: set[Answering] = set()
         self._opened = False
-        self._threads = 0  # those that will take another question
+        self._threads = 0  # those that will take another request
         self._hanging = 0
 
     def open(self) -> None:
-        """Begins to answer: all that an answer needs has been loaded."""
+        """Begins to answer, once the jobs are loaded."""
         with self._lock:
             self._opened = True
             self._begin()
 
     def put(self, ask: Ask) -> None:
-        """Takes a question."""
+        """Takes a request."""
         self._waiting.put(ask)
         with self._lock:
             if self._opened and not self._threads:
@@ -71,11 +71,11 @@ class RequestThreads:
 
     @property
     def pending(self) -> bool:
-        """Whether somebody waits for an answer, so that `look` is to be called now and then."""
+        """Whether a request has not been answered, so that `check` must be called now and then."""
         return bool(self._under_way) or not self._waiting.empty()
 
-    def look(self) -> None:
-        """Gives up what hangs, and sees to it that the others are answered."""
+    def check(self) -> None:
+        """Gives up requests that hang, and starts a thread for the others where one is needed."""
         with self._lock:
             now = time.monotonic()
             late = [one for one in self._under_way if now - one.since > ANSWERED_WITHIN]
@@ -86,21 +86,21 @@ class RequestThreads:
             self._send(refusal)
 
     def _begin(self) -> None:
-        if self._threads + self._hanging < MOST:
+        if self._threads + self._hanging < MAX_THREADS:
             self._threads += 1
             threading.Thread(target=self._work, name="taskrun-questions", daemon=True).start()
 
     def _give_up(self, one: Answering) -> DefinitionError:
-        """Counts a thread out; what it executes is interrupted as soon as that is Python again."""
+        """Gives up a thread; what it executes is interrupted as soon as it is in Python code again."""
         one.given_up = True
         self._under_way.discard(one)
         self._threads -= 1
         self._hanging += 1
         frame = sys._current_frames().get(one.thread)
-        at = "" if frame is None else f"; it stands at {where(frame, self._root)}"
+        at = "" if frame is None else f"; it is at {where(frame, self._root)}"
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(one.thread), ctypes.py_object(SystemExit))
         return DefinitionError(
-            f"{_subject(one.ask.message)}: what evaluates it gave no answer within {ANSWERED_WITHIN:g} seconds{at}"
+            f"{_subject(one.ask.message)}: its code gave no answer within {ANSWERED_WITHIN:g} seconds{at}"
         )
 
     # ---- on the threads
@@ -109,11 +109,11 @@ class RequestThreads:
         try:
             while self._turn():
                 pass
-        except SystemExit:  # of the interruption, which came late
+        except SystemExit:  # the interruption, which came after the answer
             pass
 
     def _turn(self) -> bool:
-        """Answers a question; returns whether this thread is to take another."""
+        """Answers a request; returns whether this thread is to take another."""
         one = Answering(self._waiting.get(), threading.get_ident(), time.monotonic())
         with self._lock:
             self._under_way.add(one)
@@ -123,7 +123,7 @@ class RequestThreads:
                 self._hanging -= 1
                 return False
             self._under_way.discard(one)
-            stays = self._threads - len(self._under_way) == 1  # the only one that is free
+            stays = self._threads - len(self._under_way) == 1  # no other thread is free
             self._threads -= not stays
         self._send(reply)
         return stays
@@ -131,13 +131,13 @@ class RequestThreads:
     def _reply(self, ask: Ask) -> Answer | Refusal:
         try:
             return self._answer(ask)
-        except BaseException as error:  # `sys.exit()` and the like: whatever code of users raises is an answer
+        except BaseException as error:  # whatever user code raises is an answer, `sys.exit()` included
             said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             return Refusal(ask.id, encode_error(DefinitionError(f"{_subject(ask.message)}: its code raised {said}")))
 
 
 def _subject(message: m.Asked) -> str:
-    """Says what a question is about."""
+    """Returns what a request is about."""
     if isinstance(message, m.Prepare):
         return f"job {message.job}"
     if isinstance(message, m.PrepareEvent):

@@ -1,6 +1,6 @@
-"""Names the code that blocks a worker's event loop, from a thread that the loop cannot block.
+"""Reports the code that blocks a worker's event loop, from a thread that the loop cannot block.
 
-The loop beats; a beat that is late is followed by a look at the loop's thread. Made by the worker, whose pipe it reports to.
+The loop sets a timestamp again and again. When it is late, the stack of the loop's thread is looked at.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from types import FrameType
 from taskrun.declarations.calls import caller
 from taskrun.engine.messages import Blocked
 
-BEAT = 0.5  # seconds between beats, and between looks
-LATE = 1.0
+BEAT = 0.5  # seconds between two timestamps, and between two checks
+LATE = 1.0  # seconds beyond that
 
 Report = Callable[[Blocked], None]
 
 
 class Watchdog:
-    """Watches the loop of the thread that makes it.
+    """Watches the event loop of the thread that creates it.
 
     Parameters:
-        root: the project; its innermost frame is the one that is named.
-        report: called from the watching thread when a loop is found blocked, elsewhere blocked, or free again.
+        root: the project's folder; the innermost frame in there is named.
+        report: called from the watching thread when the loop is blocked, blocked elsewhere, or free again.
     """
 
     def __init__(self, root: Path, report: Report) -> None:
@@ -74,7 +74,7 @@ def where(frame: FrameType, root: str) -> str:
 
 
 def run_of(frame: FrameType) -> str:
-    """Returns the run whose code a loop's thread is in: the callback of the loop that it executes knows its context."""
+    """Returns the run whose code the loop's thread executes, by the context of the loop's current callback."""
     for outer in _outward(frame):
         handle = outer.f_locals.get("self") if outer.f_code.co_name == "_run" else None
         context = getattr(handle, "_context", None)

@@ -1,7 +1,7 @@
-"""One worker, as the daemon sees it: a process, its pipe, its lock, and what it prints outside of runs.
+"""One worker, as the daemon sees it: a process, its pipe, its liveness lock, and its output outside of runs.
 
-Made by the worker pool. The process ends when the pipe does, and the pipe when the process does, whoever else still has an end of
-it. The worker's runs may go on elsewhere when its lock is free, which is when the last process that it started is gone too.
+The process ends when the pipe does. The pipe ends when the process does, even if another process holds the other end. The
+worker's runs may go on elsewhere when its lock is free: then the last process that it started is gone too.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from taskrun.processes.open_files import openers
 
 LINGER = 2.0  # seconds for a worker to end by itself once its pipe is closed
 KILLED_WITHIN = 5.0  # seconds for the kernel to end what was killed
-LAST_WORDS = 1.0  # seconds for what a dead worker has sent to be read
-FREE_WITHIN = 3.0  # seconds for what a worker has started to end after it
-LOOKS = (0.002, 0.01, 0.05)  # seconds between looks at a lock
+DRAIN_WITHIN = 1.0  # seconds to read what a dead worker has sent
+FREE_WITHIN = 3.0  # seconds for the processes that a worker started to end after it
+PAUSES = (0.002, 0.01, 0.05)  # seconds between two checks of a lock
 CHUNK = 65_536
-REST = 0.02  # seconds after a full chunk of output: a flood holds up whoever makes it
+REST = 0.02  # seconds of pause after a full chunk of output, which slow down a process that floods it
 
 logger = logging.getLogger(__name__)
 
 
 class PoolContext(msgspec.Struct, frozen=True):
-    """What all workers of a pool have in common.
+    """What all workers of a pool share.
 
     Parameters:
         core: answers them.
-        caught_up: waits until what they have said is in the journal.
+        caught_up: waits until what they have sent is in the journal.
         log: takes what they print outside of runs.
     """
 
@@ -62,8 +62,8 @@ class WorkerHandle:
     """A worker that was started."""
 
     def __init__(self, process: ChildProcess, protocol: PipeProtocol, lock: Path, output: asyncio.Task[None]) -> None:
-        self.retired = False  # it was told to go
-        self.given_up: set[str] = set()  # runs that it could not end
+        self.retired = False  # it gets no more work
+        self.given_up: set[str] = set()  # runs that it could not end in time
         self._process = process
         self._protocol = protocol
         self._lock = lock
@@ -73,13 +73,13 @@ class WorkerHandle:
     @classmethod
     async def start(cls, config: Config, around: PoolContext) -> WorkerHandle:
         """Starts a worker; its peer can be asked at once, and answers when the jobs are loaded."""
-        worker = await cls.spare(config, around)
+        worker = await cls.start_spare(config, around)
         worker.begin(config)
         return worker
 
     @classmethod
-    async def spare(cls, config: Config, around: PoolContext) -> WorkerHandle:
-        """Starts a process that becomes a worker when it is told to begin; it has loaded all but the jobs by then."""
+    async def start_spare(cls, config: Config, around: PoolContext) -> WorkerHandle:
+        """Starts a process that has loaded everything but the jobs, and becomes a worker at `begin`."""
         loop = asyncio.get_running_loop()
         lock = around.paths.worker_lock(secrets.token_hex(4))
         ours, theirs = socket.socketpair()
@@ -104,21 +104,21 @@ class WorkerHandle:
 
     @property
     def peer(self) -> PipePeer:
-        """Its executor."""
+        """The executor in it."""
         return self._protocol.peer
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         return self._process.pid
 
     @property
     def code(self) -> int | None:
-        """Its exit code, once it is gone."""
+        """Its exit code, once it has ended."""
         return self._process.code
 
     async def ended(self) -> None:
-        """Waits for its end: that of its pipe, which comes with that of its process."""
+        """Waits until its pipe has ended, which happens at the end of its process."""
         await asyncio.shield(self._protocol.ended)
 
     def kill(self) -> None:
@@ -126,12 +126,12 @@ class WorkerHandle:
         self._process.kill()
 
     async def end(self) -> None:
-        """Ends it, by force after a while; returns when nothing of it is left, or what is left cannot be killed."""
+        """Ends it, by force after a while; returns when none of its processes is left that can be killed."""
         self._protocol.close()
         if not await _within(LINGER, self._process.ended):
             self.kill()
             if not await _within(KILLED_WITHIN, self._process.ended):
-                logger.error("worker %d does not end although it was killed: the kernel holds it", self.pid)
+                logger.error("worker %d does not end although it was killed: it is stuck in the kernel", self.pid)
         self._protocol.abort()
         if await lock_freed(self._lock):
             self._lock.unlink(missing_ok=True)
@@ -139,9 +139,9 @@ class WorkerHandle:
         self._output.cancel()
 
     async def _end_pipe(self) -> None:
-        """Ends the pipe with the process: what was forked from it and has left its group may have the other end open."""
+        """Ends the pipe with the process: a process that it forked and that left its group may hold the other end."""
         await asyncio.shield(self._process.ended)
-        await _within(LAST_WORDS, self._protocol.ended)
+        await _within(DRAIN_WITHIN, self._protocol.ended)
         self._protocol.abort()
 
 
@@ -165,16 +165,14 @@ async def _within(seconds: float, future: asyncio.Future[Any]) -> bool:
 
 
 async def lock_freed(lock: Path) -> bool:
-    """Waits until no process holds a worker's lock; kills those that still do after a while. Returns whether it is free.
+    """Waits until no process holds a worker's lock, and kills those that still do after a while; returns whether it is free.
 
-    Who holds it was started by that worker and by nobody else.
+    Only processes that this worker has started can hold it.
     """
     if await _freed(lock, FREE_WITHIN):
         return True
     left = openers(lock)
-    logger.warning(
-        "processes that a worker has left behind are killed: %s", ", ".join(map(str, left)) or "none is found"
-    )
+    logger.warning("killing processes that a worker has left behind: %s", ", ".join(map(str, left)) or "none found")
     for pid in left:
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -183,11 +181,11 @@ async def lock_freed(lock: Path) -> bool:
 
 async def _freed(lock: Path, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    pauses = iter(LOOKS)
+    pauses = iter(PAUSES)
     while not LivenessLock.free(lock):
         if time.monotonic() > deadline:
             return False
-        await asyncio.sleep(next(pauses, LOOKS[-1]))
+        await asyncio.sleep(next(pauses, PAUSES[-1]))
     return True
 
 
@@ -203,7 +201,7 @@ def _setup(config: Config, lock: Path) -> Setup:
 
 
 async def _log_output(read: int, log: Callable[[bytes], None]) -> None:
-    """Puts what a worker prints into the log, to the end of it."""
+    """Logs what a worker prints, until it ends."""
     stream = asyncio.StreamReader(limit=CHUNK)
     with os.fdopen(read, "rb", 0) as pipe:
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(

@@ -1,8 +1,8 @@
-"""A worker: the process that owns user code. `python -m taskrun.daemon.workers.worker_main --fd N`, started by the worker pool.
+"""A worker: the process that executes user code. `python -m taskrun.daemon.workers.worker_main --fd N`.
 
-The pipe is read by a thread of its own, so that the end of the daemon is seen and `ANYTIME` is answered while a handler blocks
-the event loop; everything else is handed to the loop in order. When the pipe ends, so does the process: nothing is unwound
-then, because the runs go on elsewhere, and the supervisors see to the children.
+A thread of its own reads the pipe, so that the end of the daemon is noticed and the requests in `ANYTIME` are answered while a
+handler blocks the event loop. Everything else is handed to the loop in order. When the pipe ends, the process ends at once,
+without unwinding anything: the runs go on elsewhere, and the supervisors end the children.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
 from taskrun.processes.liveness_lock import LivenessLock
 
-ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # what needs no event loop, though it may need patience
+ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # requests that need no event loop
 CHUNK = 262_144
-LOOK = 0.25  # seconds between looks at questions that are being answered
-LINGER = 2.0  # seconds for the loop to end when the daemon has taken leave
+CHECK_EVERY = 0.25  # seconds between two checks of requests that are being answered
+LINGER = 2.0  # seconds for the event loop to end after it was drained
 PR_SET_PDEATHSIG = 1
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """What a worker must know before it imports the first job: the first frame on its pipe."""
+    """The first frame on the pipe: what a worker must know before it imports the first job."""
 
     root: str
     jobs: list[str]
@@ -73,11 +73,11 @@ class SocketWriter:
 
 
 class Control:
-    """The threads beside the loop: one reads, others answer what is asked at any time."""
+    """The threads beside the event loop: one reads the pipe, others answer what needs no loop."""
 
     def __init__(self, connection: socket.socket, frames: FrameReader, early: list[bytes], root: str) -> None:
         self.writer = SocketWriter(connection)
-        self.drained = False  # whether the daemon has taken leave, so that the end of the pipe is no accident
+        self.drained = False  # whether the daemon has drained this worker, so that the end of the pipe is expected
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connection = connection
         self._ready = select.poll()
@@ -85,18 +85,18 @@ class Control:
         self._frames = frames
         self._early = early
         self._loop = asyncio.get_running_loop()
-        self._questions = RequestThreads(self._answer, self._send, root)
+        self._requests = RequestThreads(self._answer, self._send, root)
         self._half: DrainedExecutor
         self._peer: PipePeer
         threading.Thread(target=self._read, name="taskrun-pipe", daemon=True).start()
 
     def begin(self, executor_side: DrainedExecutor, peer: PipePeer) -> None:
-        """Says who answers, once the jobs are loaded."""
+        """Begins to answer, once the jobs are loaded."""
         self._half, self._peer = executor_side, peer
-        self._questions.open()
+        self._requests.open()
 
     def report(self, blocked: m.Blocked) -> None:
-        """Tells the daemon past the loop."""
+        """Tells the daemon without the event loop, which may be blocked."""
         self._send(Tell(blocked))
 
     def _read(self) -> None:
@@ -108,15 +108,15 @@ class Control:
             traceback.print_exc()
             os._exit(1)
         if not self.drained:
-            os.killpg(0, signal.SIGKILL)  # with all that code of users has forked
+            os.killpg(0, signal.SIGKILL)  # and all processes that user code has forked
         self._loop.call_soon_threadsafe(self.ended.set_result, None)
         time.sleep(LINGER)
-        os._exit(1)  # the loop hears nothing
+        os._exit(1)  # the event loop is blocked
 
     def _receive(self) -> bytes:
-        """Waits for data, and looks after the questions meanwhile."""
-        while self._questions.pending and not self._ready.poll(LOOK * 1000):
-            self._questions.look()
+        """Waits for data, and checks the requests that are being answered meanwhile."""
+        while self._requests.pending and not self._ready.poll(CHECK_EVERY * 1000):
+            self._requests.check()
         try:
             return self._connection.recv(CHUNK)
         except OSError:
@@ -126,7 +126,7 @@ class Control:
         for_loop: list[Envelope] = []
         for envelope in map(DECODE, payloads):
             if isinstance(envelope, Ask) and isinstance(envelope.message, ANYTIME):
-                self._questions.put(envelope)
+                self._requests.put(envelope)
             else:
                 for_loop.append(envelope)
         if for_loop:
@@ -144,7 +144,7 @@ class Control:
 
 
 class DrainedExecutor:
-    """The executor, and a look at when the daemon takes leave."""
+    """The executor; takes note when the daemon has drained it."""
 
     def __init__(self, executor: Executor, control: Control) -> None:
         self._executor = executor
@@ -157,12 +157,12 @@ class DrainedExecutor:
         return value
 
     def hear(self, peer: m.Peer, message: m.Told) -> None:
-        """Takes what the core tells."""
+        """Takes a message of the core that wants no answer."""
         self._executor.hear(peer, message)
 
 
 def finish(answering: Coroutine[Any, Any, Any]) -> Any:
-    """Runs a coroutine that awaits nothing to its end, in this thread."""
+    """Runs a coroutine that waits for nothing to its end, in this thread."""
     try:
         answering.send(None)
     except StopIteration as done:
@@ -172,11 +172,11 @@ def finish(answering: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def work(setup: Setup, connection: socket.socket, frames: FrameReader, early: list[bytes]) -> None:
-    """Loads the jobs and executes what the daemon sends, to the end of the pipe."""
+    """Loads the jobs and executes what the daemon sends, until the pipe ends."""
     lock = LivenessLock(Path(setup.lock))
     control = Control(connection, frames, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
-    Capture.install(echo=False)  # before the jobs' code may keep hold of a stream
+    Capture.install(echo=False)  # before the jobs' code can keep a reference to a stream
     found = discover(setup.jobs, Path(setup.root))
     executor = Executor(
         found.registry,
@@ -199,8 +199,8 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     lock.close()
 
 
-def welcome(connection: socket.socket) -> tuple[Setup, FrameReader, list[bytes]]:
-    """Reads the setup, with whatever came along behind it."""
+def read_setup(connection: socket.socket) -> tuple[Setup, FrameReader, list[bytes]]:
+    """Reads the setup, and the payloads that came with it."""
     frames = FrameReader(PIPE_CAP)
     payloads: list[bytes] = []
     while not payloads:
@@ -211,11 +211,11 @@ def welcome(connection: socket.socket) -> tuple[Setup, FrameReader, list[bytes]]
     return msgspec.msgpack.decode(payloads[0], type=Setup), frames, payloads[1:]
 
 
-def settle(daemon: int) -> None:
-    """Makes this process end with the daemon and with nothing else: signals to everybody are not for it."""
+def end_with(daemon: int) -> None:
+    """Makes this process end with the daemon, and ignore signals that a terminal sends to all of its processes."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which the children would inherit
-    if sys.platform == "linux":  # for code that blocks even the thread that reads the pipe
+    if sys.platform == "linux":  # in case user code blocks even the thread that reads the pipe
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != daemon:
             os._exit(1)
@@ -228,9 +228,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--fd", type=int, required=True)
     connection = socket.socket(fileno=parser.parse_args(argv).fd)
     connection.set_inheritable(False)
-    os.register_at_fork(after_in_child=connection.close)  # a copy of this process must not speak in its name
-    setup, frames, early = welcome(connection)
-    settle(setup.daemon)
+    os.register_at_fork(after_in_child=connection.close)  # a fork must not send in this process's name
+    setup, frames, early = read_setup(connection)
+    end_with(setup.daemon)
     asyncio.run(work(setup, connection, frames, early))
     sys.exit(0)
 

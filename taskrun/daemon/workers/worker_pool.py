@@ -1,7 +1,7 @@
 """The worker pool: as many workers as the configuration says, replaced when they die, when they hang, and when the code changes.
 
-Made by the daemon. When a worker has died and nothing of it is left, its runs go on in the next one; one that dies at once again
-and again is waited with. `reload` brings up fresh workers first and lets the old ones go then.
+When a worker has died and none of its processes is left, its runs go on in the next one. If workers keep dying young, the next
+one is started after a pause. `reload` starts new workers before it drains the old ones.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from taskrun.engine.messages import Describe, Description, Drain, Peer
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
 
-SHORT_LIFE = 5.0  # seconds: a worker that lived less is not replaced at once
-PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next, by how many died young in a row
+SHORT_LIFE = 5.0  # seconds: a worker that died sooner is replaced after a pause
+PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next one, by how many in a row died young
 LINGER = 2.0  # seconds beyond the grace for a worker to drain
 READY_WITHIN = 8.0  # seconds that a request waits for a worker; a client waits 10 for its answer
 
 logger = logging.getLogger(__name__)
-NOBODY = Description(jobs=[], pipes=[], problems=[])
+NO_JOBS = Description(jobs=[], pipes=[], problems=[])
 
 
 class WorkerPool:
     """The workers of one daemon.
 
     Parameters:
-        config: read anew by `reload`.
+        config: reads the configuration; called again by `reload`.
         log: takes what workers print outside of runs.
     """
 
     def __init__(
         self, core: Core, config: Callable[[], Config], paths: DaemonPaths, log: Callable[[bytes], None]
     ) -> None:
-        self.description = NOBODY
+        self.description = NO_JOBS
         self._core = core
         self._around = PoolContext(paths, ExecutorMessages(core), core.journal.flush, log)
         self._read_config = config
         self._config = config()
         self._workers: set[WorkerHandle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._joined_workers: set[WorkerHandle] = set()  # those that joined
+        self._ready: set[WorkerHandle] = set()  # those that can be given work
         self._joined = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._young_deaths = 0
@@ -60,7 +60,7 @@ class WorkerPool:
         self._closing = False
 
     async def start(self) -> None:
-        """Brings up the workers; they are ready later."""
+        """Starts the workers; they become ready later."""
         self._core.on_stuck = self.give_up
         for _ in range(self._config.workers):
             self._supervise(await self._start_worker())
@@ -69,33 +69,33 @@ class WorkerPool:
         """Waits until there is a worker.
 
         Raises:
-            DaemonError: none comes.
+            DaemonError: none becomes ready in time.
         """
         try:
             async with asyncio.timeout(READY_WITHIN):
-                while not self._joined_workers:  # one that joined may be gone by the time that this is awake
+                while not self._ready:  # one that joined may be gone by the time that this goes on
                     await self._joined.wait()
         except TimeoutError:
             why = self._problems_text() or "the job files are still being loaded"
             raise DaemonError(f"no worker is ready: {why}; see: taskrun daemon logs") from None
 
     def stop_replacing(self) -> None:
-        """Replaces nobody from now on."""
+        """Replaces no worker from now on."""
         self._closing = True
 
     def give_up(self, peer: Peer, run_id: str) -> None:
-        """Replaces a worker that cannot end a run that is to end: code of that run lets nothing else happen.
+        """Replaces a worker that cannot end a run, because code of that run blocks its event loop.
 
-        Its other runs go on in the next worker, and none of them is blamed.
+        Its other runs go on in the next worker, and none of them counts as the cause of a crash.
         """
         for worker in self._workers:
             if worker.peer is peer:
-                logger.error("worker %d does not end run %s within its grace: it is replaced", worker.pid, run_id)
+                logger.error("worker %d does not end run %s within its grace: replacing it", worker.pid, run_id)
                 worker.given_up.add(run_id)
                 worker.kill()
 
     def kill(self) -> None:
-        """Kills workers that do not drain: code that blocks them hears nothing."""
+        """Kills the workers that have not drained, because code blocks them."""
         for worker in self._workers:
             worker.kill()
 
@@ -107,7 +107,7 @@ class WorkerPool:
         await asyncio.gather(self._end_spare(), *(worker.end() for worker in self._workers))
         self._workers.clear()
 
-    # ---- a worker's life
+    # ---- the life of a worker
 
     async def _start_worker(self) -> WorkerHandle:
         worker, self._spare = self._spare, None
@@ -119,15 +119,15 @@ class WorkerPool:
         return worker
 
     async def expect_changes(self, reload_grace: float) -> None:
-        """Has a worker ready for the next change of the code.
+        """Keeps a worker ready for the next change of the code.
 
         Parameters:
-            hand_over: seconds for what is in flight to end by itself when the code has changed, instead of the grace.
+            reload_grace: seconds for steps in flight to end by themselves when the code has changed, instead of the grace.
         """
         self._reload_grace = reload_grace
         await self._end_spare()
         if not self._closing:
-            self._spare = await WorkerHandle.spare(self._config, self._around)
+            self._spare = await WorkerHandle.start_spare(self._config, self._around)
 
     async def _end_spare(self) -> None:
         spare, self._spare = self._spare, None
@@ -135,7 +135,7 @@ class WorkerPool:
             await spare.end()
 
     def _supervise(self, worker: WorkerHandle) -> None:
-        self._keep(self._follow(worker))
+        self._keep(self._supervise_to_end(worker))
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -146,10 +146,10 @@ class WorkerPool:
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a worker could not be followed", exc_info=error)
+            logger.error("supervising a worker failed", exc_info=error)
 
-    async def _follow(self, worker: WorkerHandle) -> None:
-        """Lets a worker join, waits for its end, and brings up the next one, unless it was told to go."""
+    async def _supervise_to_end(self, worker: WorkerHandle) -> None:
+        """Lets a worker join, waits for its end, and starts the next one unless it was retired."""
         born, reloads = asyncio.get_running_loop().time(), self._reloads
         try:
             description = await self._core.join(worker.peer)
@@ -162,17 +162,17 @@ class WorkerPool:
             logger.exception("worker %d could not join", worker.pid)
         if worker.retired or self._closing:
             return
-        await self._let_runs_go(worker, asyncio.get_running_loop().time() - born)
+        await self._release_runs(worker, asyncio.get_running_loop().time() - born)
         await self._replace(reloads)
 
     async def _replace(self, reloads: int) -> None:
-        """Brings up the next worker, however often that fails, unless a reload has brought up all of them meanwhile."""
+        """Starts the next worker, however often that fails, unless a reload has replaced all of them meanwhile."""
         for pause in chain(PAUSES[1:], repeat(PAUSES[-1])):
             if self._closing or reloads != self._reloads:
                 return
             try:
                 worker = await self._start_worker()
-            except Exception:  # no process or no file to be had, say: there may be one later
+            except Exception:  # for example when no process or descriptor is left: there may be one later
                 logger.exception("no worker could be started")
                 await asyncio.sleep(pause)
                 continue
@@ -184,7 +184,7 @@ class WorkerPool:
 
     def _add(self, worker: WorkerHandle, description: Description) -> None:
         self.description = description
-        self._joined_workers.add(worker)
+        self._ready.add(worker)
         self._joined.set()
         for problem in description.problems:
             logger.warning("a job file is broken: %s", problem)
@@ -192,12 +192,12 @@ class WorkerPool:
     def _retire(self, worker: WorkerHandle) -> None:
         """Gives a worker no more work."""
         self._core.retire(worker.peer)
-        self._joined_workers.discard(worker)
-        if not self._joined_workers:
+        self._ready.discard(worker)
+        if not self._ready:
             self._joined.clear()
 
-    async def _let_runs_go(self, worker: WorkerHandle, age: float) -> None:
-        """Lets the runs of a dead worker go, once nothing of it is left, and waits if it died young."""
+    async def _release_runs(self, worker: WorkerHandle, age: float) -> None:
+        """Gives back the runs of a dead worker, once none of its processes is left; waits if it died young."""
         self._retire(worker)
         await self._remove(worker, crashed=worker.peer.gone and not worker.given_up)
         if worker.given_up:
@@ -220,9 +220,9 @@ class WorkerPool:
     # ---- new code
 
     async def reload(self) -> dict[str, Any]:
-        """Changes to workers with the code as it is on the disk now, unless a file is newly broken.
+        """Replaces the workers by new ones with the code as it is on the disk now, unless a file is newly broken.
 
-        What the old workers have under way ends or is unwound within the grace, and goes on in the new ones.
+        Runs of the old workers end or are unwound within the grace, and go on in the new ones.
 
         Returns:
             `reloaded`, `problems`, and the names of jobs that were `added`, `removed` or `changed`.
@@ -245,17 +245,17 @@ class WorkerPool:
                 self._config = kept
                 await self._end_unused(fresh)
                 return {"reloaded": False, "problems": after.problems, "added": [], "removed": [], "changed": []}
-            await self._change_to(fresh)
+            await self._replace_all(fresh)
             return {"reloaded": True, "problems": after.problems, **_differences(before, after)}
 
     async def _inspect(self, fresh: Sequence[WorkerHandle]) -> Description:
-        """Asks new workers what they have."""
+        """Asks new workers for their jobs."""
         async with asyncio.timeout(READY_WITHIN):
             descriptions = await asyncio.gather(*(worker.peer.ask(Describe()) for worker in fresh))
         first: Description = descriptions[0]
         return first
 
-    async def _change_to(self, fresh: Sequence[WorkerHandle]) -> None:
+    async def _replace_all(self, fresh: Sequence[WorkerHandle]) -> None:
         self._reloads += 1
         old = self._workers - set(fresh)
         for worker in fresh:
@@ -263,10 +263,10 @@ class WorkerPool:
         for worker in old:
             worker.retired = True
             self._retire(worker)
-        partings = [self._keep(self._drain(worker)) for worker in old]
+        drains = [self._keep(self._drain(worker)) for worker in old]
         await self.ready()
-        if self._reload_grace is None:  # who watches the code does not wait: the next change may come at once
-            await asyncio.gather(*partings)
+        if self._reload_grace is None:  # `taskrun watch` does not wait: the next change may come at once
+            await asyncio.gather(*drains)
 
     async def _drain(self, worker: WorkerHandle) -> None:
         grace = self._config.grace if self._reload_grace is None else min(self._reload_grace, self._config.grace)
@@ -282,7 +282,7 @@ class WorkerPool:
 
 
 def _cause(code: int | None) -> str:
-    """Says how a process ended."""
+    """Returns how a process ended."""
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"

@@ -1,8 +1,8 @@
-"""The pipe between core and executor: `messages.Peer` over a stream socket, the same code at both ends.
+"""The pipe between core and executor: `messages.Peer` over a stream socket, with the same code at both ends.
 
-The daemon joins it to an asyncio transport (`PipeProtocol`), the worker feeds it from its control thread. What is sent in
-one turn of the loop goes out in one write. Frames are msgpack here, not JSON: the records are full of JSON text already. The
-daemon reads no further ahead than the journal can follow, so that a job that floods is held up and not the memory filled.
+In the daemon it is fed by an asyncio transport (`PipeProtocol`), in the worker by its reading thread. What is sent in one turn
+of the loop goes out in one write. Frames are msgpack instead of JSON, since the records already contain JSON text. The daemon
+reads no further ahead than the journal can follow, so a job that floods is slowed down instead of filling the memory.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from taskrun.model.errors import DaemonError, JournalError
 from taskrun.model.records import ErrorRecord, LogLine, Run, Step
 from taskrun.rules.policies import Prepared
 
-AHEAD = 2_000_000  # bytes after which the daemon looks whether the journal follows; it reads twice as many ahead
-ANSWERED_WITHIN = 8.0  # seconds: the worker itself gives up what hangs before that; a client waits 10 for its answer
+AHEAD = 2_000_000  # bytes after which the daemon checks that the journal follows; it reads twice as many ahead
+ANSWERED_WITHIN = 8.0  # seconds; the worker gives up requests that hang before that, and a client waits 10
 
 
 class WorkerGone(DaemonError):
-    """The other end of a pipe is gone, so that what was asked has no answer."""
+    """The other end of a pipe is gone, so that a request has no answer."""
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
@@ -38,20 +38,20 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
 
 
 class Tell(msgspec.Struct, frozen=True, array_like=True, tag="tell"):
-    """A message that wants none."""
+    """A message that wants no answer."""
 
     message: m.Told
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
-    """What became of an ask."""
+    """The answer to an `Ask`."""
 
     id: int
     value: msgspec.Raw
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
-    """The error that became of an ask."""
+    """The error that an `Ask` is answered with."""
 
     id: int
     error: ErrorRecord
@@ -62,7 +62,7 @@ Envelope = Ask | Tell | Answer | Refusal
 ENCODE = msgspec.msgpack.Encoder().encode
 DECODE = msgspec.msgpack.Decoder(Envelope).decode
 NOTHING = msgspec.Raw(ENCODE(None))
-RESULTS: dict[type[m.Asked], Any] = {  # of what is answered with something
+RESULTS: dict[type[m.Asked], Any] = {  # types of answers, where there is a value
     m.Describe: m.Description,
     m.Prepare: Prepared,
     m.PrepareEvent: str,
@@ -76,16 +76,16 @@ RESULTS: dict[type[m.Asked], Any] = {  # of what is answered with something
     m.ReadLog: list[LogLine],
     m.Order: m.Ordered,
 }
-LIMITED = (m.Prepare, m.PrepareEvent, m.Route)  # what must be answered in time
+LIMITED = (m.Prepare, m.PrepareEvent, m.Route)  # requests with a time limit
 DECODERS = {kind: msgspec.msgpack.Decoder(result) for kind, result in RESULTS.items()}
 
 
 class PipePeer:
-    """The other half at the far end of a pipe. Belongs to one event loop.
+    """The peer at the other end of a pipe. Belongs to one event loop.
 
     Parameters:
-        answerer: this half, which gets what the other one asks and tells.
-        write: takes the bytes of one loop turn.
+        answerer: answers the requests of the other end, and takes its other messages.
+        write: takes the bytes of one turn of the loop.
     """
 
     def __init__(self, answerer: m.Answerer, write: Callable[[bytes], None]) -> None:
@@ -100,12 +100,12 @@ class PipePeer:
         self._behind = 0  # what has come in, and is taken in a later turn
 
     def ask(self, message: m.Asked) -> asyncio.Future[Any]:
-        """Sends a message; the future has its answer.
+        """Sends a message; the future gets its answer.
 
         Raises (through the future):
-            WorkerGone: the other half is gone, or goes before it answers.
-            DaemonError: it does not answer in time what must be: it is stopped, or code of users lets nothing else run.
-            Exception: what the other half raised.
+            WorkerGone: the other end is gone, or ends before it answers.
+            DaemonError: it does not answer in time: it is suspended, or user code blocks all of it.
+            Exception: what the other end raised.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self.gone:
@@ -120,12 +120,12 @@ class PipePeer:
         return future
 
     def tell(self, message: m.Told) -> None:
-        """Sends a message without an answer; one that cannot arrive any more is dropped."""
+        """Sends a message that wants no answer; it is dropped when the other end is gone."""
         if not self.gone:
             self._send(Tell(message))
 
     def receive(self, envelopes: Iterable[Envelope]) -> None:
-        """Takes what came in, in order."""
+        """Takes received messages, in order."""
         for envelope in envelopes:
             if isinstance(envelope, Answer | Refusal):
                 self._settle(envelope)
@@ -138,13 +138,13 @@ class PipePeer:
                 self._hear(envelope.message)
 
     def lose(self) -> None:
-        """Fails everything that waits for an answer: the other half is gone."""
+        """Fails everything that waits for an answer: the other end is gone."""
         self.gone = True
         self._outgoing.clear()
         asked, self._asked = self._asked, {}
         for _, future in asked.values():
             if not future.done():
-                future.set_exception(WorkerGone("the other end of the pipe went before it answered"))
+                future.set_exception(WorkerGone("the other end of the pipe ended before it answered"))
 
     def _hear_in_turn(self, message: m.Told) -> None:
         self._behind -= 1
@@ -153,7 +153,7 @@ class PipePeer:
     def _hear(self, message: m.Told) -> None:
         try:
             self._answerer.hear(self, message)
-        except Exception as error:  # a bug of ours about one run must not cost the others their pipe
+        except Exception as error:  # a bug concerning one run must not cost the others their pipe
             self._loop.call_exception_handler({"message": f"hearing {message!r:.200}", "exception": error})
 
     def _begin(self, ask: Ask) -> None:
@@ -170,7 +170,7 @@ class PipePeer:
 
     def _settle(self, envelope: Answer | Refusal) -> None:
         kind, future = self._asked.pop(envelope.id)
-        if future.done():  # whoever asked was cancelled
+        if future.done():  # nobody waits for it any more
             return
         if isinstance(envelope, Refusal):
             future.set_exception(remote_error(envelope.error))
@@ -195,13 +195,13 @@ class PipePeer:
 
 
 def _give_up(answer: asyncio.Future[Any]) -> None:
-    """Waits no longer for an answer, unless the end of the pipe was faster; one that comes later finds nobody."""
+    """Stops waiting for an answer; one that comes later is dropped."""
     if not answer.done():
         answer.set_exception(DaemonError(f"the worker gave no answer within {ANSWERED_WITHIN:g} seconds"))
 
 
 async def answer(answerer: m.Answerer, peer: m.Peer, ask: Ask) -> Answer | Refusal:
-    """Answers one ask; an error becomes a refusal."""
+    """Returns the answer to an `Ask`, or the error as a `Refusal`."""
     try:
         value = await answerer.answer(peer, ask.message)
         return Answer(ask.id, NOTHING if value is None else msgspec.Raw(ENCODE(value)))
@@ -210,29 +210,29 @@ async def answer(answerer: m.Answerer, peer: m.Peer, ask: Ask) -> Answer | Refus
 
 
 class PipeProtocol(asyncio.Protocol):
-    """The daemon's end: an asyncio transport under a `PipePeer`.
+    """The daemon's end: a `PipePeer` on an asyncio transport.
 
     Parameters:
-        caught_up: waits until what was received has been dealt with; until then not much more is read.
+        caught_up: waits until the journal has followed; until then not much more is read.
     """
 
     def __init__(self, answerer: m.Answerer, caught_up: Callable[[], Awaitable[None]] | None = None) -> None:
         self._answerer = answerer
         self._caught_up = caught_up
         self._frames = FrameReader(PIPE_CAP)
-        self._received = 0  # bytes, since the last look
+        self._received = 0  # bytes since the last check
         self._catching_up: asyncio.Task[None] | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.peer: PipePeer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Makes the peer."""
+        """Creates the peer."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self.peer = PipePeer(self._answerer, transport.write)
 
     def data_received(self, data: bytes) -> None:
-        """Hands on what is complete; a stream that makes no sense ends the pipe."""
+        """Passes on the messages that are complete; invalid data ends the pipe."""
         try:
             self.peer.receive([DECODE(payload) for payload in self._frames.feed(data)])
         except ValueError as error:  # of frames and of msgspec
@@ -253,15 +253,15 @@ class PipeProtocol(asyncio.Protocol):
         self._transport.write(data)
 
     def close(self) -> None:
-        """Closes the pipe, by which the worker ends."""
+        """Closes the pipe, which ends the worker."""
         self._transport.close()
 
     def abort(self) -> None:
-        """Closes the pipe without waiting for anybody at the other end."""
+        """Closes the pipe at once, without sending what is left."""
         self._transport.abort()
 
     def _hold_back(self, caught_up: Callable[[], Awaitable[None]]) -> None:
-        """Looks whether the rest follows; reads nothing more when it has not even done so for the bytes before."""
+        """Has the journal catch up; stops reading when it has not even caught up with the bytes before."""
         if self._catching_up is not None:
             self._transport.pause_reading()
             return
