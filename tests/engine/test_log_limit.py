@@ -19,6 +19,7 @@ from taskrun.engine.core.outbox import RunOver
 from taskrun.engine.core.subscriptions import LogAdded, Subscriptions
 from taskrun.engine.core.transaction import EngineState
 from taskrun.model.clock import SystemClock
+from taskrun.model.errors import EngineLost
 from taskrun.model.records import LogLine, Run, Status
 from taskrun.stores.base import Store, Tx
 
@@ -100,6 +101,59 @@ def check(lines: list[LogLine], last: int, limit: int = MAX) -> None:
             assert f" {after.seq - before.seq:,} line" in after.text
         else:
             assert after.seq == before.seq + 1
+
+
+async def test_a_burst_within_one_commit_never_holds_more_than_the_limit(store: Store, monkeypatch: Any) -> None:
+    async with Log(store) as log:
+        log.say(50)
+        written = await log.read()
+        added: list[int] = []
+        for _ in range(1_000):  # a hundred times the limit
+            log.say(100)
+            (burst,) = log.logs._bursts.values()
+            added.append(size(burst.lines()))
+        assert max(added) <= MAX + 2 * size(burst.lines()[-100:])
+        lines = await log.read()
+        check(lines, log.seq)
+        assert lines[:50] == written
+        assert size(log.published) <= MAX + size(written) + 20_000
+        log.say(2_000)
+        log.say(100)
+        check(await log.read(), log.seq)
+    assert not log.logs._bursts
+
+
+async def test_a_burst_after_a_full_log_leaves_one_gap(store: Store) -> None:
+    async with Log(store) as log:
+        log.say(2_000)
+        await log.read()
+        for _ in range(50):
+            log.say(100)
+        lines = await log.read()
+        check(lines, log.seq)
+        assert len([each for each in lines if each.stream == "system"]) == 1
+        await log.restart()
+        log.say(10)
+        check(await log.read(), log.seq)
+
+
+async def test_lines_after_a_lost_lease_are_not_kept_for_a_commit_that_is_over() -> None:
+    async with Log(MemoryStorage()) as log:
+        refused = True
+
+        def guard(tx: Tx) -> None:
+            if refused:
+                raise EngineLost("on purpose")
+
+        log.journal.guard = guard
+        log.say(5)
+        with pytest.raises(EngineLost):
+            await log.read()
+        refused = False
+        assert not log.logs._bursts
+        log.seq = 0
+        log.say(3)
+        assert len(await log.read()) == 3
 
 
 async def test_a_log_under_its_limit_is_whole(store: Store) -> None:

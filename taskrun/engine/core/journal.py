@@ -185,11 +185,16 @@ class Journal:
         """Like `do`, for when nobody waits."""
         self._add(Entry(self, Kind.WRITE, act, None, committed, failed))
 
-    def ride(self, act: Callable[[Transaction], T], committed: Callable[[T], None] | None = None) -> None:
+    def ride(
+        self,
+        act: Callable[[Transaction], T],
+        committed: Callable[[T], None] | None = None,
+        failed: Failed | None = None,
+    ) -> None:
         """Like `post`, with the next commit that happens anyway, at the latest in 50 ms."""
         if self._closed:
             return
-        self._riders.append(Entry(self, Kind.WRITE, act, None, committed))
+        self._riders.append(Entry(self, Kind.WRITE, act, None, committed, failed))
         self.pending += 1
         if self._timer is None and not self._busy:
             self._timer = self._loop.call_later(RIDE, self._kick, context=self._context)

@@ -6,6 +6,7 @@ last line that went, so that whoever reads on from any line of the gap comes to 
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from typing import NamedTuple
 
@@ -31,11 +32,14 @@ class Part(NamedTuple):
     size: int
 
 
+Stretch = tuple[int, int]  # the first and the last seq of lines in a row
+
+
 class Plan(NamedTuple):
     """What becomes of new lines: some are added, after a stretch of old ones has gone."""
 
     add: list[LogLine]
-    gone: tuple[int, int] | None
+    gone: Stretch | None
 
 
 class KeptLog:
@@ -67,10 +71,16 @@ class KeptLog:
                 for line in tx.logs(run_id, block.first - 1, block.lines):
                     self._read(line.seq, line.seq, cost(line))
 
-    def take(self, lines: list[LogLine]) -> Plan:
-        """Counts new lines; says what to keep of them, and what has to go for them."""
+    def take(self, lines: list[LogLine], gap: Stretch | None = None) -> Plan:
+        """Counts new lines; says what to keep of them, and what has to go for them.
+
+        Parameters:
+            gap: those among them that were left out already, since what comes after them fills the tail.
+        """
         before = self._left_out
         for line in lines:
+            if gap is not None and line.seq == gap[1] + 1:
+                self._skip(gap[1])
             self._count(line.seq, line.seq, cost(line))
         self._make_room()
         if self._left_out == before:
@@ -99,6 +109,12 @@ class KeptLog:
         else:
             self._tail.append(Part(first, last, size))
 
+    def _skip(self, last: int) -> None:
+        """Leaves out what is in the tail and what would have come to it up to `last`."""
+        self._whole, self._left_out, self.last = False, last, last
+        self._tail.clear()
+        self._tail_size = 0
+
     def _make_room(self) -> None:
         while self._tail_size > self._half and len(self._tail) > 1:
             part = self._tail.popleft()
@@ -110,6 +126,40 @@ class KeptLog:
         lines = "1 line is" if count == 1 else f"{count:,} lines are"
         text = f"… {lines} left out here: the log is over {human_size(self._half * 2)} …"
         return LogLine(run=line.run, seq=self._left_out, at=line.at, text=text, stream="system")
+
+
+class Burst:
+    """New lines of one run that wait for the next commit, never more of them than its log may keep.
+
+    Parameters:
+        half: bytes of the head, and of the tail.
+    """
+
+    def __init__(self, half: int) -> None:
+        self.gap: Stretch | None = None
+        self._half = half
+        self._head: list[LogLine] = []
+        self._head_size = 0
+        self._tail: deque[tuple[int, list[LogLine]]] = deque()  # messages with their sizes
+        self._tail_size = 0
+
+    def add(self, lines: list[LogLine]) -> None:
+        """Takes more lines, and leaves out those in the middle for which there is no room."""
+        size = sum(map(cost, lines))
+        if self._head_size < self._half:
+            self._head += lines
+            self._head_size += size
+            return
+        self._tail.append((size, lines))
+        self._tail_size += size
+        while self._tail_size - self._tail[0][0] >= self._half:
+            size, gone = self._tail.popleft()
+            self._tail_size -= size
+            self.gap = self._head[-1].seq + 1, gone[-1].seq
+
+    def lines(self) -> list[LogLine]:
+        """Returns what is left of them, in order."""
+        return [*self._head, *(line for _, lines in self._tail for line in lines)]
 
 
 class Logs:
@@ -124,25 +174,42 @@ class Logs:
         self._bus = bus
         self._half = max_log // 2
         self._kept: OrderedDict[str, KeptLog] = OrderedDict()  # used on the journal's thread, but for `follow`
+        self._bursts: dict[str, Burst] = {}  # of each run the one that may still grow
+        self._lock = threading.Lock()  # of the bursts, which the loop fills and the journal's thread takes
 
     def add(self, lines: list[LogLine]) -> None:
         """Writes lines of one run, unawaited; those that come after its end are dropped."""
         run_id = lines[0].run
+        with self._lock:
+            burst = self._bursts.get(run_id)
+            if burst is not None:
+                burst.add(lines)
+                return
+            burst = self._bursts[run_id] = Burst(self._half)
+            burst.add(lines)
         plan: Plan | None = None
 
         def write(transaction: Transaction) -> list[LogLine]:
             nonlocal plan
+            self._end(run_id, burst)
             tx = transaction.tx
             if not tx.holds(transaction.engine, run_id):
                 return []
             if plan is None:  # else the same was written before, and what became of it is not known
-                plan = self._log_of(transaction, lines[0]).take(lines)
+                new = burst.lines()
+                plan = self._log_of(transaction, new[0]).take(new, burst.gap)
             if plan.gone is not None:
                 tx.drop_logs(run_id, *plan.gone)
             tx.add_logs(plan.add)
             return plan.add
 
-        self._journal.ride(write, self._publish)
+        self._journal.ride(write, self._publish, lambda _: self._end(run_id, burst))
+
+    def _end(self, run_id: str, burst: Burst) -> None:
+        """Lets further lines begin a new burst."""
+        with self._lock:
+            if self._bursts.get(run_id) is burst:
+                del self._bursts[run_id]
 
     def follow(self, event: RunOver) -> None:
         """Forgets the size of a log that will not grow any more."""
