@@ -50,7 +50,9 @@ async def attempt(
     if context.has_values:
         error = await _keep_values(context) or error
     outcome = _classify(context, job, output, error)
-    await _close(context, outcome)
+    context.over = True
+    if context.stepping:
+        await _end_steps(context, outcome)
     return outcome
 
 
@@ -130,9 +132,8 @@ def _final(job: Job, error: BaseException, used_up: list[tuple[BaseException, Er
     return not job.options.retry_given and any(leaf is used for leaf in leaves(error) for used, _ in used_up)
 
 
-async def _close(context: Context, outcome: m.Outcome) -> None:
+async def _end_steps(context: Context, outcome: m.Outcome) -> None:
     """Ends what the handler has left in flight: no step outlives its attempt."""
-    context.over = True
     left = {task: key for task, key in context.stepping.items() if not task.done()}
     if left and isinstance(outcome, m.Succeeded | m.Failed):
         context.log(logging.WARNING, _left_behind(sorted(left.values())))

@@ -45,7 +45,8 @@ def end() -> None:
 
 def drain(log: Sink) -> bool:
     """Hands on the next of what the children of a run have printed; returns whether there was anything."""
-    return sum(pipe.drain() for pipe in tuple(_pipes.get(log, ()))) > 0
+    pipes = _pipes.get(log)
+    return pipes is not None and sum(pipe.drain() for pipe in tuple(pipes)) > 0
 
 
 def popen_in_run(
