@@ -56,13 +56,15 @@ class Attempt:
     phase: Phase = Phase.EXECUTING
     slot: Slot | None = None
     suspect_slot: Slot | None = None  # one suspect executes at a time
-    waiting: frozenset[str] = (
-        frozenset()
-    )  # keys of waits whose end another engine may write; read by the journal's thread
+    waiting: set[str] = field(default_factory=set)  # keys of waits whose end another engine may write
     turns: frozenset[str] = frozenset()  # keys of steps that wait for their place since before it began
     over: list[Step] = field(default_factory=list)  # waits that are over, to be told with the next slot
     progress: str | None = None
     progressing: bool = False  # the progress is about to be written
+
+    def waits(self) -> list[str]:
+        """Returns the keys of those waits; the journal's thread asks too, while the event loop goes on."""
+        return list(self.waiting)  # one step of the interpreter
 
 
 class Attempts:
@@ -117,7 +119,7 @@ class Attempts:
         )
         self._take_slot(attempt, run, slots, suspects)
         self._by_run[run.id] = attempt
-        attempt.waiting = frozenset(step.key for step in message.steps if step.is_wait)
+        attempt.waiting = {step.key for step in message.steps if step.is_wait}
         attempt.turns = frozenset(step.key for step in message.steps if step.asks_place)
         for step in message.steps:
             self._journal.state.sequence.beyond(step.order or 0)
@@ -175,14 +177,14 @@ class Attempts:
         """Keeps that an attempt waits."""
         attempt = self._by_run.get(step.run)
         if attempt is not None and step.is_wait:
-            attempt.waiting |= {step.key}
+            attempt.waiting.add(step.key)
 
     def _deliver(self, event: WaitOver) -> None:
         attempt = self._by_run.get(event.step.run)
         if attempt is None:
             return
         attempt.over.append(event.step)
-        attempt.waiting -= {event.step.key}
+        attempt.waiting.discard(event.step.key)
         if attempt.phase is not Phase.PARKED or attempt.cancelled:
             self._tell(attempt, m.Over)
 
@@ -194,7 +196,7 @@ class Attempts:
 
         def act(t: Transaction) -> list[Step]:
             runs = [(run, one) for one in busy if (run := t.mine(one.run)) is not None]
-            return [step for run, one in runs for step in waits.over(t, run, one.waiting)]
+            return [step for run, one in runs for step in waits.over(t, run, one.waits())]
 
         def committed(steps: list[Step]) -> None:
             for step in steps:

@@ -157,7 +157,7 @@ class Claims:
         run = started.run
         if started.alive:
             attempt = self._attempts.get(run.id)
-            return Start(run, waits.over(t, run, attempt.waiting if attempt is not None else ()), alive=True)
+            return Start(run, waits.over(t, run, attempt.waits() if attempt is not None else ()), alive=True)
         if started.first and run.retried_from is None:
             return Start(run, [], fresh=True)
         return Start(run, t.tx.steps(run.id), t.tx.last_log(run.id), fresh=started.first)
