@@ -97,9 +97,13 @@ class Cancel(Message, frozen=True):
 
 
 class Evict(Message, frozen=True):
-    """Unwind the coroutine of a parked attempt; it answers `Finished` with `Unwound`."""
+    """Unwind the coroutine of a parked attempt: it answers `Finished` with `Unwound`, or `Stay` where that cannot be.
+
+    `anyway`: unwind it whatever it does.
+    """
 
     run: str
+    anyway: bool = False
 
 
 class Pause(Message, frozen=True):
@@ -218,20 +222,27 @@ class Forget(Message, frozen=True):
 
 
 class Park(Message, frozen=True):
-    """All that the run does is wait for `waits`, keys of steps; it begins nothing until it is answered: `Parked` or `Resume`.
+    """All that the run does is wait; it begins nothing until it is answered: `Parked` or `Resume`.
 
-    `backoff`: each of the waits is a backoff of a step. `pinned`: it waits for something besides, so that its coroutine must
-    stay.
+    `heard`: how many messages it has had about waits that are over; what is on its way makes it go on. `given_up`: keys of
+    steps that waited for their place when the attempt began, and that the handler has not come to. `backoff`: each of the waits
+    is a backoff of a step.
     """
 
     run: str
-    waits: list[str]
+    heard: int
+    given_up: list[str] = []
     backoff: bool = False
-    pinned: bool = False
 
 
 class Activate(Message, frozen=True):
     """A parked attempt wants to go on by itself: it is answered with `Resume` once it has a slot again."""
+
+    run: str
+
+
+class Stay(Message, frozen=True):
+    """An attempt that was to be evicted waits for something besides its steps: its coroutine must stay."""
 
     run: str
 
@@ -350,6 +361,7 @@ Told = (
     | Forget
     | Park
     | Activate
+    | Stay
     | Logged
     | Progressed
     | Blocked

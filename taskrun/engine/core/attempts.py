@@ -1,7 +1,7 @@
 """The attempts whose coroutines are alive in executors, each a small state machine around its slot.
 
     executing ──Park──▸ parking ──written──▸ parked ──Evict──▸ evicting
-        ▴                  │ refused           │ slot  ◂─Activate──┘
+        ▴                  │ refused           │ slot  ◂─Activate, Stay─┘
         └──────────────────┴───────────────────┘
 
 The core alone decides: an executor that has asked to park begins nothing until it is answered, `Parked` or `Resume`, and a
@@ -18,6 +18,7 @@ from enum import Enum, auto
 from taskrun.engine import messages as m
 from taskrun.engine.core import run_lifecycle, step_queue, waits
 from taskrun.engine.core.executors import Executors
+from taskrun.engine.core.facts import NEWS
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import CancelAsked, PauseAsked, WaitOver
 from taskrun.engine.core.slots import Reservation, Slot
@@ -56,15 +57,10 @@ class Attempt:
     phase: Phase = Phase.EXECUTING
     slot: Slot | None = None
     suspect_slot: Slot | None = None  # one suspect executes at a time
-    waiting: set[str] = field(default_factory=set)  # keys of waits whose end another engine may write
-    turns: frozenset[str] = frozenset()  # keys of steps that wait for their place since before it began
+    told: int = 0  # messages about waits that are over; `Park` says how many of them the executor had heard
     over: list[Step] = field(default_factory=list)  # waits that are over, to be told with the next slot
     progress: str | None = None
     progressing: bool = False  # the progress is about to be written
-
-    def waits(self) -> list[str]:
-        """Returns the keys of those waits; the journal's thread asks too, while the event loop goes on."""
-        return list(self.waiting)  # one step of the interpreter
 
 
 class Attempts:
@@ -119,8 +115,6 @@ class Attempts:
         )
         self._take_slot(attempt, run, slots, suspects)
         self._by_run[run.id] = attempt
-        attempt.waiting = {step.key for step in message.steps if step.is_wait}
-        attempt.turns = frozenset(step.key for step in message.steps if step.asks_place)
         for step in message.steps:
             self._journal.state.sequence.beyond(step.order or 0)
         peer.tell(message)
@@ -169,34 +163,24 @@ class Attempts:
 
     def _tell(self, attempt: Attempt, kind: type[m.Resume] | type[m.Over]) -> None:
         over, attempt.over = attempt.over, []
+        attempt.told += 1
         attempt.peer.tell(kind(run=attempt.run, steps=over))
 
     # ---- waits
-
-    def expect(self, step: Step) -> None:
-        """Keeps that an attempt waits."""
-        attempt = self._by_run.get(step.run)
-        if attempt is not None and step.is_wait:
-            attempt.waiting.add(step.key)
 
     def _deliver(self, event: WaitOver) -> None:
         attempt = self._by_run.get(event.step.run)
         if attempt is None:
             return
         attempt.over.append(event.step)
-        attempt.waiting.discard(event.step.key)
         if attempt.phase is not Phase.PARKED or attempt.cancelled:
             self._tell(attempt, m.Over)
 
     def look(self) -> None:
-        """Looks whether another engine has ended a wait of an attempt that does something besides; the others wake by claims."""
-        busy = [one for one in self._by_run.values() if one.waiting and one.phase is Phase.EXECUTING]
-        if not busy:
-            return
+        """Tells attempts of those of their waits that another engine has ended."""
 
         def act(t: Transaction) -> list[Step]:
-            runs = [(run, one) for one in busy if (run := t.mine(one.run)) is not None]
-            return [step for run, one in runs for step in waits.over(t, run, one.waits())]
+            return [step for run_id in NEWS.all(t.tx) if run_id in self._by_run for step in waits.take_news(t, run_id)]
 
         def committed(steps: list[Step]) -> None:
             for step in steps:
@@ -207,7 +191,7 @@ class Attempts:
     # ---- parking
 
     def park(self, peer: m.Peer, message: m.Park) -> None:
-        """Takes the slot of an attempt that only waits, unless one of its waits is over as the journal has it.
+        """Takes the slot of an attempt that only waits, unless one of its waits is over, which it is told or has been told.
 
         For a run that is written as waiting must have a wait to wake it, also if everything dies right after the commit.
         """
@@ -215,7 +199,9 @@ class Attempts:
         if attempt is None or attempt.phase is not Phase.EXECUTING:
             return
         attempt.phase = Phase.PARKING
-        stale, attempt.turns = attempt.turns.difference(message.waits), frozenset()
+        if message.heard != attempt.told:  # it asked before it had heard
+            self._refuse(attempt)
+            return
 
         def act(t: Transaction) -> list[Step] | None:
             run = t.mine(message.run)
@@ -225,18 +211,17 @@ class Attempts:
                 # Another engine may have asked for it just now: without a word the executor would ask to park again at once.
                 t.outbox.append(CancelAsked(run) if run.cancel is not None else PauseAsked(run))
                 return []
-            step_queue.give_up(t, run, stale)
-            over = waits.over(t, run, message.waits)
-            if over:
-                return over
+            step_queue.give_up(t, run, message.given_up)
+            if run.id in t.state.delivering:
+                return []
+            if news := waits.take_news(t, run.id):
+                return news
             run_lifecycle.park(t, run, message.backoff)
             return None
 
-        self._journal.post(
-            act, lambda over: self._after_park(attempt, over, message.pinned), lambda _: self._refuse(attempt)
-        )
+        self._journal.post(act, lambda over: self._after_park(attempt, over), lambda _: self._refuse(attempt))
 
-    def _after_park(self, attempt: Attempt, over: list[Step] | None, pinned: bool) -> None:
+    def _after_park(self, attempt: Attempt, over: list[Step] | None) -> None:
         if over is not None:
             attempt.over += over
             self._refuse(attempt)
@@ -245,7 +230,7 @@ class Attempts:
             return
         attempt.phase = Phase.PARKED
         attempt.peer.tell(m.Parked(run=attempt.run))
-        if not pinned and not attempt.activating:
+        if not attempt.activating:
             self._parked[attempt.run] = attempt
         self._give_back(attempt)
         while len(self._parked) > self.resident:
@@ -266,11 +251,9 @@ class Attempts:
         attempt = self.get(run_id, peer)
         if attempt is None or attempt.phase not in (Phase.PARKED, Phase.EVICTING):
             return
-        attempt.phase = Phase.PARKED  # what has asked for a slot is not taken down, and ignores that it was to be
         attempt.activating = True
         self._parked.pop(run_id, None)
-        if attempt.started:
-            self._resume(attempt)
+        if self._stays(attempt):
             return
 
         def act(t: Transaction) -> None:
@@ -279,6 +262,19 @@ class Attempts:
                 t.wake(run.id)
 
         self._journal.post(act)
+
+    def stay(self, peer: m.Peer, run_id: str) -> None:
+        """Keeps the coroutine of an attempt that was to be taken down and waits for something besides its steps."""
+        attempt = self.get(run_id, peer)
+        if attempt is not None and attempt.phase is Phase.EVICTING:
+            self._stays(attempt)
+
+    def _stays(self, attempt: Attempt) -> bool:
+        """Takes back that an attempt is to be taken down; whether it goes on at once, since its run has started meanwhile."""
+        attempt.phase = Phase.PARKED
+        if attempt.started:
+            self._resume(attempt)
+        return attempt.phase is Phase.EXECUTING
 
     # ---- requests
 
@@ -345,7 +341,7 @@ class Attempts:
         def settled(_: object) -> None:
             if attempt is not None:
                 self.drop(attempt)
-                attempt.peer.tell(m.Evict(run=run_id))
+                attempt.peer.tell(m.Evict(run=run_id, anyway=True))
 
         self._journal.post(lambda t: run_lifecycle.finished(t, run_id, outcome, None), settled, settled)
 

@@ -15,6 +15,7 @@ from taskrun.engine import messages as m
 from taskrun.engine.core import run_lifecycle, run_queue, waits
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.executors import Executors
+from taskrun.engine.core.facts import NEWS
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunChanged, SlotUsed
 from taskrun.engine.core.slots import Reservation, Slots
@@ -32,7 +33,7 @@ AGAIN = 1.0  # seconds until a claim is tried again that failed for a fault of o
 class Start(NamedTuple):
     """A run that was started, with what it needs to go on.
 
-    `alive`: its coroutine is there, so that `steps` are only waits that are over; else they are all, for a replay.
+    `alive`: its coroutine is there, so that `steps` are only waits that another engine has ended; else all, for a replay.
     """
 
     run: Run
@@ -92,13 +93,13 @@ class Claims:
 
         self._journal.post(act, committed, failed)
 
-    def with_slot(self, act: Callable[..., T], committed: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+    def with_slot(self, act: Callable[..., T]) -> asyncio.Future[T]:
         """Executes `act`, which triggers a run, in the next commit; with `slot` if one is free and nobody waits for it.
 
         So the run need not be claimed. The future resolves with the value of `act`.
         """
         if not self.open or self._ready or self.under_way or not self.slots.free():
-            return self._journal.do(act, committed)
+            return self._journal.do(act)
         slots = self.slots.reserve(1)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -109,8 +110,6 @@ class Claims:
         def done(result: tuple[T, list[Start]]) -> None:
             value, starts = result
             self._begin(starts, slots, NONE)
-            if committed is not None:
-                committed(value)
             if not future.done():
                 future.set_result(value)
 
@@ -153,13 +152,13 @@ class Claims:
         self._journal.post(act)
 
     def _prepare(self, t: Transaction, started: run_queue.Started) -> Start:
-        """Reads what an attempt needs: all for a replay, of a coroutine that is alive only which of its waits are over."""
+        """Reads what an attempt needs: all for a replay, of a coroutine that is alive only what it has not heard."""
         run = started.run
         if started.alive:
-            attempt = self._attempts.get(run.id)
-            return Start(run, waits.over(t, run, attempt.waits() if attempt is not None else ()), alive=True)
+            return Start(run, waits.take_news(t, run.id), alive=True)
         if started.first and run.retried_from is None:
             return Start(run, [], fresh=True)
+        NEWS.drop_if_any(t.tx, run.id)  # it is in what is read now
         return Start(run, t.tx.steps(run.id), t.tx.last_log(run.id), fresh=started.first)
 
     def _try_again(self) -> None:

@@ -54,11 +54,11 @@ class ExecutorMessages:
 
     def _wait(self, message: m.Wait) -> asyncio.Future[Step]:
         begin = partial(waits.begin, step=message.step, since=message.since)
-        return self._journal.do(begin, self._attempts.expect)
+        return self._journal.do(begin)
 
     def _start_child(self, message: m.StartChild) -> asyncio.Future[Step]:
         start = partial(start_child, step=message.step, prepared=message.prepared, wait=message.wait)
-        return self._core.claims.with_slot(start, self._attempts.expect)
+        return self._core.claims.with_slot(start)
 
     def _send(self, message: m.Send) -> asyncio.Future[Step]:
         return self._journal.do(lambda t: waits.send(t, message.step, message.data))
@@ -103,6 +103,9 @@ class ExecutorMessages:
     def _activate(self, peer: m.Peer, message: m.Activate) -> None:
         self._attempts.activate(peer, message.run)
 
+    def _stay(self, peer: m.Peer, message: m.Stay) -> None:
+        self._attempts.stay(peer, message.run)
+
     def _finished(self, peer: m.Peer, message: m.Finished) -> None:
         self._attempts.finished(peer, message)
 
@@ -134,6 +137,7 @@ _HEARS: dict[type[m.Message], Callable[[ExecutorMessages, m.Peer, Any], None]] =
     m.Forget: ExecutorMessages._forget,
     m.Park: ExecutorMessages._park,
     m.Activate: ExecutorMessages._activate,
+    m.Stay: ExecutorMessages._stay,
     m.Finished: ExecutorMessages._finished,
     m.Logged: ExecutorMessages._logged,
     m.Progressed: ExecutorMessages._progressed,

@@ -45,6 +45,11 @@ class Fact(Generic[T]):
         """Removes a fact."""
         tx.put(self.prefix + id, None)
 
+    def drop_if_any(self, tx: Tx, id: str) -> None:
+        """Removes a fact that mostly is not there."""
+        if tx.get(self.prefix + id) is not None:
+            self.drop(tx, id)
+
     def all(self, tx: Tx, beginning: str = "") -> dict[str, T]:
         """Returns the facts whose id begins so, by id."""
         found = tx.facts(self.prefix + beginning)
@@ -70,6 +75,9 @@ class TriggerTopics(msgspec.Struct, frozen=True, omit_defaults=True):
 INTENTS: Fact[str] = Fact("intent:", str)
 # By job: `pause_job.resume`.
 PAUSED: Fact[PausedJob] = Fact("paused:", PausedJob)
+# By run: the keys of waits that another engine than the one that has the run has ended, or has an event for. Who has the run
+# removes it; `retention`, once the run is gone.
+NEWS: Fact[list[str]] = Fact("news:", list[str])
 # A group of limits → its queues with their heads: `run_queue`.
 QUEUES: Fact[dict[str, str]] = Fact("queues:", dict[str, str])
 # By throttle id, concurrency id, debounce id: `retention`, once they are over.

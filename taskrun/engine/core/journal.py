@@ -300,6 +300,7 @@ class Journal:
         self.commits += 1
         for entry, answer in zip(batch, answers if error is None else [(None, error)] * len(batch), strict=True):
             self._settle_one(entry, answer)
+        self.state.delivering.clear()  # all of them have been told, or nothing of it was written
         if isinstance(error, EngineLost) and self.on_lost is not None:
             self.on_lost()
         if self._entries or self._riders:

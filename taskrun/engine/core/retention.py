@@ -10,7 +10,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from taskrun.engine.core.facts import BURSTS, INTENTS, JOBS, ROUTES, STARTS, SUBSCRIPTIONS, THROTTLES
+from taskrun.engine.core.facts import BURSTS, INTENTS, JOBS, NEWS, ROUTES, STARTS, SUBSCRIPTIONS, THROTTLES
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
@@ -99,6 +99,9 @@ def _drop_leftovers(t: Transaction, before: float) -> None:
     for intent, run_id in INTENTS.all(t.tx).items():
         if t.tx.run(run_id) is None:
             INTENTS.drop(t.tx, intent)
+    for run_id in NEWS.all(t.tx):
+        if t.tx.run(run_id) is None:
+            NEWS.drop(t.tx, run_id)
     for id, burst in BURSTS.all(t.tx).items():
         if max(burst.since or 0.0, burst.leading_until or 0.0) < before and t.tx.run_by_debounce(id) is None:
             BURSTS.drop(t.tx, id)

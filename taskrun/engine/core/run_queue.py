@@ -18,7 +18,7 @@ from taskrun.model.records import Cause, Run, Status
 from taskrun.rules import transitions
 from taskrun.rules.admission import LastStart, Starts, rolling_opens, rolling_room, throttle_opens, window_room
 
-SPARE = 32  # rows read beyond the free slots, since some will turn out to be blocked
+SPARE = 4  # rows read beyond the free slots, since some may turn out to be blocked
 OFFERS = 256  # runs of one queue that are offered what is free at once
 WINDOW, ROLLING, THROTTLE = "window:", "rolling:", "throttle:"
 AHEAD = frozenset({Status.SCHEDULED, Status.QUEUED})
@@ -74,16 +74,22 @@ def claim(t: Transaction, slots: int, suspect: bool) -> Claim:
             death blames the right one.
     """
     started: list[Started] = []
-    for run in t.each(t.tx.ready(t.engine, t.state.jobs, slots + SPARE, suspects=suspect)):
-        if run.status is not Status.QUEUED or run.blocked is not None:
-            continue  # an earlier turn has put it elsewhere
-        if run.cancel is not None:
-            now = t.change(run.id, transitions.start, t.engine, t.now, placed=False)
-            started.append(Started(now, False, run.engine == t.engine))
-        elif slots > 0 and (suspect or not run.crashes) and not _held_back(t, run):
-            started.append(Started(_start(t, run), run.started_at is None, run.engine == t.engine))
-            slots -= 1
-            suspect = suspect and not run.crashes
+    more = True
+    while more:
+        page = t.tx.ready(t.engine, t.state.jobs, slots + SPARE, suspects=suspect)
+        more = len(page) == slots + SPARE  # unless one of them has to stay where it is
+        for run in t.each(page):
+            if run.status is not Status.QUEUED or run.blocked is not None:
+                continue  # an earlier turn has put it elsewhere
+            if run.cancel is not None:
+                now = t.change(run.id, transitions.start, t.engine, t.now, placed=False)
+                started.append(Started(now, False, run.engine == t.engine))
+            elif slots == 0 or (run.crashes and not suspect):
+                more = False
+            elif not _held_back(t, run):
+                started.append(Started(_start(t, run), run.started_at is None, run.engine == t.engine))
+                slots -= 1
+                suspect = suspect and not run.crashes
     return Claim(started, bool(t.tx.ready(t.engine, t.state.jobs, 1, suspects=suspect)))
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from taskrun.engine.core.facts import NEWS
 from taskrun.engine.core.outbox import Outgoing, RunChanged, StepChanged, WaitOver
 from taskrun.model.errors import EngineLost
 from taskrun.model.records import PLACE, PLACED, Run, Step
@@ -70,6 +71,7 @@ class EngineState:
     def __init__(self) -> None:
         self.id = ""  # new whenever it registers
         self.jobs: list[str] = []  # those that its executors have
+        self.delivering: set[str] = set()  # runs whose attempts are about to be told that a wait is over
         self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
         self.sequence = Sequence()
         self.moments = Moments()
@@ -180,12 +182,15 @@ class Transaction:
             self.set(step.run, crashes=0)
 
     def deliver(self, step: Step) -> None:
-        """Hands a step that changed to the attempt that waits for it, and wakes its run."""
+        """Hands a step that changed to the attempt that waits for it, also one of another engine, and wakes its run."""
         run = self.run(step.run)
         if run is None or run.ended:
             return
         if run.engine == self.engine:
             self.outbox.append(WaitOver(step))
+            self.state.delivering.add(run.id)
+        elif run.engine is not None:
+            NEWS.put(self.tx, run.id, [*(NEWS.get(self.tx, run.id) or ()), step.key])
         self.wake(run.id)
 
 

@@ -5,14 +5,14 @@ A wait registers itself, then looks in the journal, then parks, all in one trans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 from msgspec.structs import replace
 
 from taskrun.engine.core import step_queue
 from taskrun.engine.core.event_index import ANYTHING, addressed, subject, topic_of, topics_of
-from taskrun.engine.core.facts import ROUTES
+from taskrun.engine.core.facts import NEWS, ROUTES
 from taskrun.engine.core.outbox import EventRouted
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.codec import encode_error, error_from, error_text
@@ -98,17 +98,18 @@ def finish_with(t: Transaction, step: Step, run: Run) -> Step:
     return finish(t, step, error=encode_error(end_of(run)))
 
 
-def over(t: Transaction, run: Run, keys: Iterable[str]) -> list[Step]:
-    """Returns those of an attempt's waits that are over, or for whose predicate there is an event, as the journal has them."""
-    found = (_news(t, run, key) for key in keys)
-    return [step for step in found if step is not None]
+def take_news(t: Transaction, run_id: str) -> list[Step]:
+    """Returns those waits of a run of this engine that another one has ended, or has an event for, as they are now."""
+    keys, run = NEWS.get(t.tx, run_id), t.mine(run_id)
+    if keys is None or run is None:
+        return []
+    NEWS.drop(t.tx, run_id)
+    return [step for key in keys if (step := _news(t, run, key)) is not None]
 
 
 def _news(t: Transaction, run: Run, key: str) -> Step | None:
     step = t.tx.step(run.id, key)
-    if (
-        step is None or not step.is_wait
-    ):  # ended, or without a moment any more: a backoff that is over, a place that is given
+    if step is None or not step.is_wait:  # it has ended, or has no moment any more: a backoff is over, a place is given
         return step
     if step.asks_place:
         return step if step_queue.is_offered(t, step) else None

@@ -53,6 +53,7 @@ class AttemptState:
         self.waits: dict[str, asyncio.Future[Step]] = {}
         self._permission = EXECUTING
         self.activating = False  # the core was asked for a slot
+        self._heard = 0  # messages about waits that are over
         self._waiting: list[asyncio.Future[None]] = []  # steps that may not begin yet
         self._backoffs = 0
         self._busy = 0  # bodies, questions to the core and steps that were cut off, in flight
@@ -84,6 +85,7 @@ class AttemptState:
 
     def deliver(self, steps: list[Step]) -> None:
         """These waits are over, or have an event for their predicate."""
+        self._heard += 1
         for step in steps:
             over = self.waits.get(step.key)
             if over is not None and not over.done():
@@ -227,41 +229,35 @@ class AttemptState:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
-    def _look(self, sure: bool = False) -> None:
+    def _look(self) -> None:
         self._looking = False
         if self.over or self.unwinding:
             return
-        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._waiting]
-        stands = bool(futures) and not any(future.done() for future in futures)  # else it is about to go on
         if self.replay.moving:
             self.replay.when_still(self.look_soon)
         elif self._cancel_due:  # it is told where the handler has come as far as it was
-            if stands or self._busy or self.replay.exhausted:
+            if self._busy or self.replay.exhausted or self._stands():
                 self.replay.when_still(self._tell_cancel)
-        elif not stands or self._busy or self.cancel_reason is not None:
+        elif self._busy or self.cancel_reason is not None or not self._stands():
             return  # it goes on by itself, or is ending
         elif self.pausing:
             self._on_held(self)
         elif self.waits and not self._waiting and self._permission is EXECUTING:
-            self._park(sure)
+            self._permission = PARKING  # from now on the core decides when a step may begin
+            given_up = [key for key in self.replay.take_turns() if key not in self.waits]
+            backoff = self._backoffs == len(self.waits)
+            self._host.tell(m.Park(run=self.run.id, heard=self._heard, given_up=given_up, backoff=backoff))
 
-    def _park(self, sure: bool) -> None:
-        """Asks to park: from now on the core decides when a step may begin.
+    def _stands(self) -> bool:
+        """Whether no step call is about to go on."""
+        if not (self.waits or self._waiting):
+            return False
+        return not any(future.done() for futures in (self._waiting, self.waits.values()) for future in futures)
 
-        Parameters:
-            sure: whether a look a turn earlier found the same. A task that waits for others hears of their end a turn later.
-        """
-        tasks = [
-            task for task in (self.task, *(self.root.tasks() if self.root is not None else ())) if task is not None
-        ]
-        pinned = not only_waits(tasks, set(self.waits.values()))
-        if not (pinned or sure or len(tasks) == 1):
-            self._looking = True
-            asyncio.get_running_loop().call_soon(self._look, True)
-            return
-        self._permission = PARKING
-        backoff = self._backoffs == len(self.waits)
-        self._host.tell(m.Park(run=self.run.id, waits=list(self.waits), backoff=backoff, pinned=pinned))
+    def only_waits(self) -> bool:
+        """Whether each task of the handler certainly does nothing but wait for steps, so that it can be taken down."""
+        tasks = [*([] if self.task is None else [self.task]), *([] if self.root is None else self.root.tasks())]
+        return only_waits(tasks, set(self.waits.values()))
 
 
 def is_offer(step: Step) -> bool:

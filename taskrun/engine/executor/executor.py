@@ -271,8 +271,20 @@ class Executor:
 
     def _evict(self, message: m.Evict) -> None:
         context = self.contexts.get(message.run)
-        if context is not None and not context.activating:  # else the core hears that it wants to go on
-            self._chore(self._unwind(context))
+        if context is not None:
+            self._chore(self._unwind(context) if message.anyway else self._unwind_still(context))
+
+    async def _unwind_still(self, context: Context) -> None:
+        """Takes an attempt down that certainly does nothing but wait: a task hears of another's end a turn later."""
+        for looks_left in (1, 0):
+            if context.activating:
+                return  # the core hears that it wants to go on
+            if not context.only_waits():
+                self.core.tell(m.Stay(run=context.run.id))
+                return
+            if looks_left:
+                await asyncio.sleep(0)
+        await self._unwind(context)
 
     async def _unwind(self, context: Context) -> None:
         """Takes an attempt down; one that resists is given up, and its later words are not heard."""

@@ -28,6 +28,7 @@ class Replay:
         finished = [step for step in steps if _is_given(step)]
         self._order = deque(step.key for step in sorted(finished, key=lambda step: step.order or 0))
         self._left = set(self._order)
+        self._turns = [step.key for step in steps if step.asks_place]
         self._asked: dict[str, asyncio.Future[None]] = {}
         self.moves = 0  # asked and handed out so far
         self._watching = False
@@ -76,6 +77,13 @@ class Replay:
             return step.order <= (self._run.inherited or 0)
         failures = msgspec.json.decode(self._run.failures or "[]", type=list[Failure])
         return bool(failures) and step.started_at <= failures[-1].at
+
+    def take_turns(self) -> list[str]:
+        """Returns, once, the keys of the steps that waited for their place when the attempt began."""
+        if not self._turns:
+            return []
+        turns, self._turns = self._turns, []
+        return turns
 
     def latest(self, key: str) -> Step | None:
         """Returns what is known of a step by now."""
