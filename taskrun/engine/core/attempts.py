@@ -199,9 +199,6 @@ class Attempts:
         if attempt is None or attempt.phase is not Phase.EXECUTING:
             return
         attempt.phase = Phase.PARKING
-        if message.heard != attempt.told:  # it asked before it had heard
-            self._refuse(attempt)
-            return
 
         def act(t: Transaction) -> list[Step] | None:
             run = t.mine(message.run)
@@ -212,8 +209,8 @@ class Attempts:
                 t.outbox.append(CancelAsked(run) if run.cancel is not None else PauseAsked(run))
                 return []
             step_queue.give_up(t, run, message.given_up)
-            if run.id in t.state.delivering:
-                return []
+            if message.heard != attempt.told or run.id in t.state.delivering:
+                return []  # it asked before it had heard what it was told, or is about to be told
             if news := waits.take_news(t, run.id):
                 return news
             run_lifecycle.park(t, run, message.backoff)

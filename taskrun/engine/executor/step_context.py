@@ -181,7 +181,7 @@ class Context(AttemptState):
         if recorded is not None:
             attempt, failures = recorded.attempt, recorded.failures
             if recorded.wake_at is not None and recorded.topic is None:
-                await self._wait_backoff(recorded, registered=True)
+                await self._wait_backoff(recorded, None)
         while True:
             await self._ready()
             step = self._new(key, call.name, call.kind, attempt=attempt, failures=failures, call=digest)
@@ -199,13 +199,13 @@ class Context(AttemptState):
             attempt, failures = attempt + 1, with_failure(failures, failure)
             wake_at = self._clock.now() + delay
             again = replace(step, attempt=attempt, failures=failures, wake_at=wake_at, topic=None, match=None)
-            await self._wait_backoff(again, registered=False)
+            await self._wait_backoff(again, m.Wait(again))
 
     async def _with_place(self, step: Step, terms: Concurrency) -> Step:
         """Waits for a step's place, and for the slot to begin with it: a place may only have been offered meanwhile."""
         wanted = replace(step, topic=f"{PLACE}{terms.id}", match=msgspec.json.encode(terms).decode())
         while True:
-            step = await self._until_over(wanted, registered=False)
+            step = await self._until_over(wanted, m.Wait(wanted))
             await self._ready()
             if step.has_place:
                 return step
@@ -239,10 +239,10 @@ class Context(AttemptState):
         policy = self._job.options.backoff if call.backoff is None else call.backoff
         return next_try(policy, attempt, retries, error, self.current.input)
 
-    async def _wait_backoff(self, step: Step, registered: bool) -> None:
+    async def _wait_backoff(self, step: Step, message: m.Wait | None) -> None:
         self._backoffs += 1
         try:
-            await self._until_over(step, registered)
+            await self._until_over(step, message)
         finally:
             self._backoffs -= 1
 
@@ -252,7 +252,7 @@ class Context(AttemptState):
         if recorded is not None and recorded.finished:
             return await self._given(recorded, read)
         await self._ready()
-        done = await self._until_over(recorded or step, registered=recorded is not None, since=since)
+        done = await self._until_over(recorded or step, m.Wait(step, since) if recorded is None else None)
         return self._outcome(done, read)
 
     async def _wait_judged(self, step: Step, source: Job | Pipe, predicate: Callable[[Any], Any]) -> Any:
@@ -262,7 +262,7 @@ class Context(AttemptState):
         judged = source.input.load if isinstance(source, Job) else source.read
         while True:
             await self._ready()
-            found = await self._until_over(step, registered=False, since=self.run.created_at)
+            found = await self._until_over(step, m.Wait(step, self.run.created_at))
             if found.finished:  # by its timeout
                 return self._outcome(found, source.read)
             if found.match is not None and predicate(judged(found.match)):
@@ -276,16 +276,12 @@ class Context(AttemptState):
         if recorded is not None and recorded.finished:
             return await self._given(recorded, read)
         await self._ready()
-        begun = recorded
-        if begun is None:
-            step, prepared = self._new(key, job.name, StepKind.CHILD, call=digest), job.prepare(input)
-            check_size(prepared.input.encode(), f"input of {job.name}", self._max_payload)
-            try:
-                begun = await self._busily(m.StartChild(step=step, prepared=prepared, wait=wait))
-            except asyncio.CancelledError:
-                raise self._cut_off(step) from None
-        done = begun if begun.finished else await self._until_over(begun, registered=True)
-        return self._outcome(done, read)
+        if recorded is not None:
+            return self._outcome(await self._until_over(recorded, None), read)
+        step, prepared = self._new(key, job.name, StepKind.CHILD, call=digest), job.prepare(input)
+        check_size(prepared.input.encode(), f"input of {job.name}", self._max_payload)
+        message = m.StartChild(step=step, prepared=prepared, wait=wait)
+        return self._outcome(await self._until_over(step, message), read)
 
     def _handle(self, job: Job, input: object, text: str) -> Any:
         """Returns a child's handle, given its id."""
@@ -297,7 +293,7 @@ class Context(AttemptState):
             await self._turn(recorded)
             return
         await self._ready()
-        await self._until_over(recorded or step, registered=recorded is not None)
+        await self._until_over(recorded or step, m.Wait(step) if recorded is None else None)
 
     async def _send(self, step: Step, recorded: Step | None, pipe: Pipe, data: object) -> Any:
         if recorded is not None and recorded.finished:
@@ -307,15 +303,18 @@ class Context(AttemptState):
         check_size(text.encode(), f"event for {pipe.name}", self._max_payload)
         return self._outcome(await self._busily(m.Send(step=step, data=text)), decode)
 
-    async def _until_over(self, step: Step, registered: bool, since: float = 0.0) -> Step:
-        """Registers a wait unless it is, then waits until it is over: parks, if that is all that the handler does."""
-        if registered and (known := self.replay.latest(step.key)) is not None and not known.is_wait:
+    async def _until_over(self, step: Step, message: m.Wait | m.StartChild | None) -> Step:
+        """Registers a wait by a message, unless it is registered, and waits until it is over.
+
+        Its end may be told before that message is answered.
+        """
+        if message is None and (known := self.replay.latest(step.key)) is not None and not known.is_wait:
             return known
         over: asyncio.Future[Step] = asyncio.get_running_loop().create_future()
         self.waits[step.key] = over
         try:
-            if not registered:
-                answer: Step = await self._busily(m.Wait(step=step, since=since))
+            if message is not None:
+                answer: Step = await self._busily(message)
                 if not answer.is_wait or is_offer(answer):
                     return answer
             self.look_soon()
