@@ -1,7 +1,7 @@
 """The command line: argv becomes an `Action`, and an `Action` with a `Session` becomes an exit code.
 
-Parsing is pure and needs no daemon. `__main__` runs it in this process; the daemon may run the same for a thin client,
-with another `Terminal`. Commands live in `commands/`, one module each, and are imported when they are asked for.
+Parsing is pure and needs no daemon. `__main__` executes a command line in this process; a warm daemon executes the same for a
+thin client, with another `Terminal`. Commands are in `commands/`, one module each, and are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from taskrun.cli.sanitize import to_json
 from taskrun.cli.session import Connector, Session
 from taskrun.cli.terminal import LocalTerminal, Terminal
 
-USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # has no public name of its own
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # it has no public name
 
 
 class Commands(TyperGroup):
-    """The commands of the table above."""
+    """The commands of the command table."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Returns the names, in the order of the table."""
@@ -42,7 +42,7 @@ class Commands(TyperGroup):
         return find(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Finds the command that was typed, or says which one was meant."""
+        """Finds the command that was typed, or suggests a similar one."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             close = get_close_matches(args[0], self.list_commands(ctx), 2, 0.6)
             hint = f"did you mean  taskrun {'  taskrun '.join(close)}" if close else "see what there is: taskrun --help"
@@ -74,18 +74,18 @@ def root(
 
 
 def parse(argv: Sequence[str], terminal: Terminal) -> Action | int:
-    """Returns what a command line asks for, or the exit code when it asked for help.
+    """Returns what a command line asks for, or an exit code when it only asked for help.
 
     Raises:
         Stop: it cannot be understood.
     """
-    said = StringIO()
+    printed = StringIO()
     try:
-        with redirect_stdout(said):
+        with redirect_stdout(printed):
             result = _all()(list(argv), prog_name="taskrun", standalone_mode=False, terminal_width=terminal.size()[0])
     except USAGE_ERROR as error:
         raise _usage(error) from None
-    if text := said.getvalue():
+    if text := printed.getvalue():
         terminal.out(text)
     return result if callable(result) else int(result or 0)
 
@@ -99,7 +99,7 @@ def _usage(error: Any) -> Stop:
     ctx = getattr(error, "ctx", None)
     message = str(error.format_message())
     path = ctx.command_path if ctx is not None else "taskrun"
-    return Stop(Code.USAGE, message[:1].lower() + message[1:], hint=f"see how it goes: {path} --help")
+    return Stop(Code.USAGE, message[:1].lower() + message[1:], hint=f"see its usage: {path} --help")
 
 
 def main(argv: Sequence[str], intent: str) -> int:
@@ -111,7 +111,7 @@ def main(argv: Sequence[str], intent: str) -> int:
 
 
 async def execute(argv: Sequence[str], terminal: Terminal, connector: Connector) -> int:
-    """Runs a command line to its end and returns the exit code; every error is explained on the terminal."""
+    """Executes a command line and returns its exit code; every error is explained on the terminal."""
     try:
         rest, config = take_config(argv)
         action = parse(rest, terminal)
@@ -119,11 +119,11 @@ async def execute(argv: Sequence[str], terminal: Terminal, connector: Connector)
     except BrokenPipeError:
         return Code.PIPE
     except Exception as error:
-        return tell(terminal, explain(error), argv)
+        return report(terminal, explain(error), argv)
 
 
 async def _perform(action: Action, session: Session) -> int:
-    """Runs an action as a task of its own, which Ctrl-C cancels unless the action gives it another meaning."""
+    """Runs an action as a task, which Ctrl-C cancels unless the action gives it another meaning."""
     task = asyncio.ensure_future(action(session))
     session.on_interrupt = task.cancel
     session.terminal.on_interrupt(session.interrupted)
@@ -135,8 +135,8 @@ async def _perform(action: Action, session: Session) -> int:
         await session.close()
 
 
-def tell(terminal: Terminal, explained: Explained, argv: Sequence[str]) -> int:
-    """Says what went wrong: to a program as JSON on standard output, to a person on standard error."""
+def report(terminal: Terminal, explained: Explained, argv: Sequence[str]) -> int:
+    """Reports what went wrong: to a program as JSON on standard output, to a person on standard error."""
     facts, as_json = terminal.facts, wants_json(argv)
     try:
         if as_json:
@@ -149,5 +149,5 @@ def tell(terminal: Terminal, explained: Explained, argv: Sequence[str]) -> int:
 
 
 def wants_json(argv: Sequence[str]) -> bool:
-    """Whether a command line asks for JSON, even one that cannot be understood."""
+    """Whether a command line asks for JSON, even if it cannot be parsed."""
     return "--json" in (argv[: argv.index("--")] if "--" in argv else argv)

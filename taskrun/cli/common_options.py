@@ -1,4 +1,4 @@
-"""What all commands have in common: that they become an `Action`, `--config`, and options that several of them take."""
+"""What commands have in common: their `Action`, `--config`, and options that several of them take."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def text_option(name: str, metavar: str, help: str) -> Any:
-    """Declares an option that takes text; nothing at all is no text, since a variable that is not set is no wish."""
-    return typer.Option("", name, metavar=metavar, help=help, callback=_filled)
+    """Declares an option that takes text. Empty text is an error: it comes from a shell variable that is not set."""
+    return typer.Option("", name, metavar=metavar, help=help, callback=_not_empty)
 
 
-def _filled(ctx: typer.Context, param: typer.CallbackParam, value: str) -> str:
+def _not_empty(ctx: typer.Context, param: typer.CallbackParam, value: str) -> str:
     source = ctx.get_parameter_source(param.name or "")
     if value == "" and source is not None and source.name == "COMMANDLINE":
         raise typer.BadParameter(f"it is empty; it takes {param.metavar}", ctx=ctx, param=param)
@@ -47,7 +47,7 @@ def _filled(ctx: typer.Context, param: typer.CallbackParam, value: str) -> str:
 
 
 class CommonOptions(NamedTuple):
-    """Declarations of options, said once."""
+    """Declarations of options that several commands take."""
 
     json: Any = typer.Option(False, "--json", help="Print one JSON document and nothing else.")
     quiet: Any = typer.Option(False, "-q", "--quiet", help="Print the id alone.")

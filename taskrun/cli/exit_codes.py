@@ -1,4 +1,4 @@
-"""Exit codes, and what each error means to the person who typed: a code, a message, and what to type next."""
+"""Exit codes, and what each error means to a person: a code, a message, and what to type next."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from taskrun.model import errors
 
 
 class Code(IntEnum):
-    """What a command can end with."""
+    """The exit codes of a command."""
 
     DONE = 0
-    FAILED = 1  # the run did
+    FAILED = 1  # the run
     USAGE = 2  # usage, bad input or bad configuration: nothing was recorded
     NOT_FOUND = 3  # or ambiguous
     UNREACHABLE = 4  # the daemon, or the journal
@@ -57,9 +57,9 @@ class Stop(Exception):
 
     Parameters:
         code: the exit code.
-        problems: one message each; all are shown.
+        problems: the messages, all of which are shown.
         hint: what to type next.
-        kind: the name of the error, for programs; by its code unless given.
+        kind: the name of the error for programs; derived from the code unless given.
     """
 
     def __init__(self, code: Code, *problems: str, hint: str = "", kind: str = "") -> None:
@@ -71,7 +71,7 @@ class Stop(Exception):
 
 
 class Explained(NamedTuple):
-    """An error as it is shown."""
+    """An error, explained."""
 
     code: Code
     problems: tuple[str, ...]
@@ -97,14 +97,14 @@ _ENDS = {
 
 
 def code_of(run: dict[str, Any]) -> Code:
-    """Returns the exit code that a run's end stands for."""
+    """Returns the exit code for the way in which a run has ended."""
     if run["status"] == "failed" and run["reason"] == "timeout":
         return Code.TIMED_OUT
     return _ENDS.get(run["status"], Code.DONE)
 
 
 def explain(error: Exception) -> Explained:
-    """Returns what an error means to the person who typed."""
+    """Returns what an error means to a person."""
     if isinstance(error, Stop):
         return Explained(error.code, error.problems, error.hint, error.kind)
     meaning = next((meaning for kind, meaning in _MEANINGS if isinstance(error, kind)), _fault)

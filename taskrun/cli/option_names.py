@@ -1,6 +1,6 @@
 """How the fields of an input are spelled as options, and which options a command keeps for itself.
 
-A field whose option the command itself takes is `--input.NAME`, everywhere: in usage lines, help, lists and errors.
+A field whose name is an option of the command itself is typed as `--input.NAME`; so it appears in usage lines, help and errors.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ FieldPath = tuple[str, ...]
 
 
 class Own(NamedTuple):
-    """The options of a command itself: those that stand alone, and those that take a value."""
+    """The options of a command itself: those without a value, and those with one."""
 
     flags: frozenset[str]
     valued: frozenset[str]
 
     def takes(self, name: str) -> bool:
-        """Whether `--name` is the command's own, so that a field cannot be called by it alone."""
+        """Whether `--name` is an option of the command itself, so that it cannot mean a field."""
         return f"--{name}" in self.flags or f"--{name}" in self.valued
 
 
-# What `start`, `run` and `send` take between them: a field's option is spelled the same for all three.
+# All options of `start`, `run` and `send`, so that a field's option is spelled the same for the three of them.
 STARTING = Own(
     frozenset({"-f", "--follow", "--local", "--json", "-q", "--quiet", "--help"}),
     frozenset({"--input", "--in", "--at", "--key", "--config"}),
@@ -42,12 +42,12 @@ def option_name(path: Sequence[str], own: Own = STARTING) -> str:
 
 
 def escaped(name: str, own: Own) -> str:
-    """Returns an option's name with the prefix that tells it from the command's own, where it needs that."""
+    """Returns an option's name, with the prefix that distinguishes it from the command's own where it needs one."""
     return f"{ESCAPE}{name}" if own.takes(name) or name.startswith(ESCAPE) else name
 
 
 def option_names(paths: Iterable[FieldPath], own: Own) -> dict[str, FieldPath]:
-    """Returns a name for each field; fields that differ in `_` and `-` alone keep their own spelling."""
+    """Returns a name for each field; fields that differ only in `_` and `-` keep their own spelling."""
     known = list(paths)
     shared = Counter(dashed(path) for path in known)
     named: dict[str, FieldPath] = {}
@@ -58,9 +58,9 @@ def option_names(paths: Iterable[FieldPath], own: Own) -> dict[str, FieldPath]:
 
 
 def spellings(named: dict[str, FieldPath]) -> dict[str, FieldPath]:
-    """Returns all that may be typed for the fields of `named`: with `_` or `-`, with or without the prefix.
+    """Returns every spelling of the fields of `named`: with `_` or `-`, with or without the prefix.
 
-    `--input.NAME` always means the field NAME, so it goes before a field NAME of a field `input`.
+    `--input.NAME` always means the field NAME, rather than a field NAME within a field `input`.
     """
     found = dict(named)
     for lead in (ESCAPE, ""):

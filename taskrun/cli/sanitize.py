@@ -1,7 +1,7 @@
-"""Text that comes from jobs, made safe for a screen: no control character of it reaches a terminal.
+"""Makes text of jobs safe for a screen: none of its control characters reaches a terminal.
 
-C0 and DEL are shown as `^[`, C1 and what reorders text (bidi) as `<9B>`, `<U+202E>`, as `less` does. Every renderer
-passes foreign text through here.
+C0 and DEL are shown as `^[`, C1 and characters that reorder text (bidi) as `<9B>`, `<U+202E>`, as `less` does. Every screen
+passes text that is not its own through here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 import re
 from typing import Any
 
-_JSON = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"  # what `json` itself lets through
-_MORE = "\U000e0000-\U000e007f"  # tags, which nobody sees
+_JSON = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"  # what `json` does not escape
+_MORE = "\U000e0000-\U000e007f"  # tags, which are invisible
 _IN_JSON = re.compile(f"[{_JSON}]")
 _IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_JSON}{_MORE}]")
 _IN_CELL = re.compile(f"[\x00-\x1f{_JSON}{_MORE}]")
@@ -24,7 +24,7 @@ CUT = 200  # characters of a value in a piped table
 
 
 def lines(text: str) -> str:
-    """Returns text of several lines; line ends and tabs stay."""
+    """Returns text of several lines; line ends and tabs are kept."""
     return _IN_LINES.sub(_shown, text.replace("\r\n", "\n"))
 
 
@@ -39,14 +39,14 @@ def cut(text: str, limit: int = CUT) -> str:
 
 
 def coloured(text: str) -> str:
-    """Returns text with its colours (SGR sequences) left in, and reset at its end."""
+    """Returns text with its colours (SGR sequences) kept, and reset at its end."""
     parts = _SGR.split(text)
     shown = [part if index % 2 else lines(part) for index, part in enumerate(parts)]
     return "".join(shown) + ("\x1b[0m" if len(parts) > 1 else "")
 
 
 def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
-    """Returns a value as JSON text in which nothing can steer a terminal; as ASCII for who can read nothing else."""
+    """Returns a value as JSON text that cannot control a terminal; with `ascii`, in ASCII alone."""
     return safe_json(json.dumps(value, ensure_ascii=ascii, indent=indent), False)
 
 
@@ -58,12 +58,12 @@ def safe_json(text: str, ascii: bool) -> str:
 
 
 def value(given: Any) -> str:
-    """Returns a value as a cell: text as it is, all else as JSON."""
+    """Returns a value as a cell: text as it is, anything else as JSON."""
     return cell(given) if isinstance(given, str) else to_json(given)
 
 
 def brief(given: Any) -> str:
-    """Returns a value as a cell, at most as much of it as a screen can bear: there are outputs of many megabytes."""
+    """Returns a value as a cell, cut to what a screen can show: outputs may have many megabytes."""
     return cut(value(given[: LONGEST + 1] if isinstance(given, str) else given), LONGEST)
 
 

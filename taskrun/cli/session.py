@@ -1,7 +1,7 @@
-"""One command under way: its terminal, its project, its connection, and what Ctrl-C means to it.
+"""What a command works with: its terminal, its project, its connections, and what Ctrl-C means to it.
 
-Every command gets a `Session` and nothing else from outside. Tests, and later the daemon on behalf of a thin client,
-give it another terminal and another way to connect.
+A command gets a `Session` and nothing else from outside. Tests, and the daemon on behalf of a thin client, give it another
+terminal and another way to connect.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Who answers requests: the daemon, or the journal itself when no daemon runs.
+    """Answers requests: the daemon, or the journal itself when no daemon runs.
 
-    `live`: whether runs go on meanwhile, which is to say whether it is a daemon.
+    `live`: whether it is a daemon, so that runs go on meanwhile.
     """
 
     live: bool
@@ -36,7 +36,7 @@ class Backend(Protocol):
         ...
 
     def stream(self, op: str, **params: Any) -> AsyncIterator[Any]:
-        """Yields the answers to one request until it ends; nothing else is asked of this caller meanwhile."""
+        """Yields the answers to one request until it ends; until then it takes no other request."""
         ...
 
     async def close(self) -> None:
@@ -45,14 +45,14 @@ class Backend(Protocol):
 
 
 class Connector(Protocol):
-    """How a command reaches who answers."""
+    """Connects a command to a backend."""
 
     async def daemon(self, config: Config, autostart: bool) -> Backend:
         """Returns a connection to the daemon, which it starts if it may; raises DaemonError."""
         ...
 
     async def reader(self, config: Config) -> Backend:
-        """Returns who can answer questions: the daemon, or the journal."""
+        """Returns a backend for requests that only read: the daemon, or the journal."""
         ...
 
 
@@ -64,15 +64,15 @@ class Session:
         self.facts = terminal.facts
         self.config_file = config_file
         self.connector = connector
-        self.on_interrupt: Callable[[], object] = _nothing
-        self.warned = False  # whether it was said that the configuration is wrong
+        self.on_interrupt: Callable[[], object] = _ignore
+        self.warned = False  # whether the user was told that the configuration is invalid
         self._backends: list[Backend] = []
 
     # ---- the project
 
     @property
     def config(self) -> Config:
-        """The project's configuration; raises ConfigError when it is wrong."""
+        """The project's configuration; raises ConfigError when it is invalid."""
         config, fault = self._read
         if fault is not None:
             raise fault
@@ -80,7 +80,7 @@ class Session:
 
     @property
     def project(self) -> Config:
-        """What is known of the project; of a configuration that is wrong at least where its daemon is."""
+        """The configuration; if it is invalid, what can be read of it, which at least locates the daemon."""
         return self._read[0]
 
     @property
@@ -91,25 +91,25 @@ class Session:
     @cached_property
     def _read(self) -> tuple[Config, ConfigError | None]:
         path = find(self.facts.cwd, self.config_file, self.facts.env)
-        check_variables(self.facts.env)  # the caller's own, which no daemon has a better version of
+        check_variables(self.facts.env)  # they are the caller's, so a running daemon does not make up for them
         try:
             config = load(path, self.facts.env)
             if config.schedules:
-                import_late(SCHEDULE_TABLES).check_schedules(path)  # loaded for nobody else
+                import_late(SCHEDULE_TABLES).check_schedules(path)  # loaded only when needed
         except ConfigError as fault:
             return salvage(path, self.facts.env), fault
         return config, None
 
-    # ---- who answers
+    # ---- backends
 
     async def daemon(self, start: bool = True, forced: bool = False) -> Backend:
         """Returns a connection to the daemon; starts it if `start` says so, unless `TASKRUN_AUTOSTART=0`.
 
         Parameters:
-            forced: whether to start it in spite of that variable.
+            forced: whether to start it even if that variable forbids it.
 
         Raises:
-            ConfigError: the configuration is wrong, and no daemon runs that still has the last good one.
+            ConfigError: the configuration is invalid, and no daemon runs with the last valid one.
         """
         allowed = forced or self.facts.env.get("TASKRUN_AUTOSTART", "1").lower() not in ("0", "false", "no", "off")
         try:
@@ -119,10 +119,10 @@ class Session:
         return await self._kept(backend)
 
     async def reader(self, lenient: bool = False) -> Backend:
-        """Returns who can answer questions without a daemon being started for it.
+        """Returns a backend for requests that only read; starts no daemon.
 
         Parameters:
-            lenient: whether to read the journal of a project whose configuration is wrong.
+            lenient: whether to read the journal even if the configuration is invalid.
 
         Raises:
             ConfigError: as `daemon`.
@@ -139,19 +139,21 @@ class Session:
         return backend
 
     async def _problem(self, backend: Backend) -> str:
-        """Returns what the daemon finds wrong with the configuration: whether an input fits its job, nobody else knows."""
+        """Returns what the daemon finds wrong with the configuration: it alone knows whether inputs fit their jobs."""
         if self.fault is not None or not self.project.schedules:
             return ""
-        with suppress(DaemonError):  # an older one knows no such request
+        with suppress(DaemonError):  # an older daemon does not know this request
             return str((await backend.call("config"))["problem"])
         return ""
 
     def warn(self, problem: str = "", running: bool = True) -> None:
-        """Says once what is wrong with the configuration, if anything is, where things go on all the same."""
+        """Warns once of what is wrong with the configuration, where the command can go on."""
         problem = problem or str(self.fault or "")
         if problem and not self.warned:
             self.warned = True
-            outcome = "the daemon goes on with the last good configuration" if running else "no daemon starts with that"
+            outcome = (
+                "the daemon goes on with the last good configuration" if running else "no daemon can start with it"
+            )
             self.say(f"warning: {lines(problem)}\n  {outcome}")
 
     async def close(self) -> None:
@@ -163,15 +165,15 @@ class Session:
         """Does what Ctrl-C means at this moment."""
         self.on_interrupt()
 
-    # ---- what it says
+    # ---- output
 
     @property
     def now(self) -> float:
-        """The moment that screens are drawn for."""
+        """The moment for which screens are drawn."""
         return time.time()
 
     def look(self, err: bool = False) -> Look:
-        """Returns how things may look on standard output, or on standard error."""
+        """Returns what a screen may use on standard output, or on standard error."""
         tty = self.facts.err_tty if err else self.facts.out_tty
         return Look(self.terminal.size()[0], self.facts.colour and tty, self.facts.utf8)
 
@@ -180,11 +182,11 @@ class Session:
         self.terminal.out(printed(renderable, self.look()))
 
     def say(self, renderable: Text | str) -> None:
-        """Prints chatter on standard error."""
+        """Prints a message on standard error."""
         self.terminal.err(printed(renderable, self.look(err=True)))
 
     def data(self, text: str) -> None:
-        """Prints data as it is on standard output."""
+        """Prints data unchanged on standard output."""
         self.terminal.out(text)
 
     def json(self, value: Any) -> None:
@@ -192,5 +194,5 @@ class Session:
         self.terminal.out(to_json(value, indent=2 if self.facts.out_tty else None, ascii=not self.facts.utf8) + "\n")
 
 
-def _nothing() -> None:
-    """Ctrl-C before anything is under way."""
+def _ignore() -> None:
+    """Ctrl-C before anything has begun."""

@@ -1,7 +1,7 @@
-"""The caller's terminal: what is known of it, and the only way by which a command reads, writes and hears Ctrl-C.
+"""The caller's terminal: its properties, and the only way for a command to read, write and be told of Ctrl-C.
 
-`Local` is the terminal of this process. A thin client's will be another class with the same face, so commands never
-touch `sys.stdout`, signals or the environment themselves.
+`LocalTerminal` is the terminal of this process; that of a thin client is in `fastpath`. Commands never use `sys.stdout`, signals
+or the environment themselves.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from taskrun.processes.threads import in_thread
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a command may know of its caller. `cursor`, `colour`, `utf8`: what the terminal and its user allow."""
+    """What a command may know about its caller. `cursor`, `colour`, `utf8`: what the terminal and its user allow."""
 
     in_tty: bool = False
     out_tty: bool = False
     err_tty: bool = False
-    cursor: bool = False  # whether what was drawn can be drawn over
+    cursor: bool = False  # whether a screen can be drawn over the one before
     colour: bool = False
     utf8: bool = True
     cwd: Path = field(default_factory=Path.cwd)
     env: Mapping[str, str] = field(default_factory=dict)
-    intent: str = field(default_factory=new_intent)  # a key for the one trigger that the command may make
+    intent: str = field(default_factory=new_intent)  # idempotency key of the one trigger that the command may make
 
 
 class Terminal(Protocol):
-    """What a command does with its caller."""
+    """What a command can do with its caller."""
 
     @property
     def facts(self) -> Facts:
-        """What does not change while the command runs."""
+        """Its properties, which do not change while the command runs."""
         ...
 
     def size(self) -> tuple[int, int]:
@@ -52,7 +52,7 @@ class Terminal(Protocol):
         ...
 
     def err(self, text: str) -> None:
-        """Writes chatter; never raises."""
+        """Writes messages for a person; never raises."""
         ...
 
     async def read(self) -> str:
@@ -60,23 +60,23 @@ class Terminal(Protocol):
         ...
 
     async def ask(self, question: str) -> str:
-        """Asks a person and returns one line."""
+        """Asks a question and returns one line."""
         ...
 
     def on_interrupt(self, heard: Callable[[], None]) -> None:
-        """Calls `heard` on the event loop at every Ctrl-C from now on, and on nothing else."""
+        """Calls `heard` on the event loop at every Ctrl-C from now on, and does nothing else then."""
         ...
 
 
 class LocalTerminal:
-    """The terminal of this very process."""
+    """The terminal of this process."""
 
     def __init__(self, intent: str) -> None:
         self._facts = facts_of(os.environ, intent)
 
     @property
     def facts(self) -> Facts:
-        """What does not change while the command runs."""
+        """Its properties, which do not change while the command runs."""
         return self._facts
 
     def size(self) -> tuple[int, int]:
@@ -102,7 +102,7 @@ class LocalTerminal:
             raise Stop(Code.FAULT, f"standard output: {error.strerror}") from None
 
     def err(self, text: str) -> None:
-        """Writes to standard error at once, if anybody still reads it."""
+        """Writes to standard error at once, unless it is closed."""
         try:
             _write(sys.stderr, text)
         except OSError:
@@ -118,7 +118,7 @@ class LocalTerminal:
         return (await in_thread(_read_line)).decode("utf-8", "replace").strip()
 
     def on_interrupt(self, heard: Callable[[], None]) -> None:
-        """Routes SIGINT, and SIGTERM with it, to `heard`."""
+        """Calls `heard` at SIGINT and at SIGTERM."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, heard)
@@ -140,12 +140,12 @@ def facts_of(env: Mapping[str, str], intent: str) -> Facts:
 
 
 def allows_colour(env: Mapping[str, str]) -> bool:
-    """Whether the environment leaves colour on."""
+    """Whether the environment allows colour."""
     return not env.get("NO_COLOR") and env.get("TERM", "dumb") != "dumb"
 
 
 def allows_utf8(env: Mapping[str, str], encoding: str) -> bool:
-    """Whether the locale is a UTF-8 one. Python turns a plain C locale into UTF-8 by itself, so it is asked first."""
+    """Whether the locale is a UTF-8 one. Python itself turns a plain C locale into UTF-8, so the environment decides too."""
     if not encoding.lower().replace("-", "").startswith("utf8"):
         return False
     locale = env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "C.UTF-8"
@@ -154,7 +154,7 @@ def allows_utf8(env: Mapping[str, str], encoding: str) -> bool:
 
 
 def _folder(env: Mapping[str, str]) -> Path:
-    """Returns the current folder, or what it was called when it is gone."""
+    """Returns the current folder, or its former path when it was deleted."""
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -169,7 +169,7 @@ def _is_tty(stream: TextIO | None) -> bool:
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    if stream is None:  # it was closed before this process began
+    if stream is None:  # it was closed when this process began
         return
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))
@@ -177,7 +177,7 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    """Points a stream that nobody reads at the null device, so that Python's own flush at exit stays quiet."""
+    """Redirects a stream that nobody reads to the null device, so that Python's own flush at exit does not fail."""
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, stream.fileno())
@@ -188,7 +188,7 @@ def _silence(stream: TextIO) -> None:
 
 
 def _read_all() -> bytes:
-    """Reads the descriptor itself: `sys.stdin` would hold a lock that the interpreter wants at its end."""
+    """Reads the descriptor itself: `sys.stdin` would hold a lock that the interpreter needs when it ends."""
     return b"".join(iter(_read_line, b""))
 
 
@@ -200,5 +200,5 @@ def _read_line() -> bytes:
 
 
 def number(text: str | None, default: int) -> int:
-    """Returns a number of columns or rows as the environment has it."""
+    """Returns a number of columns or rows from the environment."""
     return int(text) if text and text.isdigit() and int(text) > 0 else default

@@ -1,4 +1,4 @@
-"""Moments and spans as a person reads them; pure functions."""
+"""Moments and durations as a person reads them; pure functions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def clock(text: str | None, now: float) -> str:
 
 
 def took(thing: dict[str, Any], now: float) -> float | None:
-    """Returns the seconds that a run or a step took, or has taken so far; None where that cannot be told."""
+    """Returns the seconds that a run or a step took, or has taken so far; None where that is not known."""
     started, ended = moment(thing["started_at"]), moment(thing["ended_at"])
     if started is None or (ended is None and thing.get("held")):
         return None

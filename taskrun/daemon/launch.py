@@ -73,7 +73,7 @@ def find_connection(paths: DaemonPaths, timeout: float) -> socket.socket:
     deadline = time.monotonic() + timeout
     while (connection := _reach(paths, timeout)) is None:
         if (held := holder(paths.lock)) is None:
-            raise DaemonError("no daemon is running for this project; start it: taskrun daemon start")
+            raise DaemonError("no daemon runs for this project; start it: taskrun daemon start")
         _pause(deadline, held)
     return connection
 

@@ -185,10 +185,10 @@ async def test_status_and_doctor_say_whose_python_and_environment_the_daemon_has
         _, terminal = await typed(folder, "doctor --json", env={**env, "TOKEN": "ours", "PATH": "/ours"})
         (check,) = [one for one in json.loads(terminal.written) if one["check"] == "environment"]
         assert check["ok"]
-        assert "its PATH is not yours but /usr/bin:/bin; variables that are not as yours: TOKEN" in check["text"]
+        assert "its PATH is not yours but /usr/bin:/bin; variables that differ from yours: TOKEN" in check["text"]
         assert "theirs" not in terminal.written
         _, terminal = await typed(folder, "doctor", env=env)
-        assert "and its environment yours" in " ".join(terminal.written.split())
+        assert "and its environment is yours" in " ".join(terminal.written.split())
     finally:
         assert (await typed(folder, "daemon stop"))[0] == 0
 
@@ -201,7 +201,7 @@ async def test_doctor_says_that_the_daemon_has_another_python(project: Path, mon
     assert await typed_to("doctor", terminal, daemon) == Code.FAILED, terminal.chatter
     said = " ".join(terminal.written.split())
     assert f"the daemon's Python is /other/bin/python; yours is {sys.executable}" in said
-    assert "to be mended: " in terminal.chatter
+    assert "not in order: " in terminal.chatter
     assert "environment" in terminal.chatter
 
 

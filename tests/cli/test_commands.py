@@ -65,7 +65,7 @@ async def test_start_says_when_a_key_led_to_a_run_that_was_there(screen: FakeTer
     daemon = starting(created=False)
     assert await typed("start processFile --path a --key K", screen, daemon) == 0
     assert daemon.params("start")["key"] == "K"
-    assert "was there already" in screen.chatter
+    assert "existed already" in screen.chatter
 
 
 async def test_start_reports_all_input_errors_and_records_nothing(pipe: FakeTerminal) -> None:
@@ -116,7 +116,7 @@ async def test_input_comes_as_json_from_a_file_or_from_standard_input(source: st
         (["list", "--since", "1"], "--since"),
         (["list", "-n", "0"], "0"),
         (["list", "--odd"], "--odd"),
-        (["cancel"], "name a run, or pick runs"),
+        (["cancel"], "name a run, or select runs"),
         (["cancel", "abcd", "--job", "x"], "not both"),
         (["--config"], "--config needs a file"),
         (["show"], "RUN"),
@@ -635,7 +635,7 @@ async def test_cancel_of_what_has_ended_hits_nothing_else(pipe: FakeTerminal, st
     daemon = FakeDaemon(runs=[RUN], cancel=lambda **_: [RUN])
     assert await typed(f"cancel --status {status} -y", pipe, daemon) == 0
     assert [op for op, _ in daemon.asked if op != "close"] == []
-    assert "no run fits" in pipe.chatter
+    assert "no run matches" in pipe.chatter
 
 
 async def test_a_field_of_no_job_is_said_to_be_none(pipe: FakeTerminal) -> None:
@@ -658,4 +658,4 @@ async def test_the_help_with_a_name_lists_its_options_and_the_commands_own(
 @pytest.mark.parametrize("option", ["--in 1h", "--at 10:00", "--key k"])
 async def test_a_local_run_refuses_what_needs_a_journal(pipe: FakeTerminal, option: str) -> None:
     assert await typed(f"run hello --local {option}", pipe, FakeDaemon()) == Code.USAGE
-    assert "--in, --at and --key mean nothing to it" in pipe.chatter
+    assert "--in, --at and --key have no meaning with it" in pipe.chatter

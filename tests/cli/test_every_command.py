@@ -251,7 +251,7 @@ async def test_a_paused_job_holds_what_it_is_triggered_for(folder: Path) -> None
     assert json.loads((await typed(folder, "pause hello --json"))[1].written) == []
     run = (await typed(folder, "start hello"))[1].written.strip()
     assert json.loads((await typed(folder, f"show {run} --json"))[1].written)["status"] == "paused"
-    assert "job hello: resumed, 1 run let go" in (await typed(folder, "resume hello"))[1].chatter
+    assert "job hello: resumed, 1 run released" in (await typed(folder, "resume hello"))[1].chatter
     assert (await typed(folder, f"wait {run}"))[0] == 0
 
 

@@ -73,40 +73,40 @@ class Emulator:
         return found[: max((at + 1 for at, line in enumerate(found) if line), default=0)]
 
 
-def sticky(screen: Emulator, **more: Any) -> Sticky:
-    return Sticky(screen.write, screen.size, Look(screen.width), **more)
+def sticky(view_for: Emulator, **more: Any) -> Sticky:
+    return Sticky(view_for.write, view_for.size, Look(view_for.width), **more)
 
 
 def test_a_frame_replaces_the_one_before_and_lines_scroll_above() -> None:
-    screen = Emulator(40)
-    lines = sticky(screen)
+    view_for = Emulator(40)
+    lines = sticky(view_for)
     lines.paint(Text("one\ntwo\nthree"))
     lines.above("log 1")
     lines.paint(Text("uno"))
     lines.above("log 2\nlog 3")
-    assert screen.text() == ["log 1", "log 2", "log 3", "uno"]
+    assert view_for.text() == ["log 1", "log 2", "log 3", "uno"]
 
 
 def test_the_last_frame_stays_and_the_terminal_is_given_back() -> None:
-    screen = Emulator(40)
-    lines = sticky(screen)
+    view_for = Emulator(40)
+    lines = sticky(view_for)
     lines.paint(Text("frame"))
-    assert not screen.cursor_shown
+    assert not view_for.cursor_shown
     lines.close()
     lines.close()
-    screen.write("after")
-    assert screen.text() == ["frame", "after"]
-    assert screen.cursor_shown
+    view_for.write("after")
+    assert view_for.text() == ["frame", "after"]
+    assert view_for.cursor_shown
 
 
 def test_a_narrower_screen_leaves_nothing_behind() -> None:
-    screen = Emulator(40)
-    lines = sticky(screen)
+    view_for = Emulator(40)
+    lines = sticky(view_for)
     lines.above("log")
     lines.paint(Text("x" * 30 + "\n" + "y" * 30))
-    screen.narrow(20)
+    view_for.narrow(20)
     lines.paint(Text("x" * 30 + "\nend"))
-    assert screen.text() == ["log", "x" * 18 + "…", "end"]
+    assert view_for.text() == ["log", "x" * 18 + "…", "end"]
 
 
 def test_a_screen_that_is_too_short_says_how_much_it_leaves_out() -> None:
@@ -119,11 +119,11 @@ def test_a_screen_that_is_too_short_says_how_much_it_leaves_out() -> None:
 
 
 def test_at_the_end_even_a_short_screen_gets_every_line() -> None:
-    screen = Emulator(20, height=3)
-    lines = sticky(screen)
+    view_for = Emulator(20, height=3)
+    lines = sticky(view_for)
     lines.paint(Text("a\nb\nc\nd"))
     lines.close()
-    assert screen.text() == ["a", "b", "c", "d"]
+    assert view_for.text() == ["a", "b", "c", "d"]
 
 
 def test_changes_fold_into_a_snapshot() -> None:

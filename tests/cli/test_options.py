@@ -123,7 +123,7 @@ def test_an_untyped_input_takes_json_as_json_and_all_else_as_text(text: str | No
 
 def test_options_cannot_be_added_to_an_input_that_is_no_object() -> None:
     assert build(InputSchema({}), given(("a", "1")), [1]).problems == [
-        "--input is not a JSON object, so that no option can be added to it"
+        "--input is not a JSON object, so no option can be added to it"
     ]
     assert build(InputSchema({"type": "array"}), [], [1]) == ([1], [])
 

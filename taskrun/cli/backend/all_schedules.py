@@ -1,6 +1,4 @@
-"""All schedules there are: those that the journal knows, those of the code and of `taskrun.toml` that it does not know yet,
-those of jobs that are not there, and those that are wrong.
-"""
+"""All schedules: those in the journal, those of the code and of `taskrun.toml` that are not there yet, and invalid ones."""
 
 from __future__ import annotations
 
@@ -21,12 +19,12 @@ Entry = dict[str, Any]
 
 
 async def all_schedules(session: Session, backend: Backend) -> tuple[list[Entry], list[str]]:
-    """Returns the schedules as JSON, the next one first, and what is wrong with inputs; `problem` is why one never fires."""
+    """Returns the schedules, the next one first, and what is wrong with inputs; `problem` says why a schedule never fires."""
     entries, tables = await backend.call("schedule"), _tables(session)
     jobs: list[dict[str, Any]] | None = None
     inputs: dict[str, str] = {}
-    if backend.live or tables:  # without a daemon the job files are imported, which takes its time
-        with suppress(DaemonError):  # no worker comes up: then nothing is known of the jobs
+    if backend.live or tables:  # without a daemon the job files are imported, which takes a while
+        with suppress(DaemonError):  # no worker is ready: nothing is known about the jobs
             answer = await backend.call("jobs")
             jobs = answer["jobs"]
             inputs = (await backend.call("config"))["inputs"] if backend.live else answer["inputs"]
@@ -35,7 +33,7 @@ async def all_schedules(session: Session, backend: Backend) -> tuple[list[Entry]
 
 
 async def check_before_start(session: Session) -> None:
-    """Looks whether a daemon could start at all, before one that runs is stopped for it.
+    """Checks that a daemon could start, before the running one is stopped for it.
 
     Raises:
         ConfigError: it could not.
@@ -48,7 +46,7 @@ async def check_before_start(session: Session) -> None:
 def _tables(session: Session) -> list[ScheduleTable]:
     try:
         return schedule_tables(session.project.path)
-    except ConfigError:  # broken as a whole, which is said elsewhere
+    except ConfigError:  # the whole file is invalid, which is reported elsewhere
         return []
 
 
@@ -66,7 +64,7 @@ def _checked(tables: list[ScheduleTable], path: Path, inputs: dict[str, str]) ->
 def merged(
     entries: Sequence[Entry], tables: Sequence[ScheduleTable], jobs: Sequence[dict[str, Any]] | None, now: float
 ) -> list[Entry]:
-    """Adds to the schedules that are known those that are only written somewhere, and what is wrong with them."""
+    """Adds to the schedules of the journal those that are only in the code or the file, and what is wrong with each."""
     found = [{**entry, "problem": None} for entry in entries]
     left = list(found)
     for job in jobs or ():
@@ -82,7 +80,7 @@ def merged(
 
 
 def _unless_there(left: list[Entry], job: str, written: dict[str, Any], problem: str, now: float) -> list[Entry]:
-    """Returns a schedule that is not among those that are `left`, or says there what is wrong with it."""
+    """Returns a schedule unless it is among those that are `left`, which then take note of its problem."""
     cron, timezone = str(written.get("cron", "")), written.get("timezone")
     timezone = None if timezone is None else str(timezone)
     for at, entry in enumerate(left):

@@ -1,6 +1,6 @@
-"""The way to who answers: the daemon through its blocking client, or the journal when no daemon runs.
+"""Connects commands that run in their own process: to the daemon, or to the journal when no daemon runs.
 
-The client blocks, so each connection is worked by a thread that nobody waits for: Ctrl-C ends a command at once.
+The client of the daemon blocks, so its calls run on threads that nobody waits for: Ctrl-C ends a command at once.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class ProcessConnector:
     """Connects from this process."""
 
     async def daemon(self, config: Config, autostart: bool) -> Backend:
-        """Returns a connection to the daemon; starts it if it may."""
-        connect = import_late(CLIENT).Client.connect  # loaded for nobody who only reads the journal
+        """Returns a connection to the daemon, which is started if `autostart` allows it."""
+        connect = import_late(CLIENT).Client.connect  # not loaded when only the journal is read
         return DaemonBackend(await in_thread(connect, config, autostart=autostart))
 
     async def reader(self, config: Config) -> Backend:
-        """Returns the daemon when it runs, else the journal."""
+        """Returns the daemon if it runs, else the journal."""
         if holder(daemon_paths(config, make=False).lock):
             return await self.daemon(config, False)
-        journal: Backend = import_late(OFFLINE).JournalBackend(config)  # SQLite is loaded for nobody else
+        journal: Backend = import_late(OFFLINE).JournalBackend(config)  # SQLite is loaded only for this
         return journal
 
 
 class DaemonBackend:
-    """The daemon as a `Caller`: one connection, which a stream takes for itself."""
+    """The daemon, over one connection, which a stream occupies until it ends."""
 
     live = True
 
@@ -65,7 +65,7 @@ def _close(client: Client) -> None:
 
 
 async def _from_thread(items: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
-    """Yields what an iterator that blocks yields."""
+    """Yields the items of an iterator that blocks."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue()
 

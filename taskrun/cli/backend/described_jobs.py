@@ -1,4 +1,4 @@
-"""Names that are typed: the job or pipe that one stands for, or else which was meant and what to do about it."""
+"""Finds the job or pipe of a name that was typed, or says which one may have been meant."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LOAD = "just written? load it: taskrun daemon restart   at every change: taskrun
 
 
 async def find_described(backend: Backend, name: str, kind: str = "job") -> dict[str, Any]:
-    """Returns what is known of the job or pipe of a name.
+    """Returns the description of a job or pipe.
 
     Raises:
-        Stop: there is none; says which one was meant, and how a daemon comes to know of one that is new.
+        Stop: there is none; suggests similar names, and how to load a new job.
     """
     answer = await backend.call("jobs")
     found: dict[str, dict[str, Any]] = {one["name"]: one for one in answer["jobs" if kind == "job" else "pipes"]}
@@ -30,6 +30,6 @@ async def find_described(backend: Backend, name: str, kind: str = "job") -> dict
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "see what there is: taskrun jobs") -> str:
-    """Returns the names that are close, or where to find them all."""
+    """Returns similar names, or where to find all of them."""
     close = get_close_matches(name, list(known), 2, 0.6)
     return f"did you mean  {'  '.join(close)}" if close else otherwise

@@ -1,4 +1,4 @@
-"""Why runs are not running, asked for the screens that show many: `list` in a column, `show` in a line."""
+"""Why runs are held, for the screens that show it besides other things: `list` in a column, `show` in a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taskrun.cli.session import Backend
 from taskrun.model.errors import RunNotFound
 
 HELD = frozenset({"scheduled", "queued", "waiting", "paused"})
-MOST = 200  # runs that are asked about
+MOST = 200  # runs of one request
 
 
 async def explained(backend: Backend, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""What is in the job files, for a command while no daemon runs: they are imported into its process, which ends right after.
+"""Describes the jobs while no daemon runs: the job files are imported into the command's process, which ends soon after.
 
-What they print, also by processes of their own, goes to standard error: standard output belongs to the command.
+What they print, by child processes too, goes to standard error: standard output belongs to the command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taskrun.rules.schedule_tables import input_problem, problem_of
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """Returns what the `jobs` request returns, save what is paused, and what is wrong with the inputs of schedules."""
+    """Returns what the `jobs` request returns, without pauses, and with what is wrong with `inputs` of schedules."""
     found = _discovered(config)
     described = {
         "jobs": [job.describe() for job in found.registry.jobs.values()],
@@ -33,24 +33,24 @@ def describe(config: Config) -> dict[str, Any]:
 
 
 def check_inputs(config: Config, registry: Registry | None = None) -> None:
-    """Checks the inputs of the schedules with their jobs, which are loaded unless they were already.
+    """Checks the inputs of the schedules with their jobs, which are loaded unless `registry` is given.
 
     Raises:
-        ConfigError: one does not fit.
+        ConfigError: an input does not fit its job.
     """
     for problem in _input_problems(config, registry or _discovered(config).registry).values():
         raise ConfigError(problem)
 
 
 def _discovered(config: Config) -> Discovery:
-    """Loads the jobs; the environment and the folder are a worker's."""
+    """Loads the jobs, with the environment and the folder of a worker."""
     os.environ.update(config.env)
-    with chdir(config.root), _output_aside():
+    with chdir(config.root), _output_to_stderr():
         return discover(config.jobs, config.root)
 
 
 def _input_problems(config: Config, registry: Registry) -> dict[str, str]:
-    """Returns what is wrong, by the places of the tables."""
+    """Returns what is wrong with inputs, by the places of their tables."""
     problems: dict[str, str] = {}
     for table in _tables(config):
         if table.entry is None or problem_of(table, config.path) or table.entry.job not in registry.jobs:
@@ -65,12 +65,12 @@ def _input_problems(config: Config, registry: Registry) -> dict[str, str]:
 def _tables(config: Config) -> list[ScheduleTable]:
     try:
         return schedule_tables(config.path)
-    except ConfigError:  # said elsewhere
+    except ConfigError:  # reported elsewhere
         return []
 
 
 @contextmanager
-def _output_aside() -> Iterator[None]:
+def _output_to_stderr() -> Iterator[None]:
     kept = os.dup(1)
     os.dup2(2, 1)
     try:

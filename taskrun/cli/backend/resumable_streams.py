@@ -1,7 +1,7 @@
-"""Streams that outlive a daemon: when it goes away they wait for the next one and go on where they were.
+"""Streams that go on with the next daemon when theirs is gone.
 
-A daemon that was killed is started again; one that was told to stop is not: it may be a restart, so it is waited for a
-moment. Cursors see to it that no line of a log is missing or comes twice.
+A daemon that was killed is started again. One that was told to stop is not, but it may be restarting, so it is waited for a
+moment. By sequence numbers no line of a log is missed or repeated.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 from taskrun.cli.session import Session
 from taskrun.model.errors import DaemonError, DaemonStopped
 
-TRIES = 5  # in a row without a single message
-TRIES_STOPPED = 12  # that a daemon, told to stop, is waited for
+TRIES = 5  # in a row, without a message between them
+TRIES_STOPPED = 12  # while a daemon that was told to stop may be restarting
 PAUSE = 0.3
 
 
 async def resumed(
     session: Session, op: str, params: Callable[[], dict[str, Any]], back: Callable[[], None]
 ) -> AsyncIterator[dict[str, Any]]:
-    """Yields the messages of a stream, asking again with fresh `params` whenever the daemon was lost or has stopped.
+    """Yields the messages of a stream, which is requested again with new `params` when the daemon was lost or has stopped.
 
     Raises:
-        DaemonStopped: it was told to stop, and nobody has started it again.
+        DaemonStopped: it was told to stop, and was not started again.
         DaemonError: it does not come back.
     """
     tries, lost, stopped = 0, False, False
@@ -45,7 +45,7 @@ async def resumed(
             await asyncio.sleep(PAUSE)
 
 
-async def log_feed(
+async def log_stream(
     session: Session, after: dict[str, int], back: Callable[[], None] = lambda: None
 ) -> AsyncIterator[dict[str, Any]]:
     """Yields log records of runs, and for each run that ends `{"kind":"end","run":RUN}` after its last line.
@@ -70,7 +70,7 @@ async def log_feed(
             return
 
 
-async def watch_feed(session: Session, **wanted: Any) -> AsyncIterator[dict[str, Any]]:
-    """Yields runs as they are, `{"kind":"ready"}`, then every change of a run or step."""
+async def change_stream(session: Session, **wanted: Any) -> AsyncIterator[dict[str, Any]]:
+    """Yields the runs as they are, `{"kind":"ready"}`, then every change of a run or step."""
     async for message in resumed(session, "watch", lambda: wanted, lambda: None):
         yield message

@@ -1,4 +1,4 @@
-"""`taskrun cancel`: cancels runs, named one by one or picked by a filter."""
+"""`taskrun cancel`: cancels runs, which are named or selected by a filter."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Cancel:
 
     @property
     def filters(self) -> bool:
-        """Whether runs are picked instead of named."""
+        """Whether runs are selected instead of named."""
         return bool(self.job or self.statuses)
 
 
@@ -56,9 +56,9 @@ def cancel(
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask."),
     json: bool = COMMON.json,
 ) -> Any:
-    """Cancel runs: those that are named, or those that a filter picks.
+    """Cancel runs: those that are named, or those that a filter selects.
 
-    A filter that hits more than one run asks first.
+    Asks first when a filter selects more than one run.
 
     Example: taskrun cancel --job hello --name Ada
     """
@@ -66,7 +66,7 @@ def cancel(
     options = Cancel(tuple(runs or ()), job, statuses(status or []), input_command.given(ctx), own, reason, yes, json)
     problem = _misuse(options)
     if problem:
-        raise Stop(Code.USAGE, problem, hint="see how it goes: taskrun cancel --help")
+        raise Stop(Code.USAGE, problem, hint="see its usage: taskrun cancel --help")
     return partial(perform, options)
 
 
@@ -74,17 +74,17 @@ def _misuse(options: Cancel) -> str:
     if options.given and not options.job:
         return f"there is no option --{options.given[0].name}; fields of an input go with --job"
     if not options.refs and not options.filters:
-        return "name a run, or pick runs with --job or --status"
+        return "name a run, or select runs with --job or --status"
     if options.refs and options.filters:
-        return "name runs or pick them with --job and --status, not both"
+        return "name runs or select them with --job and --status, not both"
     return ""
 
 
 async def perform(options: Cancel, session: Session) -> int:
-    """Cancels and says what."""
+    """Cancels the runs and reports which."""
     backend = await session.daemon()
     if options.filters:
-        runs = await _picked(session, backend, options)
+        runs = await _selected(session, backend, options)
         await _confirm(session, options, runs)
         named = [run["id"] for run in runs]
     else:
@@ -103,10 +103,10 @@ async def _cancelled(backend: Backend, run: str, reason: str) -> tuple[dict[str,
     return (changed[0], True) if changed else (await backend.call("show", run=run), False)
 
 
-async def _picked(session: Session, backend: Backend, options: Cancel) -> list[dict[str, Any]]:
-    """Returns the unfinished runs that fit; of the input only the fields that were typed have to."""
+async def _selected(session: Session, backend: Backend, options: Cancel) -> list[dict[str, Any]]:
+    """Returns the unfinished runs that match; of their inputs, only the fields that were typed are compared."""
     wanted = [one for one in options.statuses or sorted(UNFINISHED) if one in UNFINISHED]
-    if not wanted:  # ended ones alone
+    if not wanted:  # only states in which runs have ended
         return []
     runs = await all_runs(backend, job=options.job or None, status=wanted)
     if not options.job or (runs and not options.given):  # a job that is gone from the code may still have runs
@@ -116,7 +116,7 @@ async def _picked(session: Session, backend: Backend, options: Cancel) -> list[d
 
 
 async def _fields(session: Session, backend: Backend, options: Cancel) -> dict[str, Any]:
-    """Returns the fields that were typed, read as the job has them."""
+    """Returns the fields that were typed, converted by the job's schema."""
     target = await typed_input.find_target(backend, options.job, own=options.own)
     made = await typed_input.make(session, target, options.given, complete=False)
     if made.problems:
@@ -127,21 +127,21 @@ async def _fields(session: Session, backend: Backend, options: Cancel) -> dict[s
 
 
 def contains(value: Any, part: Any) -> bool:
-    """Whether a mapping has at least the fields of another, however deep."""
+    """Whether a mapping has at least the fields of another, at any depth."""
     if isinstance(part, dict):
         return isinstance(value, dict) and all(key in value and contains(value[key], part[key]) for key in part)
     return bool(value == part)
 
 
 async def _confirm(session: Session, options: Cancel, runs: list[dict[str, Any]]) -> None:
-    """Asks before more than one run is hit; without a terminal `-y` has to say it."""
+    """Asks before more than one run is cancelled; without a terminal `-y` is needed."""
     if len(runs) < 2 or options.yes:
         return
-    session.say(f"this hits {len(runs)} runs:")
+    session.say(f"this cancels {len(runs)} runs:")
     for run in runs[:10]:
         session.say(f"  {short(run['id'])} {cell(run['job'])} {run['status']}  {given(run)}")
     if not session.facts.in_tty:
-        raise Stop(Code.USAGE, f"that would cancel {len(runs)} runs; nothing was cancelled", hint="say so with -y")
+        raise Stop(Code.USAGE, f"that would cancel {len(runs)} runs; nothing was cancelled", hint="to confirm, add -y")
     answer = await session.terminal.ask(f"cancel {len(runs)} runs? [y/N] ")
     if answer.lower() not in ("y", "yes"):
         raise Stop(Code.USAGE, "nothing was cancelled")
@@ -154,6 +154,6 @@ def _tell(session: Session, changed: list[tuple[dict[str, Any], bool]]) -> None:
         if new and not session.facts.out_tty:
             session.data(run["id"] + "\n")
     if not changed:
-        session.say("no run fits; nothing was cancelled: taskrun list")
+        session.say("no run matches; nothing was cancelled: taskrun list")
     elif any(new for _, new in changed):
         session.say(f"  see: taskrun show {short(changed[0][0]['id'])}")

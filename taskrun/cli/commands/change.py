@@ -1,4 +1,4 @@
-"""`taskrun retry`, `pause` and `resume`: change one run, or with a job's name all that the job starts."""
+"""`taskrun retry`, `pause` and `resume`: change one run, or given the name of a job, all of its runs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from taskrun.model.errors import RunNotFound
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 REF = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last.")
-REF_OR_JOB = typer.Argument(..., metavar="RUN|JOB", help="A run, or a job with all that it starts.")
+REF_OR_JOB = typer.Argument(..., metavar="RUN|JOB", help="A run, or a job with all its runs.")
 
 
 @app.command()
 def retry(
     run: str = REF,
-    step: str = text_option("--from", "STEP", "Keep the finished steps before this one only."),
+    step: str = text_option("--from", "STEP", "Keep only the finished steps before this one."),
     json: bool = COMMON.json,
     quiet: bool = COMMON.quiet,
 ) -> Any:
-    """Start a run that has ended again, as a new run that keeps its finished steps.
+    """Run a run that has ended again, as a new run that keeps its finished steps.
 
     Example: taskrun retry @last --from fetch
     """
@@ -38,7 +38,7 @@ def retry(
 
 @app.command()
 def pause(target: str = REF_OR_JOB, json: bool = COMMON.json) -> Any:
-    """Hold a run before its next step, or all runs of a job.
+    """Pause a run before its next step, or all runs of a job.
 
     Example: taskrun pause @last
     """
@@ -47,7 +47,7 @@ def pause(target: str = REF_OR_JOB, json: bool = COMMON.json) -> Any:
 
 @app.command()
 def resume(target: str = REF_OR_JOB, json: bool = COMMON.json) -> Any:
-    """Let a paused run, or a paused job, go on.
+    """Resume a paused run or a paused job.
 
     Example: taskrun resume @last
     """
@@ -55,7 +55,7 @@ def resume(target: str = REF_OR_JOB, json: bool = COMMON.json) -> Any:
 
 
 async def start_again(ref: str, step: str | None, as_json: bool, quiet: bool, session: Session) -> int:
-    """Retries and says which run it is now."""
+    """Retries and reports the new run."""
     backend = await session.daemon()
     old = await backend.call("find", ref=ref)
     run = await backend.call("retry", run=old, step=step)
@@ -70,7 +70,7 @@ async def start_again(ref: str, step: str | None, as_json: bool, quiet: bool, se
 
 
 async def change(op: str, target: str, as_json: bool, session: Session) -> int:
-    """Pauses or resumes, and says what that changed."""
+    """Pauses or resumes, and reports what has changed."""
     backend = await session.daemon()
     names = [job["name"] for job in (await backend.call("jobs"))["jobs"]]
     if target in names:
@@ -90,7 +90,7 @@ async def change(op: str, target: str, as_json: bool, session: Session) -> int:
 
 
 async def _run(backend: Backend, target: str, names: list[str]) -> str:
-    """Returns the run that is meant; what is neither run nor job may be a misspelt job."""
+    """Returns the run that is meant; what is neither a run nor a job may be a misspelt job."""
     try:
         return str(await backend.call("find", ref=target))
     except RunNotFound:
@@ -103,7 +103,7 @@ def _job_line(op: str, job: str, changed: list[dict[str, Any]]) -> list[str]:
     if not changed:
         return [f"job {cell(job)} was {'paused already' if op == 'pause' else 'not paused'}"]
     count = changed[0]["runs"]
-    return [f"job {cell(job)}: {op}d, {count} run{'' if count == 1 else 's'} {'held' if op == 'pause' else 'let go'}"]
+    return [f"job {cell(job)}: {op}d, {count} run{'' if count == 1 else 's'} {'held' if op == 'pause' else 'released'}"]
 
 
 def _run_line(op: str, run: dict[str, Any]) -> str:

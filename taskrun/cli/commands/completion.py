@@ -1,4 +1,4 @@
-"""`taskrun completion`: the script for a shell; and `_complete`, which that script asks at every TAB."""
+"""`taskrun completion`: the script for a shell; and `_complete`, which that script calls at every TAB."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from taskrun.cli.session import Session
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 PATIENCE = 3.0  # seconds after which a TAB offers nothing
 
-# The words are taken from the line, since bash itself also splits them at `=`, `:` and `@`; it wants back what stands
-# behind the last of these, and an `@` with it.
+# The words are taken from the line, since bash itself also splits them at `=`, `:` and `@`. It expects what follows the last
+# of these characters, and an `@` with it.
 BASH = """\
 _taskrun() {
     local line=${COMP_LINE:0:COMP_POINT} words cur value rest
@@ -91,7 +91,7 @@ def completion(shell: str = typer.Argument(..., metavar="SHELL", help="bash, zsh
 
 
 async def script(shell: str, session: Session) -> int:
-    """Prints a script; on a terminal also says what to do with it."""
+    """Prints a script, and on a terminal how to install it."""
     session.data(SCRIPTS[shell])
     if session.facts.out_tty:
         session.say(f"# {HOW[shell]}")
@@ -100,12 +100,12 @@ async def script(shell: str, session: Session) -> int:
 
 @app.command("_complete", hidden=True, add_help_option=False, context_settings={"ignore_unknown_options": True})
 def _complete(words: list[str] = typer.Argument(None)) -> Any:  # noqa: B008
-    """Print what could stand in the place of the last word, a line each: value, tab, description."""
+    """Print the candidates for the last word, one per line: value, tab, description."""
     return partial(offer, tuple(words or ()))
 
 
 async def offer(words: tuple[str, ...], session: Session) -> int:
-    """Prints the candidates; whatever goes wrong, it is not said while somebody types."""
+    """Prints the candidates. Errors are not shown, since somebody is typing."""
     try:
         session.warned = True
         rest, config = take_config(words[:-1])

@@ -1,7 +1,7 @@
-"""What could come next on a command line: commands, options, and values that exist right now.
+"""Candidates for the next word of a command line: commands, options, and values that exist at the moment.
 
-What an option or argument takes is said by its metavar (`RUN`, `JOB`, `STATUS` …), so that no command has to say it twice.
-Nothing found means that the shell offers files.
+The metavar of an option or argument (`RUN`, `JOB`, `STATUS` …) decides which values it takes. If there are no candidates, the
+shell offers files.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from taskrun.cli.session import Backend, Session
 from taskrun.model.records import ENDED, UNFINISHED, Status
 
 SHELLS = ("bash", "zsh", "fish")
-RUNS = 50  # that are offered
+RUNS = 50  # candidates
 FILES = 200
 ABOUT = 70  # characters of a description
-FITTING: dict[str, list[str]] = {  # which runs a command is for; any, where nothing is said
+STATUSES: dict[str, list[str]] = {  # of the runs that a command can be used on; any for other commands
     **dict.fromkeys(("cancel", "wait", "pause", "why"), sorted(UNFINISHED)),
     "resume": [Status.PAUSED],
     "retry": sorted(ENDED),
@@ -36,7 +36,7 @@ FITTING: dict[str, list[str]] = {  # which runs a command is for; any, where not
 
 
 class Candidate(NamedTuple):
-    """One word that could come next, and what it stands for."""
+    """A candidate for the next word, and its description."""
 
     value: str
     about: str = ""
@@ -44,13 +44,13 @@ class Candidate(NamedTuple):
 
 @dataclass
 class Line:
-    """A command line as far as it was typed, understood without being run.
+    """A command line as far as it was typed, parsed without being executed.
 
     Parameters:
         names: the command, with a subcommand where it has some.
         command: the same, as an object.
         words: what was typed after it.
-        current: the word that is being typed, may be empty.
+        current: the word that is being typed; may be empty.
     """
 
     names: list[str]
@@ -58,7 +58,7 @@ class Line:
     words: list[str]
     current: str
     arguments: list[str] = field(default_factory=list)
-    pending: str = ""  # an option that stands before the current word and wants a value
+    pending: str = ""  # the option before the current word, if it takes a value
 
     @property
     def own(self) -> Own:
@@ -72,14 +72,14 @@ class Line:
 
 
 async def complete(words: Sequence[str], session: Session) -> list[Candidate]:
-    """Returns what could stand in the place of the last word."""
-    line = understand(words)
+    """Returns the candidates for the last word."""
+    line = parse_words(words)
     found = await _candidates(line, session)
     return [one for one in found if one.value.startswith(line.current)]
 
 
-def understand(words: Sequence[str]) -> Line:
-    """Reads a command line whose last word is the one that is being typed."""
+def parse_words(words: Sequence[str]) -> Line:
+    """Parses a command line whose last word is being typed."""
     *typed, current = words or [""]
     names: list[str] = []
     command: Any = None
@@ -97,7 +97,7 @@ def _inner(command: Any, name: str) -> Any:
 
 
 def _read(line: Line) -> None:
-    """Finds the arguments, and the option that wants a value, among the words before the current one."""
+    """Finds the arguments, and the option that takes the current word as its value, among the words."""
     flags, valued = line.own
     rest = list(line.words)
     while rest:
@@ -146,7 +146,7 @@ def _options(line: Line) -> list[Candidate]:
 
 
 async def _fields(line: Line, session: Session) -> list[Candidate]:
-    """The options that a job's or pipe's input gives, where one was named."""
+    """Returns the options of a job's or pipe's input, if one was named."""
     schema = await _schema(line, session)
     rows = [] if schema is None else listing(schema)
     return [
@@ -169,7 +169,7 @@ async def _schema(line: Line, session: Session) -> InputSchema | None:
 
 
 def _after(line: Line, option: str) -> str:
-    """Returns what was typed as the value of an option."""
+    """Returns the value that was typed for an option."""
     for at, word in enumerate(line.words):
         if word == option:
             return (line.words[at + 1 : at + 2] or [""])[0]
@@ -184,7 +184,7 @@ async def _field(line: Line, name: str, session: Session) -> Field | None:
 
 
 async def _flag(line: Line, session: Session) -> bool:
-    """Whether the option before needs no value after all: it is a flag of the input."""
+    """Whether the option before the current word is a flag of the input, which takes no value."""
     found = await _field(line, line.pending, session)
     return line.pending not in line.own.valued and (found is None or found.flag)
 
@@ -216,14 +216,14 @@ async def _argument(line: Line, session: Session) -> list[Candidate]:
 
 
 async def _taken(line: Line, metavar: str, session: Session) -> list[Candidate]:
-    """Returns the values of everything that a metavar names."""
+    """Returns the values of every kind that a metavar names."""
     kinds = [part for part in metavar.strip("[].…").replace("]", "|").split("|") if part in VALUES]
     return [one for part in kinds for one in await VALUES[part](line, session)]
 
 
 async def _runs(line: Line, session: Session) -> list[Candidate]:
     backend = await session.reader()
-    found = await all_runs(backend, RUNS, status=FITTING.get(line.names[0]))
+    found = await all_runs(backend, RUNS, status=STATUSES.get(line.names[0]))
     known = [run for run in found if run["id"] not in line.arguments]
     shown = short_ids([run["id"] for run in known])
     ids = [Candidate(_as_long(run["id"], shown[run["id"]], line.current), _about(run, session.now)) for run in known]
@@ -233,7 +233,7 @@ async def _runs(line: Line, session: Session) -> list[Candidate]:
 
 
 def _as_long(run_id: str, shown: str, current: str) -> str:
-    """Returns the short id, or as much of the id as was typed already."""
+    """Returns the short id, or as many characters of the id as were typed already."""
     return run_id[: max(len(shown), len(current))]
 
 
@@ -261,7 +261,7 @@ async def _statuses(line: Line, session: Session) -> list[Candidate]:
 
 
 async def _steps(line: Line, session: Session) -> list[Candidate]:
-    """The steps of the run that was named."""
+    """Returns the steps of the run that was named."""
     if not line.arguments:
         return []
     backend: Backend = await session.reader()
@@ -270,7 +270,7 @@ async def _steps(line: Line, session: Session) -> list[Candidate]:
 
 
 async def _files(line: Line, session: Session) -> list[Candidate]:
-    """Files whose content is meant, written `@file`; shells know nothing of them."""
+    """Returns files as `@FILE`, which shells do not complete."""
     folder, _, start = line.current.removeprefix("@").rpartition("/")
     if not line.current.startswith("@"):
         return []

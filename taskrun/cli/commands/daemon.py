@@ -32,7 +32,7 @@ from taskrun.model.records import UNFINISHED
 from taskrun.processes.threads import in_thread
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, help="The process that runs a project's jobs.")
-POLL = 0.2  # seconds between looks at the daemon's log
+POLL = 0.2  # seconds between two reads of the daemon's log
 BLOCK = 65536
 
 
@@ -83,10 +83,10 @@ def run() -> Any:
 
 @app.command()
 def logs(
-    limit: int = typer.Option(100, "-n", "--lines", min=0, help="How many lines that are there already."),
-    follow: bool = typer.Option(False, "-f", "--follow", help="Go on with what comes."),
+    limit: int = typer.Option(100, "-n", "--lines", min=0, help="How many of the lines that exist already."),
+    follow: bool = typer.Option(False, "-f", "--follow", help="Go on with new lines."),
 ) -> Any:
-    """Print what the daemon itself has to say.
+    """Print the log of the daemon itself.
 
     Example: taskrun daemon logs -f
     """
@@ -95,9 +95,9 @@ def logs(
 
 @app.command()
 def install(json: bool = COMMON.json) -> Any:
-    """Make the daemon a service of your session: a systemd user unit, or a launchd agent.
+    """Install the daemon as a service of your session: a systemd user unit, or a launchd agent.
 
-    It then starts at login, and again at once when it dies.
+    It then starts at login, and is restarted at once when it dies.
 
     Example: taskrun daemon install
     """
@@ -114,15 +114,15 @@ def uninstall(json: bool = COMMON.json) -> Any:
 
 
 async def begin(as_json: bool, session: Session) -> int:
-    """Starts it, waits for its jobs to be loaded, and says how it is."""
+    """Starts it, waits until its jobs are loaded, and shows its status."""
     backend = await session.daemon(forced=True)
-    with suppress(DaemonError):  # no worker comes up: its status says why
+    with suppress(DaemonError):  # no worker is ready: the status says why
         await backend.call("jobs")
     return await tell(as_json, session)
 
 
 async def end(session: Session) -> int:
-    """Stops it and says so."""
+    """Stops it and reports that."""
     stopped = await in_thread(lambda: stop_daemon(_with_daemon(session)))
     left = "; unfinished runs wait in the journal" if stopped and await _has_unfinished(session) else ""
     session.say(f"stopped{left}" if stopped else "no daemon runs")
@@ -131,23 +131,23 @@ async def end(session: Session) -> int:
 
 
 async def _has_unfinished(session: Session) -> bool:
-    with suppress(TaskrunError):  # a journal that cannot be read has no say in whether the daemon was stopped
+    with suppress(TaskrunError):  # the daemon was stopped, even if the journal cannot be read
         return bool(await (await session.reader()).call("runs", status=sorted(UNFINISHED), limit=1))
     return False
 
 
 async def again(as_json: bool, session: Session) -> int:
-    """Stops it and starts it, unless the new one could not start: then the old one stays."""
+    """Stops it and starts it again; if the new one could not start, the old one is not stopped."""
     await check_before_start(session)
     await in_thread(stop_daemon, session.config)
     return await begin(as_json, session)
 
 
 def _with_daemon(session: Session) -> Config:
-    """Returns what is known of the project; a configuration that is wrong will do as long as a daemon runs.
+    """Returns the configuration, which may be invalid as long as a daemon runs.
 
     Raises:
-        ConfigError: it is wrong, and no daemon runs.
+        ConfigError: it is invalid, and no daemon runs.
     """
     if session.fault is None or find_holder(session.project) is None:
         return session.config
@@ -156,7 +156,7 @@ def _with_daemon(session: Session) -> Config:
 
 
 async def tell(as_json: bool, session: Session) -> int:
-    """Says how it is."""
+    """Shows its status."""
     found = await _status(session)
     if as_json:
         session.json(found)
@@ -174,7 +174,7 @@ async def _status(session: Session) -> dict[str, Any]:
 
 
 def status_screen(found: dict[str, Any], session: Session) -> Text:
-    """Returns how the daemon is as a few lines."""
+    """Returns the status of the daemon as a few lines."""
     service = service_of(session.project, session.facts.env).path
     places = [f"  journal  {found['journal']}{_size(found['journal'])} (keep {durations.human(session.project.keep)})"]
     places += [f"  service  {service}"] if service.exists() else []
@@ -194,7 +194,7 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
 
 
 def _environment(found: dict[str, Any]) -> list[str]:
-    """Returns whose Python and variables the daemon has; one of an older version does not say."""
+    """Returns the Python and the variables that the daemon uses; an older version does not tell."""
     if "python" not in found:
         return []
     venv = [f"  venv     {found['virtual_env']}"] if found["virtual_env"] else []
@@ -211,13 +211,13 @@ def _size(journal: str) -> str:
 
 
 async def foreground(session: Session) -> int:
-    """Becomes the daemon: this very process, so that a service manager sees it start and stop."""
+    """Becomes the daemon, in this process, so that a service manager sees it start and stop."""
     command = [*python(PROGRAM), FOREGROUND, "--config", str(session.config.path)]
     os.execve(command[0], command, environment({}))
 
 
 async def install_service(as_json: bool, session: Session) -> int:
-    """Writes the service and switches it on; where the session has no tool for that, says so."""
+    """Writes the service and enables it; if the session has no tool for that, says what to do."""
     service = service_of(session.config, session.facts.env)
     await check_before_start(session)
     try:
@@ -227,23 +227,23 @@ async def install_service(as_json: bool, session: Session) -> int:
         raise Stop(Code.USAGE, f"cannot write {error.filename}: {error.strerror}") from None
     complaint = await switch(service.look)
     if not complaint:
-        await in_thread(stop_daemon, session.config)  # the service's own takes its place
+        await in_thread(stop_daemon, session.config)  # the service starts its own
         complaint = await switch(service.on)
     if as_json:
         session.json({"path": str(service.path), "enabled": not complaint})
         return Code.DONE
     session.say(f"written: {cell(str(service.path))}")
     if complaint:
-        session.say(f"not switched on: {cell(complaint)}\n  do it yourself: {_typed(service.look + service.on)}")
+        session.say(f"not enabled: {cell(complaint)}\n  do it yourself: {_typed(service.look + service.on)}")
     else:
         session.say(
-            "switched on; it starts at login\n  see it: taskrun daemon status   remove it: taskrun daemon uninstall"
+            "enabled; it starts at login\n  see it: taskrun daemon status   remove it: taskrun daemon uninstall"
         )
     return Code.DONE
 
 
 async def remove_service(as_json: bool, session: Session) -> int:
-    """Switches the service off and removes its file."""
+    """Disables the service and removes its file."""
     service = service_of(session.config, session.facts.env)
     there = service.path.exists()
     if there:
@@ -251,7 +251,7 @@ async def remove_service(as_json: bool, session: Session) -> int:
         service.path.unlink()
         await switch(service.look)
         if complaint and not as_json:
-            session.say(f"not switched off: {cell(complaint)}")
+            session.say(f"not disabled: {cell(complaint)}")
     if as_json:
         session.json({"path": str(service.path), "removed": there})
     else:
@@ -266,7 +266,7 @@ def _typed(commands: list[list[str]]) -> str:
 
 
 async def show_logs(limit: int, follow: bool, session: Session) -> int:
-    """Prints the daemon's log, which is a file."""
+    """Prints the daemon's log file."""
     path = daemon_paths(session.project, make=False).log
     session.warn(running=find_holder(session.project) is not None)
     at = 0
@@ -286,7 +286,7 @@ async def show_logs(limit: int, follow: bool, session: Session) -> int:
 
 
 def _added(path: Path, at: int) -> Iterator[str]:
-    """Yields what was written to a file since it had `at` bytes."""
+    """Yields what was written to a file after its first `at` bytes."""
     if path.exists() and path.stat().st_size > at:
         with path.open("rb") as file:
             file.seek(at)

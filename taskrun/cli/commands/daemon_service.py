@@ -1,7 +1,7 @@
 """The daemon as a service of the user's session: a systemd user unit, or a launchd agent on a Mac.
 
-Written as text that one can read and edit; enabled by the session's own tool where there is one. The service runs
-`taskrun daemon run`, so that stop, start and logs are the same as ever.
+It is written as a text file, and enabled by the session's own tool where there is one. The service runs `taskrun daemon run`, so
+`stop`, `start` and `logs` work as usual.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from taskrun.daemon.launch import environment, python
 from taskrun.model.config import Config
 
 PATIENCE = 20  # seconds for the session's tool
-KEPT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL")  # of the environment in which it was installed
+KEPT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL")  # variables that the service gets as they are now
 
 
 class Service(NamedTuple):
-    """A service: its file, and the commands that make the session's tool read it, and that switch it on and off."""
+    """A service: its file, and the commands by which the session reads it (`look`), enables and disables it."""
 
     path: Path
     text: bytes
@@ -89,13 +89,13 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _slug(config: Config) -> str:
-    """Returns a name that one recognises, and that no other project has."""
+    """Returns a name that can be recognised, and that no other project has."""
     plain = re.sub(r"[^A-Za-z0-9_]+", "-", config.root.name).strip("-") or "project"
     return f"{plain[:40]}-{hashlib.sha256(str(config.path).encode()).hexdigest()[:6]}"
 
 
 def _quoted(part: str) -> str:
-    """Returns a word as a unit file takes it."""
+    """Returns a word, quoted for a unit file."""
     escaped = part.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{_percent(escaped)}"'
 
@@ -109,7 +109,7 @@ def _line(path: Path) -> str:
 
 
 async def switch(commands: list[list[str]]) -> str:
-    """Runs the session's tool; returns what it complained of, nothing when all went well."""
+    """Runs commands of the session's tool; returns its error message, or nothing when they succeeded."""
     for command in commands:
         try:
             process = await asyncio.create_subprocess_exec(

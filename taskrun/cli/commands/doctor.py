@@ -1,4 +1,4 @@
-"""`taskrun doctor`: is everything as it should be, and what helps where it is not?"""
+"""`taskrun doctor`: checks that everything is as it should be, and says what to do where it is not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def perform(as_json: bool, session: Session) -> int:
     if as_json:
         session.json([check_view(check) for check in found])
     else:
-        session.say(f"to be mended: {', '.join(bad)}" if bad else "all is well")
+        session.say(f"not in order: {', '.join(bad)}" if bad else "everything is in order")
     return Code.FAILED if bad else Code.DONE
 
 

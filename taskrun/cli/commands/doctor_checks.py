@@ -1,6 +1,6 @@
-"""What `taskrun doctor` looks at: each check is a function that says what it found, and what to type where it is bad.
+"""The checks of `taskrun doctor`: each is a function that returns what it found, and what to type where that is wrong.
 
-Nothing is repaired, and no daemon is started: the journal is opened by this process only while no daemon has it.
+Nothing is repaired, and no daemon is started. The journal is opened by this process only if no daemon has it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from taskrun.stores.sqlite import SqliteStorage
 
 LITTLE_SPACE = 200_000_000  # bytes that are free on the journal's disk
 WAL_RESET_FIXED = (3, 51, 3)
-MOST_NAMES = 10  # variables that are named
-TELLING = {"VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "HOME", "USER"}  # named first
+MOST_NAMES = 10  # of variables that are listed
+TELLING = {"VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "HOME", "USER"}  # listed first
 SESSION = {"PATH", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTHONPATH", "WINDOWID", "DISPLAY", "COLORTERM"}
 OF_TERMINALS = ("TERM", "SSH_", "TMUX", "STY", "XDG_SESSION", "GNOME_", "VTE_", "KITTY_", "ITERM_", "WT_", "TASKRUN_")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Check(NamedTuple):
-    """What a check found; `hint`: what to type, where that helps."""
+    """The result of a check; `hint`: what to type, where that helps."""
 
     check: str
     ok: bool
@@ -52,12 +52,12 @@ Checking = Callable[[Session, Config], Awaitable[Check]]
 
 
 async def examine(session: Session) -> AsyncIterator[Check]:
-    """Yields what each check finds; without a configuration there is nothing more to look at, with a wrong one there is."""
+    """Yields the result of each check. Without a configuration there is nothing more to check; with an invalid one there is."""
     yield Check("versions", True, f"taskrun {__version__}, Python {platform.python_version()}")
     yield _sqlite()
     try:
         config = session.project
-    except ConfigError as error:  # there is none
+    except ConfigError as error:  # there is no configuration
         yield Check("configuration", False, str(error))
         return
     yield _configuration(session)
@@ -69,7 +69,7 @@ async def examine(session: Session) -> AsyncIterator[Check]:
 
 
 def _configuration(session: Session) -> Check:
-    session.warned = True  # it is said here
+    session.warned = True  # it is reported here
     if session.fault is not None:
         return Check("configuration", False, str(session.fault), "edit that file")
     return Check("configuration", True, str(session.project.path))
@@ -79,13 +79,13 @@ def _sqlite() -> Check:
     version = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info >= WAL_RESET_FIXED:
         return Check("sqlite", True, version)
-    note = "has the WAL-reset bug (fixed in 3.51.3), which can bite when several processes share a journal"
-    return Check("sqlite", True, f"{version} {note}; the daemon has its journal to itself and is safe")
+    note = "has the WAL-reset bug (fixed in 3.51.3), which can show when several processes share a journal"
+    return Check("sqlite", True, f"{version} {note}; the daemon is safe, since nobody else opens its journal")
 
 
 async def _socket(session: Session, config: Config) -> Check:
     path = await in_thread(lambda: socket_path(daemon_paths(config).lock, session.facts.env))
-    return Check("socket", True, f"{path.parent} is yours alone")
+    return Check("socket", True, f"{path.parent} belongs to you alone")
 
 
 async def _daemon(session: Session, config: Config) -> Check:
@@ -98,22 +98,22 @@ async def _daemon(session: Session, config: Config) -> Check:
     running = f"running, pid {status['pid']}, version {status['version']}"
     if status["fault"]:
         what = f"{running}; its journal refuses: {status['fault']}"
-        return Check(
-            "daemon", False, what, "free space on its disk, or see to its health: the work goes on by itself then"
-        )
+        return Check("daemon", False, what, "free space on its disk, or check the disk: work then goes on by itself")
     if status["version"] != __version__:
         return Check("daemon", False, f"{running}, but this command is {__version__}", "taskrun daemon restart")
     return Check("daemon", True, running)
 
 
 async def _environment(session: Session, config: Config) -> Check:
-    """A daemon keeps the Python and the environment of whoever started it."""
+    """Compares the environment: a daemon keeps the Python and the variables of the command that started it."""
     if await in_thread(find_holder, config) is None:
-        return Check("environment", True, f"{sys.executable}; a daemon that is started now gets it and your variables")
+        return Check(
+            "environment", True, f"{sys.executable}; a daemon that is started now gets this Python and your variables"
+        )
     backend = await session.daemon(start=False)
     status = await backend.call("status")
     if "python" not in status:
-        return Check("environment", True, "the daemon is an older one that does not say", "taskrun daemon restart")
+        return Check("environment", True, "the daemon is an older version that does not tell", "taskrun daemon restart")
     theirs = await backend.call("environment")
     ours = session.facts.env
     parts = [f"the daemon's Python is {status['python']}"]
@@ -122,14 +122,14 @@ async def _environment(session: Session, config: Config) -> Check:
     if theirs.get("PATH") != ours.get("PATH"):
         parts += [f"its PATH is not yours but {theirs.get('PATH')}"]
     if names := differing(ours, theirs):
-        parts += [f"variables that are not as yours: {', '.join(names)}"]
+        parts += [f"variables that differ from yours: {', '.join(names)}"]
     same = len(parts) == 1
-    text = parts[0] + ", and its environment yours" if same else "; ".join(parts)
+    text = parts[0] + ", and its environment is yours" if same else "; ".join(parts)
     return Check("environment", not other, text, "" if same else "to give it yours: taskrun daemon restart")
 
 
 def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
-    """Returns the names of the variables that are others here than in the daemon; those of a terminal do not count."""
+    """Returns the names of the variables that differ from the daemon's; those of a terminal do not count."""
     names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     names.sort(key=lambda name: name not in TELLING)
     found = [name for name in names if name not in SESSION and not name.startswith(OF_TERMINALS)]
@@ -150,16 +150,16 @@ async def _journal(session: Session, config: Config) -> Check:
     path = Path(config.journal)
     if await in_thread(find_holder, config) is None:
         if is_absent(config.journal):
-            return Check("journal", True, f"{path} is not there yet; the first run makes it")
+            return Check("journal", True, f"{path} does not exist yet; the first run creates it")
         await in_thread(_look_through, path)
-        state = "is sound and complete"
+        state = "is undamaged and complete"
     else:
-        state = "was sound and complete when the daemon opened it"
+        state = "was undamaged and complete when the daemon opened it"
     return _file(path, state)
 
 
 def _look_through(path: Path) -> None:
-    """Opening looks for lost commits (the high-water mark), and for damage only where it was not closed in order."""
+    """Checks for lost commits (by the high-water mark) and for damage; opening alone does the latter only after a crash."""
     store = SqliteStorage(path, exclusive=True)
     store.open()
     try:
@@ -171,12 +171,12 @@ def _look_through(path: Path) -> None:
 def _file(path: Path, state: str) -> Check:
     try:
         found = path.stat()
-    except OSError as error:  # it was removed under its daemon
+    except OSError as error:  # it was removed while its daemon runs
         return Check("journal", False, f"{path}: {error.strerror}", "see what it says: taskrun daemon logs")
     free = shutil.disk_usage(path.parent).free
     text = f"{path} {state}, {human_size(found.st_size)}"
     if found.st_mode & OTHERS:
-        return Check("journal", False, f"{path} is open to others", f"chmod 600 {path}")
+        return Check("journal", False, f"{path} is open to other users", f"chmod 600 {path}")
     if free < LITTLE_SPACE:
         return Check("journal", False, f"{text}; its disk has only {human_size(free)} left", "free some space there")
     return Check("journal", True, text)
@@ -189,7 +189,7 @@ async def _jobs(session: Session, config: Config) -> Check:
     if problems:
         return Check("jobs", False, "; ".join(problems), "see what was found: taskrun jobs")
     if not names:
-        return Check("jobs", False, f"there are none in {', '.join(config.jobs)}", "write one: taskrun init")
+        return Check("jobs", False, f"none found in {', '.join(config.jobs)}", "write one: taskrun init")
     return Check("jobs", True, f"{len(names)} in {', '.join(config.jobs)}")
 
 
@@ -198,7 +198,10 @@ async def _service(session: Session, config: Config) -> Check:
     if service.path.exists():
         return Check("service", True, f"installed: {service.path}")
     return Check(
-        "service", True, "none; the next command starts the daemon", "start it at login: taskrun daemon install"
+        "service",
+        True,
+        "not installed; the next command that needs the daemon starts it",
+        "start it at login: taskrun daemon install",
     )
 
 

@@ -1,4 +1,4 @@
-"""`taskrun export`: everything that the journal holds of a run, as one JSON document."""
+"""`taskrun export`: everything in the journal about a run, as one JSON document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def export(
     run: str = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last."),
     json: bool = typer.Option(True, "--json", hidden=True),  # it prints nothing else
 ) -> Any:
-    """Print all that there is of a run as one JSON document: its steps, its whole log, its children likewise.
+    """Print everything about a run as one JSON document: its steps, its whole log, and its children likewise.
 
     Example: taskrun export @last > run.json
     """

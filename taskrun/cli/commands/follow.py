@@ -1,7 +1,7 @@
-"""Following one run to its end: its steps stay at the bottom, its log scrolls above them, all on standard error.
+"""Follows one run to its end on standard error: its steps stay at the bottom, its log scrolls above them.
 
-Used by `run` and `start -f`. Two streams feed it, the run's changes and its log; both go on where they were when the
-daemon comes back.
+Used by `run` and `start -f`. It reads two streams, the run's changes and its log, which both go on with the next daemon when
+theirs is gone.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from taskrun.cli.backend.resumable_streams import log_feed, watch_feed
+from taskrun.cli.backend.resumable_streams import change_stream, log_stream
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
 from taskrun.cli.screens.phrases import ENDED, short, state
 from taskrun.cli.screens.run import end_line, live_steps, log_line, run_head, step_line
 from taskrun.cli.session import Session
 
-CAUGHT_UP_WITHIN = 1.0  # seconds that a run's end waits for its last steps to be told
+CAUGHT_UP_WITHIN = 1.0  # seconds that the end of a run waits for the changes of its last steps
 
 
 async def follow(session: Session, run: dict[str, Any], quiet: bool = False) -> dict[str, Any] | None:
-    """Shows a run until it ends; returns it, or None when Ctrl-C stopped the following (the run goes on)."""
-    view: Screen = screen(session, quiet)
+    """Shows a run until it ends; returns it, or None when Ctrl-C was pressed (the run goes on)."""
+    view: View = view_for(session, quiet)
     try:
         return await watch_to_end(session, run, view)
     except asyncio.CancelledError:
@@ -34,13 +34,13 @@ async def follow(session: Session, run: dict[str, Any], quiet: bool = False) -> 
         view.close()
 
 
-async def watch_to_end(session: Session, run: dict[str, Any], view: Screen) -> dict[str, Any]:
-    """Feeds a view with a run's steps and log until it has ended and its log is complete."""
+async def watch_to_end(session: Session, run: dict[str, Any], view: View) -> dict[str, Any]:
+    """Shows a run's steps and log in a view, until the run has ended and its log is complete."""
     view.begin(run)
-    changes = asyncio.ensure_future(_changes(watch_feed(session, run=[run["id"]]), view))
+    changes = asyncio.ensure_future(_changes(change_stream(session, run=[run["id"]]), view))
     ticking = asyncio.ensure_future(view.tick())
     try:
-        async for message in log_feed(session, {run["id"]: 0}):
+        async for message in log_stream(session, {run["id"]: 0}):
             if message["kind"] == "end":
                 await asyncio.wait([changes], timeout=CAUGHT_UP_WITHIN)  # its last steps come on the other stream
                 view.end(message["run"])
@@ -54,21 +54,21 @@ async def watch_to_end(session: Session, run: dict[str, Any], view: Screen) -> d
         await asyncio.gather(changes, ticking, return_exceptions=True)
 
 
-async def _changes(messages: AsyncIterator[dict[str, Any]], view: Screen) -> None:
-    """Hands changes to a view, up to the run's end."""
+async def _changes(messages: AsyncIterator[dict[str, Any]], view: View) -> None:
+    """Passes changes to a view until the run has ended."""
     async for message in messages:
         view.change(message)
         if message["kind"] == "run" and message["run"]["status"] in ENDED:
             return
 
 
-def screen(session: Session, quiet: bool) -> Screen:
+def view_for(session: Session, quiet: bool) -> View:
     if quiet:
-        return Screen(session)
-    return Lively(session) if session.facts.err_tty and session.facts.cursor else Plain(session)
+        return View(session)
+    return LiveView(session) if session.facts.err_tty and session.facts.cursor else PlainView(session)
 
 
-class Screen:
+class View:
     """A view that shows nothing: for `-q`."""
 
     def __init__(self, session: Session) -> None:
@@ -89,18 +89,18 @@ class Screen:
         """Takes the run as it ended."""
 
     def note(self, text: str) -> None:
-        """Says something to the person, without disturbing what is drawn."""
+        """Prints a message, without disturbing what is drawn."""
         self.session.say(text)
 
     async def tick(self) -> None:
         """Draws again and again."""
 
     def close(self) -> None:
-        """Gives the terminal back."""
+        """Restores the terminal."""
 
 
-class Plain(Screen):
-    """Lines, for what is no terminal: each step as it ends, and the log."""
+class PlainView(View):
+    """Lines, for anything but a terminal: each step when it ends, and the log."""
 
     def __init__(self, session: Session, logs: bool = True) -> None:
         super().__init__(session)
@@ -113,7 +113,7 @@ class Plain(Screen):
         self.session.say(run_head(run, self.session.now, self.session.look(err=True)))
 
     def change(self, message: dict[str, Any]) -> None:
-        """Says which steps have ended, and when the run is held."""
+        """Reports which steps have ended, and that the run is paused."""
         steps = [message["step"]] if message["kind"] == "step" else message.get("run", {}).get("steps") or ()
         for step in steps:
             if step["status"] != "running" and step["kind"] != "value" and step["key"] not in self._told:
@@ -122,7 +122,7 @@ class Plain(Screen):
         self._pauses(message.get("run") or self.run)
 
     def _pauses(self, run: dict[str, Any]) -> None:
-        """Says that the run is held, and what lets it go on: its end may never come."""
+        """Reports that the run is paused, and how to resume it: otherwise it may never end."""
         if run["status"] == "paused" != self.run["status"]:
             ref = short(run["id"])
             self.session.say(state(run, self.session.now, self.session.look(err=True)).append(f"  {ref}"))
@@ -135,12 +135,12 @@ class Plain(Screen):
             self.session.terminal.err(log_line(record, "", False) + "\n")
 
     def end(self, run: dict[str, Any]) -> None:
-        """Says how it ended."""
+        """Reports how it ended."""
         self.session.say(end_line(run, self.session.now, self.session.look(err=True)))
 
 
-class Lively(Screen):
-    """Sticky steps with the log scrolling above them."""
+class LiveView(View):
+    """For a terminal: a live frame of steps, with the log scrolling above it."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -171,7 +171,7 @@ class Lively(Screen):
         self.session.say(end_line(run, self.session.now, self.session.look(err=True)))
 
     def note(self, text: str) -> None:
-        """Says something above the steps."""
+        """Prints a message above the steps."""
         self._sticky.above(lines(text))
 
     async def tick(self) -> None:

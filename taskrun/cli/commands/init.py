@@ -1,4 +1,4 @@
-"""`taskrun init`: a project that runs."""
+"""`taskrun init`: creates a project that runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def init(folder: str = typer.Argument(".", metavar="[DIR]")) -> Any:
 
 
 async def perform(folder: str, session: Session) -> int:
-    """Writes what is not there yet and says the next command."""
+    """Writes the files that do not exist yet and names the next command."""
     root = session.facts.cwd / folder
     try:
         written = [name for name, text in FILES.items() if _write(root / name, text)]
@@ -69,14 +69,14 @@ async def perform(folder: str, session: Session) -> int:
         raise Stop(Code.USAGE, f"cannot write {error.filename}: {error.strerror}") from None
     for name in FILES:
         if not name.startswith("."):
-            session.say(f"  {name}  {'written' if name in written else 'was there already, left as it is'}")
+            session.say(f"  {name}  {'written' if name in written else 'exists already, not changed'}")
     there = "" if folder == "." else f"cd {cell(folder)} && "
     session.say(f"next: {there}taskrun run hello --name Ada")
     return Code.DONE
 
 
 def _write(path: Path, text: str) -> bool:
-    """Writes a file unless something is there; returns whether it did."""
+    """Writes a file unless it exists; returns whether it did."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:

@@ -28,7 +28,7 @@ def jobs(name: str = typer.Argument("", metavar="[JOB]"), json: bool = COMMON.js
 
 
 async def every(_: str, as_json: bool, session: Session) -> int:
-    """Lists the jobs; a broken file is said, and the others are listed all the same."""
+    """Lists the jobs; broken files are reported, and the others are listed all the same."""
     answer = await (await session.reader()).call("jobs")
     found = [near(job, session.project.root) for job in answer["jobs"]]
     if as_json:
@@ -49,7 +49,7 @@ async def every(_: str, as_json: bool, session: Session) -> int:
 
 
 def near(described: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Returns a job or problem with its file as seen from the project's folder."""
+    """Returns a job or problem with its file relative to the project's folder."""
     file = Path(described.get("file") or "")
     return {**described, "file": str(file.relative_to(root))} if file.is_relative_to(root) else described
 

@@ -14,7 +14,7 @@ import typer
 from taskrun.cli.backend.documents import completed, print_document
 from taskrun.cli.backend.held_reasons import HELD, explained
 from taskrun.cli.backend.paging import all_runs, each_run
-from taskrun.cli.backend.resumable_streams import watch_feed
+from taskrun.cli.backend.resumable_streams import change_stream
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.sanitize import to_json
@@ -31,8 +31,8 @@ WORDS = {found.word: state for state, found in MARKS.items() if state in set(Sta
 WORDS |= {
     "interrupted": Status.RUNNING,
     "retry": Status.SCHEDULED,
-}  # what it is besides, the screens say by more than this
-FRESH = 10  # frames between two looks at why runs are held
+}  # words of the screens for two states that are not statuses
+FRESH = 10  # frames between two requests for why runs are held
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -53,7 +53,7 @@ class Listing:
         return {"job": self.job or None, "status": list(self.statuses) or None, "since": since, "limit": self.limit}
 
     def takes(self, run: dict[str, Any]) -> bool:
-        """Whether a run that changed belongs into a live listing."""
+        """Whether a run that has changed belongs in a live listing."""
         return (not self.job or run["job"] == self.job) and (not self.statuses or run["status"] in self.statuses)
 
 
@@ -80,7 +80,7 @@ app.command("ps", hidden=True)(_list)
 
 
 def statuses(given: list[str]) -> tuple[str, ...]:
-    """Returns the states that were typed, in the words of the screens too, apart by commas or given one by one."""
+    """Returns the states that were typed, also in the words of the screens, separated by commas or in several options."""
     wanted = [part.strip().lower() for one in given for part in one.split(",") if part.strip()]
     meant = [WORDS.get(one, one) for one in wanted]
     wrong = [f'--status "{one}" is not one of {", ".join(Status)}' for one in meant if one not in set(Status)]
@@ -107,16 +107,16 @@ async def once(options: Listing, session: Session) -> int:
     else:
         session.say("no runs; start one: taskrun start JOB   see the jobs: taskrun jobs")
     if not backend.live and any(run["status"] not in ENDED for run in runs):
-        session.say("no daemon runs, so what is unfinished waits; start it: taskrun daemon start")
+        session.say("no daemon runs, so unfinished runs wait; start it: taskrun daemon start")
     return Code.DONE
 
 
 async def live(options: Listing, session: Session) -> int:
-    """Shows the runs as they change; Ctrl-C ends it well."""
-    shown = _pick(session)(session, options)
+    """Shows the runs as they change; ends with success at Ctrl-C."""
+    shown = _view_class(session)(session, options)
     ticking = asyncio.ensure_future(shown.tick())
     try:
-        async for message in watch_feed(session, **options.wanted(session.now)):
+        async for message in change_stream(session, **options.wanted(session.now)):
             if options.json and "cut" in message.get("run", ()):
                 message["run"] = await completed(await session.reader(), message["run"])
             shown.change(message)
@@ -128,7 +128,7 @@ async def live(options: Listing, session: Session) -> int:
     return Code.DONE
 
 
-def _pick(session: Session) -> type[Lines]:
+def _view_class(session: Session) -> type[Lines]:
     return Table if session.facts.out_tty and session.facts.cursor else Lines
 
 
@@ -147,10 +147,10 @@ class Lines:
         self.session.data(to_json(run) + "\n" if self.options.json else runs_tsv([run], self.session.now))
 
     async def tick(self) -> None:
-        """Nothing is drawn again."""
+        """Does nothing: nothing is drawn."""
 
     def close(self) -> None:
-        """Nothing is left to draw."""
+        """Does nothing: nothing was drawn."""
 
 
 class Table(Lines):
@@ -181,7 +181,7 @@ class Table(Lines):
             await asyncio.sleep(FRAME)
 
     async def _ask(self) -> None:
-        """Asks why what is shown is not running; a daemon that is gone is asked again later."""
+        """Requests why runs are held; if the daemon is gone, the next time tries again."""
         with suppress(TaskrunError):
             backend = self._backend = self._backend or await self.session.reader()
             self._why = {run["id"]: run["why"] for run in await explained(backend, self._shown()) if "why" in run}

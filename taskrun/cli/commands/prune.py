@@ -1,4 +1,4 @@
-"""`taskrun prune`: removes old runs from the journal now."""
+"""`taskrun prune`: removes old runs from the journal."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def prune(
     older: str = text_option(
-        "--older-than", "DURATION", "Runs that ended before, as in 7d; else what [retention] keeps."
+        "--older-than", "DURATION", "Runs that ended longer ago, as in 7d; by default as [retention] says."
     ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Only say which runs would go."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Remove nothing; only say which runs would be removed."),
     json: bool = COMMON.json,
 ) -> Any:
     """Remove runs that ended long ago, with their steps and logs.
@@ -33,7 +33,7 @@ def prune(
 
 
 async def perform(keep: float | None, dry_run: bool, as_json: bool, session: Session) -> int:
-    """Removes them and says how many; into a pipe, their ids."""
+    """Removes them and reports how many; into a pipe, prints their ids."""
     seconds = session.config.keep if keep is None else keep
     gone = await (await session.daemon()).call("prune", keep=seconds, dry_run=dry_run)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from taskrun.cli.backend.documents import completed
-from taskrun.cli.commands.follow import Screen, screen, watch_to_end
+from taskrun.cli.commands.follow import View, view_for, watch_to_end
 from taskrun.cli.commands.start import Start, help_of, refuse_two_times, trigger
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
@@ -22,7 +22,7 @@ from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.session import Backend, Session
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-PATIENCE = 3.0  # seconds that a run which is being killed is waited for
+KILLED_WITHIN = 3.0  # seconds that a run which is being killed is waited for
 
 
 @app.command(cls=InputCommand, add_help_option=False)
@@ -32,7 +32,7 @@ def run(
     input: str = COMMON.input,
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
-    key: str = text_option("--key", "KEY", "While a run with this key stands, follow that one."),
+    key: str = text_option("--key", "KEY", "If there is a run with this key, follow that one."),
     local: bool = typer.Option(False, "--local", help="Execute in this process, without daemon and journal."),
     json: bool = COMMON.json,
     quiet: bool = typer.Option(False, "-q", "--quiet", help="Print the output alone."),
@@ -50,29 +50,29 @@ def run(
     options = Start(job, input_command.given(ctx), input, delay, at, key, True, json, quiet)
     if local and (delay or at or key):
         raise Stop(
-            Code.USAGE, "--local starts at once and records nothing, so that --in, --at and --key mean nothing to it"
+            Code.USAGE, "--local starts at once and records nothing, so --in, --at and --key have no meaning with it"
         )
     if local:
-        performed: Any = import_late(RUN_LOCAL).perform  # the engine is loaded for nobody else
+        performed: Any = import_late(RUN_LOCAL).perform  # loads the engine, which no other command needs
         return partial(performed, options)
     return partial(perform, options)
 
 
 async def perform(options: Start, session: Session) -> int:
-    """Triggers, follows, prints."""
+    """Triggers, follows, and prints the output."""
     backend = await session.daemon()
     answer = await trigger(backend, session, options, "run")
-    view = screen(session, options.quiet)
+    view = view_for(session, options.quiet)
     work = asyncio.ensure_future(watch_to_end(session, answer["run"], view))
-    stopper = Stopper(session, answer["run"]["id"], view, work)
-    session.on_interrupt = stopper.interrupted
+    interrupts = InterruptHandler(session, answer["run"]["id"], view, work)
+    session.on_interrupt = interrupts.interrupted
     try:
         ended = await work
     except asyncio.CancelledError:
         return Code.INTERRUPTED
     finally:
         view.close()
-        await stopper.settled()
+        await interrupts.settled()
     if "cut" in ended:
         ended = await completed(await session.reader(), ended)
     print_output(session, ended, options.json)
@@ -80,7 +80,7 @@ async def perform(options: Start, session: Session) -> int:
 
 
 def print_output(session: Session, ended: dict[str, Any], as_json: bool) -> None:
-    """Prints what a run gave: a string as it is, all else as JSON; nothing when it gave nothing to print."""
+    """Prints the output of a run: a string as it is, anything else as JSON; nothing if it did not succeed."""
     if as_json:
         session.json(ended)
     elif ended["status"] == "succeeded" and isinstance(ended["output"], str):
@@ -92,10 +92,10 @@ def print_output(session: Session, ended: dict[str, Any], as_json: bool) -> None
         session.say(f"  see why: taskrun show {short(ended['id'])}   try again: taskrun retry {short(ended['id'])}")
 
 
-class Stopper:
-    """What Ctrl-C does to a run in the foreground: the first one cancels it, the second kills it, a third leaves at once."""
+class InterruptHandler:
+    """What Ctrl-C does to a run in the foreground: the first cancels it, the second kills it, the third ends the command."""
 
-    def __init__(self, session: Session, run_id: str, view: Screen, work: asyncio.Future[dict[str, Any]]) -> None:
+    def __init__(self, session: Session, run_id: str, view: View, work: asyncio.Future[dict[str, Any]]) -> None:
         self._session = session
         self._view = view
         self._run = run_id
@@ -121,14 +121,14 @@ class Stopper:
         await backend.call("cancel", run=self._run, **how)
 
     async def _kill(self) -> None:
-        """Leaves no more grace, and then waits for the run's end, but not for long."""
+        """Cancels without grace, and waits for the end of the run, but not for long."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(KILLED_WITHIN):
                 await self._cancel({"reason": "explicit", "grace": 0})
                 await asyncio.wait([self._work])
         finally:
             self._work.cancel()
 
     async def settled(self) -> None:
-        """Waits for the requests that are under way."""
+        """Waits until the requests are answered."""
         await asyncio.gather(*self._asked, return_exceptions=True)

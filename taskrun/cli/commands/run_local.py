@@ -1,8 +1,8 @@
-"""`taskrun run --local`: the job in this very process, for debuggers.
+"""`taskrun run --local`: executes a job in this process, for debuggers.
 
-The journal is in memory: nothing is recorded, the project's journal is not touched, and a daemon may run beside it. The folder
-and the environment are those of a worker, so that the job finds the same files as there. What it prints goes to standard
-error as it comes, so that standard output stays the output's.
+The journal is in memory: nothing is recorded, the project's journal is not touched, and a daemon may run at the same time. The
+folder and the environment are those of a worker, so that the job finds the same files as there. What it prints goes to standard
+error, so that standard output contains the output alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.backend.job_files import check_inputs
 from taskrun.cli.commands import typed_input
-from taskrun.cli.commands.follow import Plain, Screen
+from taskrun.cli.commands.follow import PlainView, View
 from taskrun.cli.commands.run import print_output
 from taskrun.cli.commands.start import Start
 from taskrun.cli.commands.typed_input import Target
@@ -32,11 +32,11 @@ from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.subscriptions import Change, LogAdded
 
-ECHOED = frozenset({"stdout", "stderr"})  # the engine shows what is printed by itself
+ECHOED = frozenset({"stdout", "stderr"})  # the engine itself shows what is printed
 
 
 async def perform(options: Start, session: Session) -> int:
-    """Loads the jobs, runs one, prints its output."""
+    """Loads the jobs, runs one, and prints its output."""
     os.environ.update(session.config.env)
     with chdir(session.config.root), redirect_stdout(sys.stderr):
         registry = discover(session.config.jobs, session.config.root).registry
@@ -52,7 +52,7 @@ async def perform(options: Start, session: Session) -> int:
 
 
 def _print(session: Session, ended: dict[str, Any], as_json: bool) -> None:
-    """Prints the output, or the whole traceback: there is no journal to look it up in."""
+    """Prints the output, or the whole traceback, since no journal keeps it."""
     if ended["error"] and not as_json:
         session.terminal.err(lines(ended["error"]["traceback"]))
     elif as_json or ended["status"] == "succeeded":
@@ -69,20 +69,20 @@ def _target(registry: Registry, name: str) -> Target:
 
 
 async def _to_end(queue: Queue, value: Any, options: Start, session: Session) -> dict[str, Any]:
-    """Shows a run until it has ended. The first Ctrl-C cancels it, a second one ends this process's wait for it."""
-    view: Screen = Screen(session) if options.quiet else Plain(session)
+    """Shows a run until it has ended. The first Ctrl-C cancels it, a second one stops waiting for it."""
+    view: View = View(session) if options.quiet else PlainView(session)
     async with queue.core.bus.subscribe() as changes:
         run = await queue.jobs[options.job].start(value)
         view.begin(dict(await run.info()))
         work = asyncio.ensure_future(_watch(changes, run.id, view))
-        session.on_interrupt = _Stopper(run, work).interrupted
+        session.on_interrupt = _InterruptHandler(run, work).interrupted
         await work
     info: dict[str, Any] = dict(await run.info())
     view.end(info)
     return info
 
 
-class _Stopper:
+class _InterruptHandler:
     """What Ctrl-C does."""
 
     def __init__(self, run: Run, work: asyncio.Future[None]) -> None:
@@ -98,8 +98,8 @@ class _Stopper:
             self._work.cancel()
 
 
-async def _watch(changes: AsyncIterator[Change], run_id: str, view: Screen) -> None:
-    """Shows what happens to a run, to its end."""
+async def _watch(changes: AsyncIterator[Change], run_id: str, view: View) -> None:
+    """Shows what happens to a run, until it has ended."""
     async for change in changes:
         if isinstance(change, StepChanged) and change.step.run == run_id:
             view.change({"kind": "step", "step": views.step_view(change.step)})
@@ -109,7 +109,7 @@ async def _watch(changes: AsyncIterator[Change], run_id: str, view: Screen) -> N
             _log(change, run_id, view)
 
 
-def _log(change: LogAdded, run_id: str, view: Screen) -> None:
+def _log(change: LogAdded, run_id: str, view: View) -> None:
     for line in change.lines:
         if line.run == run_id and line.stream not in ECHOED:
             view.log(views.log_view(line))

@@ -1,4 +1,4 @@
-"""`taskrun schedule`: what the clock starts, and when."""
+"""`taskrun schedule`: the jobs that are started by schedules, and when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def schedule(json: bool = COMMON.json) -> Any:
 
 
 async def perform(as_json: bool, session: Session) -> int:
-    """Lists them, the next one first; a file that is wrong is an error unless a daemon still has a good one."""
+    """Lists them, the next one first. An invalid file is an error, unless a daemon still has the last valid one."""
     backend = await session.reader(lenient=True)
     entries, unfit = await all_schedules(session, backend)
     if as_json:

@@ -46,7 +46,7 @@ def send(
 
 
 async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool, quiet: bool, session: Session) -> int:
-    """Sends and says the event's id."""
+    """Sends the event and prints its id."""
     backend = await session.daemon()
     base = await typed_input.read_input(session, text)
     target = await typed_input.find_target(backend, pipe, "pipe")

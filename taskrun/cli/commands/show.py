@@ -13,7 +13,7 @@ import typer
 
 from taskrun.cli.backend.documents import print_document, run_document
 from taskrun.cli.backend.held_reasons import explained
-from taskrun.cli.backend.resumable_streams import watch_feed
+from taskrun.cli.backend.resumable_streams import change_stream
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, code_of
 from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
@@ -25,7 +25,7 @@ from taskrun.model.errors import TaskrunError
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 FRESH = 10  # frames after which is asked for what no change tells
 LINES, CHILDREN = 10, 100  # the last ones, that are shown while it runs
-AROUND = 2  # lines of code before the one that raised, and one after
+AROUND = 2  # lines of code shown before the one that raised; one is shown after it
 _WHERE = re.compile(r"(.+):(\d+)(?: in .*)?")
 
 
@@ -62,7 +62,7 @@ async def live(ref: str, as_json: bool, session: Session) -> int:
     screen = (Drawn if drawn else Shown)(session, run_id)
     ticking = asyncio.ensure_future(screen.tick())
     try:
-        async for message in watch_feed(session, run=[run_id]):
+        async for message in change_stream(session, run=[run_id]):
             screen.change(message)
             if message["kind"] == "run" and message["run"]["status"] in ENDED:
                 break
@@ -82,7 +82,7 @@ async def live(ref: str, as_json: bool, session: Session) -> int:
 
 
 class Shown:
-    """A run that is followed where nothing can be drawn over: its last state is printed at the end."""
+    """For a screen that cannot be redrawn: the run is printed once it has ended."""
 
     def __init__(self, session: Session, run_id: str) -> None:
         self.session = session
@@ -92,18 +92,18 @@ class Shown:
         """Takes a change of the run or of one of its steps."""
 
     async def tick(self) -> None:
-        """Draws nothing."""
+        """Does nothing: nothing is drawn."""
 
     def end(self, shown: dict[str, Any]) -> None:
         """Shows it as it ended."""
         self.session.show(run_screen(shown, self.session.now, self.session.look(), excerpt(shown, self.session)))
 
     def close(self) -> None:
-        """Has nothing to give back."""
+        """Does nothing: nothing was drawn."""
 
 
 class Drawn(Shown):
-    """A run on a screen of its own, drawn again and again."""
+    """For a terminal: the run is drawn again and again on a screen of its own."""
 
     def __init__(self, session: Session, run_id: str) -> None:
         super().__init__(session, run_id)
@@ -146,12 +146,12 @@ class Drawn(Shown):
         self._sticky.paint(run_screen(shown, self.session.now, look, excerpt(shown, self.session)))
 
     def end(self, shown: dict[str, Any]) -> None:
-        """Draws it as it ended, and leaves that in the scrollback."""
+        """Draws the run as it ended, which stays in the scrollback."""
         self._paint(shown, 0)
         self.close()
 
     def close(self) -> None:
-        """Gives the screen back."""
+        """Restores the screen."""
         self._sticky.close()
 
 

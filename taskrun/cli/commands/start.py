@@ -47,8 +47,8 @@ def start(
     input: str = COMMON.input,
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
-    key: str = text_option("--key", "KEY", "While a run with this key stands, return that one."),
-    follow: bool = typer.Option(False, "-f", "--follow", help="Follow it; Ctrl-C only stops following."),
+    key: str = text_option("--key", "KEY", "If there is a run with this key, return that one."),
+    follow: bool = typer.Option(False, "-f", "--follow", help="Follow the run; Ctrl-C only stops following."),
     json: bool = COMMON.json,
     quiet: bool = COMMON.quiet,
     help: bool = COMMON.help,
@@ -66,17 +66,17 @@ def start(
 
 
 def refuse_two_times(delay: str, at: str) -> None:
-    """Refuses a start at a time and after a span.
+    """Refuses `--at` together with `--in`.
 
     Raises:
         Stop: both were typed.
     """
     if delay and at:
-        raise Stop(Code.USAGE, "a run starts --in a while or --at a time, not both")
+        raise Stop(Code.USAGE, "a run starts either --in a while or --at a time, not both")
 
 
 def help_of(ctx: typer.Context, job: str) -> Action | None:
-    """Shows the help of a command, or that of the job with which it was typed."""
+    """Shows the help of a command, or the options of the job that was named."""
     if job:
         return partial(show_help, "job", job, ctx)
     if not ctx.params.get("help"):
@@ -86,7 +86,7 @@ def help_of(ctx: typer.Context, job: str) -> Action | None:
 
 
 async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) -> int:
-    """Lists the options that the input of a job or pipe gives, and the command's own."""
+    """Lists the options of the input of a job or pipe, and those of the command itself."""
     target = await typed_input.find_target(await session.daemon(), name, kind)
     if ctx.params["json"]:
         session.json(target.described)
@@ -96,7 +96,7 @@ async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) 
 
 
 async def trigger(backend: Backend, session: Session, options: Start, command: str) -> dict[str, Any]:
-    """Sends the one request that records a run; returns `run` and `created`."""
+    """Sends the request that records a run; returns `run` and `created`."""
     base = await typed_input.read_input(session, options.input)
     when = {"delay": start_time.delay(options.delay), "at": start_time.at(options.at)}
     target = await typed_input.find_target(backend, options.job)
@@ -110,7 +110,7 @@ async def trigger(backend: Backend, session: Session, options: Start, command: s
 
 
 async def perform(options: Start, session: Session) -> int:
-    """Triggers, says what came of it, and follows when asked to."""
+    """Triggers, reports the run, and follows it when asked to."""
     backend = await session.daemon()
     answer = await trigger(backend, session, options, "start")
     run = await completed(backend, answer["run"]) if options.json else answer["run"]
@@ -121,7 +121,7 @@ async def perform(options: Start, session: Session) -> int:
 
 
 def tell(options: Start, session: Session, run: dict[str, Any], created: bool) -> None:
-    """Says which run it is: the id alone for a script, a line and what to type next for a person."""
+    """Reports the run: the id alone for a script, a line and what to type next for a person."""
     if options.json:
         session.json(run)
     elif options.quiet or not session.facts.out_tty:
@@ -129,7 +129,7 @@ def tell(options: Start, session: Session, run: dict[str, Any], created: bool) -
     else:
         look = session.look(err=True)
         session.say(run_head(run, session.now, look))
-        session.say("  " + "   ".join(([] if created else ["was there already"]) + next_commands(run)))
+        session.say("  " + "   ".join(([] if created else ["existed already"]) + next_commands(run)))
     if run["status"] == "discarded" and not options.quiet:
         session.say(f"discarded: {run['reason']}; see it: taskrun show {short(run['id'])}")
 

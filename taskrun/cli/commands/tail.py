@@ -11,7 +11,7 @@ import typer
 
 from taskrun.cli import times
 from taskrun.cli.backend.paging import all_runs, begin, old_lines
-from taskrun.cli.backend.resumable_streams import log_feed, watch_feed
+from taskrun.cli.backend.resumable_streams import change_stream, log_stream
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, code_of
 from taskrun.cli.lazy_imports import Text
@@ -44,17 +44,17 @@ class Tail:
 
 @app.command()
 def tail(
-    runs: list[str] = typer.Argument(None, metavar="[RUN]...", help="None: what is active, and what starts meanwhile."),  # noqa: B008
+    runs: list[str] = typer.Argument(None, metavar="[RUN]...", help="By default active runs, and those that start."),  # noqa: B008
     limit: int = typer.Option(
-        None, "-n", "--lines", min=0, help=f"How many lines that are there already.  [default: {LINES}]"
+        None, "-n", "--lines", min=0, help=f"How many of the lines that exist already.  [default: {LINES}]"
     ),
-    since: str = text_option("--since", "DURATION", "Only lines that came since, as in 10m."),
-    follow: bool = typer.Option(True, "--follow/--no-follow", help="Go on with what comes."),
+    since: str = text_option("--since", "DURATION", "Only lines of that time, as in 10m."),
+    follow: bool = typer.Option(True, "--follow/--no-follow", help="Go on with new lines."),
     json: bool = COMMON.json,
 ) -> Any:
     """Print the log of runs, and follow it to their end.
 
-    Lines of several runs are told apart by a prefix. Ctrl-C only stops following: the run goes on.
+    Lines of several runs have a prefix. Ctrl-C only stops following: the run goes on.
 
     Example: taskrun tail @last -n 20
     """
@@ -64,7 +64,7 @@ def tail(
 
 
 async def once(options: Tail, session: Session) -> int:
-    """Prints the lines that there are."""
+    """Prints the lines that exist."""
     backend = await session.reader()
     runs = await _named(backend, options) or await _active(backend)
     runs = runs or {run["id"]: run["job"] for run in await backend.call("runs", limit=1)}
@@ -76,7 +76,7 @@ async def once(options: Tail, session: Session) -> int:
 
 
 async def following(options: Tail, session: Session) -> int:
-    """Prints lines as they come; ends with the runs, and with the code of a single one."""
+    """Prints lines as they are written, until the runs have ended; for a single run, returns its exit code."""
     backend = await session.daemon()
     begun = session.now
     runs = await _named(backend, options) or await _active(backend)
@@ -94,7 +94,7 @@ async def following(options: Tail, session: Session) -> int:
 
 
 async def _named(backend: Backend, options: Tail) -> dict[str, str]:
-    """Returns the runs that were named, and the job of each where several have to be told apart."""
+    """Returns the runs that were named, each with its job if there are several."""
     runs = list(dict.fromkeys([await backend.call("find", ref=ref) for ref in options.refs]))
     return {run: (await backend.call("show", run=run))["job"] if len(runs) > 1 else "" for run in runs}
 
@@ -104,10 +104,10 @@ async def _active(backend: Backend) -> dict[str, str]:
 
 
 class Follower:
-    """The logs of runs to their end, and which steps end meanwhile.
+    """Follows the logs of runs until they have ended, and reports the steps that end meanwhile.
 
     Parameters:
-        begun: the moment since which runs that start are followed too, as long as any goes on; None: only those named.
+        begun: also follow runs that start after this moment, as long as any run goes on; None: only those named.
     """
 
     def __init__(self, session: Session, printer: Printer, begun: float | None) -> None:
@@ -144,7 +144,7 @@ class Follower:
         return self._ended
 
     async def _first_of(self, watching: asyncio.Future[None]) -> None:
-        """Waits for a run to follow; raises what ends the watch for one."""
+        """Waits until there is a run to follow; raises what ends `watching`."""
         joined = asyncio.ensure_future(self._joined.wait())
         try:
             waiting: list[asyncio.Future[Any]] = [joined, watching]
@@ -164,7 +164,7 @@ class Follower:
             places = " ".join(f"{short(run)}:{seq}" for run, seq in after.items())
             self._session.say(f"── daemon restarted, resumed at {places} ──")
 
-        async for message in log_feed(self._session, after, back):
+        async for message in log_stream(self._session, after, back):
             if message["kind"] != "end":
                 self._printer.line(message)
                 continue
@@ -173,17 +173,17 @@ class Follower:
             self.active.remove(message["run"]["id"])
 
     async def _watch(self, named: list[str]) -> None:
-        """Says which steps end, and takes on runs that start. What a run had done before is in nobody's interest."""
+        """Reports which steps end, and adds runs that start. Steps that had ended before are not reported."""
         wanted: dict[str, Any] = {"run": named} if self._begun is None else {"status": ACTIVE}
         known = False
-        async for message in watch_feed(self._session, **wanted):
+        async for message in change_stream(self._session, **wanted):
             known = known or message["kind"] == "ready"
             if message["kind"] == "run" and self._begun is not None:
-                self._take_on(message["run"], self._begun)
+                self._add_new(message["run"], self._begun)
             for step in [message["step"]] if message["kind"] == "step" else message.get("run", {}).get("steps") or ():
                 self._step(step, say=known)
 
-    def _take_on(self, run: dict[str, Any], begun: float) -> None:
+    def _add_new(self, run: dict[str, Any], begun: float) -> None:
         fresh = run["status"] not in ENDED or (times.moment(run["created_at"]) or 0.0) >= begun
         if fresh and self._printer.name(run["id"], run["job"]):
             self._add({run["id"]: 0})
@@ -212,7 +212,7 @@ class Printer:
         self._sgr = session.facts.out_tty and session.facts.colour
 
     def name(self, run: str, job: str) -> bool:
-        """Takes a run on; returns whether it is a new one."""
+        """Adds a run; returns whether it is a new one."""
         new = run not in self._names
         self._names[run] = job
         self._arrange()
@@ -229,12 +229,12 @@ class Printer:
         self._session.data(text + "\n")
 
     def end(self, run: dict[str, Any]) -> None:
-        """Says that a run has ended, apart from its log."""
+        """Reports on standard error that a run has ended."""
         if not self._json:
             self._session.say(end_line(run, self._session.now, self._session.look(err=True)))
 
     def step(self, step: dict[str, Any]) -> None:
-        """Says that a step has ended, apart from the log."""
+        """Reports on standard error that a step has ended."""
         if not self._json:
             line = step_line(step, self._session.now, self._session.look(err=True))
             self._session.say(self._head(step["run"], step["ended_at"]).append_text(line))
@@ -245,7 +245,7 @@ class Printer:
         return printed(self._head(record["run"], record["at"]), self._session.look()).rstrip("\n") + " "
 
     def _head(self, run: str, at: str) -> Text:
-        """Returns whose line it is, and of when; nothing where there is one run alone."""
+        """Returns the run and the time of a line; nothing if there is only one run."""
         if len(self._names) < 2:
             return Text()
         style = STYLES[list(self._names).index(run) % len(STYLES)]

@@ -1,4 +1,4 @@
-"""The input that was typed: read, applied to the schema of the job or pipe that was named, and refused with all its problems."""
+"""The input that was typed: read, applied to the schema of the job or pipe, and refused with all its problems."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ class Target:
 
 
 async def find_target(backend: Backend, name: str, kind: str = "job", own: Own = STARTING) -> Target:
-    """Returns the job or pipe of a name, or says which one was meant.
+    """Returns the job or pipe of a name.
 
     Parameters:
         own: the options of the command itself.
 
     Raises:
-        Stop: there is none.
+        Stop: there is none; suggests similar names.
     """
     described = await find_described(backend, name, kind)
     return Target(name, InputSchema(described.get("input_schema"), own), described)
 
 
 async def read_input(session: Session, text: str) -> Any:
-    """Returns what `--input JSON|@file|-` holds, `ABSENT` when it was not given.
+    """Returns the value of `--input JSON|@file|-`, `ABSENT` when it was not given.
 
     Raises:
-        Stop: no such file, or no JSON.
+        Stop: the file cannot be read, or it is not JSON.
     """
     if not text:
         return ABSENT
@@ -63,7 +63,7 @@ async def _input_text(session: Session, text: str) -> str | bytes:
     if text == "-":
         return await session.terminal.read()
     if text.startswith("@"):
-        most = MOST_INPUT + 2 * session.project.max_payload  # it may be written with more room than it needs
+        most = MOST_INPUT + 2 * session.project.max_payload  # it may contain more whitespace than it needs
         return await in_thread(read_file, session.facts.cwd / text[1:], most)
     return text
 
@@ -81,7 +81,7 @@ async def built(session: Session, target: Target, given: Sequence[Given], base: 
     """Returns the input that was typed.
 
     Raises:
-        Stop: with all that is wrong with it.
+        Stop: it is invalid; names all its problems.
     """
     made = await make(session, target, given, base)
     if made.problems:
@@ -92,14 +92,14 @@ async def built(session: Session, target: Target, given: Sequence[Given], base: 
 async def make(
     session: Session, target: Target, given: Sequence[Given], base: Any = ABSENT, complete: bool = True
 ) -> Built:
-    """Returns the input that was typed, or what is wrong with it; whatever reads a file holds up nobody else."""
+    """Returns the input that was typed, or what is wrong with it. Files are read on a thread."""
     work = partial(build, target.schema, given, base, folder=session.facts.cwd, complete=complete)
     return await in_thread(work) if any((text or "").startswith("@") for _, text in given) else work()
 
 
 @contextmanager
 def named_as_typed(target: Target, command: str) -> Iterator[None]:
-    """Says what a job finds wrong with its input in terms of what was typed: options."""
+    """Reports what a job finds wrong with its input by the options that were typed."""
     try:
         yield
     except InputInvalid as error:

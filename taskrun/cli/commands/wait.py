@@ -23,10 +23,10 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def wait(
     runs: list[str] = typer.Argument(..., metavar="RUN...", help="An id, a part of one, @last or JOB@last."),  # noqa: B008
-    timeout: str = text_option("--timeout", "DURATION", "Give up then, with code 124."),
+    timeout: str = text_option("--timeout", "DURATION", "Give up after that, with exit code 124."),
     json: bool = COMMON.json,
 ) -> Any:
-    """Wait until runs have ended; of a single one the exit code is its own.
+    """Wait until runs have ended; the exit code tells how a single run ended.
 
     Ctrl-C only stops waiting: the run goes on.
 
@@ -36,7 +36,7 @@ def wait(
 
 
 async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, session: Session) -> int:
-    """Waits, says how each ended, and answers for them."""
+    """Waits, reports how each run ended, and returns the exit code for that."""
     backend = await session.daemon()
     runs = [await backend.call("find", ref=ref) for ref in refs]
     ended: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""`taskrun watch`: the project's daemon in the foreground, which changes to new code as it is saved."""
+"""`taskrun watch`: runs the project's daemon, which loads new code as soon as it is saved, and shows what it does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROWS = 10
 def watch() -> Any:
     """Run the project's jobs and reload them when their code changes; Ctrl-C ends it.
 
-    It is the project's daemon meanwhile: other terminals reach it. Unfinished runs go on when a daemon is back.
+    Meanwhile it is the project's daemon, also for other terminals. Unfinished runs go on with the next daemon.
 
     Example: taskrun watch
     """
@@ -38,7 +38,7 @@ def watch() -> Any:
 
 
 async def perform(session: Session) -> int:
-    """Watches until Ctrl-C, or until somebody stops the daemon."""
+    """Watches until Ctrl-C, or until the daemon is stopped from elsewhere."""
     await check_before_start(session)
     if (held := find_holder(session.config)) is not None:
         session.say(f"taking over from the daemon (pid {held.pid})")
@@ -56,7 +56,7 @@ async def perform(session: Session) -> int:
 
 
 async def _watch_once(session: Session, view: Lines) -> bool:
-    """Shows one daemon's life; returns whether it wants to be replaced by another, for new settings."""
+    """Runs one daemon; returns whether it has to be replaced by another, because settings have changed."""
     config = session.config
     attached = await in_thread(launch_attached, config)
     if adopts_orphans():  # as PID 1 of a container
@@ -89,13 +89,13 @@ async def _runs(session: Session, view: Lines) -> None:
 
 
 class Lines:
-    """For a pipe: one line for each change of the code, no colour, no table."""
+    """For a pipe: one line for each change of the code, without colour or a table of runs."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
     def tell(self, item: dict[str, Any]) -> None:
-        """Says what happened to the code."""
+        """Reports a change of the code."""
         look = self.session.look()
         begins = item["kind"] == "watching"
         self.line(watching_screen(item, look) if begins else change_screen(item, self.session.now, look))
@@ -105,17 +105,17 @@ class Lines:
         self.session.show(text)
 
     def note(self, text: str) -> None:
-        """Says something that is about no change."""
+        """Prints a message that is not about a change."""
         self.session.say(text)
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change of a run."""
 
     async def tick(self) -> None:
-        """Nothing is drawn again."""
+        """Does nothing: nothing is drawn."""
 
     def close(self) -> None:
-        """Nothing is left to draw."""
+        """Does nothing: nothing was drawn."""
 
 
 class View(Lines):
@@ -131,7 +131,7 @@ class View(Lines):
         self._sticky.above(printed(text, self.session.look()))
 
     def note(self, text: str) -> None:
-        """Says something above the table."""
+        """Prints a message above the table."""
         self.line(Text(text))
 
     def change(self, message: dict[str, Any]) -> None:

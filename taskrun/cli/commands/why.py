@@ -1,4 +1,4 @@
-"""`taskrun why`: the exact reason for which a run is not running, or not finished."""
+"""`taskrun why`: the exact reason why a run is not running, or not finished."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def why(
 
 
 async def perform(ref: str, as_json: bool, session: Session) -> int:
-    """Says it."""
+    """Prints the reason."""
     backend = await session.daemon()
     run = await backend.call("find", ref=ref)
     (found,) = await backend.call("why", runs=[run])

@@ -1,4 +1,4 @@
-"""What was typed becomes the JSON value that a field's schema asks for. Pure, but for the files that `@FILE` names."""
+"""Converts what was typed to the JSON value that a field's schema asks for. Pure, except for reading the files of `@FILE`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MOST_INPUT = 16 * 1024 * 1024  # bytes of a file
 
 
 def convert(text: str, schema: Schema, folder: Path) -> Any:
-    """Returns the value that a piece of text means under a schema.
+    """Returns the value that a text stands for under a schema.
 
     Parameters:
-        folder: the caller's, from which `@FILE` counts.
+        folder: the caller's, to which `@FILE` is relative.
 
     Raises:
-        ValueError: says what it is not, such as `is not an integer`.
+        ValueError: completes a sentence about the text, such as `is not an integer`.
     """
     if text == "null" and schema.get("nullable") and not _takes_any_text(schema):
         return None
@@ -44,7 +44,7 @@ def convert(text: str, schema: Schema, folder: Path) -> Any:
 
 
 def read_file(path: Path, most: int = MOST_INPUT) -> bytes:
-    """Returns the content of a file that a command line names.
+    """Returns the content of a file named on a command line.
 
     Parameters:
         most: bytes that it may have.
@@ -66,7 +66,7 @@ def read_file(path: Path, most: int = MOST_INPUT) -> bytes:
 
 
 class Form(NamedTuple):
-    """A kind of text: what the help calls it, how it is written, and how it is read; without `read` it is sent as it is."""
+    """A kind of text: its name in the help, an example, and how it is read; without `read` it is sent as it is."""
 
     metavar: str
     example: str = ""
@@ -75,7 +75,7 @@ class Form(NamedTuple):
 
 
 def form_of(schema: Schema) -> Form | None:
-    """Returns the form in which a text is written, None for plain text and whatever is no text."""
+    """Returns the form in which a text is written; None for plain text, and for what is not text."""
     if kind(schema) != "string":
         return None
     if schema.get("contentEncoding") == "base64":
@@ -84,7 +84,7 @@ def form_of(schema: Schema) -> Form | None:
 
 
 def _duration(text: str, folder: Path) -> str:
-    """Returns a duration as ISO 8601, which may be typed too."""
+    """Returns a duration as ISO 8601, in which it may also be typed."""
     typed = text.strip()
     if re.fullmatch(r"[+-]?[Pp][0-9A-Za-z.,]+", typed):
         return typed
@@ -100,7 +100,7 @@ def _duration(text: str, folder: Path) -> str:
 
 
 def as_duration(iso: Any) -> str | None:
-    """Returns an ISO 8601 duration in our own words, None where those would not say quite the same."""
+    """Returns an ISO 8601 duration in taskrun's own notation; None where that would not be exactly the same."""
     found = re.fullmatch(r"PT([0-9.]+)S", iso) if isinstance(iso, str) else None
     if found is None:
         return None
@@ -185,7 +185,7 @@ def _takes_any_text(schema: Schema) -> bool:
     return kind(schema) == "string" and (form is None or form.any_text)
 
 
-# ---- all else
+# ---- other kinds of values
 
 
 def _boolean(text: str, schema: Schema, folder: Path) -> bool:
@@ -221,8 +221,10 @@ def _enum(text: str, schema: Schema, folder: Path) -> Any:
 
 
 def _union(text: str, schema: Schema, folder: Path) -> Any:
-    """Returns what the narrowest branch makes of a text. Where any text is a value, only what reads back as it was typed
-    is anything else: `7` is a number, `007`, `1e5` and `null` are text.
+    """Returns what the narrowest branch makes of a text.
+
+    Where the union also takes any text, a value of another kind must read exactly as it was typed: `7` is a number, but `007`,
+    `1e5` and `null` are text.
     """
     branches = sorted(union_of(schema), key=_width)
     loose = any(_takes_any_text(branch) for branch in branches if kind(branch) == "string")
@@ -233,7 +235,7 @@ def _union(text: str, schema: Schema, folder: Path) -> Any:
             continue
         if not loose or _takes_any_text(branch) or _reads_back(value, text):
             return value
-    raise ValueError("is none of " + ", ".join(_said(branch) for branch in branches))
+    raise ValueError("is none of " + ", ".join(_kind_name(branch) for branch in branches))
 
 
 def union_of(schema: Schema) -> list[Schema]:
@@ -254,7 +256,7 @@ def _reads_back(value: Any, text: str) -> bool:
     return isinstance(value, (dict, list)) or as_typed(value) == text
 
 
-def _said(branch: Schema) -> str:
+def _kind_name(branch: Schema) -> str:
     form = form_of(branch)
     return kind(branch) if form is None else form.metavar.lower()
 
@@ -283,7 +285,7 @@ def _json_of(text: str, wanted: type, complaint: str) -> Any:
 
 
 def _any(text: str, schema: Schema, folder: Path) -> Any:
-    """Untyped: what is JSON is taken as JSON, all else as text. `NaN` and its like are no JSON."""
+    """Returns JSON as what it stands for, and anything else as text. `NaN` and the like are not JSON."""
     try:
         return parse_json(text, "")
     except InputInvalid:
@@ -298,11 +300,11 @@ def as_typed(choice: Any) -> str:
 def _no_match(value: Any, pattern: str) -> bool:
     try:
         return isinstance(value, str) and not re.search(pattern, value)
-    except re.error:  # another dialect: whoever wrote it will check it
+    except re.error:  # another dialect of patterns: the job itself checks it
         return False
 
 
-_SURROGATES = re.compile("[\ud800-\udfff]")  # what was no UTF-8 on the command line
+_SURROGATES = re.compile("[\ud800-\udfff]")  # bytes of the command line that are not UTF-8
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _WIDTHS = ("enum", "null", "integer", "number", "boolean", "object", "array")
 _CONVERTERS: dict[str, Callable[[str, Schema, Path], Any]] = {
@@ -332,7 +334,7 @@ _LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 
 
 def located(value: Any, schema: Schema, resolve: Callable[[Schema], Schema], folder: Path) -> Any:
-    """Returns a value in which every path that its schema calls one is absolute, seen from the caller's folder."""
+    """Returns a value in which everything that is a path by its schema is absolute, starting from the caller's folder."""
     schema = resolve(schema)
     if kind(schema) == "union":
         schema = _branch_for(value, [resolve(branch) for branch in union_of(schema)])
@@ -355,7 +357,7 @@ def _located(value: Any, schema: Any, resolve: Callable[[Schema], Schema], folde
 
 
 def _branch_for(value: Any, branches: list[Schema]) -> Schema:
-    """Returns the first branch of a union that could hold a value; a choice goes before all else."""
+    """Returns the first branch of a union that could hold a value; an enum comes before the others."""
     fitting = [branch for branch in branches if _could_hold(value, branch)]
     return next((branch for branch in fitting if kind(branch) == "enum"), fitting[0] if fitting else {})
 

@@ -1,7 +1,7 @@
-"""What was typed after `start JOB`: which tokens are the command's own, and what input the others make.
+"""What was typed after `start JOB`: which tokens are the command's own options, and what input the others make.
 
-Two pure steps. `partition` needs no schema, so that parsing needs no daemon: what the command itself knows is its own,
-all else is a field. `build` applies the fields to the schema and collects *every* problem.
+Two pure steps. `partition` needs no schema, so that parsing needs no daemon: options that the command does not know are fields.
+`build` applies the fields to the schema and collects *every* problem.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from taskrun.cli.inputs.input_schema import Field, InputSchema, Schema, choices,
 from taskrun.cli.option_names import ESCAPE, FieldPath, Own, option_name
 from taskrun.cli.sanitize import cell, to_json
 
-ABSENT: Any = object()  # what `--input` holds when it was not typed; it may hold null
+ABSENT: Any = object()  # the value of `--input` when it was not typed, since it may be null
 
 
 class Given(NamedTuple):
@@ -34,7 +34,7 @@ class Built(NamedTuple):
 
 
 def partition(args: Sequence[str], own: Own) -> tuple[list[str], list[Given]]:
-    """Splits tokens into the command's own (arguments included) and the fields of an input.
+    """Separates the command's own tokens (arguments included) from the fields of an input.
 
     A token that begins with `--`, or is an option of the command, is never the value of a field: write `--field=--x`.
     """
@@ -78,14 +78,14 @@ def build(
     """Returns the input that `given` makes on top of `base`, and everything that is wrong with it.
 
     Parameters:
-        base: what `--input` holds; options win over it.
-        folder: the caller's, from which paths and `@FILE` count.
-        complete: whether required fields that are missing are a problem.
+        base: the value of `--input`; options win over it.
+        folder: the caller's, to which paths and `@FILE` are relative.
+        complete: whether missing required fields are a problem.
     """
     problems: list[str] = []
     value: Any = {} if base is ABSENT else _copied(base)
     if given and not isinstance(value, dict):
-        return Built(value, ["--input is not a JSON object, so that no option can be added to it"])
+        return Built(value, ["--input is not a JSON object, so no option can be added to it"])
     for name, texts in _grouped(schema, given):
         problems += _apply(schema, value, name, texts, folder)
     if complete:
@@ -94,7 +94,7 @@ def build(
 
 
 def _missing(schema: InputSchema, value: Any, given: Sequence[Given]) -> list[str]:
-    """The required fields that nobody tried to give; of an input that has none, that."""
+    """Returns a problem for each required field that was not typed, not even wrongly."""
     if not isinstance(value, dict) and schema.fields:
         return ["--input is not a JSON object"]
     tried = {_key(schema, name) for name, _ in given}
@@ -106,7 +106,7 @@ def _copied(value: Any) -> Any:
 
 
 def _grouped(schema: InputSchema, given: Sequence[Given]) -> list[tuple[str, list[str | None]]]:
-    """The fields in the order they were first typed, each with all that was given for it."""
+    """Returns the fields in the order in which they were first typed, each with all its texts."""
     groups: dict[str, list[str | None]] = {}
     for name, text in given:
         groups.setdefault(_key(schema, name), []).append(text)
@@ -114,7 +114,7 @@ def _grouped(schema: InputSchema, given: Sequence[Given]) -> list[tuple[str, lis
 
 
 def _key(schema: InputSchema, typed: str) -> str:
-    """Returns one name for all spellings of a field."""
+    """Returns the same name for all spellings of a field."""
     if (field := schema.find(typed)) is not None:
         return field.name
     return typed if schema.find_negated(typed) is not None else typed.removeprefix(ESCAPE)
@@ -135,7 +135,7 @@ def _apply(schema: InputSchema, value: dict[str, Any], name: str, texts: list[st
 
 
 def _repeated(field: Field, times: int) -> Schema | None:
-    """Returns the array that a field is, or that it may be when it was given more than once."""
+    """Returns the array that a field is, or may be if it was typed more than once."""
     if field.many:
         return field.schema
     if times < 2 or kind(field.schema) != "union":
@@ -177,7 +177,7 @@ def _converted(field: Field, text: str | None, schema: Schema, folder: Path) -> 
 
 
 def _free(schema: InputSchema, name: str) -> Field | None:
-    """A field that no schema lists: in an open object, in what a mapping holds, or deeper than options are listed."""
+    """Returns a field that is not listed: in an open object, in a mapping, or deeper than options are listed."""
     path = tuple(name.split("."))
     for cut in range(len(path) - 1, 0, -1):
         if (owner := schema.find(".".join(path[:cut]))) is not None:
@@ -186,7 +186,7 @@ def _free(schema: InputSchema, name: str) -> Field | None:
 
 
 def _below(schema: InputSchema, start: FieldPath, above: Schema, rest: FieldPath, name: str) -> Field | None:
-    """Goes down from an object by the names that were typed."""
+    """Descends from an object by the names that were typed."""
     for typed in rest:
         listed = above.get("properties") or {}
         key = next((spelled for spelled in (typed, typed.replace("-", "_")) if spelled in listed), typed)
@@ -219,7 +219,7 @@ def _quoted(text: str) -> str:
 
 
 def metavar(schema: Schema) -> str:
-    """Returns what the help shows as the value of an option."""
+    """Returns the name of an option's value in the help."""
     of, form = kind(schema), form_of(schema)
     if form is not None:
         return form.metavar
@@ -238,7 +238,7 @@ def usage(schema: InputSchema) -> str:
 
 
 def listing(schema: InputSchema) -> list[tuple[str, str]]:
-    """Returns each option with what there is to say of it."""
+    """Returns each option with its description."""
     shown = [field for field in schema.fields.values() if not field.nested]
     rows = [(_long(field), _remark(field)) for field in shown]
     return [*rows, ("--NAME VALUE", "any other field")] if schema.open else rows
@@ -264,7 +264,7 @@ def _remark(field: Field) -> str:
 
 
 def _example(schema: Schema) -> str:
-    """Returns how a value is written, where that has a form of its own."""
+    """Returns an example of a value, where it has a special form."""
     items = schema.get("items")
     form = form_of(items if kind(schema) == "array" and isinstance(items, dict) else schema)
     return "" if form is None else form.example

@@ -1,7 +1,7 @@
-"""A job's input schema seen as command line options: which fields there are, and what each is called.
+"""A job's input schema as command line options: its fields and their names.
 
-Pure functions of a JSON schema as the daemon's `jobs` request gives it. `conversion` makes values of text, `options` applies
-what was typed; the help and the completion list what could be.
+Pure functions of a JSON schema, as the `jobs` request returns it. `conversion` converts text to values, `field_options` applies
+what was typed; the help and the completion list the fields.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 from taskrun.cli.option_names import STARTING, FieldPath, Own, option_name, option_names, spellings
 
 Schema = dict[str, Any]
-DEEPEST = 4  # levels of nesting that become options; deeper ones are given as JSON
+DEEPEST = 4  # levels of nesting that become options; deeper fields are given as JSON
 
 
 class Field(NamedTuple):
     """One field of an input that can be given as an option.
 
     Parameters:
-        name: its option without the dashes in front.
-        negation: the option that turns a flag off; empty where it is none, or another field has that name.
+        name: its option, without the leading dashes.
+        negation: the option that turns a flag off; empty where there is none, or another field has that name.
     """
 
     path: FieldPath
@@ -36,7 +36,7 @@ class Field(NamedTuple):
 
     @property
     def many(self) -> bool:
-        """Whether it is given once for each element."""
+        """Whether it is given once per element."""
         return kind(self.schema) == "array"
 
     @property
@@ -46,10 +46,10 @@ class Field(NamedTuple):
 
 
 class InputSchema:
-    """The schema of one input, with its references resolved on the way down.
+    """The schema of one input, with its references resolved.
 
     Parameters:
-        own: the options of the command itself, which a field's option must not be taken for.
+        own: the options of the command itself, from which a field's option must differ.
     """
 
     def __init__(self, schema: Schema | None, own: Own = STARTING) -> None:
@@ -68,7 +68,7 @@ class InputSchema:
         return is_open(self.root)
 
     def find(self, typed: str) -> Field | None:
-        """Returns the field that an option means, spelled with `_` or `-`, with or without `input.`."""
+        """Returns the field of an option, spelled with `_` or `-`, with or without `input.`."""
         path = self._paths.get(typed) or self._paths.get(typed.replace("_", "-"))
         return None if path is None else self._by_path[path]
 
@@ -82,7 +82,7 @@ class InputSchema:
         return self._by_path[path].name if path in self._by_path else option_name(path, self._own)
 
     def resolve(self, schema: Schema) -> Schema:
-        """Returns a schema with its outermost reference followed and `X | None` taken as `X` that may be null."""
+        """Returns a schema with its outermost reference followed, and `X | None` as an `X` that may be null."""
         while "$ref" in schema:
             target = self._defs.get(schema["$ref"].rpartition("/")[2], {})
             schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
@@ -100,7 +100,7 @@ class InputSchema:
         return self.resolve(found) if isinstance(found, dict) else {}
 
     def missing(self, value: Any) -> list[str]:
-        """Returns the options of the required fields that an input lacks."""
+        """Returns the options of the required fields that are missing in an input."""
         return [self.name_of(path) for path in self._missing(self.root, value, ())]
 
     def _field(self, name: str, path: FieldPath, schema: Schema, required: bool) -> Field:
@@ -129,7 +129,7 @@ class InputSchema:
 
 
 def is_open(schema: Schema) -> bool:
-    """Whether an object takes fields that its schema does not list."""
+    """Whether an object may have fields that its schema does not list."""
     if kind(schema) == "any":
         return True
     return kind(schema) == "object" and bool(schema.get("additionalProperties", not schema.get("properties")))
@@ -150,7 +150,7 @@ def choices(schema: Schema) -> list[Any]:
 
 
 def _typeable(path: FieldPath) -> bool:
-    """Whether a field can be typed as an option at all: what cannot is given with `--input`."""
+    """Whether a field can be typed as an option at all; otherwise it is given with `--input`."""
     return all(name and "=" not in name and not any(map(str.isspace, name)) for name in path)
 
 

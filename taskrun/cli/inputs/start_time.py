@@ -9,14 +9,14 @@ from taskrun.cli.exit_codes import Code, Stop
 from taskrun.model import durations
 
 LONGEST = durations.seconds("1000y")
-LAST_YEAR = 9000  # a few zones and spans later there still is a calendar
+LAST_YEAR = 9000  # time zones and durations can still be added without leaving the calendar
 
 
 def delay(text: str) -> float | None:
     """Returns the seconds of `--in 5m`.
 
     Raises:
-        Stop: the calendar may end before that.
+        Stop: it is too long for the calendar.
     """
     seconds = durations.seconds(text, "--in") if text else None
     if seconds is not None and seconds > LONGEST:
@@ -25,7 +25,7 @@ def delay(text: str) -> float | None:
 
 
 def at(text: str, now: float | None = None) -> float | None:
-    """Returns the moment of `--at`: RFC 3339, a local date and time, or a local time of day that is still to come.
+    """Returns the moment of `--at`: RFC 3339, a local date and time, or a local time of day, today or tomorrow.
 
     Raises:
         Stop: it is none of these.

@@ -1,4 +1,4 @@
-"""What `taskrun watch` says of a change of the code: one line each, and one more for each problem."""
+"""How `taskrun watch` reports a change of the code: a line for the change, and one for each problem."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SHOWN = 3  # files that one line names
 
 
 def watching_screen(item: dict[str, Any], look: Look) -> Text:
-    """Returns what is watched, and what is broken from the beginning."""
+    """Returns what is watched, and what is broken at the beginning."""
     places = ", ".join(cell(place) for place in item["places"])
     head = f"watching {places} ({_count(item['files'], 'file')}), taskrun.toml · {_count(len(item['jobs']), 'job')}"
     return stacked([Text(head), *(problem_text(problem, look) for problem in item["problems"])])
 
 
 def change_screen(item: dict[str, Any], now: float, look: Look) -> Text:
-    """Returns a change: the files, and what came of it."""
+    """Returns a change: the files, and the result of reloading them."""
     line = Text(times.clock(item["at"], now) + " ", "dim")
     line.append_text(Text(" ").join(_file(file) for file in item["files"][:SHOWN]))
     if len(item["files"]) > SHOWN:
@@ -33,7 +33,7 @@ def change_screen(item: dict[str, Any], now: float, look: Look) -> Text:
         return stacked([line, *(problem_text(problem, look) for problem in others)])
     if item["kind"] == "restart":
         return line.append("  → restarting, since these settings need a new daemon")
-    line.append("  → " + " · ".join([f"reloaded in {round(item['took'] * 1000)} ms", *_news(item)]))
+    line.append("  → " + " · ".join([f"reloaded in {round(item['took'] * 1000)} ms", *_effects(item)]))
     return stacked([line, *(problem_text(problem, look) for problem in item["problems"])])
 
 
@@ -50,8 +50,8 @@ def _file(file: dict[str, Any]) -> Text:
     return Text.assemble((file["how"], STYLES.get(file["how"], "")), f" {cell(file['file'])}")
 
 
-def _news(item: dict[str, Any]) -> list[str]:
-    """What is different about the jobs, and the runs that this concerns."""
+def _effects(item: dict[str, Any]) -> list[str]:
+    """Returns how the jobs have changed, and which runs that concerns."""
     added = [cell(name) for name in item["added"]]
     news = [f"new {'job' if len(added) == 1 else 'jobs'} {', '.join(added)}"] if added else []
     news += [f"{cell(gone['job'])} is gone" + _held(gone["held"]) for gone in item["gone"]]
@@ -67,7 +67,7 @@ def _held(count: int) -> str:
 
 
 def input_changes(before: Any, after: Any) -> list[str]:
-    """Returns the fields of an input that came, went or changed: `+ bitrate: int = 320`."""
+    """Returns the fields of an input that were added, removed or changed: `+ bitrate: int = 320`."""
     old, new = _fields(before), _fields(after)
     gone = [f"− {name}" for name in old if name not in new]
     added = [f"+ {name}: {shown}" for name, shown in new.items() if name not in old]

@@ -30,7 +30,7 @@ def _row(job: dict[str, Any]) -> list[Text]:
 
 
 def started_by(job: dict[str, Any]) -> list[str]:
-    """Returns the triggers and schedules of a job in words."""
+    """Returns what starts a job: its triggers and schedules."""
     return [_word(source) for source in [*(job.get("triggers") or []), *(job.get("schedules") or [])]]
 
 
@@ -56,7 +56,7 @@ def _tails(job: dict[str, Any]) -> list[str]:
 
 
 def job_screen(job: dict[str, Any], command: str = "start", own: Sequence[tuple[str, str]] = ()) -> Text:
-    """Returns one job or pipe: how to type it, its options, those of the command itself (`own`), and where it stands."""
+    """Returns one job or pipe: its usage, its options, those of the command itself (`own`), and where it is defined."""
     schema = InputSchema(job.get("input_schema"))
     parts = [Text(f"usage: taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip())]
     if job.get("description"):

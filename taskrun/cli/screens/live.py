@@ -1,7 +1,7 @@
-"""Live screens: what has changed folded into a snapshot, and lines that stay at the bottom of the screen.
+"""Live screens: a snapshot that changes are applied to, and a frame that stays at the bottom of the screen.
 
-`Sticky` draws with a handful of sequences of its own instead of `rich.live`, which forgets that a narrower screen wraps
-what it has drawn, and needs a thread. The last frame stays in the scrollback.
+`Sticky` draws with a few control sequences itself. `rich.live` does not take into account that a screen which was made narrower
+wraps what was drawn before, and needs a thread. The last frame stays in the scrollback.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.screens.look import Look, clipped, printed
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
-ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"  # the other screen, which no scrollback belongs to
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"  # the alternate screen, which has no scrollback
 HOME = "\x1b[H"
-BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # one frame at once, where the terminal knows that
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # draws a frame in one go, where the terminal supports that
 REST_OF_LINE, REST_OF_SCREEN = "\x1b[K", "\x1b[J"
 FRAME = 0.1  # seconds between frames
 NEWEST = 200  # steps of a run that are kept
@@ -73,15 +73,15 @@ class Snapshot:
 
 
 class Sticky:
-    """Lines that are drawn again and again at the bottom, with others scrolling above them.
+    """A frame of lines that is drawn again and again at the bottom, with other lines scrolling above it.
 
     Parameters:
-        write: where it is drawn.
-        size: asked at every frame, so that a resize needs no signal.
-        look: of that screen.
-        tail: whether the last lines are kept when there are too many for the screen, else the first.
-        full: whether the frame has the whole screen for itself until it is closed, so that a resize leaves nothing behind;
-            nothing can be printed above it then.
+        write: writes to the screen.
+        size: called for every frame, so that a resize needs no signal.
+        look: the look of that screen.
+        tail: whether the last lines are kept when the screen has no room for all, instead of the first.
+        full: whether the frame has the whole screen until it is closed, so that a resize leaves no remains; nothing can
+            be printed above it then.
     """
 
     def __init__(
@@ -106,16 +106,16 @@ class Sticky:
         return self._look._replace(width=self._size()[0], tick=tick)
 
     def paint(self, frame: Text) -> None:
-        """Draws a frame over the one before."""
+        """Draws a frame over the previous one."""
         self._frame = list(frame.split("\n", allow_blank=True)) if frame.plain else []
         self._draw("")
 
     def above(self, text: str) -> None:
-        """Prints whole lines above the frame; they scroll away and stay."""
+        """Prints whole lines above the frame, which scroll away with the rest."""
         self._draw(text if text.endswith("\n") else text + "\n")
 
     def close(self) -> None:
-        """Leaves the whole last frame where it is and gives the terminal back."""
+        """Prints the whole last frame and restores the terminal."""
         if not self._open:
             return
         start = LEAVE if self._full else self._erased()
@@ -133,7 +133,7 @@ class Sticky:
         self._drawn, self._open = [line.plain for line in lines], True
 
     def _visible(self) -> list[Text]:
-        """The lines that have room; a line that is left out is counted."""
+        """Returns the lines for which there is room, and how many are left out."""
         width, height = self._size()
         room = max(1, height - 1)
         lines = [clipped(line, max(1, width - 1)) for line in self._frame]
@@ -143,7 +143,7 @@ class Sticky:
         return [more, *lines[len(lines) - room + 1 :]] if self._tail else [*lines[: room - 1], more]
 
     def _erased(self) -> str:
-        """Goes back to where the last frame began, counting how a screen that is narrower by now has wrapped it."""
+        """Returns what moves the cursor to the start of the last frame, as wrapped if the screen has become narrower."""
         if self._full:
             return HOME
         width = max(1, self._size()[0])

@@ -1,7 +1,7 @@
-"""How things look: marks, colours, bars and columns, and the one place where a renderable becomes text.
+"""How screens look: marks, colours, bars and columns, and the one place where a renderable becomes text.
 
-A screen is a pure function of a snapshot, a moment and a `Look`. Without UTF-8 marks become words; neither colour nor a
-mark carries a state alone.
+A screen is a pure function of a snapshot, a moment and a `Look`. Without UTF-8 marks become words; no state is shown by colour
+or a mark alone.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Look(NamedTuple):
     width: int = 80
     colour: bool = False
     utf8: bool = True
-    tick: int = 2  # frame of a spinner; live screens count it on
+    tick: int = 2  # the frame of spinners; live screens increase it
 
 
 class Mark(NamedTuple):
-    """How a state is shown: a sign, the word that a person says, and a style."""
+    """How a state is shown: a sign, a word, and a style."""
 
     sign: str
     word: str
@@ -67,7 +67,7 @@ def labelled(state: str, look: Look, more: str = "") -> Text:
 
 
 def bar(fraction: float, width: int, look: Look) -> str:
-    """Returns a bar that is filled so far."""
+    """Returns a progress bar."""
     filled = min(max(fraction, 0.0), 1.0) * width
     if not look.utf8:
         return ("#" * round(filled)).ljust(width, "-")
@@ -76,7 +76,7 @@ def bar(fraction: float, width: int, look: Look) -> str:
 
 
 def fitted(text: Text, width: int, right: bool = False) -> Text:
-    """Returns a cell of exactly `width` columns; `…` where something is missing."""
+    """Returns a cell of exactly `width` columns, with `…` where it is cut."""
     cut = text.copy()
     cut.truncate(width, overflow="ellipsis")
     padding = " " * (width - cell_len(cut.plain))
@@ -105,7 +105,7 @@ def widest(rows: Sequence[Sequence[Text]]) -> list[int]:
 
 
 def printed(renderable: Text | str, look: Look) -> str:
-    """Returns what a terminal of that look is sent."""
+    """Returns the text that is sent to a terminal of that look."""
     text = _coloured(renderable, look) if look.colour else f"{renderable}\n"
     return text if look.utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
 
@@ -130,7 +130,7 @@ def _coloured(renderable: Text | str, look: Look) -> str:
 
 
 def hanging(head: Text, body: Sequence[Text], look: Look) -> Text:
-    """Returns text behind a head, wrapped between words so that it never runs below the head."""
+    """Returns text to the right of a head, wrapped between words and never below the head."""
     indent = cell_len(head.plain)
     width = max(look.width - indent, 20)
     console = import_late(CONSOLE).Console(width=width, file=StringIO(), _environ={})

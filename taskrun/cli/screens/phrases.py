@@ -1,4 +1,4 @@
-"""The words in which a run and a step are spoken of: state, step, progress, input. Shared by every screen."""
+"""How a run is described on every screen: its state, current step, progress and input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDED = frozenset({"succeeded", "failed", "cancelled", "discarded"})
 
 
 def short_ids(ids: list[str]) -> dict[str, str]:
-    """Returns for each id its first characters: 6, or as many as make all of them differ."""
+    """Returns the first characters of each id: 6, or as many as it takes for all of them to differ."""
     for length in range(SHORT_ID, max(map(len, ids), default=SHORT_ID)):
         if len({one[:length] for one in ids}) == len(set(ids)):
             return {one: one[:length] for one in ids}
@@ -24,7 +24,7 @@ def short_ids(ids: list[str]) -> dict[str, str]:
 
 
 def short(run_id: str) -> str:
-    """Returns an id as a person types it."""
+    """Returns the part of an id that a person types."""
     return run_id[:SHORT_ID]
 
 
@@ -49,7 +49,7 @@ def state(run: dict[str, Any], now: float, look: Look) -> Text:
 
 
 def current(run: dict[str, Any], look: Look) -> Text:
-    """Returns the step that a run is at, with its tries and the run's progress."""
+    """Returns the current step of a run, with its tries and the run's progress; or why the run is held."""
     step = run.get("step")
     if run.get("why"):
         return Text(cut(cell(run["why"][0]).removeprefix("it "), REASON), "dim")
@@ -65,7 +65,7 @@ def current(run: dict[str, Any], look: Look) -> Text:
 
 
 def progress(run: dict[str, Any], look: Look, width: int = BAR) -> Text:
-    """Returns the progress of a run as a bar, or as the count alone where nobody knows the whole."""
+    """Returns the progress of a run as a bar, or as a count where the total is not known."""
     found = run["progress"]
     if not found or found["done"] is None:
         return Text()
@@ -79,7 +79,7 @@ def progress(run: dict[str, Any], look: Look, width: int = BAR) -> Text:
 
 
 def tried(run: dict[str, Any]) -> str:
-    """Returns which attempt it is, where there was more than one."""
+    """Returns which attempt it is, if it is not the first."""
     return f"attempt {run['attempt']}/{run['attempts']}" if run["attempt"] > 1 else ""
 
 

@@ -1,4 +1,4 @@
-"""One run: what it was given, what it did and when, how it ended, and what to type next."""
+"""One run: its input, its steps and when they were executed, how it ended, and what to type next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskrun.cli.screens.phrases import ENDED, fault, given, progress, short, st
 from taskrun.model.records import WHOLE
 
 TRACK = 20  # columns of the timeline
-INDENT = 8  # columns of what a line is about
+INDENT = 8  # columns of the label of a line
 WAITING_KINDS = frozenset({"sleep", "wait", "child"})
 
 
@@ -32,7 +32,7 @@ def run_screen(shown: dict[str, Any], now: float, look: Look, source: Source | N
     return stacked([clipped(line, look.width) if no_wrap else line for no_wrap, line in parts])
 
 
-Line = tuple[bool, Text]  # whether it is cut at the screen's edge instead of wrapped
+Line = tuple[bool, Text]  # the flag: whether it is cut at the screen's edge instead of wrapped
 
 
 def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
@@ -83,7 +83,7 @@ def _steps(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
 
 
 def _tries(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields a step once for each of its tries, the earlier ones as failed; `try` counts them where there are several."""
+    """Yields a step once for each of its tries, the earlier ones as failed; `try` is their number if there are several."""
     several = bool(step["failures"])
     for past in step["failures"]:
         begun = past["started_at"] or past["at"]
@@ -100,7 +100,7 @@ def _tries(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _status(step: dict[str, Any]) -> str:
-    """Returns the status of a step as it is shown: nobody is at one that is held."""
+    """Returns the status of a step as it is shown: one that is held is not running."""
     if not step.get("held"):
         return str(step["status"])
     return "waiting" if step["kind"] in WAITING_KINDS else "interrupted"
@@ -162,7 +162,7 @@ def _error(run: dict[str, Any], source: Source | None) -> Iterator[Line]:
 
 
 def place(run: dict[str, Any]) -> str:
-    """Returns where in the user's code a run's error came from: in a step, if it came out of one."""
+    """Returns where in the user's code a run's error was raised: in a step, if it came from one."""
     error = run["error"] or {}
     same = [
         step for step in run.get("steps") or () if step["error"] and step["error"]["message"] == error.get("message")
@@ -181,7 +181,7 @@ def _log(run: dict[str, Any], now: float) -> Iterator[Line]:
 
 
 def _next(run: dict[str, Any], look: Look) -> Iterator[Line]:
-    """Yields what to type next: on one line where that has room, else on one each, since half a command is none."""
+    """Yields what to type next: on one line if there is room, else on one line each, so that no command is cut."""
     commands = next_commands(run)
     line = "   ".join(commands)
     for at, text in enumerate([line] if len(line) + INDENT <= look.width else commands):
@@ -189,7 +189,7 @@ def _next(run: dict[str, Any], look: Look) -> Iterator[Line]:
 
 
 def next_commands(run: dict[str, Any]) -> list[str]:
-    """Returns what one would type next, the likeliest first."""
+    """Returns what to type next, the likeliest command first."""
     ref = short(run["id"])
     if run["status"] in ("failed", "cancelled"):
         kept = [
@@ -216,7 +216,7 @@ def run_head(run: dict[str, Any], now: float, look: Look) -> Text:
 
 
 def live_steps(run: dict[str, Any], steps: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
-    """Returns the sticky lines of a run: its steps, the one under way with the run's progress."""
+    """Returns the live frame of a run: its steps, the running one with the run's progress."""
     rows = [_live_row(run, step, now, look) for step in steps]
     made = columns(rows, widest(rows), (False, False, True, False)) if rows else []
     ending = [] if run["status"] in ENDED or (run["status"] == "running" and made) else [state(run, now, look)]

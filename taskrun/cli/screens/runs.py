@@ -16,7 +16,7 @@ FIELDS = ("id", "job", "status", "created_at", "took", "step", "input")
 
 
 class Column(NamedTuple):
-    """A column: its head, its cell for a run, and whether figures stand to the right."""
+    """A column: its head, its cell for a run, and whether it is aligned to the right."""
 
     head: str
     of: Callable[[dict[str, Any], float, Look], Text]
@@ -34,7 +34,7 @@ COLUMNS = (
     Column("STEP", lambda run, now, look: _step(run, look)),
     Column("INPUT", lambda run, now, look: _input(run)),
 )
-# What gives way as the screen narrows, in this order: a column shrinks to so many columns, or goes (0).
+# What is reduced when the screen is narrow, in this order: to a width, or the column is dropped (0).
 GIVE_WAY = (
     ("INPUT", 12),
     ("STEP", 18),
@@ -48,7 +48,7 @@ GIVE_WAY = (
 
 
 def runs_table(runs: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
-    """Returns runs as a table that fits the width: columns come when a row needs them and go as it narrows."""
+    """Returns runs as a table that fits the width: without columns that are empty, or for which there is no room."""
     shown = short_ids([run["id"] for run in runs])
     rows = [[column.of({**run, "shown": shown[run["id"]]}, now, look) for column in COLUMNS] for run in runs]
     heads = [Text(column.head, "dim") for column in COLUMNS]
@@ -59,7 +59,7 @@ def runs_table(runs: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
 
 
 def fit(lines: Sequence[Sequence[Text]], used: Sequence[int], width: int) -> tuple[list[int], list[int]]:
-    """Returns which columns stay, and how wide each is."""
+    """Returns which columns are shown, and how wide each is."""
     natural = dict(zip([COLUMNS[at].head for at in used], widest(lines), strict=True))
     for head, least in GIVE_WAY:
         over = _total(natural) - width
@@ -77,7 +77,7 @@ def _total(widths: dict[str, int]) -> int:
 
 
 def runs_footer(runs: Sequence[dict[str, Any]], now: float) -> str:
-    """Returns what to type next, when something failed lately."""
+    """Returns what to type next if a run has failed lately."""
     lately = [run for run in runs if run["status"] == "failed" and now - (times.moment(run["ended_at"]) or 0) < RECENT]
     if not lately:
         return ""

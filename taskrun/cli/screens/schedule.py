@@ -1,4 +1,4 @@
-"""The schedules: when each fires next, and what became of the last time."""
+"""The schedules: when each fires next, and how the run of the last time ended."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _problem(entry: dict[str, Any], look: Look) -> Text | None:
 
 
 def day(at: float, now: float) -> str:
-    """Returns a moment as local time: alone today, with its weekday this week, else with its date."""
+    """Returns a moment as local time: today the time alone, within a week with the weekday, else with the date."""
     local, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
     if local.date() == today.date():
         return f"{local:%H:%M:%S}"

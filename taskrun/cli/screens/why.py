@@ -13,7 +13,7 @@ from taskrun.cli.screens.run import next_commands
 
 
 def why_screen(run: dict[str, Any], causes: list[dict[str, Any]], now: float, look: Look) -> Text:
-    """Returns the state of a run, its causes, and what one would type next."""
+    """Returns the state of a run, the causes, and what to type next."""
     since = run["ended_at"] or run["started_at"] if run["status"] != "queued" else run["created_at"]
     at = times.moment(since) or times.moment(run["created_at"]) or now
     head = mark(run["status"], look).append(" ") if look.utf8 else Text()
