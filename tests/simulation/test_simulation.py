@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -41,3 +43,23 @@ def test_a_seed_replays_exactly() -> None:
 def test_a_known_fault_is_found(hole: str) -> None:
     report = play(list(range(SEEDS_OF_A_HOLE)), JOBS, hole, enough=1)
     assert report.failed, f"{hole} is not found in {SEEDS_OF_A_HOLE} seeds"
+
+
+@pytest.mark.timeout(300)
+def test_its_processes_end_with_the_one_that_began_them() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.simulation",
+        "--jobs",
+        "2",
+        "--seeds",
+        "500",
+        "--hole",
+        "a_queue_has_no_next_one",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline().startswith(b"seed ")
+        parent.kill()
+        parent.stdout.read()  # ends once nobody can write any more
