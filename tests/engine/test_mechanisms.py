@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunChanged, RunOver
 from taskrun.engine.core.slots import Slots
 from taskrun.engine.core.transaction import EngineState, Transaction
+from taskrun.engine.executor.attempt_state import AttemptState
 from taskrun.engine.executor.executor import Executor
+from taskrun.engine.executor.replay import Replay
 from taskrun.model import records
 from taskrun.model.clock import SystemClock
 from taskrun.model.errors import EngineLost, JournalUnavailable
@@ -29,6 +32,31 @@ def journal_of(store: Store, guard: Any = None) -> Journal:
     journal = Journal(store, SystemClock(), EngineState(), guard)
     journal.open()
     return journal
+
+
+# ---- one judge of parking
+
+
+async def test_an_attempt_parks_though_a_wait_ended_just_before_it_was_looked_at() -> None:
+    """The look was asked for before: nobody asks for another one once the handler has gone on."""
+
+    async def handler() -> None:
+        await state.waits["first"]
+        del state.waits["first"]
+        await state.waits["second"]
+
+    told: list[m.Told] = []
+    row = records.Run(id="r", job="j", created_at=1.0)
+    state = AttemptState(row, SimpleNamespace(tell=told.append), Replay(row, []), None, lambda _: None)  # type: ignore[arg-type]
+    state.waits = {key: asyncio.get_running_loop().create_future() for key in ("first", "second")}
+    state.task = asyncio.create_task(handler())
+    await asyncio.sleep(0)
+    state.look_soon()
+    state.deliver([Step(run="r", key="first", name="first", kind=StepKind.WAIT, status=StepStatus.SUCCEEDED)])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert told == [m.Park(run="r", heard=1)]
+    state.task.cancel()
 
 
 # ---- a journal entry has two sides

@@ -249,10 +249,16 @@ class AttemptState:
             self._host.tell(m.Park(run=self.run.id, heard=self._heard, given_up=given_up, backoff=backoff))
 
     def _stands(self) -> bool:
-        """Whether no step call is about to go on."""
+        """Whether no step call is about to go on; where one is, it is looked again once it has.
+
+        What it waited for may have ended after this look was asked for, so that nobody asks for another one.
+        """
         if not (self.waits or self._waiting):
             return False
-        return not any(future.done() for futures in (self._waiting, self.waits.values()) for future in futures)
+        if any(future.done() for futures in (self._waiting, self.waits.values()) for future in futures):
+            self.look_soon()
+            return False
+        return True
 
     def only_waits(self) -> bool:
         """Whether each task of the handler certainly does nothing but wait for steps, so that it can be taken down."""
