@@ -468,9 +468,10 @@ def output_type(fn: Callable[..., Any]) -> Any:
     while isinstance(fn, functools.partial):
         fn = fn.func
     try:
-        if fn not in _types:
-            _types[fn] = _returned(fn)
-        return _types[fn]
+        known = _types.get(fn)  # no function returns the type None: that is `NoneType`
+        if known is None:
+            known = _types[fn] = _returned(fn)
+        return known
     except TypeError:  # not hashable, or no weak references
         return _returned(fn)
 

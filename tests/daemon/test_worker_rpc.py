@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, get_args
@@ -32,8 +32,11 @@ class Half:
         self.hold = asyncio.Event()
         self.hold.set()
 
-    async def answer(self, peer: m.Peer, message: m.Asked) -> Any:
+    def answer(self, peer: m.Peer, message: m.Asked) -> Coroutine[Any, Any, Any]:
         self.noted.append(message)
+        return self._answer(message)
+
+    async def _answer(self, message: m.Asked) -> Any:
         await self.hold.wait()
         answer = self.answers.get(type(message))
         if isinstance(answer, Exception):
@@ -118,7 +121,7 @@ async def test_what_comes_in_several_pieces_in_one_turn_is_taken_in_order() -> N
     async with joined() as pair:
         record, evict, resume = m.Record(STEP), m.Evict("r"), m.Resume("r", [])
         peer = pair.far_end.peer
-        asyncio.get_running_loop().call_soon(peer.receive, [Tell(resume)])  # behind the task of the ask
+        asyncio.get_running_loop().call_soon(peer.receive, [Tell(resume)])
         peer.receive([Ask(1, record)])
         peer.receive([Tell(evict)])
         await settled(lambda: len(pair.far.noted) == 3)

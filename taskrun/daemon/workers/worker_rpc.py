@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -96,8 +97,7 @@ class PipePeer:
         self._outgoing: list[bytes] = []
         self._asked: dict[int, tuple[type[m.Asked], asyncio.Future[Any]]] = {}
         self._last = 0
-        self._answering: set[asyncio.Task[None]] = set()
-        self._behind = 0  # what has come in, and is taken in a later turn
+        self._answering: set[asyncio.Future[Any]] = set()
 
     def ask(self, message: m.Asked) -> asyncio.Future[Any]:
         """Sends a message; the future gets its answer.
@@ -131,9 +131,6 @@ class PipePeer:
                 self._settle(envelope)
             elif isinstance(envelope, Ask):
                 self._begin(envelope)
-            elif self._behind:  # the task of an ask begins in the next turn, and order is promised
-                self._behind += 1
-                self._loop.call_soon(self._hear_in_turn, envelope.message)
             else:
                 self._hear(envelope.message)
 
@@ -146,10 +143,6 @@ class PipePeer:
             if not future.done():
                 future.set_exception(WorkerGone("the other end of the pipe ended before it answered"))
 
-    def _hear_in_turn(self, message: m.Told) -> None:
-        self._behind -= 1
-        self._hear(message)
-
     def _hear(self, message: m.Told) -> None:
         try:
             self._answerer.hear(self, message)
@@ -157,16 +150,23 @@ class PipePeer:
             self._loop.call_exception_handler({"message": f"hearing {message!r:.200}", "exception": error})
 
     def _begin(self, ask: Ask) -> None:
-        self._behind += 1
-        task = self._loop.create_task(self._reply(ask))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        """Has a message answered: at once, so that what the other end said before and says after it keeps its order."""
+        try:
+            answering = asyncio.ensure_future(self._answerer.answer(self, ask.message))
+        except Exception as error:
+            self._send(Refusal(ask.id, encode_error(error)))
+            return
+        self._answering.add(answering)
+        answering.add_done_callback(partial(self._reply, ask.id))
 
-    async def _reply(self, ask: Ask) -> None:
-        self._behind -= 1
-        reply = await answer(self._answerer, self, ask)
-        if not self.gone:
-            self._send(reply)
+    def _reply(self, ask_id: int, answered: asyncio.Future[Any]) -> None:
+        self._answering.discard(answered)
+        if self.gone or answered.cancelled():
+            return
+        try:
+            self._send(Answer(ask_id, _encoded(answered.result())))
+        except Exception as error:
+            self._send(Refusal(ask_id, encode_error(error)))
 
     def _settle(self, envelope: Answer | Refusal) -> None:
         kind, future = self._asked.pop(envelope.id)
@@ -203,10 +203,13 @@ def _give_up(answer: asyncio.Future[Any]) -> None:
 async def answer(answerer: m.Answerer, peer: m.Peer, ask: Ask) -> Answer | Refusal:
     """Returns the answer to an `Ask`, or the error as a `Refusal`."""
     try:
-        value = await answerer.answer(peer, ask.message)
-        return Answer(ask.id, NOTHING if value is None else msgspec.Raw(ENCODE(value)))
+        return Answer(ask.id, _encoded(await answerer.answer(peer, ask.message)))
     except Exception as error:
         return Refusal(ask.id, encode_error(error))
+
+
+def _encoded(value: Any) -> msgspec.Raw:
+    return NOTHING if value is None else msgspec.Raw(ENCODE(value))
 
 
 class PipeProtocol(asyncio.Protocol):

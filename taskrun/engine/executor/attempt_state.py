@@ -225,7 +225,7 @@ class AttemptState:
 
     def look_soon(self) -> None:
         """Looks, once the handler has had its turn, whether all it does is wait."""
-        if not self._looking:
+        if not self._looking and (self.waits or self._waiting or self._cancel_due):
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
