@@ -122,7 +122,7 @@ async def test_a_reload_while_a_dead_worker_is_waited_for_gives_no_worker_too_ma
     house.started[0].over.set()
     await house.comes_to(1, 2)
     assert (await house.pool.reload())["reloaded"]
-    await asyncio.gather(*[task for task in house.pool._tasks if "_follow" not in str(task.get_coro())])
+    await asyncio.gather(*[task for task in house.pool._tasks if "_supervise_to_end" not in str(task.get_coro())])
     await asyncio.sleep(0.3)
     assert len(house.pool._workers) == 2
     await house.pool.close()
