@@ -482,10 +482,11 @@ class Core:
             self.attempts.drop(attempt)
         while True:
             try:
-                await self.lease.acquire(self.journal)
-                await self.journal.do(self._keep_jobs)
-                break
-            except Exception:  # lost again, or no file to be had: nothing else can be done
+                with contextlib.suppress(EngineLost):  # it was stopped again for longer than its lease
+                    await self.lease.acquire(self.journal)
+                    await self.journal.do(self._keep_jobs)
+                    break
+            except Exception:  # such as no file to be had: nothing else can be done
                 logger.exception("the engine could not register anew yet")
                 await self.clock.sleep(AGAIN)
         self._open(True)
