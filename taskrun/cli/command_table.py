@@ -29,6 +29,7 @@ COMMANDS = {  # in the order of the help
     "watch": "watch",
     "prune": "prune",
     "export": "export",
+    "config": "config",
     "doctor": "doctor",
     "completion": "completion",
     "_complete": "completion",
@@ -43,4 +44,4 @@ def find(name: str) -> Any:
     if name not in COMMANDS:
         return None
     found: Any = get_command(import_late(f"taskrun.cli.commands.{COMMANDS[name]}").app)
-    return getattr(found, "commands", {}).get(name, found)
+    return vars(found).get("commands", {}).get(name, found)  # of a module with several commands

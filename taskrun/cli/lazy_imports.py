@@ -10,6 +10,7 @@ CLIENT = "taskrun.daemon.client"  # where a daemon runs
 OFFLINE = "taskrun.cli.backend.offline"  # where none runs: the journal
 STORAGE = "taskrun.stores.sqlite"  # where the journal has to be written to before it can be read
 JOB_FILES = "taskrun.cli.backend.job_files"  # where none runs: the code of the jobs
+SCHEDULE_ADD = "taskrun.cli.commands.schedule_add"  # for `schedule add` alone: inputs
 RUN_LOCAL = "taskrun.cli.commands.run_local"  # for `run --local` alone: the whole engine
 CRON = "taskrun.rules.cron"  # where there are schedules
 SCHEDULE_TABLES = "taskrun.rules.schedule_tables"  # where `taskrun.toml` has schedules

@@ -45,7 +45,9 @@ def _commands() -> Iterator[tuple[str, Any]]:
             continue
         command = find(name)
         inner = getattr(command, "commands", None)
-        yield from {f"{name} {one}": sub for one, sub in inner.items()}.items() if inner else {name: command}.items()
+        if not inner or command.invoke_without_command:
+            yield name, command
+        yield from ((f"{name} {one}", sub) for one, sub in (inner or {}).items())
 
 
 def _first(command: Any) -> str:

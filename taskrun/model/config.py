@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -22,6 +22,7 @@ FILE = "taskrun.toml"
 PREFIX = "TASKRUN_"
 
 Environ = Mapping[str, str]
+CatchUp = Literal["skip", "one", "all"]
 
 
 class ScheduleEntry(msgspec.Struct, frozen=True):
@@ -31,6 +32,7 @@ class ScheduleEntry(msgspec.Struct, frozen=True):
     cron: str
     timezone: str | None = None
     input: dict[str, Any] = {}
+    catch_up: CatchUp = "skip"
 
 
 class ScheduleTable(msgspec.Struct, frozen=True):
@@ -91,10 +93,10 @@ def load(path: Path, environ: Environ) -> Config:
     Raises:
         ConfigError: broken TOML, an unknown key, or a value that does not fit; names file and key.
     """
-    document, root = _parse(path), _root(path)
+    document, root = parse(path), _root(path)
     _refuse_unknown(document, {"taskrun", "retention", "schedule", "env"}, "", path)
-    settings = _table(document, "taskrun", _SETTINGS, path) | _overrides(environ, "", _SETTINGS)
-    retention = _table(document, "retention", _RETENTION, path) | _overrides(environ, "RETENTION__", _RETENTION)
+    settings = _table(document, "taskrun", SETTINGS, path) | _overrides(environ, "", SETTINGS)
+    retention = _table(document, "retention", RETENTION, path) | _overrides(environ, "RETENTION__", RETENTION)
     return Config(
         root=root,
         path=path.absolute(),
@@ -112,15 +114,15 @@ def check_variables(environ: Environ) -> None:
     Raises:
         ConfigError: one does not fit; names it.
     """
-    _overrides(environ, "", _SETTINGS)
-    _overrides(environ, "RETENTION__", _RETENTION)
+    _overrides(environ, "", SETTINGS)
+    _overrides(environ, "RETENTION__", RETENTION)
 
 
 def salvage(path: Path, environ: Environ) -> Config:
     """Returns what a wrong configuration still tells, above all where the project's daemon is; all else is the default."""
     document, root = _salvaged(path), _root(path)
-    settings = _readable(document, environ, "taskrun", "", _SETTINGS)
-    retention = _readable(document, environ, "retention", "RETENTION__", _RETENTION)
+    settings = _readable(document, environ, "taskrun", "", SETTINGS)
+    retention = _readable(document, environ, "retention", "RETENTION__", RETENTION)
     journal = _located(settings.pop("journal"), root)
     return Config(root=root, path=path.absolute(), journal=journal, schedules=[], env={}, **settings, **retention)
 
@@ -131,14 +133,17 @@ def schedule_tables(path: Path) -> list[ScheduleTable]:
     Raises:
         ConfigError: broken TOML.
     """
-    return _schedules(_parse(path), path)
+    return _schedules(parse(path), path)
 
 
 # ---- what may be written: for each key its default and how it is read
 
 
-class _Key(msgspec.Struct, frozen=True):
-    """`read` raises ValueError when a value is not what `expected` says; a `needed` key has no default."""
+class Key(msgspec.Struct, frozen=True):
+    """How a value is read.
+
+    `read` raises ValueError when it is not what `expected` says; a `needed` key has no default.
+    """
 
     expected: str
     read: Callable[[Any], Any]
@@ -161,11 +166,11 @@ def _text(value: Any) -> str:
 def _journal(value: Any) -> str:
     """Returns a path. An address would become a file of that name."""
     if _ADDRESS.match(_text(value)):
-        raise ConfigError(f"is {_masked(value)}: there is no store for servers yet; journals are SQLite files")
+        raise ConfigError(f"is {without_password(value)}: there is no store for servers yet; journals are SQLite files")
     return str(value)
 
 
-def _masked(address: str) -> str:
+def without_password(address: str) -> str:
     """Returns an address without its password."""
     return re.sub(r"(://[^:/@]*):[^/]*@|(password\s*=\s*)\S+", lambda found: _blank(found[1], found[2]), address)
 
@@ -190,6 +195,12 @@ def _natural(value: Any) -> int:
     return 0 if value == 0 and not isinstance(value, (bool, float)) else _count(value)
 
 
+def _catch_up(value: Any) -> str:
+    if value in get_args(CatchUp):
+        return str(value)
+    raise ValueError
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError
@@ -205,26 +216,27 @@ _COUNT = "a whole number of 1 or more"
 _DURATION = 'a duration such as "10s" or "30d" (ms, s, m, h, d, w, y)'
 _SIZE = 'a size such as "4MB" (B, KB, MB, GB, TB)'
 
-_SETTINGS = {
-    "jobs": _Key("a list of modules, packages, folders or globs", _texts, ["jobs"]),
-    "journal": _Key("a path", _journal, ".taskrun/journal.db"),
-    "concurrency": _Key(_COUNT, _count, 100),
-    "resident": _Key("a whole number", _natural, 1000),
-    "grace": _Key(_DURATION, durations.seconds, "10s"),
-    "workers": _Key(_COUNT, _count, 1),
-    "max_payload": _Key(_SIZE, durations.size, "4MB"),
+SETTINGS = {
+    "jobs": Key("a list of modules, packages, folders or globs", _texts, ["jobs"]),
+    "journal": Key("a path", _journal, ".taskrun/journal.db"),
+    "concurrency": Key(_COUNT, _count, 100),
+    "resident": Key("a whole number", _natural, 1000),
+    "grace": Key(_DURATION, durations.seconds, "10s"),
+    "workers": Key(_COUNT, _count, 1),
+    "max_payload": Key(_SIZE, durations.size, "4MB"),
 }
-_RETENTION = {
-    "keep": _Key(_DURATION, durations.seconds, "30d"),
-    "max_log": _Key(_SIZE, durations.size, "50MB"),
+RETENTION = {
+    "keep": Key(_DURATION, durations.seconds, "30d"),
+    "max_log": Key(_SIZE, durations.size, "50MB"),
 }
-_SCHEDULE = {
-    "job": _Key("the name of a job", _text, needed=True),
-    "cron": _Key('a cron expression such as "0 3 * * *"', _text, needed=True),
-    "timezone": _Key('a time zone such as "Europe/Berlin"', _text),
-    "input": _Key("a table", _mapping, {}),
+SCHEDULE = {
+    "job": Key("the name of a job", _text, needed=True),
+    "cron": Key('a cron expression such as "0 3 * * *"', _text, needed=True),
+    "timezone": Key('a time zone such as "Europe/Berlin"', _text),
+    "input": Key("a table", _mapping, {}),
+    "catch_up": Key('"skip", "one" or "all"', _catch_up, "skip"),
 }
-_VARIABLE = _Key("text", _any_text)
+_VARIABLE = Key("text", _any_text)
 
 
 # ---- the file
@@ -245,7 +257,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """Returns the document of a file as it is written.
+
+    Raises:
+        ConfigError: broken TOML, or it cannot be read.
+    """
     text = ""
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -259,7 +276,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _table(document: dict[str, Any], section: str, keys: dict[str, _Key], path: Path) -> dict[str, Any]:
+def _table(document: dict[str, Any], section: str, keys: dict[str, Key], path: Path) -> dict[str, Any]:
     return _keys(_section(document, section, path), keys, f"[{section}] ", path)
 
 
@@ -288,7 +305,7 @@ def _schedules(document: dict[str, Any], path: Path) -> list[ScheduleTable]:
 
 def _schedule(written: dict[str, Any], place: str, path: Path) -> ScheduleTable:
     try:
-        return ScheduleTable(place, written, ScheduleEntry(**_keys(written, _SCHEDULE, f"{place} ", path)))
+        return ScheduleTable(place, written, ScheduleEntry(**_keys(written, SCHEDULE, f"{place} ", path)))
     except ConfigError as error:
         return ScheduleTable(place, written, None, str(error))
 
@@ -299,7 +316,7 @@ def _entry(table: ScheduleTable, path: Path) -> ScheduleEntry:
     return table.entry
 
 
-def _keys(found: dict[str, Any], keys: dict[str, _Key], section: str, path: Path) -> dict[str, Any]:
+def _keys(found: dict[str, Any], keys: dict[str, Key], section: str, path: Path) -> dict[str, Any]:
     _refuse_unknown(found, keys, section, path)
     for name, key in keys.items():
         if key.needed and name not in found:
@@ -307,7 +324,7 @@ def _keys(found: dict[str, Any], keys: dict[str, _Key], section: str, path: Path
     return {name: _read(found, name, key, f"{path}: {section}{name}") for name, key in keys.items()}
 
 
-def _read(found: dict[str, Any], name: str, key: _Key, place: str) -> Any:
+def _read(found: dict[str, Any], name: str, key: Key, place: str) -> Any:
     if name not in found:
         return key.default if key.default is None else key.read(key.default)
     try:
@@ -352,7 +369,7 @@ def _at_home(path: str) -> Path:
 def _salvaged(path: Path) -> dict[str, Any]:
     """Returns the document; of one that is broken, the journal, if a line of its own names it."""
     try:
-        return _parse(path)
+        return parse(path)
     except ConfigError:
         pass
     try:
@@ -363,7 +380,7 @@ def _salvaged(path: Path) -> dict[str, Any]:
 
 
 def _readable(
-    document: dict[str, Any], environ: Environ, section: str, prefix: str, keys: dict[str, _Key]
+    document: dict[str, Any], environ: Environ, section: str, prefix: str, keys: dict[str, Key]
 ) -> dict[str, Any]:
     """Reads the keys of a section one by one; one that is wrong has its default."""
     table = document.get(section)
@@ -381,17 +398,18 @@ def _readable(
 # ---- the environment
 
 
-def _overrides(environ: Environ, section: str, keys: dict[str, _Key]) -> dict[str, Any]:
+def _overrides(environ: Environ, section: str, keys: dict[str, Key]) -> dict[str, Any]:
     """Reads the variables of a section's keys; a variable of no key is somebody else's."""
     variables = {name: PREFIX + section + name.upper() for name in keys}
     return {
-        name: _read({name: _untyped(environ[variable], keys[name])}, name, keys[name], variable)
+        name: _read({name: untyped(environ[variable], keys[name])}, name, keys[name], variable)
         for name, variable in variables.items()
         if variable in environ
     }
 
 
-def _untyped(text: str, key: _Key) -> Any:
+def untyped(text: str, key: Key) -> Any:
+    """Returns what a variable says as the file would say it."""
     if key.read is _texts:
         return [part.strip() for part in text.split(",") if part.strip()]
     if key.read in (_count, _natural) and text.isascii() and text.isdigit() and len(text) < 10:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import job
+from taskrun import MemoryStorage, job
 from taskrun.daemon.watch import schedule_file
 from taskrun.daemon.watch.schedule_file import ScheduleFile
 from taskrun.daemon.workers.worker_pool import NO_JOBS
@@ -90,6 +90,17 @@ async def test_a_mistake_changes_nothing_and_is_kept_until_it_is_mended(
             await until(lambda: not file.problem)
             await queue.advance("1h")
         assert await inputs(queue) == [{"path": "/mended"}, {"path": "/a"}, {"path": "/a"}]
+
+
+async def test_a_schedule_of_the_file_says_what_becomes_of_missed_slots(tmp_path: Path) -> None:
+    config = tmp_path / "taskrun.toml"
+    config.write_text(HOURLY.format(path="/a") + 'catch_up = "all"\n' + HOURLY.format(path="/b"))
+    storage, start = MemoryStorage(), dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    for hours, paths in ((0, []), (3.5, ["/a", "/a", "/a"])):
+        async with TestQueue([backup], storage=storage, start=start + dt.timedelta(hours=hours)) as queue:
+            await ScheduleFile(queue.core, Workers(), config, lambda: read_config(config, {})).begin()
+            await queue.settle()
+            assert [one["path"] for one in await inputs(queue)] == paths
 
 
 async def test_a_file_that_is_wrong_at_the_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,8 @@ async def _candidates(line: Line, session: Session) -> list[Candidate]:
     if line.command is None:
         return [Candidate(name, _summary(find(name))) for name in COMMANDS if not find(name).hidden]
     inner = getattr(line.command, "commands", None)
+    if inner is not None and line.current.startswith("-"):
+        return _options(line)
     if inner is not None:
         return [Candidate(name, _summary(command)) for name, command in inner.items()]
     name, equals, _ = line.current.partition("=")

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import MutableMapping
+from functools import cache, partial
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from taskrun.cli.backend.all_schedules import all_schedules
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
+from taskrun.cli.lazy_imports import SCHEDULE_ADD, import_late
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
 from taskrun.cli.session import Session
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+class ScheduleGroup(TyperGroup):
+    """`schedule` and what is below it, which is imported when it is asked for."""
+
+    @property
+    def commands(self) -> MutableMapping[str, Any]:
+        """The commands below by name."""
+        return {"add": _add()}
+
+    @commands.setter
+    def commands(self, _: Any) -> None:
+        """Keeps nothing: they are always the same."""
 
 
-@app.command()
-def schedule(json: bool = COMMON.json) -> Any:
+@cache
+def _add() -> Any:
+    return get_command(import_late(SCHEDULE_ADD).app)
+
+
+app = typer.Typer(cls=ScheduleGroup, rich_markup_mode=None, add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def schedule(ctx: typer.Context, json: bool = COMMON.json) -> Any:
     """List the schedules: when each fires next, when it last did, and how that ended.
 
     Example: taskrun schedule
     """
-    return partial(perform, json)
+    return partial(perform, json) if ctx.invoked_subcommand is None else None
 
 
 async def perform(as_json: bool, session: Session) -> int:

@@ -53,6 +53,8 @@ def run_in_daemon(argv: list[str], intent: str) -> int | None:
     name, config = _command_and_config(argv)
     if name not in REPEATABLE | ONCE or None in (sys.stdin, sys.stdout, sys.stderr):
         return None
+    if name == "schedule" and "add" in argv:  # what it writes is the caller's own file
+        return None
     stopped = False
     for _ in range(TRIES):
         client = _requested(config, argv, intent)

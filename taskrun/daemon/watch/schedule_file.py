@@ -123,7 +123,8 @@ class ScheduleFile:
         for problem in self.inputs.values():
             raise ConfigError(problem)
         await self._core.schedules.set(
-            Entry(job=one.job, cron=one.cron, timezone=one.timezone, input=_text(one.input)) for one in config.schedules
+            Entry(job=one.job, cron=one.cron, timezone=one.timezone, input=_text(one.input), catch_up=one.catch_up)
+            for one in config.schedules
         )
 
     async def _input_problem(self, table: ScheduleTable) -> str:

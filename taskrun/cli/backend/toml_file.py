@@ -1,0 +1,83 @@
+"""Tables that taskrun appends to `taskrun.toml`: what is there stays as it is, comments too, and nothing is written unchecked."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.model.config import Config
+from taskrun.model.errors import ConfigError
+from taskrun.rules.schedule_tables import read_config
+
+
+def append_table(
+    path: Path, name: str, table: dict[str, Any], environ: Mapping[str, str], check: Callable[[Config], None]
+) -> bytes:
+    """Appends `[[name]]`; returns what the file held before.
+
+    Parameters:
+        check: of the configuration as it would be; raises ConfigError.
+
+    Raises:
+        Stop: it does not fit; nothing was written.
+    """
+    file = path.resolve()
+    before = file.read_bytes()
+    text = before.decode("utf-8-sig").rstrip("\n")
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        appended = f"{text}\n\n{_written(name, table)}".lstrip("\n")
+        _refuse_inline(name, appended)
+        _write(draft, appended.encode(), file.stat().st_mode)
+        check(read_config(draft, environ))
+        draft.replace(file)
+    except ConfigError as error:
+        hint = "nothing was written"
+        raise Stop(Code.USAGE, str(error).replace(str(draft), str(path)), hint=hint, kind="ConfigError") from None
+    except OSError as error:
+        raise Stop(Code.USAGE, f"{path}: cannot be written: {error.strerror}", kind="ConfigError") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return before
+
+
+def restore(path: Path, content: bytes) -> None:
+    """Writes back what a file held."""
+    file = path.resolve()
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    _write(draft, content, file.stat().st_mode)
+    draft.replace(file)
+
+
+def _written(name: str, table: dict[str, Any]) -> str:
+    """Returns a table under a header of its own, with its inner tables after it."""
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    try:
+        return f"[[{name}]]\n{tomli_w.dumps(plain)}" + (f"\n{tomli_w.dumps({name: inner})}" if inner else "")
+    except TypeError:
+        problem = "null cannot be written to a file of TOML: leave the field out"
+        raise Stop(Code.USAGE, problem, kind="InputInvalid") from None
+
+
+def _refuse_inline(name: str, text: str) -> None:
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        problem = f"{name} is written as a list in one place: write each as [[{name}]], then more can be appended"
+        raise Stop(Code.USAGE, problem, kind="ConfigError") from None
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(handle, mode & 0o777)
+        os.fsync(handle)

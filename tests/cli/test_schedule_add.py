@@ -1,0 +1,116 @@
+"""`taskrun schedule add`: a table that is appended once it was checked; all else in the file stays as it is."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from taskrun.cli.exit_codes import Code
+from tests.cli.test_offline import ENV, run
+from tests.cli.test_terminal import command
+
+FILE = "# mine\n[taskrun]\ngrace = '5s' # short"
+JOBS = """
+from taskrun import job
+
+@job
+async def hello(name: str, n: int = 1, timezone: str = "") -> None:
+    ...
+
+@job
+async def picky(name: str) -> None:
+    ...
+
+@job
+async def bare() -> None:
+    ...
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "taskrun.toml").write_text(FILE)
+    (tmp_path / "taskrun.toml").chmod(0o640)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "all.py").write_text(JOBS)
+    return tmp_path
+
+
+def added(project: Path) -> list[dict[str, object]]:
+    """The schedules that are there now; what was there before still is, to the letter."""
+    text = (project / "taskrun.toml").read_text()
+    assert text.startswith(FILE)
+    assert [file.name for file in project.iterdir() if file.suffix == ".tmp"] == []
+    found: list[dict[str, object]] = tomllib.loads(text).get("schedule", [])
+    return found
+
+
+def refused(project: Path, *line: str) -> tuple[int, str]:
+    done = subprocess.run(
+        command("schedule", "add", *line), cwd=project, env=ENV, capture_output=True, text=True, timeout=30
+    )
+    assert added(project) == []
+    return done.returncode, done.stderr
+
+
+def test_a_schedule_is_appended_and_the_file_keeps_its_comments_and_its_mode(project: Path) -> None:
+    line = ("hello", "0 3 * * *", "--timezone", "Europe/Berlin", "--catch-up", "one", "--name", "Ada", "--n", "3")
+    found = json.loads(run(project, "schedule", "add", *line, "--json").stdout)
+    assert (found["job"], found["cron"], found["timezone"]) == ("hello", "0 3 * * *", "Europe/Berlin")
+    run(project, "schedule", "add", "hello", "@daily", "--name", "Bea", "--input.timezone", "there")
+    run(project, "schedule", "add", "bare", "@hourly")
+    first = {"job": "hello", "cron": "0 3 * * *", "timezone": "Europe/Berlin", "catch_up": "one"}
+    assert added(project) == [
+        {**first, "input": {"name": "Ada", "n": 3}},
+        {"job": "hello", "cron": "@daily", "input": {"name": "Bea", "timezone": "there"}},
+        {"job": "bare", "cron": "@hourly"},
+    ]
+    assert stat.S_IMODE((project / "taskrun.toml").stat().st_mode) == 0o640
+    assert len(json.loads(run(project, "schedule", "--json").stdout)) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        (("helo", "@daily"), Code.NOT_FOUND, "did you mean  hello"),
+        (("bare", "not cron"), Code.USAGE, "taskrun.toml: [[schedule]] cron"),
+        (("bare", "@daily", "--timezone", "Mars/Base"), Code.USAGE, "[[schedule]] timezone"),
+        (("bare", "@daily", "--catch-up", "some"), Code.USAGE, "[[schedule]] catch_up must be"),
+        (("hello", "@daily"), Code.USAGE, "--name is required"),
+        (("hello", "@daily", "--name", "a", "--n", "x"), Code.USAGE, "--n"),
+        (("hello", "@daily", "--input", '{"name": null}'), Code.USAGE, "null"),
+        (("bare",), Code.USAGE, "CRON"),
+    ],
+)
+def test_what_does_not_fit_is_not_written(project: Path, line: tuple[str, ...], code: Code, text: str) -> None:
+    found, said = refused(project, *line)
+    assert (found, text in said) == (code, True), said
+
+
+def test_a_list_in_one_place_is_left_alone(project: Path) -> None:
+    text = 'schedule = [{ job = "bare", cron = "@daily" }]\n'
+    (project / "taskrun.toml").write_text(text)
+    line = command("schedule", "add", "bare", "@hourly")
+    done = subprocess.run(line, cwd=project, env=ENV, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, "write each as [[schedule]]" in done.stderr) == (Code.USAGE, True)
+    assert (project / "taskrun.toml").read_text() == text
+
+
+def test_a_daemon_takes_it_up_and_a_link_stays_one(project: Path) -> None:
+    file = project / "taskrun.toml"
+    file.rename(project / "real.toml")
+    file.symlink_to("real.toml")
+    run(project, "daemon", "start")
+    try:
+        run(project, "schedule", "add", "hello", "@daily", "--name", "Ada", "--catch-up", "all")
+        (known,) = json.loads(run(project, "schedule", "--json").stdout)
+    finally:
+        run(project, "daemon", "stop")
+    assert (known["job"], known["problem"]) == ("hello", None)
+    assert file.is_symlink()
+    assert added(project)[0]["input"] == {"name": "Ada"}
