@@ -20,11 +20,13 @@ from typing import Protocol
 import msgspec
 
 from taskrun import __version__
+from taskrun.daemon.clients.change_requests import CHANGES
 from taskrun.daemon.clients.command_connection import CommandServer
 from taskrun.daemon.clients.connection import Connection, Connections
 from taskrun.daemon.clients.listener import Listener, reopened
-from taskrun.daemon.clients.requests import OPERATIONS, Operation, RequestContext, RequestRouter
-from taskrun.daemon.clients.stream_requests import STREAM_OPERATIONS
+from taskrun.daemon.clients.read_requests import READS
+from taskrun.daemon.clients.router import Operation, RequestContext, RequestRouter
+from taskrun.daemon.clients.stream_requests import STREAMS
 from taskrun.daemon.frames import CLIENT_CAP
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
@@ -164,10 +166,10 @@ class Daemon:
             core, pool, self._config.journal, lambda: self._holder, self._stop.set, schedules.problems
         )
         if self._watcher is None:
-            return RequestRouter(context, {**OPERATIONS, **STREAM_OPERATIONS})
+            return RequestRouter(context, {**READS, **CHANGES, **STREAMS})
         watching = asyncio.get_running_loop().create_task(self._watcher.watch(context, self._read_config))
         stack.callback(watching.cancel)
-        return RequestRouter(context, {**OPERATIONS, **STREAM_OPERATIONS, **self._watcher.ops()})
+        return RequestRouter(context, {**READS, **CHANGES, **STREAMS, **self._watcher.ops()})
 
     @asynccontextmanager
     async def _listening(self, router: RequestRouter) -> AsyncIterator[Listener]:

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from taskrun.daemon.clients import requests as module
-from taskrun.daemon.clients.requests import Nothing, Operation, RequestContext, RequestRouter
+from taskrun.daemon.clients import router as module
+from taskrun.daemon.clients.router import Nothing, Operation, RequestContext, RequestRouter
 from taskrun.model.errors import JournalUnavailable
 
 

@@ -66,7 +66,7 @@ class Core:
         self.left.append(crashed)
 
 
-class RequestContext:
+class StartedPool:
     """A pool of two and what it has started."""
 
     def __init__(self) -> None:
@@ -89,56 +89,56 @@ class RequestContext:
 
 
 @pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[RequestContext]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartedPool]:
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.01))
     monkeypatch.setattr(module, "ExecutorMessages", lambda core: core)
-    made = RequestContext()
+    made = StartedPool()
     monkeypatch.setattr(WorkerHandle, "start", made.start)
     yield made
 
 
-async def test_a_worker_that_cannot_be_started_is_started_later(house: RequestContext) -> None:
-    await house.pool.start()
-    await house.comes_to(2, 2)
-    house.failures += [FULL, FULL, FULL]
-    house.started[0].over.set()
-    await house.comes_to(2, 3)
-    await house.pool.close()
+async def test_a_worker_that_cannot_be_started_is_started_later(made: StartedPool) -> None:
+    await made.pool.start()
+    await made.comes_to(2, 2)
+    made.failures += [FULL, FULL, FULL]
+    made.started[0].over.set()
+    await made.comes_to(2, 3)
+    await made.pool.close()
 
 
-async def test_a_worker_that_cannot_join_is_replaced(house: RequestContext) -> None:
-    house.core.refusals.append(FULL)
-    await house.pool.start()
-    await house.comes_to(2, 3)
-    await house.pool.close()
+async def test_a_worker_that_cannot_join_is_replaced(made: StartedPool) -> None:
+    made.core.refusals.append(FULL)
+    await made.pool.start()
+    await made.comes_to(2, 3)
+    await made.pool.close()
 
 
 async def test_a_reload_while_a_dead_worker_is_waited_for_gives_no_worker_too_many(
-    house: RequestContext, monkeypatch: pytest.MonkeyPatch
+    made: StartedPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.2))
-    await house.pool.start()
-    await house.comes_to(2, 2)
-    house.started[0].over.set()
-    await house.comes_to(1, 2)
-    assert (await house.pool.reload())["reloaded"]
-    await asyncio.gather(*[task for task in house.pool._tasks if "_supervise_to_end" not in str(task.get_coro())])
+    await made.pool.start()
+    await made.comes_to(2, 2)
+    made.started[0].over.set()
+    await made.comes_to(1, 2)
+    assert (await made.pool.reload())["reloaded"]
+    await asyncio.gather(*[task for task in made.pool._tasks if "_supervise_to_end" not in str(task.get_coro())])
     await asyncio.sleep(0.3)
-    assert len(house.pool._workers) == 2
-    await house.pool.close()
+    assert len(made.pool._workers) == 2
+    await made.pool.close()
 
 
-async def test_a_worker_that_cannot_end_a_run_is_replaced_and_nobody_blamed(house: RequestContext) -> None:
-    await house.pool.start()
-    await house.comes_to(2, 2)
-    house.core.on_stuck(house.started[0].peer, "run")
-    await house.comes_to(2, 3)
-    assert house.core.left == [False]
-    assert not house.started[1].over.is_set()
-    house.started[1].over.set()
-    await house.comes_to(2, 4)
-    assert house.core.left == [False, True]
-    await house.pool.close()
+async def test_a_worker_that_cannot_end_a_run_is_replaced_and_nobody_blamed(made: StartedPool) -> None:
+    await made.pool.start()
+    await made.comes_to(2, 2)
+    made.core.on_stuck(made.started[0].peer, "run")
+    await made.comes_to(2, 3)
+    assert made.core.left == [False]
+    assert not made.started[1].over.is_set()
+    made.started[1].over.set()
+    await made.comes_to(2, 4)
+    assert made.core.left == [False, True]
+    await made.pool.close()
 
 
 async def test_a_worker_that_cannot_be_executed_leaves_no_descriptor_open(

@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
-from taskrun.daemon.clients.requests import Operation, RequestContext, known
+from taskrun.daemon.clients.router import Operation, RequestContext
 from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded, Subscription
-from taskrun.model.records import LogLine, Run, Status
+from taskrun.model.errors import RunNotFound
+from taskrun.model.records import LogLine, Run, RunFilter, Status
 from taskrun.stores.base import Tx
 
 PAGE = 1000  # log lines that one transaction reads
@@ -39,7 +40,7 @@ async def wait(context: RequestContext, want: Wait) -> AsyncGenerator[Item, None
     fresh = want.runs
     async with context.core.bus.subscribe(changed):
         while changed.runs:
-            for run in await context.core.read(partial(known, run_ids=fresh)):
+            for run in await context.core.read(partial(_known, run_ids=fresh)):
                 if run.ended and run.id in changed.runs:
                     changed.runs.discard(run.id)
                     yield views.run_view(run)
@@ -130,7 +131,7 @@ async def tail(context: RequestContext, want: Tail) -> AsyncGenerator[Item, None
     """Yields the log of runs, each line once and in order, and `{"kind":"end"}` after the last line of each."""
     changed = _ChangedRuns(want.runs)
     async with context.core.bus.subscribe(changed):
-        await context.core.read(lambda tx: known(tx, want.runs))
+        await context.core.read(lambda tx: _known(tx, want.runs))
         cursors = {run_id: _Cursor(context, run_id, want.after.get(run_id, 0)) for run_id in want.runs}
         for cursor in cursors.values():
             if want.limit is not None and not cursor.seq:
@@ -173,7 +174,7 @@ class _Cursor:
             yield {"kind": "end", "run": views.run_view(run)}
 
     def _page(self, tx: Tx) -> tuple[Run, list[LogLine]]:
-        (run,) = known(tx, [self._run_id])
+        (run,) = _known(tx, [self._run_id])
         return run, tx.logs(self._run_id, self.seq, PAGE)
 
 
@@ -206,7 +207,20 @@ def _runs_of(change: Change) -> set[str]:
     return {line.run for line in change.lines} if isinstance(change, LogAdded) else set()
 
 
-STREAM_OPERATIONS: dict[str, Operation] = {
+def _known(tx: Tx, run_ids: list[str]) -> list[Run]:
+    """Returns runs by their ids, brief.
+
+    Raises:
+        RunNotFound: one of them does not exist.
+    """
+    found = [(run_id, tx.runs(RunFilter(id=run_id, brief=True))) for run_id in run_ids]
+    missing = [run_id for run_id, runs in found if not runs]
+    if missing:
+        raise RunNotFound(f"no run {missing[0]}")
+    return [run for _, runs in found for run in runs]
+
+
+STREAMS: dict[str, Operation] = {
     "wait": Operation(Wait, wait),
     "watch": Operation(Watch, watch),
     "tail": Operation(Tail, tail),

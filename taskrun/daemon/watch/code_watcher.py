@@ -16,7 +16,7 @@ from typing import Any
 
 from watchfiles import awatch
 
-from taskrun.daemon.clients.requests import Nothing, Operation, RequestContext
+from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
 from taskrun.daemon.watch.source_files import GONE, FileChange, SourceFiles
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.engine.messages import Description

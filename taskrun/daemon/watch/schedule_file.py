@@ -10,13 +10,13 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from taskrun.daemon.clients.router import JobSource
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.schedules import Entry
-from taskrun.engine.messages import Description
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DaemonError, DefinitionError, InputInvalid, JobNotFound, TaskrunError
 from taskrun.rules.schedule_tables import input_problem
@@ -28,16 +28,6 @@ JOBS_WITHIN = 5.0  # seconds that the start of the daemon waits for jobs to chec
 logger = logging.getLogger(__name__)
 
 
-class Workers(Protocol):
-    """The worker processes, as far as they are asked here."""
-
-    description: Description
-
-    async def ready(self) -> None:
-        """Waits until there is a worker; raises DaemonError when none comes."""
-        ...
-
-
 class ScheduleFile:
     """The schedules of one project's file.
 
@@ -45,7 +35,7 @@ class ScheduleFile:
         read: reads the configuration at `path` again; raises ConfigError when it is invalid.
     """
 
-    def __init__(self, core: Core, workers: Workers, path: Path, read: Callable[[], Config]) -> None:
+    def __init__(self, core: Core, workers: JobSource, path: Path, read: Callable[[], Config]) -> None:
         self.problem = ""  # with the file as it is now
         self.inputs: dict[str, str] = {}  # what is wrong with inputs of its tables, by the tables' places
         self._core = core
