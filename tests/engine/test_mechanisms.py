@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from taskrun import MemoryStorage, Queue, RunFailed, SqliteStorage, WaitTimeout, job, pipe, run, sleep
 from taskrun.engine import messages as m
+from taskrun.engine.core.attempts import Phase
 from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunChanged, RunOver
@@ -336,6 +337,56 @@ async def test_a_handler_in_a_task_group_is_evicted_and_goes_on() -> None:
         assert not queue.executor.contexts
         await queue.advance("1h")
         assert await handle.result() == 3
+
+
+async def test_a_handler_that_waits_for_something_besides_stays_and_gives_up_its_slot() -> None:
+    begun: list[str] = []
+
+    @job
+    async def listening() -> None:
+        begun.append("listening")
+        await asyncio.gather(sleep("1h"), heard.wait())  # an event of asyncio, which no journal knows
+
+    @job
+    async def nap() -> None:
+        begun.append("nap")
+        await sleep("1h")
+
+    heard = asyncio.Event()
+    async with TestQueue(jobs=[listening, nap], resident=0, concurrency=1) as queue:
+        first, second = await queue.jobs.listening.start(), await queue.jobs.nap.start()
+        await queue.settle()
+        assert [context.run.job for context in queue.executor.contexts.values()] == ["listening"]
+        assert [await first.status(), await second.status()] == ["waiting", "waiting"]
+        heard.set()
+        await queue.advance("1h")
+        await asyncio.gather(first.result(), second.result())
+        assert begun == ["listening", "nap", "nap"]
+
+
+async def test_a_handler_that_stays_goes_on_where_its_run_has_started_meanwhile() -> None:
+    begun: list[int] = []
+
+    @job
+    async def listening() -> None:
+        begun.append(1)
+        await asyncio.gather(sleep("1h"), heard.wait())
+        await run("last", lambda: None)
+
+    heard = asyncio.Event()
+    async with TestQueue(jobs=[listening], resident=0) as queue:
+        handle = await queue.jobs.listening.start()
+        await queue.settle()
+        attempt = queue.core.attempts.get(handle.id)
+        assert attempt is not None
+        attempt.phase = Phase.EVICTING  # it was asked, and has not answered when its wait ends
+        await queue.advance("1h")
+        assert attempt.started
+        queue.core.attempts.stay(attempt.peer, handle.id)
+        heard.set()
+        await queue.settle()
+        await handle.result()
+        assert begun == [1]
 
 
 # ---- the rescuer
