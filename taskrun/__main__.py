@@ -20,16 +20,16 @@ def main() -> None:
     try:
         code = run_in_daemon(argv, intent)
         if code is None:
-            code = _here(argv, intent)
-    except KeyboardInterrupt:  # before a command was under way
+            code = _run_in_this_process(argv, intent)
+    except KeyboardInterrupt:  # before the command has begun
         code = INTERRUPTED
     if LOCAL in argv:
         sys.exit(code)
-    _leave(code)
+    _exit(code)
 
 
-def _here(argv: list[str], intent: str) -> int:
-    """Imports what it takes and executes the command line. Neither garbage nor TLS is worth looking at meanwhile."""
+def _run_in_this_process(argv: list[str], intent: str) -> int:
+    """Imports the app, meanwhile without TLS and garbage collection, and executes the command line in this process."""
     gc.disable()
     without = [] if LOCAL in argv else ["ssl"]  # asyncio can do without
     sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]
@@ -41,8 +41,8 @@ def _here(argv: list[str], intent: str) -> int:
     return int(app.main(argv, intent))
 
 
-def _leave(code: int) -> None:
-    """Ends the process without tidying up, which takes as long as starting did: everything is written."""
+def _exit(code: int) -> None:
+    """Ends the process without cleaning up, which would take as long as starting did; all output is written."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

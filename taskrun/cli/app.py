@@ -106,7 +106,7 @@ def main(argv: Sequence[str], intent: str) -> int:
     """Executes a command line in this process and returns its exit code."""
     try:
         return asyncio.run(execute(argv, LocalTerminal(intent), ProcessConnector()))
-    except KeyboardInterrupt:  # before a command was under way
+    except KeyboardInterrupt:  # before the command has begun
         return Code.INTERRUPTED
 
 

@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="taskrun.cli.daemon_main")
     parser.add_argument("mode", choices=(DETACHED, ATTACHED, FOREGROUND))
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--ready", type=int, help="the pipe to whoever launched it")
+    parser.add_argument("--ready", type=int, help="the pipe to the command that launched it")
     parser.add_argument("--until", type=int, help="the pipe whose other end the command that watches holds")
     options = parser.parse_args()
     if options.mode == FOREGROUND:

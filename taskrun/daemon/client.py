@@ -69,7 +69,7 @@ class Client:
 
     @classmethod
     def at(cls, path: Path, timeout: float = PATIENCE) -> Client:
-        """Returns a connection to whoever listens at `path`."""
+        """Returns a connection to the daemon that listens at `path`."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(timeout)
         connection.connect(str(path))

@@ -18,7 +18,7 @@ import msgspec
 from taskrun.daemon.file_identity import identity
 from taskrun.model.errors import DaemonError, FolderReadOnly
 
-TRIES = 10  # whoever only looks who holds the lock takes it for an instant
+TRIES = 10  # a process that only looks who holds the lock takes it for an instant
 PAUSE = 0.02
 
 

@@ -46,7 +46,7 @@ from taskrun.stores.sqlite import SqliteStorage
 MOST_CLIENTS = 256
 FILES = 8192  # descriptors that a daemon may need
 LINGER = 2.0  # seconds beyond their grace for workers to drain
-OVERDUE = 8.0  # seconds beyond the grace for everything to close; whoever stops a daemon waits 10
+OVERDUE = 8.0  # seconds beyond the grace for everything to close; the command that stops a daemon waits 10
 CHECK_EVERY = 1.0  # seconds between two checks that the daemon's files are still there
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Daemon:
     """One project's daemon.
 
     Parameters:
-        counter: executes command lines for thin clients, if there is one.
+        command_server: executes command lines for thin clients; without one they do so themselves.
         watcher: reloads the code when it changes.
     """
 
@@ -262,7 +262,7 @@ def serve(
 
     Parameters:
         watcher: reloads the code when it changes.
-        counter: executes command lines for thin clients; without one they do it themselves.
+        command_server: executes command lines for thin clients; without one they do so themselves.
         foreground: whether what it logs is also shown on standard error.
         ready: called once clients are answered.
 

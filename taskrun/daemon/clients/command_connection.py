@@ -1,4 +1,4 @@
-"""Connections on which a command line is executed: what the daemon knows of whoever executes it, which stands above it.
+"""Connections on which a command line is executed, and protocols for what executes it, which stands above the daemon.
 
 A connection whose first frame is a `CommandRequest` serves that one command line to its end. It is never executed on the
 daemon's own event loop: a listing that takes seconds to draw must not hold up a run.

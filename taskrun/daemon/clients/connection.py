@@ -45,7 +45,7 @@ class Connections:
     Parameters:
         most: how many there may be.
         largest: bytes of one request.
-        counter: executes command lines, if there is one.
+        command_server: executes command lines for thin clients, if there is one.
         refusal: returns why no client is accepted at the moment, if so.
     """
 
