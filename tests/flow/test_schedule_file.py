@@ -15,7 +15,7 @@ from taskrun import MemoryStorage, job
 from taskrun.daemon.watch import schedule_file
 from taskrun.daemon.watch.schedule_file import ScheduleFile
 from taskrun.daemon.workers.worker_pool import NO_JOBS
-from taskrun.engine.core.schedules import Entry
+from taskrun.engine.core.schedules import Active, Entry
 from taskrun.model.errors import ConfigError
 from taskrun.rules.schedule_tables import read_config
 from taskrun.testing import TestQueue
@@ -164,3 +164,29 @@ async def test_who_asks_is_answered_while_the_disk_refuses_to_take_the_file_on(
             assert await queue.core.schedules.views() == []
         await file.problems()
         assert [view["job"] for view in await queue.core.schedules.views()] == ["backup"]
+
+
+async def test_a_tick_looks_at_the_next_schedule_and_at_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "taskrun.toml"
+    tables = (f'[[schedule]]\njob = "backup"\ncron = "{n} 5 * * *"\ninput = {{ path = "/{n}" }}\n' for n in range(60))
+    config.write_text("".join(tables))
+    async with project(config, monkeypatch) as (queue, file):
+        await file.begin()
+        asked: list[float] = []
+        upcoming = Active.next
+        monkeypatch.setattr(Active, "next", lambda self, now: asked.append(now) or upcoming(self, now))  # type: ignore[func-returns-value]
+        for _ in range(50):  # as often as any timer wakes
+            queue.core.schedules.fire()
+            assert queue.core.schedules.next() is not None
+        assert asked == []
+
+
+async def test_what_becomes_of_missed_slots_may_be_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "taskrun.toml"
+    config.write_text(HOURLY.format(path="/a"))
+    async with project(config, monkeypatch) as (queue, file), file.following():
+        await until(lambda: queue.core.schedules._active)
+        config.write_text(HOURLY.format(path="/a") + 'catch_up = "all"\n')
+        await until(lambda: [one.entry.catch_up for one in queue.core.schedules._active.values()] == ["all"])

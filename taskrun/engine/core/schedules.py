@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
@@ -33,6 +34,7 @@ logger = logging.getLogger("taskrun.engine.core.schedules")
 CODE, FILE = "code", "file"  # origins: `@job(cron=…)`, `[[schedule]]`
 PUNCTUAL = 60.0  # seconds: a slot that is not as old is not missed, only late
 AGAIN = 1.0  # seconds until a slot is tried again that could not be used
+PLANNED = 60.0  # seconds after which all are planned anew
 BURST = 100  # missed slots that one transaction makes up for
 
 
@@ -55,6 +57,7 @@ class Active:
     kept: Kept | None = None  # until the journal has it
     busy: bool = False  # its slot is being fired
     pause: float = 0.0  # not to be tried again before this moment
+    due: float = math.inf  # when it is to be fired, as it was planned last
 
     def next(self, now: float) -> float:
         """Returns when it is to be fired next; at once, if the clock was ahead when it was fired last."""
@@ -87,12 +90,15 @@ class Schedules:
         self._timezone = timezone
         self._wake = wake
         self._active: dict[str, Active] = {}
+        self._moments: list[tuple[float, str]] = []  # a heap of what was planned; what is no longer so is passed over
+        self._planned = self._latest = -math.inf  # when all were planned, and when it was looked at last
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def join(self, description: m.Description) -> None:
         """Takes on the schedules of an executor's jobs; those that they had before and have no longer are dropped."""
         entries = [msgspec.convert(cron, Entry) for cron in description.crons]
         await self._take(CODE, entries, description.names)
+        self._plan_all(self._clock.now())
         self._wake(self.next() or math.inf)  # those of the configuration have waited for their jobs
 
     async def set(self, entries: Iterable[Entry]) -> None:
@@ -116,23 +122,50 @@ class Schedules:
 
     def next(self) -> float | None:
         """Returns the moment of the next slot."""
-        now = self._clock.now()
-        moment = min((active.next(now) for active in self._active.values() if self._has_job(active)), default=math.inf)
-        return None if moment == math.inf else moment
-
-    def _has_job(self, active: Active) -> bool:
-        """Whether an executor has its job: until then its slots are left alone."""
-        return self._executors.with_job(active.entry.job) is not None
+        self._look(self._clock.now())
+        while self._moments and not self._is_planned(*self._moments[0]):
+            heappop(self._moments)
+        return self._moments[0][0] if self._moments else None
 
     def fire(self) -> None:
         """Starts what is due."""
         now = self._clock.now()
-        for key, active in self._active.items():
-            if active.next(now) <= now and self.open and self._has_job(active):
-                active.busy = True
+        self._look(now)
+        while self.open and self._moments and self._moments[0][0] <= now:
+            moment, key = heappop(self._moments)
+            if self._is_planned(moment, key):
+                active = self._active[key]
+                active.busy, active.due = True, math.inf
                 task = asyncio.get_running_loop().create_task(self._fire(key, active))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    # ---- the plan
+
+    def _plan(self, key: str, now: float) -> float:
+        """Works out when a schedule is to be fired next, and returns it."""
+        active = self._active[key]
+        active.due = active.next(now)
+        if active.due < math.inf:
+            heappush(self._moments, (active.due, key))
+        return active.due
+
+    def _plan_all(self, now: float) -> None:
+        self._moments.clear()
+        self._planned = now
+        for key in self._active:
+            self._plan(key, now)
+
+    def _look(self, now: float) -> None:
+        """Plans anew once in a while, since the machine's zone may be another, and whenever the clock was set back."""
+        if now < self._latest or now - self._planned >= PLANNED:
+            self._plan_all(now)
+        self._latest = now
+
+    def _is_planned(self, moment: float, key: str) -> bool:
+        """Whether a schedule is still to be fired then. One without an executor that has its job waits until one joins."""
+        active = self._active.get(key)
+        return active is not None and active.due == moment and self._executors.with_job(active.entry.job) is not None
 
     # ---- inside
 
@@ -150,8 +183,9 @@ class Schedules:
             for key in stale:
                 del self._active[key]
             for key, active in wanted.items():
-                self._active.setdefault(key, active).kept = kept[key]
-                self._wake(self._active[key].next(self._clock.now()))
+                known = self._active.setdefault(key, active)
+                known.entry, known.kept = active.entry, kept[key]
+                self._wake(self._plan(key, self._clock.now()))
 
         await self._journal.do(lambda t: _keep(t, origin, wanted, jobs), committed)  # in the order of the journal
 
@@ -175,7 +209,8 @@ class Schedules:
                 logger.exception("the schedule %s could not start %s yet", entry.cron, entry.job)
         finally:
             active.busy = False
-        self._wake(active.next(self._clock.now()))
+        if self._active.get(key) is active:
+            self._wake(self._plan(key, self._clock.now()))
 
     async def _prepared(self, entry: Entry) -> Prepared | None:
         """Asks the job's executor; what that refuses is logged, and the slot is used up."""
