@@ -238,6 +238,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None = None  # ended before this moment
     ended_since: float | None = None  # ended at or after this moment
     parent: str | None = None
+    roots: bool = False  # only those that are no children
     before: int | None = None
     after: int | None = None
     id_prefix: str | None = None

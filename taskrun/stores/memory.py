@@ -355,6 +355,7 @@ def fits(run: Run, want: RunFilter) -> bool:
         and (want.until is None or (run.ended_at is not None and run.ended_at < want.until))
         and (want.ended_since is None or (run.ended_at is not None and run.ended_at >= want.ended_since))
         and (want.parent is None or run.parent == want.parent)
+        and (not want.roots or run.parent is None)
         and (want.before is None or run.seq < want.before)
         and (want.after is None or run.seq > want.after)
         and run.id.startswith(want.id_prefix or "")

@@ -334,6 +334,9 @@ job = ?
 -- name: runs_parent
 parent = ?
 
+-- name: runs_roots
+parent IS NULL
+
 -- name: runs_before
 seq < ?
 

@@ -285,6 +285,8 @@ def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for field in ("id", "job", "parent", "before", "after", "since", "until", "ended_since"):
         if (value := getattr(want, field)) is not None:
             yield f"runs_{field}", (value,)
+    if want.roots:
+        yield "runs_roots", ()
     if want.statuses is not None:
         bulk = Status.SUCCEEDED in want.statuses
         yield "runs_status_any" if bulk else "runs_status_rare", (_json(want.statuses),)

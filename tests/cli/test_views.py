@@ -96,7 +96,8 @@ def test_show_adds_steps_children_in_order_and_the_end_of_the_log(store: MemoryS
         ("aaaab", IDS[0]),
         ("zzzz", IDS[2]),
         ("cccc", IDS[0]),
-        ("@last", IDS[2]),
+        ("@last", IDS[0]),  # the others are its children
+        ("job0@last", IDS[2]),
         ("job1@last", IDS[1]),
     ],
 )

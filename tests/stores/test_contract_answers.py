@@ -211,6 +211,7 @@ FILTERS = (
     RunFilter(since=5.0, until=12.0),
     RunFilter(ended_since=5.0, before=9),
     RunFilter(parent="r1", job="k"),
+    RunFilter(roots=True, job="j"),
     RunFilter(id_prefix="r1", limit=0),
     RunFilter(id_suffix="1"),
     RunFilter(id="r1"),

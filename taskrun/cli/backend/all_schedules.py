@@ -23,7 +23,7 @@ async def all_schedules(session: Session, backend: Backend) -> tuple[list[Entry]
     entries, tables = await backend.call("schedule"), _tables(session)
     jobs: list[dict[str, Any]] | None = None
     inputs: dict[str, str] = {}
-    if backend.live or tables:  # without a daemon the job files are imported, which takes a while
+    if backend.live or tables or not entries:  # without a daemon the job files are imported, which takes a while
         with suppress(DaemonError):  # no worker is ready: nothing is known about the jobs
             answer = await backend.call("jobs")
             jobs = answer["jobs"]
@@ -73,10 +73,20 @@ def merged(
     for table in tables:
         found += _unless_there(left, str(table.written.get("job", "")), table.written, table.problem, now)
     if jobs is not None:
-        names = {job["name"] for job in jobs}
+        names = {job["name"]: job for job in jobs}
         for entry in found:
+            entry["paused"] = bool(names.get(entry["job"], entry).get("paused"))
             entry["problem"] = entry["problem"] or (None if entry["job"] in names else f'no job "{entry["job"]}"')
     return sorted(found, key=lambda entry: (entry["next"] or "~", entry["job"]))
+
+
+def hindrances(entries: Sequence[Entry], live: bool) -> list[tuple[str, str]]:
+    """Returns why schedules that are in order do not start anything all the same, and what to type for each reason."""
+    paused = sorted({entry["job"] for entry in entries if entry.get("paused")})
+    found = [("none fires while no daemon runs", "start it: taskrun daemon start")] if entries and not live else []
+    return found + [
+        (f"{job} is paused: its runs are recorded and held", f"release them: taskrun resume {job}") for job in paused
+    ]
 
 
 def _unless_there(left: list[Entry], job: str, written: dict[str, Any], problem: str, now: float) -> list[Entry]:
@@ -98,6 +108,7 @@ def _unless_there(left: list[Entry], job: str, written: dict[str, Any], problem:
             "last": None,
             "last_run": None,
             "last_status": None,
+            "paused": False,
             "problem": problem or None,
         }
     ]

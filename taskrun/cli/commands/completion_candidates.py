@@ -231,7 +231,7 @@ async def _runs(line: Line, session: Session) -> list[Candidate]:
     ids = [Candidate(_as_long(run["id"], shown[run["id"]], line.current), _about(run, session.now)) for run in known]
     newest = {run["job"]: run for run in reversed(await all_runs(backend, RUNS))}
     lasts = [Candidate(f"{job}@last", _about(run, session.now)) for job, run in newest.items()] if line.current else []
-    return [*ids, *([Candidate("@last", "the newest run")] if newest else []), *lasts]
+    return [*ids, *([Candidate("@last", "the newest run that is no child")] if newest else []), *lasts]
 
 
 def _as_long(run_id: str, shown: str, current: str) -> str:

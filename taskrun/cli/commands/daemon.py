@@ -30,6 +30,7 @@ from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, TaskrunError
 from taskrun.model.records import UNFINISHED
 from taskrun.processes.threads import in_thread
+from taskrun.stores.highwater import log_size
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, help="The process that runs a project's jobs.")
 POLL = 0.2  # seconds between two reads of the daemon's log
@@ -206,8 +207,9 @@ def _environment(found: dict[str, Any]) -> list[str]:
 
 
 def _size(journal: str) -> str:
+    """Returns how much room a journal takes, what is in its log and not yet in the file itself included."""
     path = Path(journal)
-    return f"  {durations.human_size(path.stat().st_size)}" if path.is_file() else ""
+    return f"  {durations.human_size(path.stat().st_size + log_size(journal))}" if path.is_file() else ""
 
 
 async def foreground(session: Session) -> int:

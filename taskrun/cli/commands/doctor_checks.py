@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from taskrun import __version__
-from taskrun.cli.backend.all_schedules import all_schedules
+from taskrun.cli.backend.all_schedules import all_schedules, hindrances
 from taskrun.cli.commands.daemon_service import service_of
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import problem_line
@@ -27,7 +27,7 @@ from taskrun.model.config import Config
 from taskrun.model.durations import human_size
 from taskrun.model.errors import ConfigError, TaskrunError
 from taskrun.processes.threads import in_thread
-from taskrun.stores.highwater import is_absent
+from taskrun.stores.highwater import is_absent, log_size
 from taskrun.stores.sqlite import SqliteStorage
 
 LITTLE_SPACE = 200_000_000  # bytes that are free on the journal's disk
@@ -137,11 +137,14 @@ def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
 
 
 async def _schedules(session: Session, config: Config) -> Check:
-    entries, _ = await all_schedules(session, await session.reader(lenient=True))
+    backend = await session.reader(lenient=True)
+    entries, _ = await all_schedules(session, backend)
     wrong = [f"{one['job']} {one['cron']}: {one['problem']}" for one in entries if one["problem"]]
     if wrong:
         return Check("schedules", False, "; ".join(wrong), "see them: taskrun schedule")
-    return Check("schedules", True, f"{len(entries)}" if entries else "none")
+    held = hindrances(entries, backend.live)
+    text = "; ".join([str(len(entries)) if entries else "none", *(what for what, _ in held)])
+    return Check("schedules", backend.live or not entries, text, "; ".join(hint for _, hint in held))
 
 
 async def _journal(session: Session, config: Config) -> Check:
@@ -174,7 +177,7 @@ def _file(path: Path, state: str) -> Check:
     except OSError as error:  # it was removed while its daemon runs
         return Check("journal", False, f"{path}: {error.strerror}", "see what it says: taskrun daemon logs")
     free = shutil.disk_usage(path.parent).free
-    text = f"{path} {state}, {human_size(found.st_size)}"
+    text = f"{path} {state}, {human_size(found.st_size + log_size(str(path)))}"
     if found.st_mode & OTHERS:
         return Check("journal", False, f"{path} is open to other users", f"chmod 600 {path}")
     if free < LITTLE_SPACE:

@@ -64,6 +64,7 @@ async def perform(folder: str, session: Session) -> int:
     """Writes the files that do not exist yet and names the next command."""
     root = session.facts.cwd / folder
     try:
+        _make_own(root / ".taskrun")
         written = [name for name, text in FILES.items() if _write(root / name, text)]
     except OSError as error:
         raise Stop(Code.USAGE, f"cannot write {error.filename}: {error.strerror}") from None
@@ -73,6 +74,12 @@ async def perform(folder: str, session: Session) -> int:
     there = "" if folder == "." else f"cd {cell(folder)} && "
     session.say(f"next: {there}taskrun run hello --name Ada")
     return Code.DONE
+
+
+def _make_own(folder: Path) -> None:
+    """Makes the folder of the journal and the logs, for this user alone, unless it exists."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(0o700, exist_ok=True)
 
 
 def _write(path: Path, text: str) -> bool:

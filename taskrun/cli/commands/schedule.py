@@ -10,11 +10,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from taskrun.cli.backend.all_schedules import all_schedules
+from taskrun.cli.backend.all_schedules import all_schedules, hindrances
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.lazy_imports import SCHEDULE_ADD, import_late
-from taskrun.cli.sanitize import lines
+from taskrun.cli.sanitize import cell, lines
 from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
 from taskrun.cli.session import Session
 
@@ -61,6 +61,8 @@ async def perform(as_json: bool, session: Session) -> int:
         session.show(schedule_table(entries, session.now, session.look()))
     else:
         session.say('no schedules; one is made by @job(cron="0 3 * * *") or by [[schedule]] in taskrun.toml')
+    for what, hint in [] if as_json else hindrances(entries, backend.live):
+        session.say(f"{cell(what)}\n  {cell(hint)}")
     if backend.live:
         return Code.DONE
     wrong = [str(session.fault)] if session.fault else unfit

@@ -78,7 +78,9 @@ def _with_slot(used: tuple[Stretch, ...], rule: CronRule, slot: float) -> tuple[
 def schedule_views(tx: Tx, now: float) -> list[dict[str, Any]]:
     """Returns the schedules that the journal knows as JSON (`job cron timezone next last last_run`), the next one first."""
     kept = [msgspec.json.decode(text, type=Kept) for text in tx.facts(FACT).values()]
-    return sorted((_view(tx, one, now) for one in kept), key=lambda view: (view["next"] or "~", view["job"]))
+    paused = tx.facts("paused:")
+    views = [{**_view(tx, one, now), "paused": f"paused:{one.job}" in paused} for one in kept]
+    return sorted(views, key=lambda view: (view["next"] or "~", view["job"]))
 
 
 def _view(tx: Tx, kept: Kept, now: float) -> dict[str, Any]:

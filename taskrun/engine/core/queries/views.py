@@ -293,7 +293,7 @@ def whole(tx: Tx, run_id: str) -> dict[str, Any]:
 
 
 def resolve(tx: Tx, ref: str) -> str:
-    """Returns the id of the run that `ref` means: an id, a unique prefix or suffix of one, `@last`, or `JOB@last`.
+    """Returns the id of the run that `ref` means: an id, a unique prefix or suffix of one, `@last` (no child), or `JOB@last`.
 
     Raises:
         RunNotFound: nothing fits.
@@ -319,7 +319,7 @@ def resolve(tx: Tx, ref: str) -> str:
 
 
 def _last(tx: Tx, job: str) -> str:
-    newest = tx.runs(RunFilter(job=job or None, limit=1, brief=True))
+    newest = tx.runs(RunFilter(job=job or None, roots=not job, limit=1, brief=True))
     if newest:
         return newest[0].id
     close = get_close_matches(job, {name for name, _ in tx.count_runs()}, 2, 0.6)

@@ -1,0 +1,103 @@
+"""What a command must not keep to itself: what does not fire, what nobody waits for, what a number leaves out."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskrun.cli.backend.all_schedules import hindrances, merged
+from taskrun.cli.commands.daemon import status_screen
+from taskrun.cli.exit_codes import Code
+from taskrun.cli.session import Session
+from tests.cli.fakes import JOB, NOW, FakeDaemon, FakeGate, FakeTerminal, typed
+
+NIGHTLY: dict[str, Any] = {
+    "job": "processFile",
+    "cron": "0 3 * * *",
+    "timezone": None,
+    "next": None,
+    "last": None,
+    "last_run": None,
+    "last_status": None,
+    "paused": False,
+}
+NO_DAEMON = ("none fires while no daemon runs", "start it: taskrun daemon start")
+PAUSED = ("processFile is paused: its runs are recorded and held", "release them: taskrun resume processFile")
+
+
+class FakeJournal(FakeDaemon):
+    """Answers as the journal does while no daemon runs."""
+
+    live = False
+
+
+# ---- schedules
+
+
+@pytest.mark.parametrize(
+    ("entries", "live", "found"),
+    [
+        ([], False, []),
+        ([NIGHTLY], True, []),
+        ([NIGHTLY], False, [NO_DAEMON]),
+        ([{**NIGHTLY, "paused": True}] * 2, True, [PAUSED]),
+        ([NIGHTLY, {**NIGHTLY, "paused": True}], False, [NO_DAEMON, PAUSED]),
+    ],
+)
+def test_what_keeps_schedules_from_starting_anything_is_known(
+    entries: list[dict[str, Any]], live: bool, found: list[tuple[str, str]]
+) -> None:
+    assert hindrances(entries, live) == found
+
+
+def test_a_schedule_is_paused_with_its_job() -> None:
+    jobs = [{**JOB, "paused": True, "schedules": [{"cron": "@hourly", "timezone": None}]}]
+    found = merged([NIGHTLY], [], jobs, NOW)
+    assert [(one["cron"], one["paused"]) for one in found] == [("@hourly", True), ("0 3 * * *", True)]
+
+
+@pytest.mark.parametrize(("daemon", "said"), [(FakeJournal, [NO_DAEMON, PAUSED]), (FakeDaemon, [PAUSED])])
+async def test_schedule_and_doctor_say_what_does_not_fire(
+    pipe: FakeTerminal, daemon: type[FakeDaemon], said: list[tuple[str, str]]
+) -> None:
+    jobs = {"jobs": [{**JOB, "paused": True}], "pipes": [], "problems": [], "inputs": {}}
+    fake = daemon(schedule=[{**NIGHTLY, "paused": True}], jobs=jobs)
+    assert await typed("schedule", pipe, fake) == Code.DONE
+    for what, hint in said:
+        assert f"{what}\n  {hint}\n" in pipe.chatter
+    pipe.written = pipe.chatter = ""
+    await typed("doctor --json", pipe, fake)
+    (check,) = [one for one in json.loads(pipe.written) if one["check"] == "schedules"]
+    assert check["ok"] is fake.live
+    assert check["text"] == "; ".join(["1", *(what for what, _ in said)])
+    assert check["hint"] == "; ".join(hint for _, hint in said)
+
+
+async def test_schedules_of_the_code_are_listed_before_a_daemon_has_run(pipe: FakeTerminal) -> None:
+    jobs = {"jobs": [{**JOB, "schedules": [{"cron": "0 3 * * *", "timezone": None}]}], "pipes": [], "problems": []}
+    assert await typed("schedule --json", pipe, FakeJournal(schedule=[], jobs={**jobs, "inputs": {}})) == Code.DONE
+    assert [one["cron"] for one in json.loads(pipe.written)] == ["0 3 * * *"]
+
+
+# ---- files
+
+
+async def test_init_makes_a_folder_for_the_journal_that_is_the_users_alone(pipe: FakeTerminal, project: Path) -> None:
+    for _ in range(2):
+        assert await typed("init new/project", pipe, FakeDaemon()) == Code.DONE
+    folder = project / "new" / "project" / ".taskrun"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert (folder / ".gitignore").read_text() == "*\n"
+
+
+def test_the_size_of_the_journal_counts_its_log(screen: FakeTerminal, project: Path) -> None:
+    journal = project / "journal.db"
+    journal.write_bytes(b"x" * 4096)
+    Path(f"{journal}-wal").write_bytes(b"x" * 2_000_000)
+    found = {"running": False, "journal": str(journal)}
+    shown = status_screen(found, Session(screen, FakeGate(FakeDaemon())))
+    assert f"journal  {journal}  2 MB" in str(shown)
