@@ -100,4 +100,4 @@ def test_the_size_of_the_journal_counts_its_log(screen: FakeTerminal, project: P
     Path(f"{journal}-wal").write_bytes(b"x" * 2_000_000)
     found = {"running": False, "journal": str(journal)}
     shown = status_screen(found, Session(screen, FakeGate(FakeDaemon())))
-    assert f"journal  {journal}  2 MB" in str(shown)
+    assert f"journal  {journal}  1.9 MB" in str(shown)
