@@ -178,8 +178,8 @@ async def test_a_run_says_its_last_steps_before_its_end_though_they_come_later(p
     changes = [*WATCH, *later, stepping("fetch"), {"kind": "run", "run": DONE}]
     assert await typed("run processFile --path a", pipe, starting(tail=ending(DONE), watch=changes)) == 0
     assert [line.strip() for line in pipe.chatter.splitlines()[1:]] == [
-        "hi",
         "✓  fetch  10.0s",
+        "hi",
         "✓ done  7k3fq2 processFile  8.0s",
     ]
 

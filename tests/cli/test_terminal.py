@@ -30,6 +30,12 @@ async def count(n: int = 2, pause: float = 0.2) -> str:
         await run("tick", asyncio.sleep, pause)
     return f"counted {n}"
 
+@job
+async def short() -> None:
+    for name in "abcde":
+        await run(name, print, f"in {name}")
+        print(f"after {name}")
+
 @job(retry=0)
 async def fails() -> None:
     raise ValueError("no luck")
@@ -125,12 +131,23 @@ def test_run_leaves_its_log_its_steps_and_its_output_on_the_screen(folder: Path)
     assert "count  n=2 pause=0.2" in first
     assert [line.split("  0.")[0].rstrip() for line in rest[:-2]] == [
         "line 0^G",
-        "line 1^G",
         "  ✓  tick",
+        "line 1^G",
         "  ✓  tick#2",
     ]
     assert rest[-2].startswith("✓ done")
     assert rest[-1] == "counted 2"
+
+
+@pytest.mark.parametrize("line", [["run", "short"], ["start", "-f", "short"]], ids=["run", "start"])
+def test_steps_and_log_of_short_steps_are_never_lost_and_in_the_order_of_time(folder: Path, line: list[str]) -> None:
+    for _ in range(6):
+        person = Person(folder, *line)
+        assert person.end() == 0
+        _, *rest = person.screen()
+        told = [row.split("  0.")[0].replace("  ✓  ", "done ") for row in rest[:15]]
+        assert told == [f"{word} {name}" for name in "abcde" for word in ("in", "done", "after")]
+        assert rest[15].startswith("✓ done")
 
 
 def test_ctrl_c_cancels_the_run_in_the_foreground(folder: Path) -> None:
@@ -192,7 +209,7 @@ def test_looking_needs_no_daemon(folder: Path) -> None:
     assert plain(folder, "list").stdout.count("\tcount\t") >= 1
     assert json.loads(plain(folder, "show", "fails@last", "--json").stdout)["status"] == "failed"
     assert plain(folder, "tail", "count@last", "--no-follow").stdout.startswith("line 0")
-    assert [job["name"] for job in json.loads(plain(folder, "jobs", "--json").stdout)] == ["count", "fails"]
+    assert [job["name"] for job in json.loads(plain(folder, "jobs", "--json").stdout)] == ["count", "short", "fails"]
     status = plain(folder, "daemon", "status", "--json")
     assert status.returncode == 3
     assert json.loads(status.stdout)["running"] is False

@@ -1,4 +1,4 @@
-"""Follows one run to its end on standard error: its steps stay at the bottom, its log scrolls above them.
+"""Follows one run to its end on standard error: steps under way stay at the bottom, its log and ended steps scroll above.
 
 Used by `run` and `start -f`. It reads two streams, the run's changes and its log, which both go on with the next daemon when
 theirs is gone.
@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from taskrun.cli.backend.resumable_streams import change_stream, log_stream
+from taskrun.cli.backend.time_order import TimeOrder
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
+from taskrun.cli.screens.look import clipped, printed
 from taskrun.cli.screens.phrases import ENDED, short, state
 from taskrun.cli.screens.run import end_line, live_steps, log_line, run_head, step_line
 from taskrun.cli.session import Session
-
-CAUGHT_UP_WITHIN = 1.0  # seconds that the end of a run waits for the changes of its last steps
 
 
 async def follow(session: Session, run: dict[str, Any], quiet: bool = False) -> dict[str, Any] | None:
@@ -37,27 +37,30 @@ async def follow(session: Session, run: dict[str, Any], quiet: bool = False) -> 
 async def watch_to_end(session: Session, run: dict[str, Any], view: View) -> dict[str, Any]:
     """Shows a run's steps and log in a view, until the run has ended and its log is complete."""
     view.begin(run)
-    changes = asyncio.ensure_future(_changes(change_stream(session, run=[run["id"]]), view))
-    ticking = asyncio.ensure_future(view.tick())
+    order = TimeOrder(view.log, view.step)
+    changes = asyncio.ensure_future(_changes(change_stream(session, run=[run["id"]]), view, order))
+    beside = [changes, *(asyncio.ensure_future(task) for task in (order.pass_on(), view.tick()))]
     try:
-        async for message in log_stream(session, {run["id"]: 0}):
+        async for message in log_stream(session, {run["id"]: 0}, lambda: view.note("── daemon restarted ──")):
             if message["kind"] == "end":
-                await asyncio.wait([changes], timeout=CAUGHT_UP_WITHIN)  # its last steps come on the other stream
+                await asyncio.wait([changes])  # its last steps come on the other stream
+                order.flush()
                 view.end(message["run"])
                 ended: dict[str, Any] = message["run"]
                 return ended
-            view.log(message)
+            order.add_line(message)
         raise RuntimeError(f"the log of {run['id']} ended without its run")
     finally:
-        for task in (changes, ticking):
+        for task in beside:
             task.cancel()
-        await asyncio.gather(changes, ticking, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
-async def _changes(messages: AsyncIterator[dict[str, Any]], view: View) -> None:
-    """Passes changes to a view until the run has ended."""
+async def _changes(messages: AsyncIterator[dict[str, Any]], view: View, order: TimeOrder) -> None:
+    """Passes changes to a view, and ended steps into the order of time, until the run has ended."""
     async for message in messages:
         view.change(message)
+        order.add_steps(message)
         if message["kind"] == "run" and message["run"]["status"] in ENDED:
             return
 
@@ -85,6 +88,9 @@ class View:
     def log(self, record: dict[str, Any]) -> None:
         """Takes a line of the log."""
 
+    def step(self, step: dict[str, Any]) -> None:
+        """Takes a step that has ended, between the lines of the log before and after its end."""
+
     def end(self, run: dict[str, Any]) -> None:
         """Takes the run as it ended."""
 
@@ -105,7 +111,6 @@ class PlainView(View):
     def __init__(self, session: Session, logs: bool = True) -> None:
         super().__init__(session)
         self._logs = logs
-        self._told: set[str] = set()
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run."""
@@ -113,12 +118,7 @@ class PlainView(View):
         self.session.say(run_head(run, self.session.now, self.session.look(err=True)))
 
     def change(self, message: dict[str, Any]) -> None:
-        """Reports which steps have ended, and that the run is paused."""
-        steps = [message["step"]] if message["kind"] == "step" else message.get("run", {}).get("steps") or ()
-        for step in steps:
-            if step["status"] != "running" and step["kind"] != "value" and step["key"] not in self._told:
-                self._told.add(step["key"])
-                self.session.say(step_line(step, self.session.now, self.session.look(err=True)))
+        """Reports that the run is paused."""
         self._pauses(message.get("run") or self.run)
 
     def _pauses(self, run: dict[str, Any]) -> None:
@@ -134,13 +134,17 @@ class PlainView(View):
         if self._logs:
             self.session.terminal.err(log_line(record, "", False) + "\n")
 
+    def step(self, step: dict[str, Any]) -> None:
+        """Prints how a step has ended."""
+        self.session.say(step_line(step, self.session.now, self.session.look(err=True)))
+
     def end(self, run: dict[str, Any]) -> None:
         """Reports how it ended."""
         self.session.say(end_line(run, self.session.now, self.session.look(err=True)))
 
 
 class LiveView(View):
-    """For a terminal: a live frame of steps, with the log scrolling above it."""
+    """For a terminal: a live frame of the steps under way, with the log and the ended steps scrolling above it."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -148,6 +152,7 @@ class LiveView(View):
         self._snapshot = Snapshot()
         self._sticky = Sticky(terminal.err, terminal.size, session.look(err=True), tail=True)
         self._tick = 0
+        self._printed: set[str] = set()  # steps that have ended and scrolled away
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run in a line that scrolls with the log."""
@@ -162,6 +167,13 @@ class LiveView(View):
     def log(self, record: dict[str, Any]) -> None:
         """Prints a line of the log above the steps."""
         self._sticky.above(log_line(record, "", False))
+
+    def step(self, step: dict[str, Any]) -> None:
+        """Prints how a step has ended above those under way."""
+        look = self._sticky.look(self._tick)
+        line = clipped(step_line(step, self.session.now, look), look.width - 1)
+        self._printed.add(step["key"])
+        self._sticky.above(printed(line, look))
 
     def end(self, run: dict[str, Any]) -> None:
         """Draws the last frame and how it ended."""
@@ -187,6 +199,7 @@ class LiveView(View):
 
     def _paint(self) -> None:
         run_id = self.run["id"]
-        steps = [step for step in self._snapshot.steps.get(run_id, {}).values() if step["kind"] != "value"]
+        kept = self._snapshot.steps.get(run_id, {}).values()
+        steps = [step for step in kept if step["kind"] != "value" and step["key"] not in self._printed]
         look = self._sticky.look(self._tick)
         self._sticky.paint(live_steps(self._snapshot.runs[run_id], steps, self.session.now, look))

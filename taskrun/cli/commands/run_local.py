@@ -16,6 +16,7 @@ from typing import Any
 
 from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.backend.job_files import check_inputs
+from taskrun.cli.backend.time_order import TimeOrder
 from taskrun.cli.commands import typed_input
 from taskrun.cli.commands.follow import PlainView, View
 from taskrun.cli.commands.run import print_output
@@ -100,9 +101,11 @@ class _InterruptHandler:
 
 async def _watch(changes: AsyncIterator[Change], run_id: str, view: View) -> None:
     """Shows what happens to a run, until it has ended."""
+    order = TimeOrder(view.log, view.step)
     async for change in changes:
         if isinstance(change, StepChanged) and change.step.run == run_id:
-            view.change({"kind": "step", "step": views.step_view(change.step)})
+            order.add_steps({"kind": "step", "step": views.step_view(change.step)})
+            order.flush()
         elif isinstance(change, RunChanged) and change.run.id == run_id and change.run.ended:
             return
         elif isinstance(change, LogAdded):
