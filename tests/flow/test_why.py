@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +15,16 @@ from taskrun.testing import TestQueue
 from tests.flow.test_admission import delayed
 
 p = pipe("p")
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clock times are local: here those of UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 async def causes(queue: Queue, run: Run) -> list[dict[str, Any]]:
@@ -42,9 +54,9 @@ async def test_a_full_lane_names_its_holders_and_who_is_ahead(storage: Store) ->
         assert (found["held_by"], found["ahead"]) == ([runs[0].id], 2)
         assert found["text"] == (
             f'concurrency "disk" is full: 1 of 1, held by {runs[0].id[:6]} work (running 12s); '
-            "2 runs are ahead of it; frees when one of them ends or waits"
+            "2 runs are ahead of it; a place gets free when one of them ends or waits"
         )
-        assert "it is the next" in (await cause(queue, runs[1]))["text"]
+        assert "it is next in line" in (await cause(queue, runs[1]))["text"]
         free.set()
 
 
@@ -56,7 +68,7 @@ async def test_a_throttle_says_when_the_next_starts_and_who_is_ahead(storage: St
         runs = [await queue.jobs.work.start(n=n) for n in range(4)]
         await queue.advance(20)
         head, last = await cause(queue, runs[1]), await cause(queue, runs[3])
-        assert head["text"] == 'throttle "mail" lets one start per 1m; the next does in 40s; it is the next'
+        assert head["text"] == 'throttle "mail" allows one start a minute; next in 40s; it is next in line'
         assert (last["kind"], last["ahead"], last["until"]) == ("throttle", 2, "2026-01-01T00:01:00.000+00:00")
 
 
@@ -68,7 +80,7 @@ async def test_a_rate_says_when_the_next_starts(storage: Store) -> None:
         runs = [await queue.jobs.work.start(n=n) for n in range(5)]
         await queue.advance(15)
         found = await cause(queue, runs[4])
-        assert found["text"] == 'concurrency "api" lets 2 start per 1m; the next does in 45s; 2 runs are ahead of it'
+        assert found["text"] == 'concurrency "api" allows 2 starts a minute; next in 45s; 2 runs are ahead of it'
 
 
 async def test_delay_debounce_and_retry_say_until_when(storage: Store) -> None:
@@ -87,9 +99,9 @@ async def test_delay_debounce_and_retry_say_until_when(storage: Store) -> None:
         await queue.advance(10)
         found = [await cause(queue, run) for run in runs]
         assert [(one["kind"], one["text"]) for one in found] == [
-            ("delay", "it was triggered for later: it starts in 4m 50s"),
+            ("delay", "it was triggered for later: it starts in 4m 50s, at 00:05"),
             ("debounce", 'debounce "save": it starts in 20s unless a newer trigger takes its place'),
-            ("retry", "attempt 1 of 4 failed: ValueError: no luck; the next starts in 1m 20s"),
+            ("retry", "attempt 1 of 4 failed: ValueError: no luck; the next starts in 1m 20s, at 00:01"),
         ]
         assert [one["until"][14:19] for one in found] == ["05:00", "00:30", "01:30"]
 
@@ -118,15 +130,20 @@ async def test_waits_say_what_for_since_when_and_until_when(storage: Store) -> N
         runs = [await queue.jobs[name].start() for name in ("child", "parent", "waits", "tries")]
         await queue.advance(40)
         slept, waited, event, tried = [await cause(queue, run) for run in runs]
-        assert (slept["kind"], slept["text"]) == ("sleep", "it sleeps and wakes in 16m")
+        assert (slept["kind"], slept["text"]) == ("sleep", "it sleeps, wakes in 16m, at 00:16")
         assert (waited["kind"], waited["status"]) == ("child", "waiting")
         assert waited["run"] == (await anext(queue.runs(job="child"))).id
         assert event["topic"] == "pipe:p"
         assert (
             event["text"]
-            == 'it waits for an event of pipe "p" that matches {"n":55}, since 40s; it times out in 59m 20s'
+            == 'it has waited 40s for an event of pipe "p" that matches {"n":55}; it times out in 59m 20s, at 01:00'
         )
-        assert (tried["kind"], tried["text"]) == ("backoff", 'step "fetch" failed (OSError: gone); try 2 begins in 1m')
+        assert event["command"] == """taskrun send p --input '{"n":55}'"""
+        assert waited["command"] == f"taskrun why {waited['run'][:6]}"
+        assert (tried["kind"], tried["text"]) == (
+            "backoff",
+            'step "fetch" failed (OSError: gone); try 2 begins in 1m, at 00:01',
+        )
 
 
 async def test_a_step_that_waits_for_its_place_says_who_has_it(storage: Store) -> None:
@@ -194,9 +211,25 @@ async def test_paused_cancelled_and_ended_runs_say_so(storage: Store) -> None:
         assert "ValueError: broken" in found[0]["text"]
         free.set()
         await queue.settle()
-        assert (await cause(queue, runs[2]))["text"] == "it ended 0ms ago: cancelled, reason explicit"
+        assert (await cause(queue, runs[2]))["text"] == "cancelled 0s ago by you"
         with pytest.raises(RunNotFound):
             await queue.core.why("nosuchrun")
+
+
+async def test_a_failed_run_says_its_error_and_a_long_wait_its_day() -> None:
+    @job(retry=0)
+    async def fails() -> None:
+        raise ValueError("no luck")
+
+    @job
+    async def naps() -> None:
+        await sleep("2d")
+
+    async with TestQueue([fails, naps]) as queue:
+        failed, napping = await queue.jobs.fails.start(), await queue.jobs.naps.start()
+        await queue.advance(17)
+        assert (await cause(queue, failed))["text"] == "failed 17s ago: ValueError: no luck"
+        assert (await cause(queue, napping))["text"] == "it sleeps, wakes in 1d 23h, on 2026-01-03 at 00:00"
 
 
 async def test_every_unfinished_run_has_a_cause() -> None:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.look import Look, clipped, hanging, mark, stacked
-from taskrun.cli.screens.phrases import short
+from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.run import next_commands
 
 
 def why_screen(run: dict[str, Any], causes: list[dict[str, Any]], now: float, look: Look) -> Text:
     """Returns the state of a run, the causes, and what to type next."""
-    since = run["ended_at"] or run["started_at"] if run["status"] != "queued" else run["created_at"]
-    at = times.moment(since) or times.moment(run["created_at"]) or now
     head = mark(run["status"], look).append(" ") if look.utf8 else Text()
-    head.append(f"{short(run['id'])} ", "bold").append(cell(run["job"]))
-    head.append(f" is {run['status']} since {times.age(max(0.0, now - at))}")
-    lines = [hanging(Text("  "), [Text(cell(cause["text"]))], look) for cause in causes]
-    return stacked([clipped(head, look.width), *lines, Text("  " + "   ".join(next_commands(run)), "dim")])
+    head.append(f"{short(run['id'])} ", "bold").append(f"{cell(run['job'])} ")
+    if run["status"] in ENDED:
+        lines = [hanging(head, [Text(cell(cause["text"])) for cause in causes], look)]
+    else:
+        lines = [clipped(head.append(_state(run, now)), look.width)]
+        lines += [line for cause in causes for line in _cause(cause, look)]
+    return stacked([*lines, Text("  " + "   ".join(next_commands(run)), "dim")])
 
 
-def reason(causes: list[dict[str, Any]]) -> str:
-    """Returns the first cause, as a cell of a table says it."""
-    return cell(causes[0]["text"]) if causes else ""
+def _state(run: dict[str, Any], now: float) -> str:
+    """Returns the state of a run, and for how long it has been in it where that is known."""
+    since = {"queued": run["created_at"], "running": run["started_at"]}.get(run["status"])
+    at = times.moment(since)
+    return str(run["status"]) if at is None else f"{run['status']} for {times.age(max(0.0, now - at))}"
+
+
+def _cause(cause: dict[str, Any], look: Look) -> Iterator[Text]:
+    yield hanging(Text("  "), [Text(cell(cause["text"]))], look)
+    if cause.get("command"):
+        yield Text.assemble(("  → ", "dim"), cell(cause["command"]))

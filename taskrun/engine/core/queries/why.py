@@ -7,6 +7,8 @@ object with its `kind`, a `text` for people, and the facts in it (`id limit held
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from shlex import quote
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +28,8 @@ Cause = dict[str, Any]
 MANY = 1_000  # runs ahead, that are counted
 NAMED = 5  # holders that a text names
 SHORT = 6
+CLOCK_FROM = 60  # seconds from which a wait also says the time of day
+PERIODS = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86400.0: "a day"}
 
 
 class Known(NamedTuple):
@@ -70,17 +74,21 @@ def _cause(kind: str, text: str, **facts: Any) -> Cause:
 
 
 def _ended(run: Run, known: Known) -> Cause:
-    ago = human(known.now - (run.ended_at or known.now))
-    because = f", reason {run.reason}" if run.reason else ""
-    return _cause("ended", f"it ended {ago} ago: {run.status.value}{because}", since=rfc3339(run.ended_at))
+    text = f"{run.status.value} {_span(known.now - (run.ended_at or known.now))} ago"
+    if run.status is Status.FAILED:
+        text += f": {_last_error(run.error)}"
+    elif run.reason:
+        text += " by you" if run.reason == RunCause.USER else f" (reason: {run.reason})"
+    return _cause("ended", text, since=rfc3339(run.ended_at))
 
 
 def _requests(run: Run) -> Iterable[Cause]:
     if run.cancel is not None:
-        text = f"it is being cancelled (reason {run.cancel}): its handler is ending within its grace period"
+        by = "by you" if run.cancel == RunCause.USER else f"(reason: {run.cancel})"
+        text = f"it is being cancelled {by}: its handler has its grace period to end"
         yield _cause("cancelling", text, reason=run.cancel)
     if run.pause is not None:
-        yield _cause("pausing", "it is being paused: held once the step in flight has ended", by=run.pause)
+        yield _cause("pausing", "it pauses as soon as the step under way has ended", by=run.pause)
 
 
 # ---- states
@@ -90,15 +98,16 @@ def _paused(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
     if run.cause is RunCause.JOB:
         kept = PAUSED.get(tx, run.job)
         by, since = (RunCause.USER.value, None) if kept is None else (kept.by, kept.at)
-        ago = "" if since is None else f" {human(known.now - since)} ago"
-        text = f"job {run.job} was paused{ago} (by {by}); go on: taskrun resume {run.job}"
+        ago = "" if since is None else f" {_span(known.now - since)} ago"
+        text = f"job {run.job} was paused{ago} {_by(by)}; go on: taskrun resume {run.job}"
         yield _cause("job-paused", text, job=run.job, by=by, since=rfc3339(since))
     elif run.cause is RunCause.EXHAUSTED:
-        text = f"its retries are used up, the last error: {_last_error(run.error)}; after a fix: taskrun resume {_short(run)}"
+        text = (
+            f"its retries are used up; last error: {_last_error(run.error)}; after a fix: taskrun resume {_short(run)}"
+        )
         yield _cause("exhausted", text, by="on_exhausted")
     else:
-        by = "by hand" if run.reason == RunCause.USER else f"by {run.reason}"
-        yield _cause("paused", f"it was paused ({by}); go on: taskrun resume {_short(run)}", by=run.reason)
+        yield _cause("paused", f"it was paused {_by(run.reason)}; go on: taskrun resume {_short(run)}", by=run.reason)
 
 
 def _scheduled(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
@@ -125,7 +134,7 @@ def _moment(run: Run, known: Known) -> Cause:
 
 def _queued(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
     if run.job not in known.jobs:
-        text = f"no job is called {run.job} here: its file is gone or broken; see: taskrun jobs"
+        text = f"there is no job {run.job} here: its file is gone or broken; see: taskrun jobs"
         yield _cause("no-job", text, job=run.job)
         return
     for limit in run_queue.limits_of(run):
@@ -156,11 +165,12 @@ def _running(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
     busy = tx.open_steps(run.id)
     for step in busy:
         if not _is_wait(step):
-            text = f'step "{step.key}" is running since {human(known.now - step.started_at)} (try {step.attempt})'
+            tried = f" (try {step.attempt})" if step.attempt > 1 else ""
+            text = f'step "{step.key}" has been running for {_span(known.now - step.started_at)}{tried}'
             yield _cause("step", text, step=step.key, since=rfc3339(step.started_at), attempt=step.attempt)
     if not busy and not where:
-        since = human(known.now - (run.started_at or known.now))
-        yield _cause("running", f"it is running since {since}, between steps", since=rfc3339(run.started_at))
+        span = _span(known.now - (run.started_at or known.now))
+        yield _cause("running", f"it has been running for {span}, between steps", since=rfc3339(run.started_at))
 
 
 # ---- waits
@@ -180,11 +190,12 @@ def _is_wait(step: Step) -> bool:
 def _wait(tx: Tx, step: Step, known: Known) -> Cause:
     since, until = rfc3339(step.started_at), rfc3339(step.wake_at)
     if step.kind is StepKind.SLEEP:
-        return _cause("sleep", f"it sleeps and wakes {_in(step.wake_at, known)}", step=step.key, until=until)
+        return _cause("sleep", f"it sleeps, wakes {_in(step.wake_at, known)}", step=step.key, until=until)
     if step.child is not None:
         return _child(tx, step, known)
     if step.kind is StepKind.WAIT:
-        return _cause("event", _event(step, known), step=step.key, topic=topic_of(step), since=since, until=until)
+        facts = {"topic": topic_of(step), "since": since, "until": until, "command": _ending(step)}
+        return _cause("event", _event(step, known), step=step.key, **facts)
     if step.asks_place:
         return _place(tx, step, known)
     failures = msgspec.json.decode(step.failures or "[]", type=list[Failure])
@@ -201,7 +212,14 @@ def _event(step: Step, known: Known) -> str:
     elif step.match != ANYTHING:
         what += f" that matches {step.match}"
     ends = "" if step.wake_at is None else f"; it times out {_in(step.wake_at, known)}"
-    return f"it waits for {what}, since {human(known.now - step.started_at)}{ends}"
+    return f"it has waited {_span(known.now - step.started_at)} for {what}{ends}"
+
+
+def _ending(step: Step) -> str:
+    """Returns the command that ends a wait for an event."""
+    kind, _, name = topic_of(step).partition(":")
+    command = f"taskrun {'send' if kind == 'pipe' else 'start'} {quote(name)}"
+    return command if step.match in (None, ANYTHING) else f"{command} --input {quote(step.match or '')}"
 
 
 def _child(tx: Tx, step: Step, known: Known) -> Cause:
@@ -211,7 +229,8 @@ def _child(tx: Tx, step: Step, known: Known) -> Cause:
     inner = causes(tx, child, known) if child.status is not Status.WAITING else []
     because = f": {inner[0]['text']}" if inner else ""
     text = f"it waits for its child {_short(child)} {child.job}, which is {child.status.value}{because}"
-    return _cause("child", text, step=step.key, run=child.id, status=child.status.value)
+    command = f"taskrun why {_short(child)}"
+    return _cause("child", text, step=step.key, run=child.id, status=child.status.value, command=command)
 
 
 def _place(tx: Tx, step: Step, known: Known) -> Cause:
@@ -219,11 +238,10 @@ def _place(tx: Tx, step: Step, known: Known) -> Cause:
     waiting = [(one.run, one.key) for one in tx.waiting_steps(f"{PLACE}{place}", MANY)]
     ahead = waiting.index((step.run, step.key)) if (step.run, step.key) in waiting else len(waiting)
     facts = {"step": step.key, "id": place, "limit": terms.limit, "ahead": ahead}
-    head = f'step "{step.key}" waits for its place, concurrency "{place}"'
+    head = f'step "{step.key}" waits for its place: concurrency "{place}"'
     if terms.period is not None:
         opens = next((one.wake_at for one in tx.waiting_steps(f"{PLACE}{place}", 1)), None)
-        rate = f"{terms.limit} per {human(terms.period)}"
-        text = f"{head} lets {rate} begin; the next does {_in(opens, known)}; {_ahead(ahead, 'steps')}"
+        text = f"{head} {_rate(terms.limit, terms.period)}; next {_in(opens, known)}; {_ahead(ahead, 'steps')}"
         return _cause("step-concurrency", text, until=rfc3339(opens), **facts)
     ids = dict.fromkeys(one.run for one in tx.waiting_steps(f"{PLACED}{place}"))
     held = [run for run_id in ids if (run := tx.run(run_id)) is not None]
@@ -239,17 +257,16 @@ def _limit(tx: Tx, run: Run, limit: run_queue.Limit, known: Known) -> Cause:
     if limit.group.startswith(run_queue.WINDOW):
         held = tx.holders(run.lane or "")
         text = f'concurrency "{run.lane}" is full: {len(held)} of {run.lane_limit}, held by {_named(held, known)}'
-        text += f"; {_ahead(ahead)}; frees when one of them ends or waits"
+        text += f"; {_ahead(ahead)}; a place gets free when one of them ends or waits"
         facts = {"id": run.lane, "limit": run.lane_limit, "held_by": [one.id for one in held], "ahead": ahead}
         return _cause("concurrency", text, **facts)
     opens = head.wake_at if head is not None else None
-    next_one = f"the next does {_in(opens, known)}; {_ahead(ahead)}"
+    next_one = f"next {_in(opens, known)}; {_ahead(ahead)}"
     facts = {"ahead": ahead, "until": rfc3339(opens)}
     if limit.group.startswith(run_queue.THROTTLE):
-        text = f'throttle "{run.throttle}" lets one start per {human(run.throttle_period or 0.0)}; {next_one}'
+        text = f'throttle "{run.throttle}" {_rate(1, run.throttle_period or 0.0)}; {next_one}'
         return _cause("throttle", text, id=run.throttle, **facts)
-    rate = f"{run.lane_limit} start per {human(run.lane_period or 0.0)}"
-    text = f'concurrency "{run.lane}" lets {rate}; {next_one}'
+    text = f'concurrency "{run.lane}" {_rate(run.lane_limit or 1, run.lane_period or 0.0)}; {next_one}'
     return _cause("concurrency", text, id=run.lane, limit=run.lane_limit, **facts)
 
 
@@ -270,18 +287,44 @@ def _line(tx: Tx, run: Run, limit: run_queue.Limit) -> tuple[int, Run | None]:
 def _in(moment: float | None, known: Known) -> str:
     if moment is None:
         return "soon"
-    return f"in {human(moment - known.now)}" if moment > known.now else "now"
+    if moment <= known.now:
+        return "now"
+    left = moment - known.now
+    return f"in {human(left)}" + (f", {_clock(moment, known.now)}" if left >= CLOCK_FROM else "")
+
+
+def _clock(moment: float, now: float) -> str:
+    """Returns a moment as local time, with its day unless it is today; nothing a calendar lacks is asked of it."""
+    try:
+        local, today = datetime.fromtimestamp(moment), datetime.fromtimestamp(now)
+    except (OverflowError, ValueError, OSError):
+        return "beyond the calendar"
+    return f"at {local:%H:%M}" if local.date() == today.date() else f"on {local:%Y-%m-%d} at {local:%H:%M}"
+
+
+def _span(seconds: float) -> str:
+    """Returns how long something has lasted, in whole seconds."""
+    return human(float(int(seconds))) if seconds >= 1 else "0s"
+
+
+def _by(whom: str | None) -> str:
+    return "by you" if whom in (None, RunCause.USER) else f"by {whom}"
+
+
+def _rate(starts: int, period: float) -> str:
+    every = PERIODS.get(period, f"every {human(period)}")
+    return f"allows {'one start' if starts == 1 else f'{starts} starts'} {every}"
 
 
 def _ahead(count: int, what: str = "runs") -> str:
     if count == 0:
-        return "it is the next"
+        return "it is next in line"
     more = "or more " if count >= MANY else ""
     return f"1 {what[:-1]} is ahead of it" if count == 1 else f"{count} {more}{what} are ahead of it"
 
 
 def _named(runs: Sequence[Run], known: Known) -> str:
-    names = [f"{_short(run)} {run.job} ({run.status.value} {human(_age(run, known))})" for run in runs[:NAMED]]
+    names = [f"{_short(run)} {run.job} ({run.status.value} {_span(_age(run, known))})" for run in runs[:NAMED]]
     return ", ".join(names) + (f" and {len(runs) - NAMED} more" if len(runs) > NAMED else "") or "nobody"
 
 
