@@ -130,7 +130,7 @@ def stop_daemon(config: Config, timeout: float | None = None) -> bool:
     deadline = time.monotonic() + (config.grace + PATIENCE if timeout is None else timeout)
     while (left := holder(paths.lock)) is not None and left.pid in (0, held.pid):
         if time.monotonic() > deadline:
-            raise DaemonError(f"the daemon (pid {held.pid}) does not end; end it yourself: kill -9 {held.pid}")
+            raise DaemonError(f"the daemon (pid {held.pid}) does not stop; kill it with: kill -9 {held.pid}")
         time.sleep(PAUSE)
     _await_end(held.pid, PATIENCE)
     return True

@@ -339,8 +339,8 @@ def _refuse_unknown(found: Mapping[str, Any], known: Mapping[str, Any] | set[str
     for name in found:
         if name not in known:
             close = get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
-            raise ConfigError(f"{path}: {section}{name} is no key; {hint}")
+            hint = f"did you mean {close[0]}?" if close else f"valid keys: {', '.join(sorted(known))}"
+            raise ConfigError(f"{path}: {section}unknown key {name}; {hint}")
 
 
 def _shown(value: Any) -> str:

@@ -146,7 +146,7 @@ def _parsed(text: str, what: str) -> float:
     while found := _PART.match(text, at):
         unit = UNITS.get(found[2].lower())
         if unit is None:
-            raise DurationInvalid(f"{what}: no unit is called {shown(found[2])}; {_UNITS_HELP}")
+            raise DurationInvalid(f"{what}: unknown unit {shown(found[2])}; {_UNITS_HELP}")
         total, at = total + float(found[1]) * unit, found.end()
     if at < len(text) or not text.strip():
         raise DurationInvalid(f"{what} must be a number with a unit, not {shown(text)}; {_UNITS_HELP}")

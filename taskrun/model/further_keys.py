@@ -107,7 +107,7 @@ def unknown(given: Iterable[str], known: Collection[str], path: str = "", init_o
 
 def _unknown(key: str, known: Collection[str]) -> str:
     close = get_close_matches(key, known, 1)
-    meant = f", did you mean {close[0]}?" if close else f", known are {', '.join(known)}" if known else ""
+    meant = f", did you mean {close[0]}?" if close else f", valid fields: {', '.join(known)}" if known else ""
     return "unknown field" + meant
 
 

@@ -196,7 +196,7 @@ def shape_of(kind: Any, name: str, validated: Callable[[Any], Shape] = Validated
         if typed.usable(kind):
             return TypedShape(kind)
     except NameError as error:
-        raise DefinitionError(f"{name}: a field of {named(kind)} leads nowhere: {error}") from None
+        raise DefinitionError(f"{name}: a field of {named(kind)} cannot be resolved: {error}") from None
     raise DefinitionError(f"{name}: {kind!r} is neither a type nor an object with validate(value)")
 
 

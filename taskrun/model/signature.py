@@ -78,7 +78,7 @@ def is_model(kind: Any, name: str) -> bool:
     try:
         return fields(kind) is not None
     except NameError as error:
-        raise DefinitionError(f"{name}: a field of {named(kind)} leads nowhere: {error}") from None
+        raise DefinitionError(f"{name}: a field of {named(kind)} cannot be resolved: {error}") from None
 
 
 # ---- how it is called

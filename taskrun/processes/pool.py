@@ -27,6 +27,7 @@ from typing import Any
 import cloudpickle
 
 from taskrun.model.codec import RecordedError
+from taskrun.model.durations import human_size
 from taskrun.model.errors import WorkerCrashed
 from taskrun.processes.output import REST, Decoder, OutputPipe
 from taskrun.processes.process import Process
@@ -317,7 +318,7 @@ def opened(kind: str, content: Any, memory: int | None) -> Any:
     if kind == "value":
         return pickle.loads(content)
     if kind == "memory":
-        raise WorkerCrashed(f"the process went over its memory limit of {memory} bytes")
+        raise WorkerCrashed(f"the process went over its memory limit of {human_size(memory or 0)}")
     pickled, record = content
     error = rebuilt(pickled)
     if error is None:
@@ -336,9 +337,9 @@ def rebuilt(pickled: bytes | None) -> Exception | None:
 
 def obituary(code: int, memory: int | None, cpu_time: float | None) -> str:
     """How the process died, in words."""
-    limits = f" (its memory limit was {memory} bytes)" if memory is not None else ""
+    limits = f" (its memory limit was {human_size(memory)})" if memory is not None else ""
     if code == OVER_MEMORY and memory is not None:
-        return f"the process went over its memory limit of {memory} bytes"
+        return f"the process went over its memory limit of {human_size(memory)}"
     if code == -signal.SIGXCPU and cpu_time is not None:
         return f"the process used more than its CPU time of {cpu_time:g} s"
     if code >= 0:

@@ -164,7 +164,7 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, TypeError, OSError):
-        raise DefinitionError(f'no time zone is called "{name}"; use a name such as "Europe/Berlin"') from None
+        raise DefinitionError(f'unknown time zone "{name}"; use a name such as "Europe/Berlin"') from None
 
 
 def _fields(expr: object) -> str:

@@ -255,7 +255,7 @@ def _limit(value: object) -> Any:
 
 def _duration(value: object) -> Any:
     if isinstance(value, msgspec.Struct) and not isinstance(value, Frequency):
-        raise DefinitionError(f"{type(value).__name__} does not belong here")
+        raise DefinitionError(f"{type(value).__name__} is not allowed here")
     return value  # whatever else is no duration, the policy itself says
 
 

@@ -35,9 +35,9 @@ def new_copy(path: str | os.PathLike[str], commits: int) -> Iterator[sqlite3.Con
     try:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        raise JournalError(f"{file} is there already; a backup overwrites nothing") from None
+        raise JournalError(f"{file} already exists; a backup overwrites nothing") from None
     except OSError as error:
-        raise JournalError(f"cannot make the backup {file}: {error.strerror}") from error
+        raise JournalError(f"cannot create the backup {file}: {error.strerror}") from error
     try:
         with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as target:
             yield target

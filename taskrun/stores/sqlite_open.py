@@ -59,7 +59,7 @@ class JournalFile:
         try:
             self._make(mark)
         except OSError as error:
-            raise JournalError(f"cannot make the journal {self.path}: {error.strerror}. {_HELP_FOLDER}") from error
+            raise JournalError(f"cannot create the journal {self.path}: {error.strerror}. {_HELP_FOLDER}") from error
         return self._patiently(mark)
 
     def standing_still(self) -> tuple[int, ...] | None:

@@ -88,7 +88,7 @@ class JournalReader:
             else:
                 if not await self._has_changed():
                     return value
-        raise JournalError(f"journal {self._journal.path}: it does not stand still to be read; try again")
+        raise JournalError(f"journal {self._journal.path}: it keeps changing while it is read; try again")
 
     async def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Copies the journal, as it is now, into a new file, while others go on writing to it.

@@ -39,16 +39,16 @@ async def slow() -> None:
     await asyncio.sleep(600)
 """
 MISTAKES = {
-    "concurency = 5\n": "[taskrun] concurency is no key; did you mean concurrency?",
+    "concurency = 5\n": "[taskrun] unknown key concurency; did you mean concurrency?",
     "[taskrun\n": "broken TOML",
     HOURLY.replace("@hourly", "61 * * * *"): '[[schedule]] cron: cron "61 * * * *": the minute field "61" is wrong',
     HOURLY.replace("@hourly", "0 0 30 2 *"): "[[schedule]] cron: cron",
-    HOURLY + 'timezone = "Berlin"\n': '[[schedule]] timezone: no time zone is called "Berlin"',
+    HOURLY + 'timezone = "Berlin"\n': '[[schedule]] timezone: unknown time zone "Berlin"',
     HOURLY + 'input = { n = "x" }\n': "[[schedule]] input.n: expected int, got str",
     HOURLY + "input = { m = 1 }\n": "[[schedule]] input.m: unknown field",
     HOURLY + HOURLY + "input = { n = [] }\n": "[[schedule]] 2 input.n: expected int, got array",
     HOURLY + "input = { n = nan }\n": "[[schedule]] input",
-    HOURLY + "zone = 'UTC'\n": "[[schedule]] zone is no key",
+    HOURLY + "zone = 'UTC'\n": "[[schedule]] unknown key zone",
     '[[schedule]]\ncron = "@hourly"\n': "[[schedule]] job is missing",
 }
 NEEDS_ALL = ["start backup", "run backup", "send uploads", "daemon start", "daemon restart", "daemon install"]
@@ -94,7 +94,7 @@ async def test_schedule_lists_what_no_daemon_has_seen_yet(folder: Path) -> None:
     assert listed[("backup", None)] == (True, None)
     assert listed[("nobody", None)] == (True, 'no job "nobody"')
     assert listed[("backup", "Berlin")][0] is False
-    assert "timezone: no time zone" in str(listed[("backup", "Berlin")][1])
+    assert "timezone: unknown time zone" in str(listed[("backup", "Berlin")][1])
 
 
 async def test_with_a_daemon_everything_goes_on_and_says_so(folder: Path) -> None:
@@ -201,7 +201,7 @@ async def test_doctor_says_that_the_daemon_has_another_python(project: Path, mon
     assert await typed_to("doctor", terminal, daemon) == Code.FAILED, terminal.chatter
     said = " ".join(terminal.written.split())
     assert f"the daemon's Python is /other/bin/python; yours is {sys.executable}" in said
-    assert "not in order: " in terminal.chatter
+    assert "problems: " in terminal.chatter
     assert "environment" in terminal.chatter
 
 

@@ -106,7 +106,7 @@ async def test_input_comes_as_json_from_a_file_or_from_standard_input(source: st
     ("command", "message"),
     [
         (["start", "processFile", "--input", "{"], "--input is not valid JSON"),
-        (["start", "processFile", "--input", '{"path": NaN}'], "NaN is no JSON value"),
+        (["start", "processFile", "--input", '{"path": NaN}'], "NaN is not a JSON value"),
         (["start", "processFile", "--input", "@nowhere"], "--input @nowhere: No such file"),
         (["start", "processFile", "--path", "a", "--in", "5"], "--in"),
         (["start", "processFile", "--path", "a", "--at", "noon"], '--at "noon" is not a time'),
@@ -390,7 +390,7 @@ async def test_a_tail_goes_on_over_a_restart_without_gap_or_repeat(pipe: FakeTer
 
 async def test_wait_gives_up_in_time(pipe: FakeTerminal) -> None:
     assert await typed("wait @last --timeout 1ms", pipe, starting(wait=[FOREVER])) == Code.TIMED_OUT
-    assert "still not ended: 7k3fq2" in pipe.chatter
+    assert "timed out: 7k3fq2" in pipe.chatter
 
 
 # ---- changing
@@ -604,7 +604,7 @@ async def test_an_option_that_is_empty_is_refused(pipe: FakeTerminal, command: l
     ("option", "said"),
     [
         ("--in 5", "the units are ms, s, m, h, d, w and y"),
-        ("--in 5parsecs", "no unit is called 'parsecs'; the units are"),
+        ("--in 5parsecs", "unknown unit 'parsecs'; the units are"),
         ("--in=-5s", "the units are ms, s, m, h, d, w and y"),
         ("--in 99999999999y", "is too long: at most 1000y"),
         ("--at soon", '"soon" is not a time, as in 18:30'),
@@ -659,3 +659,21 @@ async def test_the_help_with_a_name_lists_its_options_and_the_commands_own(
 async def test_a_local_run_refuses_what_needs_a_journal(pipe: FakeTerminal, option: str) -> None:
     assert await typed(f"run hello --local {option}", pipe, FakeDaemon()) == Code.USAGE
     assert "--in, --at and --key have no meaning with it" in pipe.chatter
+
+
+async def test_of_many_cancelled_runs_the_first_are_named_and_all_are_counted(pipe: FakeTerminal) -> None:
+    runs = [a_run(f"{at:02}aaaaaaaaaa", Status.QUEUED) for at in range(14)]
+
+    def cancel(run: str, **_: Any) -> list[dict[str, Any]]:
+        return [] if run.startswith("13") else [a_run(run, Status.CANCELLED)]
+
+    daemon = FakeDaemon(runs=runs, cancel=cancel, show=a_run("13aaaaaaaaaa", Status.SUCCEEDED))
+    assert await typed("cancel --job processFile -y", pipe, daemon) == 0
+    told = pipe.chatter.splitlines()
+    assert told[9:] == [
+        "09aaaa processFile: cancelled",
+        "… and 4 more",
+        "in all: 13 cancelled, 1 had already succeeded",
+        "  see: taskrun show 00aaaa",
+    ]
+    assert len(pipe.written.splitlines()) == 13

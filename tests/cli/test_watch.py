@@ -151,7 +151,7 @@ def test_settings_are_read_anew_and_a_mistake_in_them_changes_nothing(watch: Wat
     config = root / "taskrun.toml"
     good = config.read_text()
     save(config, good + "conc = 1\n")
-    assert "conc is no key" in watch.until("~ taskrun.toml")
+    assert "unknown key conc" in watch.until("~ taskrun.toml")
     save(config, good + "\n[env]\nGREETING = 'x'\n")
     watch.until("~ taskrun.toml  → reloaded")
     save(config, good + "concurrency = 3\n")

@@ -59,11 +59,11 @@ async def inputs(queue: TestQueue) -> list[Any]:
     ("change", "problem"),
     [
         (("0 *", "99 *"), '[[schedule]] cron: cron "99 * * * *": the minute field "99" is wrong'),
-        (("cron =", 'timezone = "Berlin"\ncron ='), '[[schedule]] timezone: no time zone is called "Berlin"'),
+        (("cron =", 'timezone = "Berlin"\ncron ='), '[[schedule]] timezone: unknown time zone "Berlin"'),
         (("path =", "pth ="), "[[schedule]] input.pth: unknown field"),
         (('"/a"', "5"), "[[schedule]] input.path: expected str, got int"),
-        (("cron =", "corn ="), "[[schedule]] corn is no key; did you mean cron?"),
-        (("[[schedule]]", "[taskrun]\ngrace = 5\n[[shedule]]"), "shedule is no key"),
+        (("cron =", "corn ="), "[[schedule]] unknown key corn; did you mean cron?"),
+        (("[[schedule]]", "[taskrun]\ngrace = 5\n[[shedule]]"), "unknown key shedule"),
         (("[[schedule]]", "[[schedule]"), "broken TOML"),
     ],
 )

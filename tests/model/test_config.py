@@ -130,11 +130,11 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("[taskrun]\nconcurency = 1", r"\[taskrun\] concurency is no key; did you mean concurrency\?"),
-        ("[retention]\nkept = '1d'", r"\[retention\] kept is no key; did you mean keep\?"),
-        ("[taskrn]", r"taskrn is no key; did you mean taskrun\?"),
-        ("concurrency = 5", "concurrency is no key; known are env, retention, schedule, taskrun"),
-        ("[[schedule]]\njob='a'\ncron='x'\ntimzone='s'", r"timzone is no key; did you mean timezone\?"),
+        ("[taskrun]\nconcurency = 1", r"\[taskrun\] unknown key concurency; did you mean concurrency\?"),
+        ("[retention]\nkept = '1d'", r"\[retention\] unknown key kept; did you mean keep\?"),
+        ("[taskrn]", r"unknown key taskrn; did you mean taskrun\?"),
+        ("concurrency = 5", "unknown key concurrency; valid keys: env, retention, schedule, taskrun"),
+        ("[[schedule]]\njob='a'\ncron='x'\ntimzone='s'", r"unknown key timzone; did you mean timezone\?"),
         ("[[schedule]]\njob='a'", r"\[\[schedule\]\] cron is missing: a cron expression"),
         ("[[schedule]]\njob='a'\ncron='x'\ninput=3", r"\[\[schedule\]\] input must be a table, not 3"),
         ("[schedule]\njob='a'", r"schedule must be a list of tables, each written \[\[schedule\]\]"),
@@ -276,4 +276,4 @@ def test_wrong_tables_are_told_with_the_right_ones(tmp_path: Path) -> None:
     good, bad = schedule_tables(path)
     assert (good.place, good.entry, good.problem) == ("[[schedule]] 1", ScheduleEntry("a", "@hourly"), "")
     assert (bad.place, bad.entry, bad.written) == ("[[schedule]] 2", None, {"job": "b", "corn": "x"})
-    assert bad.problem == f"{path}: [[schedule]] 2 corn is no key; did you mean cron?"
+    assert bad.problem == f"{path}: [[schedule]] 2 unknown key corn; did you mean cron?"

@@ -222,7 +222,7 @@ BAD: list[tuple[Any, Any, dict[str, str]]] = [
             "bitrate": "expected int, got str",
         },
     ),
-    (transcode, {"path": "a", "zzz": 1}, {"zzz": "unknown field, known are path, bitrate"}),
+    (transcode, {"path": "a", "zzz": 1}, {"zzz": "unknown field, valid fields: path, bitrate"}),
     (transcode, {"path": "a", "bitrate": True}, {"bitrate": "expected int, got bool"}),
     (transcode, {"path": "a", "bitrate": 1.5}, {"bitrate": "expected int, got float"}),
     (transcode, {"path": None}, {"path": "expected str, got null"}),

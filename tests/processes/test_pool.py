@@ -355,7 +355,7 @@ async def test_a_closed_stream_harms_no_later_call(call: Caller) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not limit the address space")
 async def test_over_its_memory_it_crashes_and_under_it_works(call: Caller) -> None:
     assert await call(lambda: len(bytearray(50 * MB)), memory=100 * MB) == 50 * MB
-    with pytest.raises(WorkerCrashed, match="memory limit of 100000000"):
+    with pytest.raises(WorkerCrashed, match="memory limit of 95"):
         await call(lambda: len(bytearray(150 * MB)), memory=100 * MB)
 
 

@@ -217,11 +217,11 @@ def test_a_journal_is_copied_while_it_goes_on_being_written_to(
 async def test_a_file_that_is_there_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
     store = written(path, "a")
     (tmp_path / "backup.db").write_text("precious")
-    with pytest.raises(JournalError, match="is there already"):
+    with pytest.raises(JournalError, match="already exists"):
         store.backup(tmp_path / "backup.db")
     store.close()
     reader = JournalReader(path)
-    with pytest.raises(JournalError, match="is there already"):
+    with pytest.raises(JournalError, match="already exists"):
         await reader.backup(tmp_path / "backup.db")
     assert await reader.read(ran) == ["a"]
     await reader.close()
@@ -236,7 +236,7 @@ def test_a_copy_that_fails_leaves_nothing(path: Path, tmp_path: Path) -> None:
 
     with pytest.raises(LookupError):
         store.backup(tmp_path / "backup.db", progress)
-    with pytest.raises(JournalError, match="cannot make the backup"):
+    with pytest.raises(JournalError, match="cannot create the backup"):
         store.backup(tmp_path / "nowhere" / "backup.db")
     assert not (tmp_path / "backup.db").exists()
     assert store.apply([ran]) == [(["a"], None)]

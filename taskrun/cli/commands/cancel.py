@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,14 @@ from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.phrases import ENDED, given, short
 from taskrun.cli.session import Backend, Session
 from taskrun.model.records import UNFINISHED
+
+NAMED = 10  # runs that a message names
+ENDINGS = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "been cancelled",
+    "discarded": "been discarded",
+}
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -137,9 +146,11 @@ async def _confirm(session: Session, options: Cancel, runs: list[dict[str, Any]]
     """Asks before more than one run is cancelled; without a terminal `-y` is needed."""
     if len(runs) < 2 or options.yes:
         return
-    session.say(f"this cancels {len(runs)} runs:")
-    for run in runs[:10]:
+    session.say(f"the filter matches {len(runs)} runs:")
+    for run in runs[:NAMED]:
         session.say(f"  {short(run['id'])} {cell(run['job'])} {run['status']}  {given(run)}")
+    if len(runs) > NAMED:
+        session.say(f"  … and {len(runs) - NAMED} more")
     if not session.facts.in_tty:
         raise Stop(Code.USAGE, f"that would cancel {len(runs)} runs; nothing was cancelled", hint="to confirm, add -y")
     answer = await session.terminal.ask(f"cancel {len(runs)} runs? [y/N] ")
@@ -148,12 +159,23 @@ async def _confirm(session: Session, options: Cancel, runs: list[dict[str, Any]]
 
 
 def _tell(session: Session, changed: list[tuple[dict[str, Any], bool]]) -> None:
-    for run, new in changed:
-        state = "cancelled" if run["status"] in ENDED else "cancelling"
-        session.say(f"{short(run['id'])} {cell(run['job'])}: {state if new else 'has ended already: ' + run['status']}")
-        if new and not session.facts.out_tty:
-            session.data(run["id"] + "\n")
+    """Reports what became of each run, of many only the first by name, and how many there are of each."""
+    for run, new in changed[:NAMED]:
+        session.say(f"{short(run['id'])} {cell(run['job'])}: {_outcome(run, new)}")
+    if not session.facts.out_tty:
+        session.data("".join(run["id"] + "\n" for run, new in changed if new))
+    if len(changed) > NAMED:
+        session.say(f"… and {len(changed) - NAMED} more")
+    if len(changed) > 1:
+        totals = Counter(_outcome(run, new) for run, new in changed)
+        session.say("in all: " + ", ".join(f"{count} {outcome}" for outcome, count in totals.items()))
     if not changed:
         session.say("no run matches; nothing was cancelled: taskrun list")
     elif any(new for _, new in changed):
         session.say(f"  see: taskrun show {short(changed[0][0]['id'])}")
+
+
+def _outcome(run: dict[str, Any], new: bool) -> str:
+    if new:
+        return "cancelled" if run["status"] in ENDED else "cancelling"
+    return f"had already {ENDINGS[run['status']]}"

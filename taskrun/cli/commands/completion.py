@@ -85,7 +85,9 @@ def completion(shell: str = typer.Argument(..., metavar="SHELL", help="bash, zsh
     """
     if shell not in SCRIPTS:
         raise Stop(
-            Code.USAGE, f'no completion for "{shell}"', hint=did_you_mean(shell, SHELLS, "known are  bash  zsh  fish")
+            Code.USAGE,
+            f'no completion for "{shell}"',
+            hint=did_you_mean(shell, SHELLS, "choose one of: bash, zsh, fish"),
         )
     return partial(script, shell)
 

@@ -236,7 +236,7 @@ async def install_service(as_json: bool, session: Session) -> int:
         return Code.DONE
     session.say(f"written: {cell(str(service.path))}")
     if complaint:
-        session.say(f"not enabled: {cell(complaint)}\n  do it yourself: {_typed(service.look + service.on)}")
+        session.say(f"not enabled: {cell(complaint)}\n  enable it with: {_typed(service.look + service.on)}")
     else:
         session.say(
             "enabled; it starts at login\n  see it: taskrun daemon status   remove it: taskrun daemon uninstall"

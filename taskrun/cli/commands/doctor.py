@@ -41,7 +41,7 @@ async def perform(as_json: bool, session: Session) -> int:
     if as_json:
         session.json([check_view(check) for check in found])
     else:
-        session.say(f"not in order: {', '.join(bad)}" if bad else "everything is in order")
+        session.say(f"problems: {', '.join(bad)}" if bad else "no problems found")
     return Code.FAILED if bad else Code.DONE
 
 

@@ -45,11 +45,12 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
             await _collect(session, list(dict.fromkeys(runs)), ended, as_json)
     except TimeoutError:
         left = " ".join(short(run) for run in runs if run not in ended)
-        hint = f"look: taskrun show {left.split()[0]}"
-        raise Stop(Code.TIMED_OUT, f"still not ended: {left}", hint=hint) from None
+        verb = "is" if " " not in left else "are"
+        hint = f"see: taskrun show {left.split()[0]}"
+        raise Stop(Code.TIMED_OUT, f"timed out: {left} {verb} still running", hint=hint) from None
     except asyncio.CancelledError:
         left = " ".join(short(run) for run in runs if run not in ended)
-        session.say(f"no longer waiting; {left} goes on: taskrun wait {left}")
+        session.say(f"no longer waiting; {left} {'goes' if ' ' not in left else 'go'} on: taskrun wait {left}")
         return Code.INTERRUPTED
     found = [ended[run] for run in runs]
     if as_json:

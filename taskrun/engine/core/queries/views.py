@@ -324,4 +324,4 @@ def _last(tx: Tx, job: str) -> str:
         return newest[0].id
     close = get_close_matches(job, {name for name, _ in tx.count_runs()}, 2, 0.6)
     meant = f"; did you mean  {'  '.join(f'{name}@last' for name in close)}" if close else ""
-    raise RunNotFound(f'no run of a job "{job}" yet{meant}' if job else "no run yet")
+    raise RunNotFound(f'job "{job}" has no runs yet{meant}' if job else "no runs yet")
