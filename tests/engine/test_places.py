@@ -12,10 +12,14 @@ from taskrun.testing import TestQueue
 async def test_a_queue_executes_at_most_so_many_runs_at_once(storage: Store) -> None:
     active: list[int] = []
     most: list[int] = []
+    full = asyncio.Event()
 
     async def work(number: int) -> None:
         active.append(number)
         most.append(len(active))
+        if len(active) == 3:
+            full.set()
+        await full.wait()  # the first ones, until there are as many as may be
         await asyncio.sleep(0.001)
         active.remove(number)
 
