@@ -162,7 +162,9 @@ class MemoryTx:
         return self._runs.newest(self._runs.debounced.group(debounce))
 
     def ready(self, engine: str, jobs: Sequence[str], limit: int, suspects: bool = True) -> list[Run]:
-        queues = (self._runs.ready.group(job) for job in set(jobs))
+        queues = [queue for job in set(jobs) if (queue := self._runs.ready.group(job))]
+        if not queues:
+            return []
         ours = (run for run in self._runs.at(merge(*queues)) if run.engine in (None, engine))
         return list(islice((run for run in ours if suspects or not run.crashes or run.cancel is not None), limit))
 

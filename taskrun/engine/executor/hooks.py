@@ -19,7 +19,7 @@ from taskrun.model.codec import decode, rebuild
 from taskrun.model.errors import InputInvalid
 from taskrun.model.records import Run
 
-logger = logging.getLogger("taskrun.engine.core.hook_notifier")
+logger = logging.getLogger("taskrun.engine.executor.hooks")
 Listener = Callable[[Event], Any]
 
 
