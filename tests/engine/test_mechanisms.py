@@ -276,6 +276,34 @@ async def test_no_body_begins_while_a_park_is_on_its_way(tmp_path: Any, beside: 
     assert most == 1
 
 
+async def test_a_run_parks_only_when_its_attempt_has_heard_all_that_has_ended(storage: Store) -> None:
+    @job
+    async def work() -> None:
+        await asyncio.gather(sleep("1h"), run("hold", hold.wait))
+
+    hold = asyncio.Event()
+    async with TestQueue(jobs=[work], storage=storage) as queue:
+        handle = await queue.jobs.work.start()
+        await queue.settle()
+        attempts, journal = queue.core.attempts, queue.core.journal
+        attempt = attempts.get(handle.id)
+        assert attempt is not None
+
+        async def parked(heard: int, delivering: bool = False) -> bool:
+            if delivering:
+                journal.post(lambda t: t.state.delivering.add(handle.id))
+            attempts.park(attempt.peer, m.Park(run=handle.id, heard=heard))
+            await journal.flush()
+            return await handle.status() == "waiting"
+
+        assert not await parked(attempt.told - 1), "a message is on its way to it"
+        assert not await parked(attempt.told, delivering=True), "a commit under way is about to tell it"
+        assert await parked(attempt.told)
+        hold.set()
+        await queue.advance("1h")
+        await handle.result()
+
+
 async def test_a_step_that_fails_for_good_beside_a_wait_fails_the_attempt(storage: Store) -> None:
     calls = 0
 

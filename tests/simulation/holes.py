@@ -79,9 +79,9 @@ def a_wait_registers_and_does_not_look() -> None:
 
 
 @hole
-def a_run_parks_though_its_wait_is_over() -> None:
-    """A wait that ends in the same commit wakes nobody."""
-    patch(waits, "over", lambda t, run, keys: [])
+def what_another_engine_has_ended_is_not_told() -> None:
+    """A wait that another engine ends wakes the run, whose attempt never hears which one it was."""
+    patch(waits, "take_news", lambda t, run_id: [])
 
 
 @hole
