@@ -315,6 +315,9 @@ def stepping(key: str, **fields: Any) -> dict[str, Any]:
     return {"kind": "step", "step": step_view(a_step(key, **fields))}
 
 
+SENT: dict[str, Any] = {"id": "e", "started": [], "woke": [], "skipped": [], "later": []}
+
+
 class Slow(FakeDaemon):
     """Ends runs only once everything has been said about their steps."""
 
@@ -548,7 +551,7 @@ async def test_what_the_job_refuses_is_named_as_it_is_typed(pipe: FakeTerminal) 
 async def test_paths_are_sent_as_seen_from_the_callers_folder(pipe: FakeTerminal, project: Path) -> None:
     path = {"type": "object", "properties": {"p": {"type": "string", "format": "path"}}}
     described = {"jobs": [{**JOB, "input_schema": path}], "pipes": [{"name": "up", "input_schema": path}]}
-    daemon = FakeDaemon(jobs={**described, "problems": []}, start={"run": a_run(), "created": True}, send="e")
+    daemon = FakeDaemon(jobs={**described, "problems": []}, start={"run": a_run(), "created": True}, send=SENT)
     assert await typed("start processFile --p a.txt", pipe, daemon) == 0
     assert json.loads(daemon.params("start")["input"]) == {"p": str(project / "a.txt")}
     assert await typed("send up --p a.txt", pipe, daemon) == 0
@@ -625,7 +628,7 @@ async def test_what_is_no_time_and_no_input_is_refused(pipe: FakeTerminal, optio
 
 async def test_null_may_be_sent(pipe: FakeTerminal) -> None:
     pipes = [{"name": "any", "input_schema": {}}]
-    daemon = FakeDaemon(jobs={"jobs": [], "pipes": pipes, "problems": []}, send="e")
+    daemon = FakeDaemon(jobs={"jobs": [], "pipes": pipes, "problems": []}, send=SENT)
     assert await typed("send any --input null", pipe, daemon) == 0
     assert daemon.params("send")["data"] == "null"
 

@@ -11,6 +11,7 @@ import pytest
 
 from taskrun.cli.backend.all_schedules import hindrances, merged
 from taskrun.cli.commands.daemon import status_screen
+from taskrun.cli.commands.send import outcome
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.session import Session
 from tests.cli.fakes import JOB, NOW, FakeDaemon, FakeGate, FakeTerminal, typed
@@ -81,6 +82,50 @@ async def test_schedules_of_the_code_are_listed_before_a_daemon_has_run(pipe: Fa
     jobs = {"jobs": [{**JOB, "schedules": [{"cron": "0 3 * * *", "timezone": None}]}], "pipes": [], "problems": []}
     assert await typed("schedule --json", pipe, FakeJournal(schedule=[], jobs={**jobs, "inputs": {}})) == Code.DONE
     assert [one["cron"] for one in json.loads(pipe.written)] == ["0 3 * * *"]
+
+
+# ---- events
+
+SENT: dict[str, list[Any]] = {"started": [], "woke": [], "skipped": [], "later": []}
+
+
+def brief(run: str, job: str, status: str = "queued") -> dict[str, str]:
+    return {"id": run * 12, "job": job, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({}, ["nobody waits for this"]),
+        ({"skipped": ["a", "b"]}, ["nobody waits for this: a, b skipped it"]),
+        ({"started": [brief("x", "a")]}, ["started xxxxxx a", "see it: taskrun show xxxxxx"]),
+        (
+            {"started": [brief("x", "a", "discarded")], "woke": [brief("y", "b")], "skipped": ["c"]},
+            ["started xxxxxx a (discarded)", "woke yyyyyy b", "see them: taskrun list"],
+        ),
+        ({"later": ["a"]}, ["a is started later: no worker has answered yet", "see them: taskrun list"]),
+        (
+            {"woke": [brief("x", "a")] * 7},
+            [*["woke xxxxxx a"] * 5, "and 2 more", "see them: taskrun list"],
+        ),
+    ],
+)
+def test_an_event_tells_what_became_of_it(event: dict[str, Any], said: list[str]) -> None:
+    assert outcome(SENT | event) == said
+
+
+async def test_a_script_gets_the_id_and_hears_that_nobody_waits(pipe: FakeTerminal) -> None:
+    pipes = [{"name": "up", "input_schema": {}}]
+    described = {"jobs": [], "pipes": pipes, "problems": []}
+    for command, sent, said in (
+        ("send up", {}, "nobody waits for this\n"),
+        ("send up -q", {}, ""),
+        ("send up", {"woke": [brief("x", "a")]}, ""),
+    ):
+        pipe.written = pipe.chatter = ""
+        daemon = FakeDaemon(jobs=described, send={"id": "event", **SENT, **sent})
+        assert await typed([*command.split(), "--input", "{}"], pipe, daemon) == Code.DONE
+        assert (pipe.written, pipe.chatter) == ("event\n", said)
 
 
 # ---- files

@@ -383,3 +383,27 @@ async def test_a_trigger_that_raises_leaves_the_others_alone(storage: Store, cap
         await queue.settle()
         assert done.what == [1]
     assert "pipe:p" in caplog.text
+
+
+async def test_whoever_sends_an_event_hears_what_it_starts_and_wakes(storage: Store) -> None:
+    @job(trigger=[p.into(lambda event: {"n": event["n"]} if event["n"] > 1 else None)])
+    async def takes(n: int) -> int:
+        return n
+
+    @job
+    async def waits() -> Any:
+        return await p.wait_for({"n": 2})
+
+    async with TestQueue([takes, waits], [p, points], storage=storage) as queue:
+        waiting = await queue.jobs.waits.start()
+        await queue.settle()
+        nobody = await queue.core.send("points", '{"x": 1}')
+        assert (nobody.woke, nobody.jobs, await queue.core.triggers.started(nobody)) == ((), (), {})
+        skipped = await queue.core.send("p", '{"n": 1}')
+        assert (skipped.woke, await queue.core.triggers.started(skipped)) == ((), {"takes": []})
+        taken = await queue.core.send("p", '{"n": 2}')
+        (run_id,) = (await queue.core.triggers.started(taken))["takes"]
+        assert taken.woke == (waiting.id,)
+        assert await (await queue.get(run_id)).result() == 2
+        assert await waiting.result() == {"n": 2}
+        assert await queue.core.triggers.started(taken) == {}  # it was done long ago

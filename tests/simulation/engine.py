@@ -280,7 +280,7 @@ class Engine:
 
     async def send(self, pipe: str, data: str) -> str:
         """Sends an event; returns its id once that is acknowledged."""
-        return await self.core.send(pipe, data)
+        return (await self.core.send(pipe, data)).id
 
     async def order(self, run_id: str, verb: str, argument: str | None = None) -> Any:
         """Cancels, pauses, resumes or retries a run."""

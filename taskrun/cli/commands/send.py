@@ -15,7 +15,10 @@ from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.field_options import Given
 from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.sanitize import cell
+from taskrun.cli.screens.phrases import short
 from taskrun.cli.session import Session
+
+MOST_LINES = 5  # of runs that are named
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -31,6 +34,7 @@ def send(
 ) -> Any:
     """Send an event into a pipe; returns once it is durable.
 
+    Says which runs it started or woke, or that nobody waits for it.
     The pipe's input gives its options: taskrun send PIPE --help lists them.
 
     Example: taskrun send uploads --path song.mp3
@@ -46,7 +50,7 @@ def send(
 
 
 async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool, quiet: bool, session: Session) -> int:
-    """Sends the event and prints its id."""
+    """Sends the event; prints its id, and what it started or woke."""
     backend = await session.daemon()
     base = await typed_input.read_input(session, text)
     target = await typed_input.find_target(backend, pipe, "pipe")
@@ -55,12 +59,31 @@ async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool,
         event = await backend.call("send", pipe=pipe, data=data)
     if as_json:
         session.json(event)
-    elif quiet or not session.facts.out_tty:
-        session.data(f"{_id(event)}\n")
+    elif session.facts.out_tty and not quiet:
+        session.say("\n  ".join([f"sent to {cell(pipe)}: {event['id']}", *outcome(event)]))
     else:
-        session.say(f"sent to {cell(pipe)}: {_id(event)}\n  see what it starts: taskrun list")
+        session.data(f"{event['id']}\n")
+        if not (quiet or event["started"] or event["woke"]):
+            session.say("\n  ".join(outcome(event)))
     return Code.DONE
 
 
-def _id(event: Any) -> str:
-    return cell(str(event["id"] if isinstance(event, dict) else event))
+def outcome(event: dict[str, Any]) -> list[str]:
+    """Returns what became of an event as lines, and what to type next."""
+    runs = [*event["started"], *event["woke"]]
+    found = [
+        *(f"started {_named(run)}" for run in event["started"]),
+        *(f"woke {_named(run)}" for run in event["woke"]),
+        *(f"{cell(job)} is started later: no worker has answered yet" for job in event["later"]),
+    ]
+    if not found:
+        skipped = ", ".join(map(cell, event["skipped"]))
+        return [f"nobody waits for this: {skipped} skipped it" if skipped else "nobody waits for this"]
+    more = [f"and {len(found) - MOST_LINES} more"] if len(found) > MOST_LINES else []
+    hint = f"see it: taskrun show {short(runs[0]['id'])}" if len(runs) == 1 else "see them: taskrun list"
+    return [*found[:MOST_LINES], *more, hint]
+
+
+def _named(run: dict[str, Any]) -> str:
+    discarded = " (discarded)" if run["status"] == "discarded" else ""
+    return f"{short(run['id'])} {cell(run['job'])}{discarded}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -80,8 +80,20 @@ async def start(context: RequestContext, want: Start) -> Any:
 
 
 async def send(context: RequestContext, want: Send) -> Any:
-    """Sends an event; answers with its id once it is durable."""
-    return await _ask_worker(context, lambda: context.core.send(want.pipe, want.data))
+    """Sends an event; answers once it is durable, with what it started and woke.
+
+    `skipped`: jobs that start nothing for it; `later`: those that have not said yet.
+    """
+    sent = await _ask_worker(context, lambda: context.core.send(want.pipe, want.data))
+    started = await context.core.triggers.started(sent)
+    runs = [run for of_job in started.values() for run in of_job]
+    return {
+        "id": sent.id,
+        "started": await _named(context, runs),
+        "woke": await _named(context, sent.woke),
+        "skipped": [job for job, of_job in started.items() if not of_job],
+        "later": [job for job in sent.jobs if job not in started],
+    }
 
 
 async def cancel(context: RequestContext, want: Cancel) -> Any:
@@ -140,6 +152,12 @@ async def _ask_worker(context: RequestContext, ask: Callable[[], Awaitable[T]]) 
         except WorkerGone:
             await asyncio.sleep(PAUSE)
     raise DaemonError("the workers die as soon as they start; see: taskrun daemon logs")
+
+
+async def _named(context: RequestContext, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns runs by id, job and status alone: an event may wake very many."""
+    runs = await context.core.read(lambda tx: [run for run_id in ids if (run := tx.run(run_id)) is not None])
+    return [{"id": run.id, "job": run.job, "status": run.status.value} for run in runs]
 
 
 async def _run_view(context: RequestContext, run_id: str) -> dict[str, Any]:

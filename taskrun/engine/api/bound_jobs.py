@@ -121,7 +121,7 @@ class BoundPipe:
         if _in_handler(self._home):
             return await self._pipe.send(*args, **fields)
         data = encode(self._pipe.gather(args, fields), f"event for {self.name}", self._home.max_payload)
-        return await self._home.core.send(self.name, data)
+        return (await self._home.core.send(self.name, data)).id
 
 
 class Names(Generic[B], Mapping[str, B]):

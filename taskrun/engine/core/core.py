@@ -112,7 +112,7 @@ class Core:
         self.hooks = HookNotifier(self.journal, self.attempts, self.executors)
         self.journal.follow(RunOver, self._waiters.follow)
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
-        self._triggers = EventTriggers(self.journal, self.executors)
+        self.triggers = EventTriggers(self.journal, self.executors)
         self.journal.follow(RunOver, self.log.follow)
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
         self.jobs = PauseJob(self.journal, self.executors)
@@ -152,7 +152,7 @@ class Core:
         self._duties = [asyncio.get_running_loop().create_task(duty) for duty in duties]
 
     def _open(self, open: bool) -> None:
-        self.claims.open = self._triggers.open = self.schedules.open = open
+        self.claims.open = self.triggers.open = self.schedules.open = open
 
     async def close(self, grace: float | None = None) -> None:
         """Starts nothing any more, lets attempts end for `grace` seconds, and leaves the rest in the journal."""
@@ -164,7 +164,7 @@ class Core:
             self._anew.cancel()
             await asyncio.wait([self._anew])
         await self._timers.stop()
-        await self._triggers.close()
+        await self.triggers.close()
         await self.schedules.close()
         for duty in self._duties:
             duty.cancel()
@@ -194,7 +194,7 @@ class Core:
         if self.executors.join(peer, description):
             await self.journal.do(self._keep_jobs)
             self.claims.look_again()
-            await self._triggers.join(description)
+            await self.triggers.join(description)
             await self.schedules.join(description)
         return description
 
@@ -252,8 +252,8 @@ class Core:
         act = partial(admit, trigger=trigger)
         return await self._asked(lambda again: self.claims.with_slot(executed_before(act) if again else act))
 
-    async def send(self, pipe: str, data: str) -> str:
-        """Sends an event (JSON text); returns its id once it is durable.
+    async def send(self, pipe: str, data: str) -> waits.Sent:
+        """Sends an event (JSON text); returns once it is durable.
 
         Raises:
             PipeNotFound: no executor has the pipe.
@@ -264,8 +264,7 @@ class Core:
             raise PipeNotFound(f'no pipe "{pipe}"')
         checked: str = await peer.ask(m.PrepareEvent(pipe=pipe, data=data))
         event_id = new_id()
-        event = await self._do(lambda t: waits.emit(t, f"pipe:{pipe}", event_id, checked))
-        return event.id
+        return await self._do(lambda t: waits.emit(t, f"pipe:{pipe}", event_id, checked))
 
     async def get(self, run_id: str) -> Run:
         """Returns a run.
@@ -446,7 +445,7 @@ class Core:
         self.attempts.look()
         self._timers.at(0.0)
         self.bus.publish(Lagged())
-        self._triggers.look()
+        self.triggers.look()
         waited = self._waiters.ids()
 
         def act(t: Transaction) -> tuple[list[Run], list[Run]]:

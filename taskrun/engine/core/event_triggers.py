@@ -18,10 +18,13 @@ from taskrun.engine.core.facts import ROUTES, SUBSCRIPTIONS, TriggerTopics
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import EventRouted
 from taskrun.engine.core.transaction import Transaction
+from taskrun.engine.core.waits import Sent
 from taskrun.model.errors import DaemonError, EngineLost, JournalUnavailable, TaskrunError
 from taskrun.model.records import PipeEvent
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Tx
+
+STARTED_WITHIN = 2.0  # seconds that whoever has sent an event waits to hear what it starts
 
 logger = logging.getLogger("taskrun.engine.triggers")
 
@@ -33,8 +36,7 @@ class EventTriggers:
         self.open = False  # whether jobs are started
         self._journal = journal
         self._executors = executors
-        self._under_way: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: dict[str, asyncio.Task[list[str] | None]] = {}  # by note
         journal.follow(EventRouted, lambda event: self._begin(event.job, event.event))
 
     async def join(self, description: m.Description) -> None:
@@ -59,9 +61,19 @@ class EventTriggers:
     async def close(self) -> None:
         """Leaves the rest to the next start."""
         self.open = False
-        for task in self._tasks:
+        tasks = [*self._under_way.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def started(self, sent: Sent) -> dict[str, list[str]]:
+        """Returns the runs that an event which was just sent has started, by job; not of jobs that take long to say so."""
+        notes = {job: self._under_way.get(_note(job, sent.id)) for job in sent.jobs}
+        asked = {job: task for job, task in notes.items() if task is not None}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=STARTED_WITHIN)
+        answers = {job: _answer(task) for job, task in asked.items()}
+        return {job: runs for job, runs in answers.items() if runs is not None}
 
     def _learn(self, found: tuple[dict[str, TriggerTopics], dict[str, PipeEvent]]) -> None:
         subscriptions, notes = found
@@ -74,19 +86,17 @@ class EventTriggers:
             self._begin(note.split(":", 1)[0], event)
 
     def _begin(self, job: str, event: PipeEvent) -> None:
-        note = f"{job}:{event.id}"
+        note = _note(job, event.id)
         peer = self._executors.with_job(job)
         if peer is None or note in self._under_way or not self.open:
             return
-        self._under_way.add(note)
-        task = asyncio.get_running_loop().create_task(self._route(peer, job, event, note))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._under_way[note] = asyncio.get_running_loop().create_task(self._route(peer, job, event, note))
 
-    async def _route(self, peer: m.Peer, job: str, event: PipeEvent, note: str) -> None:
+    async def _route(self, peer: m.Peer, job: str, event: PipeEvent, note: str) -> list[str] | None:
+        """Starts a job for an event; returns its runs, None if that is still to be done."""
         try:
             starts = await self._prepared(peer, job, event)
-            await self._journal.do(lambda t: _start(t, event, note, starts))
+            return await self._journal.do(lambda t: _start(t, event, note, starts))
         except (EngineLost, JournalUnavailable):  # the note is read when the engine has begun again, or by the next one
             pass
         except DaemonError as error:
@@ -95,7 +105,8 @@ class EventTriggers:
         except TaskrunError:
             logger.exception("%s could not be started by %s", job, event.topic)
         finally:
-            self._under_way.discard(note)
+            self._under_way.pop(note, None)
+        return None
 
     def _ask_another(self, gone: m.Peer, job: str, event: PipeEvent) -> None:
         """Asks an executor that has joined meanwhile; else the note is read when the next one joins."""
@@ -128,9 +139,19 @@ def _seen(reading: asyncio.Future[Any]) -> None:
         reading.exception()
 
 
-def _start(t: Transaction, event: PipeEvent, note: str, starts: list[Prepared]) -> None:
+def _note(job: str, event: str) -> str:
+    return f"{job}:{event}"
+
+
+def _answer(asked: asyncio.Task[list[str] | None]) -> list[str] | None:
+    failed = not asked.done() or asked.cancelled() or asked.exception() is not None
+    return None if failed else asked.result()
+
+
+def _start(t: Transaction, event: PipeEvent, note: str, starts: list[Prepared]) -> list[str] | None:
     if ROUTES.get(t.tx, note) is None:  # another engine was faster
-        return
-    for prepared in starts:
-        admit(t, Trigger(prepared=prepared, id=new_id(), source=event.topic.replace(":", " ", 1)))
+        return None
+    source = event.topic.replace(":", " ", 1)
+    runs = [admit(t, Trigger(prepared=prepared, id=new_id(), source=source))[0].id for prepared in starts]
     ROUTES.drop(t.tx, note)
+    return runs

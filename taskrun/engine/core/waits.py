@@ -6,6 +6,7 @@ A wait registers itself, then looks in the journal, then parks, all in one trans
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -160,11 +161,18 @@ def fire(t: Transaction, due: Step) -> None:
 # ---- events
 
 
-def emit(t: Transaction, topic: str, event_id: str, data: str) -> PipeEvent:
+class Sent(NamedTuple):
+    """An event that was sent: the runs that it `woke`, if only to judge it, and the `jobs` that are asked what they start."""
+
+    id: str
+    woke: tuple[str, ...]
+    jobs: tuple[str, ...]
+
+
+def emit(t: Transaction, topic: str, event_id: str, data: str) -> Sent:
     """Keeps an event, ends the waits that it matches, and has it routed to the jobs that it triggers."""
     event = t.tx.add_event(PipeEvent(id=event_id, topic=topic, at=t.state.moments.send(t.now), data=data))
-    announce(t, event)
-    return event
+    return Sent(event.id, tuple(dict.fromkeys(announce(t, event))), tuple(t.state.routed.get(topic, ())))
 
 
 def send(t: Transaction, step: Step, data: str) -> Step:
@@ -178,15 +186,18 @@ def send(t: Transaction, step: Step, data: str) -> Step:
     return finish(t, step, output=msgspec.json.encode(event_id).decode())
 
 
-def announce(t: Transaction, event: PipeEvent) -> None:
-    """Ends the waits that an event matches, and has it routed."""
+def announce(t: Transaction, event: PipeEvent) -> list[str]:
+    """Ends the waits that an event matches, and has it routed; returns the runs that waited."""
+    woke = []
     for topic in topics_of(t, event):
         for step in t.tx.waiting_steps(topic):
             if step.match is None or _fits(step.match, event):
                 t.deliver(_take(t, step, event))
+                woke.append(step.run)
     for job in t.state.routed.get(event.topic, ()):
         ROUTES.put(t.tx, f"{job}:{event.id}", event)
         t.outbox.append(EventRouted(job, event))
+    return woke
 
 
 def success(run: Run) -> PipeEvent:
