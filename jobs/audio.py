@@ -35,9 +35,9 @@ _TEMPORARY = (
 _SPEAKER = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] )+")  # "[in#0 @ 0x55f1…] ": says nothing to a reader
 
 
-def locate(path: str) -> Path:
+def locate(path: Path) -> Path:
     """Returns the absolute path of a song; a relative one counts from here, or else from the project's folder."""
-    here = Path(path).absolute()
+    here = path.absolute()
     there = PROJECT / path
     return there if not here.exists() and there.exists() else here
 

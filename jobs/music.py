@@ -2,6 +2,8 @@
 
     taskrun run processFile --path jobs/songs/first-light.mp3
 
+A `Path` that is typed counts from the folder in which it is typed, and the run gets it absolute.
+
 `processFile` runs `metadata` and `transcode` side by side. `metadata` takes the acoustic fingerprint, asks the services
 at `TASKRUN_MUSIC_API` who that is, and falls back to the file's own tags. Files go to `TASKRUN_MUSIC_OUT`, by default
 `.taskrun/music`.
@@ -40,7 +42,7 @@ from taskrun import (
 class Upload(TypedDict):
     """A song has arrived."""
 
-    path: str
+    path: Path
 
 
 class Sound(TypedDict):
@@ -118,7 +120,7 @@ async def look_up(fingerprint: str, notes: list[str]) -> list[dict[str, Any]]:
 
 
 @job(concurrency=10, retry=2, backoff="1s")
-async def metadata(path: str) -> Metadata:
+async def metadata(path: Path) -> Metadata:
     """Finds out all there is to know of a song."""
     song, notes = audio.locate(path), list[str]()
     fingerprint = await fpcalc(song, notes)
@@ -163,7 +165,7 @@ async def artwork(song: Path, notes: list[str]) -> tuple[str | None, list[str]]:
 
 
 @job(concurrency=2, timeout="5m", retry=2, backoff="1s")
-async def transcode(path: str, bitrate: int = 128) -> Sound:
+async def transcode(path: Path, bitrate: int = 128) -> Sound:
     """Makes a real .ogg of a song. It appears whole or not at all."""
     song = audio.locate(path)
     ogg = audio.output_path(song, ".ogg")
@@ -219,7 +221,7 @@ async def ffmpeg(name: str, command: str | list[str], env: dict[str, str] | None
     backoff="1s",
     timeout="30m",
 )
-async def process_file(path: str, bitrate: int = 128) -> Song:
+async def process_file(path: Path, bitrate: int = 128) -> Song:
     """Takes a song into the library: its metadata and its .ogg, made side by side."""
     try:
         known, sound = await asyncio.gather(metadata.run(path=path), transcode.run(path=path, bitrate=bitrate))

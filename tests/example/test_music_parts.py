@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -13,7 +14,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from jobs import audio, library, lookups, tags
+from jobs import audio, library, lookups, music, tags
+from tests.cli.fakes import FakeDaemon, FakeTerminal, a_run, typed
 from tests.example.studio import SHIPPED, MakeSong, Services, ffmpeg
 
 
@@ -42,7 +44,7 @@ def test_the_stand_in_for_the_fingerprint_is_a_hash_of_the_sound_not_of_the_file
 
 @pytest.mark.parametrize("name", ["plain.mp3", "two words.flac", "-dash.mp3", "Ünïcödé 音.wav", "a$(id) 'q\" %d:b.mp3"])
 def test_a_song_of_any_name_becomes_an_ogg(make_song: MakeSong, tmp_path: Path, name: str) -> None:
-    song = audio.locate(str(make_song(name)))
+    song = audio.locate(make_song(name))
     ogg, part, report = tmp_path / "out.ogg", tmp_path / ".part", tmp_path / ".report"
     done = run(audio.TRANSCODE, audio.transcode_names(song, ogg, part, report, bitrate=128))
     assert (done.returncode, done.stderr) == (0, "")
@@ -117,10 +119,26 @@ def test_a_relative_path_counts_from_here_and_else_from_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert audio.locate("jobs/songs/first-light.mp3") == SHIPPED
-    assert audio.locate("nowhere.mp3") == tmp_path / "nowhere.mp3"
+    assert audio.locate(Path("jobs/songs/first-light.mp3")) == SHIPPED
+    assert audio.locate(Path("nowhere.mp3")) == tmp_path / "nowhere.mp3"
     (tmp_path / "README.md").touch()
-    assert audio.locate("README.md") == tmp_path / "README.md"
+    assert audio.locate(Path("README.md")) == tmp_path / "README.md"
+
+
+@pytest.mark.parametrize(
+    ("command", "request_", "field"), [("start processFile", "start", "input"), ("send uploads", "send", "data")]
+)
+async def test_a_path_that_is_typed_counts_from_the_callers_folder(
+    tmp_path: Path, command: str, request_: str, field: str
+) -> None:
+    (tmp_path / "taskrun.toml").touch()
+    caller = tmp_path / "songs"
+    caller.mkdir()
+    described = {"jobs": [music.process_file.describe()], "pipes": [music.uploads.describe()], "problems": []}
+    sent = {"id": "e", "started": [], "woke": [], "skipped": [], "later": []}
+    daemon = FakeDaemon(jobs=described, start={"run": a_run(), "created": True}, send=sent)
+    assert await typed(f"{command} --path song.mp3", FakeTerminal(caller), daemon) == 0
+    assert json.loads(daemon.params(request_)[field]) == {"path": str(caller / "song.mp3")}
 
 
 def test_equal_names_of_two_folders_get_two_files() -> None:

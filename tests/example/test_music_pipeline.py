@@ -96,7 +96,7 @@ async def test_an_upload_is_processed(queue: Queue, tmp_path: Path) -> None:
     done: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
     queue.jobs.processFile.on("success", done.set_result)
     await queue.pipes.uploads.send(path=str(SHIPPED))
-    assert (await done).input == {"path": str(SHIPPED), "bitrate": 128}
+    assert (await done).input == {"path": SHIPPED, "bitrate": 128}
     assert len(library_rows(tmp_path)) == 1
 
 
