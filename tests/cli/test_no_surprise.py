@@ -128,6 +128,23 @@ async def test_a_script_gets_the_id_and_hears_that_nobody_waits(pipe: FakeTermin
         assert (pipe.written, pipe.chatter) == ("event\n", said)
 
 
+# ---- filters
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("", "no runs; start one: taskrun start JOB"),
+        ("--status done", "no runs match: succeeded\n"),
+        ("--job nosuch --status failed,running", "no runs match: of job nosuch, failed or running\n"),
+        ("--since 90m", "no runs match: triggered in the last 1h 30m\n"),
+    ],
+)
+async def test_a_filter_without_hits_says_so(screen: FakeTerminal, options: str, said: str) -> None:
+    assert await typed(f"list {options}", screen, FakeDaemon(runs=[])) == Code.DONE
+    assert screen.chatter.startswith(said)
+
+
 # ---- files
 
 

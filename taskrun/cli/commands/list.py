@@ -17,7 +17,7 @@ from taskrun.cli.backend.paging import all_runs, each_run
 from taskrun.cli.backend.resumable_streams import change_stream
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
-from taskrun.cli.sanitize import to_json
+from taskrun.cli.sanitize import cell, to_json
 from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
 from taskrun.cli.screens.look import MARKS
 from taskrun.cli.screens.phrases import ENDED
@@ -105,10 +105,22 @@ async def once(options: Listing, session: Session) -> int:
         session.show(runs_table(runs, session.now, session.look()))
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
-        session.say("no runs; start one: taskrun start JOB   see the jobs: taskrun jobs")
+        session.say(nothing_found(options))
     if not backend.live and any(run["status"] not in ENDED for run in runs):
         session.say("no daemon runs, so unfinished runs wait; start it: taskrun daemon start")
     return Code.DONE
+
+
+def nothing_found(options: Listing) -> str:
+    """Returns why nothing is listed: there are no runs, or the filter leaves none."""
+    parts = [
+        *([f"of job {cell(options.job)}"] if options.job else []),
+        *([" or ".join(options.statuses)] if options.statuses else []),
+        *([f"triggered in the last {durations.human(options.since)}"] if options.since is not None else []),
+    ]
+    if parts:
+        return f"no runs match: {', '.join(parts)}\n  see all of them: taskrun list --all"
+    return "no runs; start one: taskrun start JOB   see the jobs: taskrun jobs"
 
 
 async def live(options: Listing, session: Session) -> int:
