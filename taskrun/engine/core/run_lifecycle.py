@@ -316,11 +316,11 @@ def _let_go(t: Transaction, run: Run) -> None:
         end(t, run.id, Status.FAILED, reason="crash loop", error=encode_error(death))
         return
     released = t.change(run.id, transitions.release)
+    step_queue.release(t, run, keep_turns=run.status is Status.WAITING and run.pause is None)
     if released.cancel is not None:
         t.change(run.id, transitions.ready_to_cancel)  # it was asked for while the coroutine was taken down
     elif waits_for_nothing(t, released):
         t.wake(run.id)
-    step_queue.release(t, run, keep_turns=run.status is Status.WAITING and run.pause is None)
     run_queue.leave(t, run)
 
 
