@@ -16,9 +16,9 @@ from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.sanitize import cell, coloured, lines, to_json
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.screens.look import Look, bar, printed
-from taskrun.cli.screens.phrases import short_ids
+from taskrun.cli.screens.phrases import current, fault, given, progress, short_ids
 from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_head, run_screen
-from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
+from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
 from taskrun.cli.times import age, span
 from taskrun.engine.core.queries.views import run_view, step_view
 from taskrun.model.records import ErrorRecord, Failure, Run, Status, StepKind, StepStatus
@@ -107,6 +107,76 @@ def test_no_line_of_the_table_is_wider_than_the_screen(look: Look) -> None:
         assert cell_len(line) <= max(look.width, 30)
 
 
+def test_active_runs_come_first_and_those_that_wait_in_line_in_their_order() -> None:
+    states = [Status.SUCCEEDED, Status.QUEUED, Status.WAITING, Status.QUEUED, Status.RUNNING, Status.FAILED]
+    runs = [a_run(f"{at}aaaaaaaaaaa", state, seq=at) for at, state in enumerate(states)]
+    assert [run["id"][0] for run in arranged(runs)] == ["4", "2", "1", "3", "5", "0"]
+
+
+def test_many_queued_runs_are_folded_and_their_reason_is_said_once() -> None:
+    queued = [a_run(f"q{at:02}aaaaaaaaa", Status.QUEUED, seq=at) for at in range(49)]
+    busy = a_run("9q2mx1aaaaaa", started_at=NOW - 12, seq=90)
+    kept, more = folded(arranged([*queued, busy]), 20)
+    kept = once_each([{**run, "why": ["it is full"] if run["status"] == "queued" else None} for run in kept])
+    assert printed(runs_table(kept, NOW, Look(80), more), Look(80)).splitlines() == [
+        "RUN     JOB          STATE      AGE   TOOK  STEP     INPUT",
+        "9q2mx1  processFile  ⠹ running   1m  12.0s           path=song.mp3",
+        "q00aaa  processFile  ◌ queued    1m      –  is full  path=song.mp3",
+        "q01aaa  processFile  ◌ queued    1m      –           path=song.mp3",
+        "q02aaa  processFile  ◌ queued    1m      –           path=song.mp3",
+        "… 46 more queued",
+    ]
+    assert folded(queued[:4], 20) == (queued[:4], 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "width", "expected"),
+    [
+        ({"title": "My song", "album": ""}, None, 'title="My song" album=""'),
+        ({"path": "/music/a/b/song.flac", "n": 3}, 20, "path=…/song.flac n=3"[:9]),
+        ({"path": "/home/ada/music/song.flac"}, 16, "path=…/song.flac"),
+        ({"path": "a.mp3", "bitrate": 128}, None, "path=a.mp3"),
+        ({"path": "a.mp3", "bitrate": 320}, None, "path=a.mp3 bitrate=320"),
+    ],
+)
+def test_inputs_are_quoted_cut_at_the_left_of_paths_and_without_defaults(
+    fields: dict[str, Any], width: int | None, expected: str
+) -> None:
+    assert given({"input": fields}, width, {"bitrate": 128}).startswith(expected)
+
+
+def test_the_totals_count_the_journal_and_say_how_many_are_shown() -> None:
+    counts = [("a", "running", 2), ("a", "succeeded", 57), ("b", "queued", 1)]
+    assert totals(counts, "", 20) == "20 of 60 runs · 2 running · 1 queued · 57 done"
+    assert totals(counts, "b", 1) == "1 run · 1 queued"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("`echo a; cp x y` ended with code 1\n  cp: x: No such file\n", "cp: x: No such file (code 1)"),
+        ("`false` ended with code 1", "the command ended with code 1"),
+    ],
+)
+def test_a_failed_command_is_told_by_its_last_words(message: str, expected: str) -> None:
+    assert fault({"type": "taskrun.CommandFailed", "message": message}) == expected
+
+
+def test_a_run_with_several_children_says_how_many_have_ended() -> None:
+    run = {
+        **a_run(status=Status.WAITING),
+        "step": {"name": "item", "attempt": 1},
+        "steps_ended": 20,
+        "steps_under_way": 40,
+    }
+    assert current({**run, "why": ["it waits for its child"]}, Look(80)).plain == "item 20 of 60"
+
+
+def test_a_long_bar_says_the_count_and_what_is_left() -> None:
+    run = a_run(started_at=NOW - 5, progress='{"done":5,"total":20}')
+    assert progress(run, Look(80), 8, NOW).plain == "██        25%  5/20 · about 15s left"
+
+
 def test_ids_are_short_but_stay_different() -> None:
     assert short_ids(["abcdef111111", "zzzzzz111111"]) == {"abcdef111111": "abcdef", "zzzzzz111111": "zzzzzz"}
     assert short_ids(["abcdef111111", "abcdef122222"])["abcdef111111"] == "abcdef11"
@@ -181,7 +251,7 @@ def test_live_steps_show_the_one_under_way_with_the_progress() -> None:
     steps = [step_view(a_step("metadata")), step_view(a_step("upload", StepStatus.RUNNING))]
     assert printed(live_steps(run, steps, NOW, Look(80)), Look(80)).splitlines() == [
         "  ✓  metadata  10.0s",
-        "  ⠹  upload    50.0s  ██████████            50% 1/2 MB",
+        "  ⠹  upload    50.0s  ██████████            50%  1/2 MB · about 1m left",
     ]
 
 

@@ -27,6 +27,7 @@ class JournalBackend:
         self._reader = JournalReader(config.journal)
         self._answers: dict[str, Callable[..., Any]] = {
             "runs": self._runs,
+            "overview": self._overview,
             "find": self._find,
             "show": self._show,
             "steps": self._steps,
@@ -60,9 +61,15 @@ class JournalBackend:
         since: float | None = None,
         limit: int | None = None,
         before: int | None = None,
+        roots: bool = False,
     ) -> Any:
         states = [Status(one) for one in status or ()]
-        return _still(await self._read(lambda tx: views.list_runs(tx, job, states, since, limit, before), []))
+        return _still(await self._read(lambda tx: views.list_runs(tx, job, states, since, limit, before, roots), []))
+
+    async def _overview(self) -> Any:
+        counts = await self._read(views.counts, [])
+        still = [(job, "interrupted" if state == Status.RUNNING else state, count) for job, state, count in counts]
+        return {"counts": still, "defaults": {}}
 
     async def _find(self, ref: str) -> Any:
         return self._found(await self._read(lambda tx: views.resolve(tx, ref), None), ref)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,21 +17,25 @@ from taskrun.cli.backend.paging import all_runs, each_run
 from taskrun.cli.backend.resumable_streams import change_stream
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
 from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
-from taskrun.cli.screens.look import MARKS
+from taskrun.cli.screens.look import MARKS, clipped, stacked
 from taskrun.cli.screens.phrases import ENDED
-from taskrun.cli.screens.runs import runs_footer, runs_table, runs_tsv
+from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
 from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
 from taskrun.model.errors import TaskrunError
-from taskrun.model.records import Status
+from taskrun.model.records import UNFINISHED, Status
 
 WORDS = {found.word: state for state, found in MARKS.items() if state in set(Status)}  # `done` is `succeeded`
 WORDS |= {
     "interrupted": Status.RUNNING,
     "retry": Status.SCHEDULED,
 }  # words of the screens for two states that are not statuses
+LIMIT = 20
+ACTIVE = 200  # active runs that are looked for beyond the newest ones
+BESIDE = 3  # lines of a live table beside its runs: the head, the totals, and where the cursor is
 FRESH = 10  # frames between two requests for why runs are held
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -44,7 +48,8 @@ class Listing:
     job: str = ""
     statuses: tuple[str, ...] = ()
     since: float | None = None
-    limit: int | None = 20
+    limit: int | None = None  # None: all, or of a live table as many as the screen has room for
+    folds: bool = False  # whether children, and many queued runs, are left out: nothing was asked for in particular
     json: bool = False
 
     def wanted(self, now: float) -> dict[str, Any]:
@@ -61,18 +66,22 @@ def _list(
     job: str = text_option("--job", "JOB", "Only runs of this job."),
     status: list[str] = typer.Option(None, "--status", metavar="STATUS", help="Only in this state; repeatable."),  # noqa: B008
     since: str = text_option("--since", "DURATION", "Only those triggered since, as in 1h."),
-    limit: int = typer.Option(20, "-n", "--limit", min=1, help="How many."),
+    limit: int = typer.Option(
+        None, "-n", "--limit", min=1, help=f"How many.  [default: {LIMIT}, with -w as many as fit]"
+    ),
     every: bool = typer.Option(False, "--all", help="All of them."),
     watch: bool = typer.Option(False, "-w", "--watch", help="Live, until Ctrl-C."),
     json: bool = COMMON.json,
 ) -> Any:
-    """List runs, newest first, with input, current step and progress.
+    """List runs, active ones first, then the newest, with input, current step and progress.
 
     Example: taskrun list --status failed --since 1h
     """
     ago = durations.seconds(since, "--since") if since else None
-    options = Listing(job, statuses(status or []), ago, None if every else limit, json)
-    return partial(live if watch else once, options)
+    found = statuses(status or [])
+    folds = not (job or found or every or since)
+    shown = limit if limit or watch or every else LIMIT
+    return partial(live if watch else once, Listing(job, found, ago, shown, folds, json))
 
 
 app.command("list")(_list)
@@ -97,12 +106,16 @@ async def once(options: Listing, session: Session) -> int:
     if options.json:
         await print_document(session, backend, each_run(backend, **options.wanted(session.now)))
         return Code.DONE
-    runs = await all_runs(backend, **options.wanted(session.now))
     if not session.facts.out_tty:
+        runs = await all_runs(backend, **options.wanted(session.now))
         session.data(runs_tsv(runs, session.now))
-    elif runs:
-        runs = await explained(backend, runs) if backend.live else runs  # else there is one reason for all
-        session.show(runs_table(runs, session.now, session.look()))
+    elif runs := await fetched(backend, options, session.now):
+        overview = await backend.call("overview")
+        kept, more = folded(runs, options.limit or len(runs)) if options.folds else (runs[: options.limit], 0)
+        kept = await explained(backend, kept) if backend.live else kept  # else there is one reason for all
+        session.show(runs_table(once_each(kept), session.now, session.look(), more, overview["defaults"]))
+        if not options.statuses and options.since is None:
+            session.show(Text(totals(overview["counts"], options.job, len(kept)), "dim"))
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
         session.say(nothing_found(options))
@@ -123,12 +136,23 @@ def nothing_found(options: Listing) -> str:
     return "no runs; start one: taskrun start JOB   see the jobs: taskrun jobs"
 
 
+async def fetched(backend: Backend, options: Listing, now: float) -> list[dict[str, Any]]:
+    """Returns the runs to show, arranged: also the active ones that are older than the newest runs."""
+    want = {**options.wanted(now), **({"roots": True} if options.folds else {})}
+    found = {run["id"]: run for run in await all_runs(backend, **want)}
+    if options.folds:
+        active = await all_runs(backend, **{**want, "status": sorted(UNFINISHED), "limit": ACTIVE})
+        found |= {run["id"]: run for run in active}
+    return arranged(found.values())
+
+
 async def live(options: Listing, session: Session) -> int:
     """Shows the runs as they change; ends with success at Ctrl-C."""
     shown = _view_class(session)(session, options)
     ticking = asyncio.ensure_future(shown.tick())
     try:
-        async for message in change_stream(session, **options.wanted(session.now)):
+        wanted = {**options.wanted(session.now), "limit": options.limit or LIMIT}
+        async for message in change_stream(session, **wanted):
             if options.json and "cut" in message.get("run", ()):
                 message["run"] = await completed(await session.reader(), message["run"])
             shown.change(message)
@@ -170,33 +194,48 @@ class Table(Lines):
 
     def __init__(self, session: Session, options: Listing) -> None:
         super().__init__(session, options)
-        self._snapshot = Snapshot(options.limit)
+        self._snapshot = Snapshot(options.limit or ACTIVE)
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
         self._why: dict[str, Any] = {}
+        self._overview: dict[str, Any] = {"counts": [], "defaults": {}}
         self._backend: Backend | None = None
+        self._looked = False  # whether the runs were fetched that the stream does not begin with
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change; the next frame shows it."""
         if self.options.json:
             super().change(message)
-        else:
+        elif message["kind"] == "ready":
+            self._looked = False
+        elif self._concerns(message):
             self._snapshot.fold(message)
+
+    def _concerns(self, message: dict[str, Any]) -> bool:
+        if message["kind"] == "step":
+            return message["step"]["run"] in self._snapshot.runs
+        return not (self.options.folds and message["run"]["parent"])
 
     async def tick(self) -> None:
         """Draws a frame ten times a second."""
         for count in itertools.count():
             if self.options.json:
                 return
-            if count % FRESH == FRESH - 1:
-                await self._ask()
             self._paint(count)
+            if count % FRESH == FRESH - 1 or not self._looked:
+                await self._ask()
             await asyncio.sleep(FRAME)
 
     async def _ask(self) -> None:
-        """Requests why runs are held; if the daemon is gone, the next time tries again."""
+        """Requests what no change tells; if the daemon is gone, the next time tries again."""
         with suppress(TaskrunError):
             backend = self._backend = self._backend or await self.session.reader()
-            self._why = {run["id"]: run["why"] for run in await explained(backend, self._shown()) if "why" in run}
+            if not self._looked:
+                for run in await fetched(backend, replace(self.options, limit=self._rows()), self.session.now):
+                    self._snapshot.fold({"kind": "run", "run": run})
+                self._looked = True
+            self._overview = await backend.call("overview")
+            shown, _ = self._shown()
+            self._why = {run["id"]: run["why"] for run in await explained(backend, shown) if "why" in run}
             return
         self._backend = None
 
@@ -204,9 +243,19 @@ class Table(Lines):
         """Leaves the last frame where it is."""
         self._sticky.close()
 
-    def _shown(self) -> list[dict[str, Any]]:
-        return [run for run in self._snapshot.newest() if self.options.takes(run)][: self.options.limit]
+    def _rows(self) -> int:
+        return self.options.limit or max(1, self.session.terminal.size()[1] - BESIDE)
+
+    def _shown(self) -> tuple[list[dict[str, Any]], int]:
+        runs = arranged(run for run in self._snapshot.runs.values() if self.options.takes(run))
+        return folded(runs, self._rows()) if self.options.folds else (runs[: self._rows()], 0)
 
     def _paint(self, count: int) -> None:
-        runs = [{**run, "why": self._why.get(run["id"])} if run["status"] in HELD else run for run in self._shown()]
-        self._sticky.paint(runs_table(runs, self.session.now, self._sticky.look(count)))
+        shown, more = self._shown()
+        runs = [{**run, "why": self._why.get(run["id"])} if run["status"] in HELD else run for run in shown]
+        look = self._sticky.look(count)
+        table = runs_table(once_each(runs), self.session.now, look, more, self._overview["defaults"])
+        if self._overview["counts"] and not self.options.statuses and self.options.since is None:
+            counts = totals(self._overview["counts"], self.options.job, len(shown))
+            table = stacked([table, clipped(Text(counts, "dim"), look.width - 1)])
+        self._sticky.paint(table)

@@ -19,6 +19,7 @@ BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # draws a frame in one go, where the 
 REST_OF_LINE, REST_OF_SCREEN = "\x1b[K", "\x1b[J"
 FRAME = 0.1  # seconds between frames
 NEWEST = 200  # steps of a run that are kept
+_OF_STEPS = ("step", "steps_ended", "steps_under_way")  # what a change of a run does not tell
 SPARE = 100  # runs beyond those to be kept after which some are forgotten
 
 
@@ -43,7 +44,7 @@ class Snapshot:
 
     def _run(self, run: dict[str, Any]) -> None:
         before = self.runs.get(run["id"], {})
-        told = {name: item for name, item in run.items() if item is not None or name not in ("step", "steps_ended")}
+        told = {name: item for name, item in run.items() if item is not None or name not in _OF_STEPS}
         self.runs[run["id"]] = {**before, **told}
         if "steps" in run:
             self.steps[run["id"]] = {step["key"]: step for step in run["steps"]}
@@ -57,7 +58,9 @@ class Snapshot:
         if (run := self.runs.get(step["run"])) is not None:
             ended = (step["status"] != "running") - (before is not None and before["status"] != "running")
             under_way = next((one for one in reversed(steps.values()) if one["status"] == "running"), None)
+            began = (step["status"] == "running") - (before is not None and before["status"] == "running")
             now = {"step": under_way, "steps_ended": (run.get("steps_ended") or 0) + ended}
+            now["steps_under_way"] = max(0, (run.get("steps_under_way") or 0) + began)
             self.runs[run["id"]] = {**run, **now}
         if len(steps) > NEWEST:
             del steps[next((key for key, one in steps.items() if one["status"] != "running"), step["key"])]

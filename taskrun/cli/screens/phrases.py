@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
-from taskrun.cli.sanitize import brief, cell, cut
+from taskrun.cli.sanitize import LONGEST, brief, cell, cut
 from taskrun.cli.screens.look import Look, bar, labelled
 
 BAR = 5
+LEAST_PATH = 8  # characters of a path that are always shown
+COMMAND_FAILED = "taskrun.CommandFailed"
 SHORT_ID = 6
 REASON = 60  # characters of why a run is held, in a table
 ENDED = frozenset({"succeeded", "failed", "cancelled", "discarded"})
@@ -51,21 +55,30 @@ def state(run: dict[str, Any], now: float, look: Look) -> Text:
 def current(run: dict[str, Any], look: Look) -> Text:
     """Returns the current step of a run, with its tries and the run's progress; or why the run is held."""
     step = run.get("step")
-    if run.get("why"):
+    under_way = run.get("steps_under_way") or 0
+    several = step is not None and under_way > 1 and run["status"] not in ENDED
+    if run.get("why") and not several:
         return Text(cut(cell(run["why"][0]).removeprefix("it "), REASON), "dim")
     if step is None:
         count = run.get("steps_ended")
         words = f"{count} step{'s' if count != 1 else ''}" if count and run["status"] in ENDED else ""
         return Text(words, "dim") if words else progress(run, look)
     text = Text(cell(step["name"]))
+    if several:
+        ended = run.get("steps_ended") or 0
+        text.append(f" {ended} of {ended + under_way}", "blue")
     if step["attempt"] > 1:
         text.append(f" (try {step['attempt']})", "yellow")
     bars = progress(run, look) if run["status"] not in ENDED else Text()
     return text.append(" ").append_text(bars) if bars else text
 
 
-def progress(run: dict[str, Any], look: Look, width: int = BAR) -> Text:
-    """Returns the progress of a run as a bar, or as a count where the total is not known."""
+def progress(run: dict[str, Any], look: Look, width: int = BAR, now: float = 0.0) -> Text:
+    """Returns the progress of a run as a bar, or as a count where the total is not known.
+
+    Parameters:
+        width: columns of the bar; a wider one also has the count and what is left.
+    """
     found = run["progress"]
     if not found or found["done"] is None:
         return Text()
@@ -74,8 +87,20 @@ def progress(run: dict[str, Any], look: Look, width: int = BAR) -> Text:
     if not total:
         return Text(f"{found['done']:g} {note}".rstrip(), "blue")
     fraction = found["done"] / total
-    shown = f"{bar(fraction, width, look)} {min(fraction, 1.0):4.0%}"
-    return Text(shown, "blue").append(f" {note}" if note else "", "dim")
+    shown = Text(f"{bar(fraction, width, look)} {min(fraction, 1.0):4.0%}", "blue")
+    count = f"{found['done']:g}/{total:g}"
+    if width > BAR and count not in note:
+        shown.append(f"  {count}", "blue")
+    shown.append(f"  {note}" if note else "", "dim")
+    return shown.append(_left(run, fraction, now), "dim") if width > BAR else shown
+
+
+def _left(run: dict[str, Any], fraction: float, now: float) -> str:
+    """Returns roughly how long a run will still take at the pace that it has had so far."""
+    started = times.moment(run.get("started_at"))
+    if started is None or run["status"] != "running" or not 0 < fraction < 1:
+        return ""
+    return f" · about {times.age((now - started) * (1 - fraction) / fraction)} left"
 
 
 def tried(run: dict[str, Any]) -> str:
@@ -83,17 +108,51 @@ def tried(run: dict[str, Any]) -> str:
     return f"attempt {run['attempt']}/{run['attempts']}" if run["attempt"] > 1 else ""
 
 
-def given(run: dict[str, Any]) -> str:
-    """Returns an input as `path=song.mp3 dry`."""
+def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Returns an input as `path=song.mp3 dry`.
+
+    Parameters:
+        width: columns that there are; long paths lose their beginning to fit.
+        defaults: values of fields that are left out.
+    """
     fields = run["input"]
     if not isinstance(fields, dict):
         return brief(fields)
-    return " ".join(cell(name) if item is True else f"{cell(name)}={brief(item)}" for name, item in fields.items())
+    shown = {name: item for name, item in fields.items() if name not in defaults or defaults[name] != item}
+    parts = [cell(name) if item is True else f"{cell(name)}={_argument(item)}" for name, item in shown.items()]
+    over = len(" ".join(parts)) - (width or LONGEST)
+    for at, (name, item) in enumerate(shown.items()):
+        if width is not None and over > 0 and isinstance(item, str) and "/" in item:
+            room = max(len(cell(item)) - over, LEAST_PATH)
+            over -= max(0, len(cell(item)) - room)
+            parts[at] = f"{cell(name)}={_tail(cell(item), room)}"
+    return " ".join(parts)
+
+
+def _argument(item: Any) -> str:
+    """Returns a value, quoted where it could not be told from its neighbours."""
+    text = brief(item)
+    return f'"{text}"' if isinstance(item, str) and (not text or " " in text) else text
+
+
+def _tail(path: str, room: int) -> str:
+    """Returns the end of a path, which tells more than its beginning."""
+    return path if len(path) <= room else "…" + path[1 - room :]
 
 
 def fault(error: dict[str, Any] | None) -> str:
-    """Returns an error as one line."""
+    """Returns an error as one line; of a command its own last words, and not its text."""
     if error is None:
         return ""
+    if error["type"] == COMMAND_FAILED:
+        *_, said, code = last_words(error)
+        return cell(f"{said} ({code})" if said else f"the command ended with {code}")
     message = error["message"].strip().split("\n", 1)[0]
     return cell(f"{error['type']}: {message}" if message else error["type"])
+
+
+def last_words(error: dict[str, Any]) -> tuple[str, str, str]:
+    """Returns of a command that failed its text, the last line that it printed, and how it ended."""
+    head, *printed = error["message"].strip().splitlines() or [""]
+    command, _, code = head.rpartition(" ended with ")
+    return command, (printed[-1].strip() if printed else ""), code

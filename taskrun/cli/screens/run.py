@@ -50,7 +50,7 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         if run[name]:
             yield True, Text.assemble((f"{label:<8}", "dim"), cell(run[name]))
     if run["progress"]:
-        yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK))
+        yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK, now))
     if run.get("why"):
         yield False, hanging(Text("why     ", "dim"), [Text(cell(cause)) for cause in run["why"]], look)
     if run["status"] == "succeeded":
@@ -233,7 +233,7 @@ def step_line(step: dict[str, Any], now: float, look: Look) -> Text:
 def _live_row(run: dict[str, Any], step: dict[str, Any], now: float, look: Look) -> list[Text]:
     seconds = times.took(step, now)
     running = step["status"] == "running"
-    tail = progress(run, look, TRACK) if running and run["status"] not in ENDED else Text()
+    tail = progress(run, look, TRACK, now) if running and run["status"] not in ENDED else Text()
     if step["status"] == "failed" or (running and step["attempt"] > 1):
         latest = step["error"] or (step["failures"] or [{"error": None}])[-1]["error"]
         tail = Text(f"try {step['attempt']}  " if step["attempt"] > 1 else "", "yellow").append(fault(latest), "red")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, cut, to_json
-from taskrun.cli.screens.look import GAP, Look, columns, stacked, widest
+from taskrun.cli.screens.look import GAP, MARKS, Look, columns, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, current, fault, given, short_ids, state, tried
 
 RECENT = 3600
@@ -34,8 +36,26 @@ COLUMNS = (
     Column("STEP", lambda run, now, look: _step(run, look)),
     Column("INPUT", lambda run, now, look: _input(run)),
 )
+INPUT = len(COLUMNS) - 1
+LATER = frozenset({"queued", "scheduled"})
+COUNTED = (
+    "running",
+    "interrupted",
+    "waiting",
+    "queued",
+    "scheduled",
+    "paused",
+    "failed",
+    "succeeded",
+    "cancelled",
+    "discarded",
+)
+QUEUED = 3  # queued runs that are shown where there are many
+Defaults = Mapping[str, Mapping[str, Any]]
 # What is reduced when the screen is narrow, in this order: to a width, or the column is dropped (0).
 GIVE_WAY = (
+    ("INPUT", 40),
+    ("STEP", 22),
     ("INPUT", 12),
     ("STEP", 18),
     ("TOOK", 0),
@@ -47,15 +67,76 @@ GIVE_WAY = (
 )
 
 
-def runs_table(runs: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
-    """Returns runs as a table that fits the width: without columns that are empty, or for which there is no room."""
+def runs_table(
+    runs: Sequence[dict[str, Any]],
+    now: float,
+    look: Look,
+    more_queued: int = 0,
+    defaults: Defaults = MappingProxyType({}),
+) -> Text:
+    """Returns runs as a table that fits the width: without columns that are empty, or for which there is no room.
+
+    Parameters:
+        more_queued: how many queued runs are left out behind the last one that is shown.
+        defaults: of each job's input, which are not shown.
+    """
     shown = short_ids([run["id"] for run in runs])
+    runs = [{**run, "defaults": defaults.get(run["job"], {})} for run in runs]
     rows = [[column.of({**run, "shown": shown[run["id"]]}, now, look) for column in COLUMNS] for run in runs]
     heads = [Text(column.head, "dim") for column in COLUMNS]
     used = [at for at in range(len(COLUMNS)) if any(row[at] for row in rows)]
     kept, widths = fit([[line[at] for at in used] for line in [heads, *rows]], used, look.width)
+    if INPUT in kept:
+        for row, run in zip(rows, runs, strict=True):
+            row[INPUT] = _input(run, widths[-1])
     lines = [[line[at] for at in kept] for line in [heads, *rows]]
-    return stacked(columns(lines, widths, [COLUMNS[at].right for at in kept]))
+    made = columns(lines, widths, [COLUMNS[at].right for at in kept])
+    if more_queued:
+        last = max((at for at, run in enumerate(runs, 1) if run["status"] == "queued"), default=0)
+        made.insert(last + 1, Text(f"… {more_queued:,} more queued", "dim"))
+    return stacked(made)
+
+
+def arranged(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns runs in the order in which they matter: under way, then those to start next, then ended ones, newest first."""
+    newest = sorted(runs, key=lambda run: run["seq"], reverse=True)
+    later = [run for run in newest if run["status"] in LATER]
+    ended = [run for run in newest if run["status"] in ENDED]
+    active = [run for run in newest if run["status"] not in LATER and run["status"] not in ENDED]
+    active.sort(key=lambda run: run["status"] != "running")
+    return [*active, *reversed(later), *ended]
+
+
+def folded(runs: Sequence[dict[str, Any]], rows: int) -> tuple[list[dict[str, Any]], int]:
+    """Returns as many arranged runs as there are rows for, and how many queued ones are folded into one line."""
+    queued = [run["id"] for run in runs if run["status"] == "queued"]
+    if len(queued) <= max(QUEUED + 1, rows // 3):
+        return list(runs[:rows]), 0
+    left_out = set(queued[QUEUED:])
+    kept = [run for run in runs if run["id"] not in left_out][: rows - 1]
+    return kept, len(left_out)
+
+
+def once_each(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns queued runs with the reason on the first of each job alone."""
+    told: set[str] = set()
+    made = []
+    for run in runs:
+        repeated = run["status"] == "queued" and run["job"] in told and run.get("why")
+        told |= {run["job"]} if run["status"] == "queued" else set()
+        made.append({**run, "why": None} if repeated else run)
+    return made
+
+
+def totals(counts: Iterable[Sequence[Any]], job: str, shown: int) -> str:
+    """Returns how many runs there are, in all and in each state; `shown` of them are on the screen."""
+    states: Counter[str] = Counter()
+    for name, status, count in counts:
+        states[status] += count if not job or name == job else 0
+    parts = [f"{states[one]:,} {MARKS[one].word}" for one in COUNTED if states[one]]
+    count = states.total()
+    head = f"{count:,} run{'' if count == 1 else 's'}"
+    return " · ".join([head if shown >= count else f"{shown:,} of {head}", *parts])
 
 
 def fit(lines: Sequence[Sequence[Text]], used: Sequence[int], width: int) -> tuple[list[int], list[int]]:
@@ -116,8 +197,8 @@ def _step(run: dict[str, Any], look: Look) -> Text:
     return text.append(f", {tries}" if text else tries, "yellow")
 
 
-def _input(run: dict[str, Any]) -> Text:
-    text = Text(given(run))
-    if run["error"] and run["status"] in ENDED:
-        text.append("  " if text else "").append(fault(run["error"]), "red")
-    return text
+def _input(run: dict[str, Any], width: int | None = None) -> Text:
+    error = fault(run["error"]) if run["error"] and run["status"] in ENDED else ""
+    room = None if width is None else max(width - bool(error) * (len(error) + GAP), width // 2)
+    text = Text(given(run, room, run.get("defaults") or {}))
+    return text.append("  " if text else "").append(error, "red") if error else text

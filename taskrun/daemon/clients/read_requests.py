@@ -59,13 +59,14 @@ class RunIds(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """Which runs; `since` is a Unix time, `before` the `seq` of the last run on the previous page."""
+    """Which runs; `since` is a Unix time, `before` the `seq` of the last on the previous page, `roots` leaves out children."""
 
     job: str | None = None
     status: list[Status] | None = None
     since: float | None = None
     limit: int | None = None
     before: int | None = None
+    roots: bool = False
 
 
 class Lines(msgspec.Struct, frozen=True):
@@ -127,8 +128,19 @@ async def jobs(context: RequestContext, want: Nothing) -> Any:
 async def runs(context: RequestContext, want: Listing) -> Any:
     """Returns a page of runs, newest first; an empty page at the end."""
     return await context.core.read(
-        lambda tx: views.list_runs(tx, want.job, want.status, want.since, want.limit, want.before)
+        lambda tx: views.list_runs(tx, want.job, want.status, want.since, want.limit, want.before, want.roots)
     )
+
+
+async def overview(context: RequestContext, want: Nothing) -> Any:
+    """Returns how many runs there are, and the defaults of each job's input: what a listing says beside the runs."""
+    found = context.workers.description.jobs
+    schemas = {job["name"]: (job["input_schema"] or {}).get("properties") or {} for job in found}
+    defaults = {
+        job: {name: field["default"] for name, field in fields.items() if "default" in field}
+        for job, fields in schemas.items()
+    }
+    return {"counts": await context.core.read(views.counts), "defaults": defaults}
 
 
 async def find(context: RequestContext, want: Ref) -> Any:
@@ -182,6 +194,7 @@ READS = {
     "environment": Operation(Nothing, environment),
     "jobs": Operation(Nothing, jobs),
     "runs": Operation(Listing, runs),
+    "overview": Operation(Nothing, overview),
     "find": Operation(Ref, find),
     "show": Operation(RunId, show),
     "steps": Operation(Page, steps),

@@ -50,7 +50,14 @@ def rfc3339(at: float | None) -> str | None:
 # ---- one record
 
 
-def run_view(run: Run, step: Step | None = None, ended: int | None = None, *, whole: bool = False) -> dict[str, Any]:
+def run_view(
+    run: Run,
+    step: Step | None = None,
+    ended: int | None = None,
+    under_way: int | None = None,
+    *,
+    whole: bool = False,
+) -> dict[str, Any]:
     """Returns a run as JSON.
 
     Beyond the contract's fields there are those that a screen needs: `wake_at`, `step` and so on. Large values are
@@ -59,6 +66,7 @@ def run_view(run: Run, step: Step | None = None, ended: int | None = None, *, wh
     Parameters:
         step: the one that it is at, or that it failed at.
         ended: how many of its steps have ended.
+        under_way: how many have not.
     """
     run = run if whole else brief_run(run)
     return {
@@ -88,6 +96,7 @@ def run_view(run: Run, step: Step | None = None, ended: int | None = None, *, wh
         "failures": failures_view(run.failures),
         "step": None if step is None else {field: value for field, value in step_view(step).items() if field in _AT},
         "steps_ended": ended,
+        "steps_under_way": under_way,
         "seq": run.seq,
         **_cut(input=run.input, output=run.output, failures=run.failures),
     }
@@ -181,22 +190,29 @@ def list_runs(
     since: float | None = None,
     limit: int | None = None,
     before: int | None = None,
+    roots: bool = False,
 ) -> list[dict[str, Any]]:
     """Returns the runs that fit, newest first, each with the step that it is at: at most a page of them.
 
     Parameters:
         before: only those whose `seq` is lower.
+        roots: only those that are no children.
     """
     most = min(limit or PAGE, PAGE)
     states = tuple(statuses) if statuses else None
-    want = RunFilter(job=job, statuses=states, since=since, limit=most, before=before, brief=True)
+    want = RunFilter(job=job, statuses=states, since=since, limit=most, before=before, roots=roots, brief=True)
     return _fitting([_listed(tx, run) for run in tx.runs(want)])
 
 
 def _listed(tx: Tx, run: Run) -> dict[str, Any]:
     """Returns a run with the step that it is at, and how many have ended, of which the first `COUNTED` are counted."""
     count, under_way = tx.count_steps(run.id, COUNTED)
-    return run_view(run, _step_at(tx, run), max(0, count - under_way))
+    return run_view(run, _step_at(tx, run), max(0, count - under_way), under_way)
+
+
+def counts(tx: Tx) -> list[tuple[str, str, int]]:
+    """Returns how many runs there are of each job in each state."""
+    return [(job, state, count) for (job, state), count in tx.count_runs().items()]
 
 
 def _step_at(tx: Tx, run: Run) -> Step | None:
@@ -261,7 +277,7 @@ def show(tx: Tx, run_id: str) -> dict[str, Any]:
     newest = steps(tx, run_id, limit=-PAGE)
     count, under_way = tx.count_steps(run_id, -1)
     return {
-        **run_view(run, _step_at(tx, run), count - under_way),
+        **run_view(run, _step_at(tx, run), count - under_way, under_way),
         "steps": newest,
         "steps_left_out": count - len(newest),
         "children": children(tx, run_id, limit=-PAGE),
