@@ -6,13 +6,13 @@ validate (done before) → key → throttle (discard) → debounce → delay; at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from taskrun.model.records import Cause, Run, Status
-from taskrun.rules.policies import Debounce, Terms
+from taskrun.rules.policies import Debounce, Terms, Throttle
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,22 +30,34 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
 
 
+class BurstFact(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a debounce id."""
+
+    since: float | None = None
+    leading_until: float | None = None
+
+
+class LastStart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a throttle: its last start, in mode discard the last that was accepted, and its longest period."""
+
+    at: float
+    period: float = 0.0
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the journal knows that bears on a request.
 
     Parameters:
         known: the newest run of the job with this key.
-        throttle_at: the start of the last accepted trigger of this throttle, in mode discard.
-        burst: the scheduled run that holds the debounce id, not started yet.
-        burst_since: the first trigger of that burst.
-        leading_until: triggers before this moment belong to a burst that a run has led.
+        accepted: the last accepted trigger of this throttle, in mode discard.
+        burst: the scheduled run that holds the debounce id.
+        kept: what is kept of that id.
     """
 
     known: Run | None = None
-    throttle_at: float | None = None
+    accepted: LastStart | None = None
     burst: Run | None = None
-    burst_since: float | None = None
-    leading_until: float | None = None
+    kept: BurstFact = BurstFact()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,30 +67,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         run: the run to insert, or the one that there is already.
         new: which of the two.
         superseded: a run that ends `cancelled`, reason `debounce`.
-        facts: small facts to write.
+        accepted, kept: what is to be kept of the throttle, and of the debounce id; None: as it is.
     """
 
     run: Run
     new: bool = True
     superseded: Run | None = None
-    facts: dict[str, str | None] = {}
-
-
-class BurstFact(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of a debounce id."""
-
-    since: float | None = None
-    leading_until: float | None = None
-
-
-THROTTLE = "throttle:"
-
-
-class LastStart(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of a throttle: its last start, in mode discard the last that was accepted, and its longest period."""
-
-    at: float
-    period: float = 0.0
+    accepted: LastStart | None = None
+    kept: BurstFact | None = None
 
 
 class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -94,31 +90,6 @@ class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
         return Starts(most=most, at=[*self.at, start][-most:], period=max(self.period, period))
 
 
-def throttle_fact(id: str) -> str:
-    """Returns the key of the fact that a throttle keeps: its last start, and in mode discard the last that was accepted."""
-    return f"{THROTTLE}{id}"
-
-
-def debounce_fact(id: str) -> str:
-    """Returns the key of the fact that a debounce keeps, a `BurstFact`."""
-    return f"debounce:{id}"
-
-
-def gather(terms: Terms, known: Run | None, burst: Run | None, get: Callable[[str], str | None]) -> Facts:
-    """Returns the facts for a request; `get` reads a small fact."""
-    throttle_at, kept = None, BurstFact()
-    if terms.throttle is not None and terms.throttle.mode == "discard":
-        text = get(throttle_fact(terms.throttle.id or ""))
-        throttle_at = None if text is None else msgspec.json.decode(text, type=LastStart).at
-    if terms.debounce is not None and (text := get(debounce_fact(terms.debounce.id or ""))) is not None:
-        kept = msgspec.json.decode(text, type=BurstFact)
-    if burst is not None and burst.started_at is not None:
-        burst = None  # it has started, and waits for another attempt
-    return Facts(
-        known=known, throttle_at=throttle_at, burst=burst, burst_since=kept.since, leading_until=kept.leading_until
-    )
-
-
 # ---- admission
 
 
@@ -130,9 +101,11 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
     start = now if request.delay_until is None else max(now, request.delay_until)
     if _is_throttled(request.terms, facts, start):
         return Decision(run=replace(run, status=Status.DISCARDED, reason=Cause.THROTTLE.value, ended_at=now))
+    if facts.burst is not None and facts.burst.started_at is not None:
+        facts = replace(facts, burst=None)  # it waits for another attempt
     decision = _debounced(run, request.terms.debounce, facts, now)
     run = _held(_delayed(decision.run, start, now), request.paused)
-    return replace(decision, run=run, facts={**_throttle_facts(request.terms, start), **decision.facts})
+    return replace(decision, run=run, accepted=_accepted(request.terms.throttle, start))
 
 
 def answers(known: Run, ttl: float, now: float) -> bool:
@@ -162,16 +135,13 @@ def with_terms(run: Run, terms: Terms) -> Run:
 
 def _is_throttled(terms: Terms, facts: Facts, start: float) -> bool:
     throttle = terms.throttle
-    if throttle is None or throttle.mode != "discard" or facts.throttle_at is None:
+    if throttle is None or throttle.mode != "discard" or facts.accepted is None:
         return False
-    return abs(start - facts.throttle_at) < throttle.duration  # a delayed trigger may have been accepted for later
+    return abs(start - facts.accepted.at) < throttle.duration  # a delayed trigger may have been accepted for later
 
 
-def _throttle_facts(terms: Terms, start: float) -> dict[str, str | None]:
-    if terms.throttle is None or terms.throttle.mode != "discard":
-        return {}
-    last = LastStart(at=start, period=terms.throttle.duration)
-    return {throttle_fact(terms.throttle.id or ""): _json(last)}
+def _accepted(throttle: Throttle | None, start: float) -> LastStart | None:
+    return None if throttle is None or throttle.mode != "discard" else LastStart(at=start, period=throttle.duration)
 
 
 def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) -> Decision:
@@ -180,22 +150,18 @@ def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) ->
         return Decision(run=replace(run, status=Status.QUEUED))
     quiet_at = now + debounce.duration
     if _leads(debounce, facts, now):
-        return Decision(run=replace(run, status=Status.QUEUED), facts=_burst_facts(debounce, None, quiet_at))
-    since = facts.burst_since if facts.burst is not None and facts.burst_since is not None else now
+        return Decision(run=replace(run, status=Status.QUEUED), kept=BurstFact(leading_until=quiet_at))
+    since = facts.kept.since if facts.burst is not None and facts.kept.since is not None else now
     wake_at = quiet_at if debounce.timeout is None else min(quiet_at, since + debounce.timeout)
     cause = Cause.DEBOUNCE
     run = replace(run, status=Status.SCHEDULED, reason=cause.value, cause=cause, debounce=debounce.id, wake_at=wake_at)
-    return Decision(run=run, superseded=facts.burst, facts=_burst_facts(debounce, since, quiet_at))
+    kept = BurstFact(since=since, leading_until=quiet_at if debounce.mode == "leading" else None)
+    return Decision(run=run, superseded=facts.burst, kept=kept)
 
 
 def _leads(debounce: Debounce, facts: Facts, now: float) -> bool:
-    quiet = facts.leading_until is None or now >= facts.leading_until
+    quiet = facts.kept.leading_until is None or now >= facts.kept.leading_until
     return debounce.mode == "leading" and facts.burst is None and quiet
-
-
-def _burst_facts(debounce: Debounce, since: float | None, quiet_at: float) -> dict[str, str | None]:
-    leading_until = quiet_at if debounce.mode == "leading" else None
-    return {debounce_fact(debounce.id or ""): _json(BurstFact(since=since, leading_until=leading_until))}
 
 
 def _delayed(run: Run, start: float, now: float) -> Run:
@@ -212,10 +178,6 @@ def _held(run: Run, paused: bool) -> Run:
     if not paused or run.status is not Status.QUEUED:
         return run
     return replace(run, status=Status.PAUSED, reason=Cause.JOB.value, cause=Cause.JOB)
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 # ---- starts

@@ -11,10 +11,10 @@ from taskrun.model.records import Run, Status
 from taskrun.rules.admission import (
     Decision,
     Facts,
+    LastStart,
     Request,
     Starts,
     decide,
-    gather,
     rolling_opens,
     rolling_room,
     throttle_opens,
@@ -38,22 +38,22 @@ class Journal:
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        self.facts: dict[str, str] = {}
-        self.burst: Run | None = None
+        self.facts = Facts()
         self.count = 0
 
     def trigger(self, now: float) -> Decision:
         self.count += 1
-        facts = gather(self.terms, None, self.burst, self.facts.get)
-        decision = decide(Request(run=a_run(f"r{self.count}"), terms=self.terms), facts, now)
-        self.facts.update({key: value for key, value in decision.facts.items() if value is not None})
+        decision = decide(Request(run=a_run(f"r{self.count}"), terms=self.terms), self.facts, now)
+        for name in ("accepted", "kept"):
+            if (value := getattr(decision, name)) is not None:
+                self.facts = replace(self.facts, **{name: value})
         if decision.run.status is Status.SCHEDULED:
-            self.burst = decision.run
+            self.facts = replace(self.facts, burst=decision.run)
         return decision
 
     def fire(self) -> None:
         """The burst's run starts."""
-        self.burst = None
+        self.facts = replace(self.facts, burst=None)
 
 
 def outcome(decision: Decision) -> tuple[str, float | None]:
@@ -130,7 +130,7 @@ def test_an_ended_run_with_the_key_answers_if_it_succeeded_within_the_ttl(
 def test_the_key_comes_before_throttle_and_debounce() -> None:
     terms = Terms(key="k", throttle=Throttle("t", 60), debounce=Debounce("d", 5))
     known = a_run("old", status=Status.RUNNING)
-    decision = admitted(terms, Facts(known=known, throttle_at=NOW, burst=a_run("burst")))
+    decision = admitted(terms, Facts(known=known, accepted=LastStart(at=NOW), burst=a_run("burst")))
     assert decision == Decision(run=known, new=False)
 
 
@@ -142,7 +142,7 @@ def test_the_key_comes_before_throttle_and_debounce() -> None:
 )
 def test_a_trigger_inside_the_period_is_discarded(ago: float | None, status: str) -> None:
     at = None if ago is None else NOW - ago
-    run = admitted(Terms(throttle=Throttle("t", 60)), Facts(throttle_at=at)).run
+    run = admitted(Terms(throttle=Throttle("t", 60)), Facts(accepted=None if at is None else LastStart(at=at))).run
     assert run.status.value == status
     assert (run.reason, run.ended_at) == (("throttle", NOW) if status == "discarded" else (None, None))
 
@@ -156,21 +156,22 @@ def test_discarded_triggers_do_not_prolong_the_period() -> None:
 def test_a_queueing_throttle_admits_everything() -> None:
     journal = Journal(Terms(throttle=Throttle("t", 60, "queue")))
     assert [journal.trigger(at).run.status.value for at in (0, 1, 2)] == ["queued"] * 3
-    assert journal.facts == {}
+    assert journal.facts == Facts()
 
 
 def test_a_delayed_trigger_counts_at_its_start() -> None:
     terms = Terms(throttle=Throttle("t", 60))
     later = admitted(terms, delay_until=NOW + 600)
-    facts = gather(terms, None, None, later.facts.get)
+    facts = Facts(accepted=later.accepted)
     assert admitted(terms, facts).run.status is Status.QUEUED
     assert admitted(terms, facts, now=NOW + 590).run.status is Status.DISCARDED
 
 
 def test_a_discarded_trigger_leaves_a_burst_alone() -> None:
     terms = Terms(throttle=Throttle("t", 60), debounce=Debounce("d", 5))
-    decision = admitted(terms, Facts(throttle_at=NOW, burst=a_run("burst")))
-    assert (decision.run.status, decision.superseded, decision.facts) == (Status.DISCARDED, None, {})
+    decision = admitted(terms, Facts(accepted=LastStart(at=NOW), burst=a_run("burst")))
+    assert (decision.run.status, decision.superseded) == (Status.DISCARDED, None)
+    assert (decision.accepted, decision.kept) == (None, None)
 
 
 # ---- debounce
@@ -210,7 +211,7 @@ def test_a_leading_burst_runs_its_first_trigger_at_once_and_the_rest_as_trailing
 def test_a_leading_trigger_alone_runs_once() -> None:
     journal = Journal(Terms(debounce=Debounce("d", 10, "leading")))
     assert outcome(journal.trigger(0)) == ("queued", None)
-    assert journal.burst is None
+    assert journal.facts.burst is None
     assert outcome(journal.trigger(10)) == ("queued", None)
 
 
@@ -218,7 +219,8 @@ def test_a_burst_of_steady_triggers_is_led_once() -> None:
     journal = Journal(Terms(debounce=Debounce("d", 10, "leading", timeout=12)))
     led = []
     for at in range(0, 100, 5):
-        if journal.burst is not None and (journal.burst.wake_at or 0) <= at:
+        burst = journal.facts.burst
+        if burst is not None and (burst.wake_at or 0) <= at:
             journal.fire()
         led.append(journal.trigger(at).run.status is Status.QUEUED)
     assert led == [True] + [False] * 19
@@ -227,7 +229,7 @@ def test_a_burst_of_steady_triggers_is_led_once() -> None:
 def test_a_run_that_waits_for_another_attempt_is_no_burst() -> None:
     terms = Terms(debounce=Debounce("d", 10))
     retrying = a_run("old", status=Status.SCHEDULED, debounce="d", started_at=NOW - 5, wake_at=NOW + 60)
-    assert gather(terms, None, retrying, lambda key: None).burst is None
+    assert admitted(terms, Facts(burst=retrying)).superseded is None
 
 
 def test_a_delay_and_a_debounce_both_hold() -> None:

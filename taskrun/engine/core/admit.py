@@ -8,11 +8,11 @@ import msgspec
 from msgspec.structs import replace
 
 from taskrun.engine.core import run_lifecycle, waits
-from taskrun.engine.core.facts import INTENTS, PAUSED
+from taskrun.engine.core.facts import BURSTS, INTENTS, PAUSED, THROTTLES
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import NotFound
 from taskrun.model.records import Cause, Run, Status, Step, StepKind, StepStatus
-from taskrun.rules.admission import Request, decide, gather
+from taskrun.rules.admission import BurstFact, Facts, Request, decide
 from taskrun.rules.policies import Prepared
 
 ALPHABET = b"23456789abcdefghjkmnpqrstuvwxyz"  # without look-alikes
@@ -58,11 +58,13 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
         if run is None:
             raise NotFound(f"run {known} of this request was pruned")
         return run, False
-    facts = gather(
-        terms,
-        tx.run_by_key(trigger.prepared.job, terms.key) if terms.key is not None else None,
-        tx.run_by_debounce(terms.debounce.id or "") if terms.debounce is not None else None,
-        tx.get,
+    throttle = None if terms.throttle is None or terms.throttle.mode != "discard" else terms.throttle.id or ""
+    debounce = None if terms.debounce is None else terms.debounce.id or ""
+    facts = Facts(
+        known=None if terms.key is None else tx.run_by_key(trigger.prepared.job, terms.key),
+        accepted=None if throttle is None else THROTTLES.get(tx, throttle),
+        burst=None if debounce is None else tx.run_by_debounce(debounce),
+        kept=(None if debounce is None else BURSTS.get(tx, debounce)) or BurstFact(),
     )
     paused = PAUSED.get(tx, trigger.prepared.job) is not None
     run = _run(trigger, t.state.moments.trigger(t.now))
@@ -74,8 +76,10 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
         return decision.run, False
     if decision.superseded is not None:
         run_lifecycle.end(t, decision.superseded.id, Status.CANCELLED, reason=Cause.DEBOUNCE.value)
-    for key, value in decision.facts.items():
-        tx.put(key, value)
+    if throttle is not None and decision.accepted is not None:
+        THROTTLES.put(tx, throttle, decision.accepted)
+    if debounce is not None and decision.kept is not None:
+        BURSTS.put(tx, debounce, decision.kept)
     return run_lifecycle.add(t, decision.run, slot and trigger.retried_from is None), True
 
 
