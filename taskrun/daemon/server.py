@@ -13,9 +13,9 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -33,6 +33,8 @@ from taskrun.daemon.log import DaemonLog
 from taskrun.daemon.paths import DaemonPaths, daemon_paths
 from taskrun.daemon.reaper import adopts_orphans, reap_orphans
 from taskrun.daemon.state_files import StateFiles
+from taskrun.daemon.watch.auto_reload import AutoReload
+from taskrun.daemon.watch.project_code import ProjectCode
 from taskrun.daemon.watch.schedule_file import ScheduleFile
 from taskrun.daemon.workers.child_process import ChildProcess
 from taskrun.daemon.workers.worker_handle import lock_freed
@@ -108,7 +110,9 @@ class Daemon:
             schedules = ScheduleFile(core, pool, self._config.path, self._read_config)
             await schedules.begin()
             await stack.enter_async_context(schedules.following())
-            router = self._router(stack, core, pool, schedules)
+            code = ProjectCode(core, pool, schedules.problems, self._read_config, patient=True)
+            load_changes = await self._load_changes(stack, AutoReload(code))
+            router = self._router(stack, core, pool, schedules, load_changes)
             self._open_command_server(stack, router)
             listener = await stack.enter_async_context(self._listening(router))
             logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
@@ -161,9 +165,23 @@ class Daemon:
     def _read_config(self) -> Config:
         return read_config(self._config.path, os.environ)
 
-    def _router(self, stack: AsyncExitStack, core: Core, pool: WorkerPool, schedules: ScheduleFile) -> RequestRouter:
+    async def _load_changes(self, stack: AsyncExitStack, auto: AutoReload) -> Callable[[], Awaitable[list[Any]]]:
+        """Returns what loads changed job files before a run starts; nothing does where that is left to somebody else."""
+        if self._watcher is not None or self._config.reload == "manual":
+            return _nothing
+        await stack.enter_async_context(auto.following())
+        return auto.load_changes
+
+    def _router(
+        self,
+        stack: AsyncExitStack,
+        core: Core,
+        pool: WorkerPool,
+        schedules: ScheduleFile,
+        load_changes: Callable[[], Awaitable[list[Any]]],
+    ) -> RequestRouter:
         context = RequestContext(
-            core, pool, self._config.journal, lambda: self._holder, self._stop.set, schedules.problems
+            core, pool, self._config.journal, lambda: self._holder, self._stop.set, schedules.problems, load_changes
         )
         if self._watcher is None:
             return RequestRouter(context, {**READS, **CHANGES, **STREAMS})
@@ -227,6 +245,10 @@ class Daemon:
             if not await lock_freed(lock):
                 raise DaemonError(f"processes of an earlier daemon are still running and hold {lock}: end them first")
             lock.unlink(missing_ok=True)
+
+
+async def _nothing() -> list[Any]:
+    return []
 
 
 # ---- the process

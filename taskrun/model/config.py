@@ -23,6 +23,7 @@ PREFIX = "TASKRUN_"
 
 Environ = Mapping[str, str]
 CatchUp = Literal["skip", "one", "all"]
+Reload = Literal["auto", "manual"]
 
 
 class ScheduleEntry(msgspec.Struct, frozen=True):
@@ -59,6 +60,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     resident: int
     grace: float
     workers: int
+    reload: Reload
     max_payload: int
     keep: float
     max_log: int
@@ -201,6 +203,12 @@ def _catch_up(value: Any) -> str:
     raise ValueError
 
 
+def _reload(value: Any) -> str:
+    if value in get_args(Reload):
+        return str(value)
+    raise ValueError
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError
@@ -223,6 +231,7 @@ SETTINGS = {
     "resident": Key("a whole number", _natural, 1000),
     "grace": Key(_DURATION, durations.seconds, "10s"),
     "workers": Key(_COUNT, _count, 1),
+    "reload": Key('"auto" or "manual"', _reload, "auto"),
     "max_payload": Key(_SIZE, durations.size, "4MB"),
 }
 RETENTION = {

@@ -84,7 +84,7 @@ async def test_start_reports_all_input_errors_and_records_nothing(pipe: FakeTerm
 async def test_start_of_an_unknown_job_says_which_was_meant(pipe: FakeTerminal) -> None:
     assert await typed("start procesFile", pipe, starting()) == Code.NOT_FOUND
     assert pipe.chatter.startswith('error: no job "procesFile"\n  did you mean  processFile\n')
-    assert "  just written? load it: taskrun daemon restart   at every change: taskrun watch\n" in pipe.chatter
+    assert "\n  just written? see what is loaded: taskrun jobs   with reload" in pipe.chatter
 
 
 async def test_a_discarded_trigger_prints_its_run_and_exits_5(pipe: FakeTerminal) -> None:

@@ -15,6 +15,7 @@ from taskrun.cli.commands.send import outcome
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.session import Session
 from tests.cli.fakes import JOB, NOW, FakeDaemon, FakeGate, FakeTerminal, typed
+from tests.cli.test_commands import DONE, ending, starting
 
 NIGHTLY: dict[str, Any] = {
     "job": "processFile",
@@ -26,6 +27,7 @@ NIGHTLY: dict[str, Any] = {
     "last_status": None,
     "paused": False,
 }
+SENT: dict[str, list[Any]] = {"started": [], "woke": [], "skipped": [], "later": []}
 NO_DAEMON = ("none fires while no daemon runs", "start it: taskrun daemon start")
 PAUSED = ("processFile is paused: its runs are recorded and held", "release them: taskrun resume processFile")
 
@@ -84,9 +86,22 @@ async def test_schedules_of_the_code_are_listed_before_a_daemon_has_run(pipe: Fa
     assert [one["cron"] for one in json.loads(pipe.written)] == ["0 3 * * *"]
 
 
-# ---- events
+# ---- code
 
-SENT: dict[str, list[Any]] = {"started": [], "woke": [], "skipped": [], "later": []}
+
+@pytest.mark.parametrize("command", ["start processFile --path a", "run processFile --path a", "send up --input 1"])
+async def test_what_starts_with_old_code_says_so(pipe: FakeTerminal, command: str) -> None:
+    kept = {"file": "jobs/a.py", "line": 3, "text": "SyntaxError: invalid syntax", "kept": True}
+    older = {"file": "jobs/b.py", "line": 1, "text": "it never was good"}
+    described = {"jobs": [JOB], "pipes": [{"name": "up", "input_schema": {}}], "problems": [kept, older]}
+    daemon = starting(tail=ending(DONE), jobs=described, send={"id": "e", **SENT})
+    assert await typed(command, pipe, daemon) == Code.DONE
+    warning = "warning: jobs/a.py:3: SyntaxError: invalid syntax\n  the last good version of the code is used\n"
+    assert pipe.chatter.startswith(warning)
+    assert "never was good" not in pipe.chatter
+
+
+# ---- events
 
 
 def brief(run: str, job: str, status: str = "queued") -> dict[str, str]:

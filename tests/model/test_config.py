@@ -31,6 +31,7 @@ concurrency = 7
 resident = 0
 grace = "3s"
 workers = 2
+reload = "manual"
 max_payload = "1MB"
 [retention]
 keep = "2d"
@@ -66,6 +67,7 @@ def test_everything_that_may_be_written_is_read(tmp_path: Path) -> None:
         resident=0,
         grace=3.0,
         workers=2,
+        reload="manual",
         max_payload=1 << 20,
         keep=172800.0,
         max_log=5 << 20,
@@ -88,6 +90,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         resident=1000,
         grace=10.0,
         workers=1,
+        reload="auto",
         max_payload=4 << 20,
         keep=30 * 86400.0,
         max_log=50 << 20,
@@ -143,6 +146,7 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("[taskrun]\njobs = [1]", r"jobs must be a list .*, not \[1\]"),
         ("[taskrun]\njournal = 5", "journal must be a path, not 5"),
         ("[taskrun]\nconcurrency = 0", "concurrency must be a whole number of 1 or more, not 0"),
+        ("[taskrun]\nreload = true", 'reload must be "auto" or "manual", not True'),
         ("[taskrun]\nresident = -1", "resident must be a whole number, not -1"),
         ("[taskrun]\nresident = 0.0", "resident must be a whole number, not 0.0"),
         ("[taskrun]\nresident = false", "resident must be a whole number, not False"),

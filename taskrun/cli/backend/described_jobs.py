@@ -10,7 +10,7 @@ from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.session import Backend
 
-LOAD = "just written? load it: taskrun daemon restart   at every change: taskrun watch"
+LOAD = 'just written? see what is loaded: taskrun jobs   with reload = "manual": taskrun daemon restart'
 
 
 async def find_described(backend: Backend, name: str, kind: str = "job") -> dict[str, Any]:
@@ -19,12 +19,20 @@ async def find_described(backend: Backend, name: str, kind: str = "job") -> dict
     Raises:
         Stop: there is none; suggests similar names, and how to load a new job.
     """
-    answer = await backend.call("jobs")
+    return described_in(await backend.call("jobs"), name, kind, backend.live)
+
+
+def described_in(answer: dict[str, Any], name: str, kind: str, live: bool) -> dict[str, Any]:
+    """Returns the description of a job or pipe in an answer.
+
+    Raises:
+        Stop: as `find_described`.
+    """
     found: dict[str, dict[str, Any]] = {one["name"]: one for one in answer["jobs" if kind == "job" else "pipes"]}
     if name in found:
         return found[name]
     broken = [f"there is a broken file: {problem_line(one)}" for one in answer.get("problems") or ()]
-    hints = [did_you_mean(name, found), *([LOAD] if backend.live else [])]
+    hints = [did_you_mean(name, found), *([LOAD] if live else [])]
     missing = f'no {kind} "{name}"'
     raise Stop(Code.NOT_FOUND, missing, *broken, hint="\n  ".join(hints), kind=f"{kind.title()}NotFound")
 

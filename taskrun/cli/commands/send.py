@@ -54,6 +54,7 @@ async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool,
     backend = await session.daemon()
     base = await typed_input.read_input(session, text)
     target = await typed_input.find_target(backend, pipe, "pipe")
+    typed_input.warn_of_old_code(session, target)
     data = typed_input.as_text(session, pipe, await typed_input.built(session, target, given, base, "send"))
     with typed_input.named_as_typed(target, "send"):
         event = await backend.call("send", pipe=pipe, data=data)

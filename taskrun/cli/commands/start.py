@@ -100,6 +100,7 @@ async def trigger(backend: Backend, session: Session, options: Start, command: s
     base = await typed_input.read_input(session, options.input)
     when = {"delay": start_time.delay(options.delay), "at": start_time.at(options.at)}
     target = await typed_input.find_target(backend, options.job)
+    typed_input.warn_of_old_code(session, target)
     text = typed_input.as_text(
         session, options.job, await typed_input.built(session, target, options.given, base, command)
     )

@@ -70,6 +70,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 async def start(context: RequestContext, want: Start) -> Any:
     """Triggers a job; answers once that is durable."""
+    await context.load_changes()
     prepared = await _ask_worker(context, lambda: context.core.prepare(want.job, want.input))
     if want.key is not None:
         prepared = msgspec.structs.replace(prepared, terms=msgspec.structs.replace(prepared.terms, key=want.key))
@@ -84,6 +85,7 @@ async def send(context: RequestContext, want: Send) -> Any:
 
     `skipped`: jobs that start nothing for it; `later`: those that have not said yet.
     """
+    await context.load_changes()
     sent = await _ask_worker(context, lambda: context.core.send(want.pipe, want.data))
     started = await context.core.triggers.started(sent)
     runs = [run for of_job in started.values() for run in of_job]
@@ -124,6 +126,7 @@ def _changed(answer: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 async def retry(context: RequestContext, want: Retry) -> Any:
     """Runs an ended run again with its finished steps kept; answers with the new run."""
+    await context.load_changes()
     return views.run_view(await _ask_worker(context, lambda: context.core.retry(want.run, want.step)))
 
 

@@ -36,8 +36,12 @@ class JobSource(Protocol):
 class Workers(JobSource, Protocol):
     """The worker processes, as far as requests need them."""
 
-    async def reload(self) -> dict[str, Any]:
-        """Replaces the workers by new ones with the current code; returns what has changed."""
+    async def reload(self, patient: bool = False) -> dict[str, Any]:
+        """Replaces the workers by new ones with the current code; returns what has changed.
+
+        Parameters:
+            patient: whether the old ones execute what they have until it ends or waits, however long that takes.
+        """
         ...
 
     async def expect_changes(self, reload_grace: float) -> None:
@@ -54,6 +58,7 @@ class RequestContext(NamedTuple):
     holder: Callable[[], Holder]
     stop: Callable[[], None]
     config_problems: Callable[[], Awaitable[dict[str, Any]]]
+    load_changes: Callable[[], Awaitable[list[dict[str, Any]]]]
 
 
 class Operation(NamedTuple):

@@ -12,33 +12,19 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any
 
 from watchfiles import awatch
 
 from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
-from taskrun.daemon.watch.source_files import GONE, FileChange, SourceFiles
+from taskrun.daemon.watch.project_code import Item, ProjectCode
 from taskrun.engine.core.queries.views import rfc3339
-from taskrun.engine.messages import Description
 from taskrun.model.config import Config
-from taskrun.model.records import UNFINISHED, Status
 
 STEP = 20  # milliseconds of quiet after which events are passed on
 RELOAD_GRACE = 1.0  # seconds for a step in flight to end before its run goes on with the new code
-SETTLE = 0.1  # seconds after which an editor that has removed a file has written the new one
-FIXED = (
-    "journal",
-    "concurrency",
-    "resident",
-    "grace",
-    "max_payload",
-    "keep",
-    "max_log",
-)  # settings that only a new daemon reads
 
 logger = logging.getLogger(__name__)
 logging.getLogger("watchfiles").setLevel(logging.WARNING)
-Item = dict[str, Any]
 
 
 class CodeWatcher:
@@ -74,7 +60,7 @@ class CodeWatcher:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._until, context.stop)
         try:
-            await self._watch(context, ProjectCode(context, read_config))
+            await self._watch(context, ProjectCode(context.core, context.workers, context.config_problems, read_config))
         except Exception:
             logger.exception("watching the code has failed")
             raise
@@ -123,109 +109,3 @@ async def _notice(folders: set[Path], came: asyncio.Event) -> None:
         await asyncio.sleep(1)
     finally:
         came.set()
-
-
-class ProjectCode:
-    """The code of one project, and the workers that have loaded it."""
-
-    def __init__(self, context: RequestContext, read_config: Callable[[], Config]) -> None:
-        self._context = context
-        self._read_config = read_config
-        self._config = read_config()
-        self.sources = self._sources()
-
-    def _sources(self) -> SourceFiles:
-        return SourceFiles(self._config.path, self._config.root, self._config.jobs)
-
-    async def begin(self) -> Item:
-        """Waits for the first worker; returns what it has loaded."""
-        await self._context.workers.ready()
-        found = self._context.workers.description
-        self._know(found.problems)
-        jobs, problems = [job["name"] for job in found.jobs], [self._problem(one) for one in found.problems]
-        return {
-            "kind": "watching",
-            "places": self._config.jobs,
-            "files": len(self.sources) - 1,
-            "jobs": jobs,
-            "problems": problems,
-        }
-
-    async def look(self) -> list[Item]:
-        """Compares the files and reloads what has changed; returns what there is to report."""
-        touched = self.sources.changes()
-        if any(one.how == GONE for one in touched):
-            await asyncio.sleep(SETTLE)
-            touched = _joined(touched, self.sources.changes())
-        if not touched:
-            return []
-        begun = time.monotonic()
-        files = [{"how": one.how, "file": self._near(one.file)} for one in touched]
-        try:
-            item = await self._change()
-        except Exception as error:
-            item = {"kind": "kept", "problems": [{"file": "", "line": 0, "text": str(error) or type(error).__name__}]}
-        return [{**item, "files": files, "took": time.monotonic() - begun}]
-
-    async def _change(self) -> Item:
-        config = self._read_config()
-        if any(getattr(config, name) != getattr(self._config, name) for name in FIXED):
-            return {"kind": "restart"}
-        before, running = self._context.workers.description, await self._count(Status.RUNNING, Status.WAITING)
-        answer = await self._context.workers.reload()
-        problems = [self._problem(one) for one in answer["problems"]]
-        if not answer["reloaded"]:
-            self._know(answer["problems"])
-            return {"kind": "kept", "problems": problems}
-        self._config, old = config, self._config
-        if config.jobs != old.jobs:
-            self.sources = self._sources()
-        self._know(answer["problems"])
-        jobs = await self._jobs(before, self._context.workers.description)
-        problems += await self._schedule_problems()
-        return {"kind": "reloaded", "problems": problems, "in_flight": running, **jobs}
-
-    async def _schedule_problems(self) -> list[Item]:
-        """Returns what is wrong with the schedules of the file, checked with the reloaded jobs."""
-        problem = (await self._context.config_problems())["problem"]
-        return [{"file": "", "line": 0, "text": problem}] if problem else []
-
-    def _know(self, problems: list[Item]) -> None:
-        broken = [str(one.get("file") or "") for one in problems]
-        self.sources.know(self._context.workers.description.files, broken)
-
-    async def _jobs(self, before: Description, after: Description) -> Item:
-        """Returns how the jobs have changed."""
-        old, new = ({job["name"]: job for job in one.jobs} for one in (before, after))
-        gone = sorted(old.keys() - new.keys())
-        inputs = {
-            name: (old[name]["input_schema"], new[name]["input_schema"]) for name in sorted(old.keys() & new.keys())
-        }
-        return {
-            "added": sorted(new.keys() - old.keys()),
-            "gone": [{"job": name, "held": await self._held(name)} for name in gone],
-            "inputs": [{"job": name, "before": was, "after": now} for name, (was, now) in inputs.items() if was != now],
-        }
-
-    async def _count(self, *statuses: Status) -> int:
-        counts = await self._context.core.read(lambda tx: tx.count_runs())
-        return sum(count for (_, status), count in counts.items() if status in statuses)
-
-    async def _held(self, job: str) -> int:
-        counts = await self._context.core.read(lambda tx: tx.count_runs())
-        return sum(count for (name, status), count in counts.items() if name == job and status in UNFINISHED)
-
-    def _problem(self, problem: Item) -> Item:
-        return {**problem, "file": self._near(Path(problem.get("file") or ""))}
-
-    def _near(self, file: Path) -> str:
-        return str(file.relative_to(self._config.root) if file.is_relative_to(self._config.root) else file)
-
-
-def _joined(first: list[FileChange], then: list[FileChange]) -> list[FileChange]:
-    """Joins the results of two comparisons: a file that was gone and is back has changed."""
-    merged = {one.file: one.how for one in first}
-    for file, how in then:
-        back = merged.get(file) == GONE and how != GONE
-        merged[file] = "~" if back else how
-    return [FileChange(file, how) for file, how in sorted(merged.items())]

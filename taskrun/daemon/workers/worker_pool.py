@@ -28,6 +28,8 @@ PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next one, by how m
 LINGER = 2.0  # seconds beyond the grace for a worker to drain
 READY_WITHIN = 8.0  # seconds that a request waits for a worker; a client waits 10 for its answer
 
+IDLE = 0.2  # seconds between two looks whether a worker that has retired executes anything
+
 logger = logging.getLogger(__name__)
 NO_JOBS = Description(jobs=[], pipes=[], problems=[])
 
@@ -219,10 +221,13 @@ class WorkerPool:
 
     # ---- new code
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self, patient: bool = False) -> dict[str, Any]:
         """Replaces the workers by new ones with the code as it is on the disk now, unless a file is newly broken.
 
         Runs of the old workers end or are unwound within the grace, and go on in the new ones.
+
+        Parameters:
+            patient: whether the old workers execute what they have until it ends or waits, so that no step is cut off.
 
         Returns:
             `reloaded`, `problems`, and the names of jobs that were `added`, `removed` or `changed`.
@@ -245,7 +250,7 @@ class WorkerPool:
                 self._config = kept
                 await self._end_unused(fresh)
                 return {"reloaded": False, "problems": after.problems, "added": [], "removed": [], "changed": []}
-            await self._replace_all(fresh)
+            await self._replace_all(fresh, patient)
             return {"reloaded": True, "problems": after.problems, **_differences(before, after)}
 
     async def _inspect(self, fresh: Sequence[WorkerHandle]) -> Description:
@@ -255,7 +260,7 @@ class WorkerPool:
         first: Description = descriptions[0]
         return first
 
-    async def _replace_all(self, fresh: Sequence[WorkerHandle]) -> None:
+    async def _replace_all(self, fresh: Sequence[WorkerHandle], patient: bool) -> None:
         self._reloads += 1
         old = self._workers - set(fresh)
         for worker in fresh:
@@ -263,17 +268,28 @@ class WorkerPool:
         for worker in old:
             worker.retired = True
             self._retire(worker)
-        drains = [self._keep(self._drain(worker)) for worker in old]
+        drains = [self._keep(self._drain(worker, patient)) for worker in old]
         await self.ready()
-        if self._reload_grace is None:  # `taskrun watch` does not wait: the next change may come at once
+        if (
+            self._reload_grace is None and not patient
+        ):  # `taskrun watch` does not wait: the next change may come at once
             await asyncio.gather(*drains)
 
-    async def _drain(self, worker: WorkerHandle) -> None:
+    async def _drain(self, worker: WorkerHandle, patient: bool) -> None:
+        if patient:
+            await self._idle(worker)
         grace = self._config.grace if self._reload_grace is None else min(self._reload_grace, self._config.grace)
         with suppress(WorkerGone, TimeoutError):
             async with asyncio.timeout(grace + LINGER):
                 await worker.peer.ask(Drain(grace))
         await self._remove(worker, crashed=False)
+
+    async def _idle(self, worker: WorkerHandle) -> None:
+        """Waits until a worker executes nothing, is gone, or the daemon stops."""
+        while True:
+            if self._closing or worker.peer.gone or not self._core.attempts.executing(worker.peer):
+                return
+            await asyncio.sleep(IDLE)
 
     async def _end_unused(self, workers: Sequence[WorkerHandle]) -> None:
         """Ends workers that never joined."""

@@ -106,6 +106,10 @@ class Attempts:
 
     # ---- beginning and going on
 
+    def executing(self, peer: m.Peer) -> bool:
+        """Whether an executor has an attempt that does more than wait."""
+        return any(attempt.peer is peer and attempt.slot is not None for attempt in self.all())
+
     def begin(self, message: m.Execute, peer: m.Peer, slots: Reservation, suspects: Reservation) -> None:
         """Has an executor begin, or replay, an attempt."""
         run = message.run

@@ -1,0 +1,75 @@
+"""`reload = "auto"`: before a run starts, job files that have changed are loaded.
+
+Requests that start runs ask for it; for schedules and triggers, which nobody asks for, it is looked every second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from taskrun.daemon.watch.project_code import ProjectCode
+from taskrun.model.errors import DaemonError
+
+POLL = 1.0  # seconds between two looks at the files
+
+logger = logging.getLogger(__name__)
+
+
+class AutoReload:
+    """Loads changed job files of one project."""
+
+    def __init__(self, code: ProjectCode) -> None:
+        self._code = code
+        self._begun = False
+        self._kept: list[dict[str, Any]] = []
+        self._loading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def load_changes(self) -> list[dict[str, Any]]:
+        """Loads what has changed, to the end even if who asks goes away.
+
+        Returns:
+            What is wrong with files of which the last good version is kept.
+        """
+        task = asyncio.get_running_loop().create_task(self._load())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _load(self) -> list[dict[str, Any]]:
+        async with self._loading:
+            if not self._begun:
+                await self._code.begin()
+                self._begun = True
+            for item in await self._code.look():
+                problems = [one for one in item["problems"] if one["file"]]
+                for one in problems if item["kind"] == "kept" else item["problems"]:
+                    logger.warning("the code has changed: %s", one["text"])
+                self._kept = [{**one, "kept": True} for one in problems] if item["kind"] == "kept" else []
+            return self._kept
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Loads what has changed also when nobody asks."""
+        following = asyncio.get_running_loop().create_task(self._follow())
+        try:
+            yield
+        finally:
+            tasks = [following, *self._tasks]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self.load_changes()
+            except DaemonError:  # no worker is ready: the first request that needs one says so
+                pass
+            except Exception:
+                logger.exception("changed job files could not be loaded")
+            await asyncio.sleep(POLL)

@@ -1,0 +1,150 @@
+"""The code of a project as the workers have it and as it is on the disk: what has changed, and what comes of loading it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from taskrun.daemon.clients.router import Workers
+from taskrun.daemon.watch.source_files import GONE, FileChange, SourceFiles
+from taskrun.engine.core.core import Core
+from taskrun.engine.messages import Description
+from taskrun.model.config import Config
+from taskrun.model.records import UNFINISHED, Status
+
+SETTLE = 0.1  # seconds after which an editor that has removed a file has written the new one
+FIXED = (
+    "journal",
+    "concurrency",
+    "resident",
+    "grace",
+    "max_payload",
+    "keep",
+    "max_log",
+    "reload",
+)  # settings that only a new daemon reads
+
+Item = dict[str, Any]
+
+
+class ProjectCode:
+    """The code of one project, and the workers that have loaded it.
+
+    Parameters:
+        patient: whether runs in flight end their attempts with the code that they began with, however long that takes.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        workers: Workers,
+        config_problems: Callable[[], Awaitable[dict[str, Any]]],
+        read_config: Callable[[], Config],
+        patient: bool = False,
+    ) -> None:
+        self._core = core
+        self._workers = workers
+        self._config_problems = config_problems
+        self._patient = patient
+        self._read_config = read_config
+        self._config = read_config()
+        self.sources = self._sources()
+
+    def _sources(self) -> SourceFiles:
+        return SourceFiles(self._config.path, self._config.root, self._config.jobs)
+
+    async def begin(self) -> Item:
+        """Waits for the first worker; returns what it has loaded."""
+        await self._workers.ready()
+        found = self._workers.description
+        self._know(found.problems)
+        jobs, problems = [job["name"] for job in found.jobs], [self._problem(one) for one in found.problems]
+        return {
+            "kind": "watching",
+            "places": self._config.jobs,
+            "files": len(self.sources) - 1,
+            "jobs": jobs,
+            "problems": problems,
+        }
+
+    async def look(self) -> list[Item]:
+        """Compares the files and reloads what has changed; returns what there is to report."""
+        touched = self.sources.changes()
+        if any(one.how == GONE for one in touched):
+            await asyncio.sleep(SETTLE)
+            touched = _joined(touched, self.sources.changes())
+        if not touched:
+            return []
+        begun = time.monotonic()
+        files = [{"how": one.how, "file": self._near(one.file)} for one in touched]
+        try:
+            item = await self._change()
+        except Exception as error:
+            item = {"kind": "kept", "problems": [{"file": "", "line": 0, "text": str(error) or type(error).__name__}]}
+        return [{**item, "files": files, "took": time.monotonic() - begun}]
+
+    async def _change(self) -> Item:
+        config = self._read_config()
+        if not self._patient and any(getattr(config, name) != getattr(self._config, name) for name in FIXED):
+            return {"kind": "restart"}
+        before, running = self._workers.description, await self._count(Status.RUNNING, Status.WAITING)
+        answer = await self._workers.reload(self._patient)
+        problems = [self._problem(one) for one in answer["problems"]]
+        if not answer["reloaded"]:
+            self._know(answer["problems"])
+            return {"kind": "kept", "problems": problems}
+        self._config, old = config, self._config
+        if config.jobs != old.jobs:
+            self.sources = self._sources()
+        self._know(answer["problems"])
+        jobs = await self._jobs(before, self._workers.description)
+        problems += await self._schedule_problems()
+        return {"kind": "reloaded", "problems": problems, "in_flight": running, **jobs}
+
+    async def _schedule_problems(self) -> list[Item]:
+        """Returns what is wrong with the schedules of the file, checked with the reloaded jobs."""
+        problem = (await self._config_problems())["problem"]
+        return [{"file": "", "line": 0, "text": problem}] if problem else []
+
+    def _know(self, problems: list[Item]) -> None:
+        broken = [str(one.get("file") or "") for one in problems]
+        self.sources.know(self._workers.description.files, broken)
+
+    async def _jobs(self, before: Description, after: Description) -> Item:
+        """Returns how the jobs have changed."""
+        old, new = ({job["name"]: job for job in one.jobs} for one in (before, after))
+        gone = sorted(old.keys() - new.keys())
+        inputs = {
+            name: (old[name]["input_schema"], new[name]["input_schema"]) for name in sorted(old.keys() & new.keys())
+        }
+        return {
+            "added": sorted(new.keys() - old.keys()),
+            "gone": [{"job": name, "held": await self._held(name)} for name in gone],
+            "inputs": [{"job": name, "before": was, "after": now} for name, (was, now) in inputs.items() if was != now],
+        }
+
+    async def _count(self, *statuses: Status) -> int:
+        counts = await self._core.read(lambda tx: tx.count_runs())
+        return sum(count for (_, status), count in counts.items() if status in statuses)
+
+    async def _held(self, job: str) -> int:
+        counts = await self._core.read(lambda tx: tx.count_runs())
+        return sum(count for (name, status), count in counts.items() if name == job and status in UNFINISHED)
+
+    def _problem(self, problem: Item) -> Item:
+        return {**problem, "file": self._near(Path(problem.get("file") or ""))}
+
+    def _near(self, file: Path) -> str:
+        return str(file.relative_to(self._config.root) if file.is_relative_to(self._config.root) else file)
+
+
+def _joined(first: list[FileChange], then: list[FileChange]) -> list[FileChange]:
+    """Joins the results of two comparisons: a file that was gone and is back has changed."""
+    merged = {one.file: one.how for one in first}
+    for file, how in then:
+        back = merged.get(file) == GONE and how != GONE
+        merged[file] = "~" if back else how
+    return [FileChange(file, how) for file, how in sorted(merged.items())]

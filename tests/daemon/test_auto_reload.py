@@ -1,0 +1,169 @@
+"""Job files that change while a daemon runs: loaded before the next run starts, unless they are broken or nobody wants that."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from taskrun.daemon.client import Client
+from taskrun.daemon.watch.auto_reload import AutoReload
+from tests.daemon.conftest import Project, ended, until
+
+JOB = """
+from pathlib import Path
+from taskrun import job, pipe, run
+import asyncio
+
+events = pipe("events")
+
+async def until(path: str) -> int:
+    with open(path + ".begun", "a") as file:
+        file.write("x")
+    while not Path(path).exists():
+        await asyncio.sleep(0.01)
+    return 1
+
+@job
+async def version() -> int:
+    return VERSION
+
+@job
+async def long(path: str) -> int:
+    await run("until", until, path)
+    return VERSION
+
+@job
+async def parked() -> int:
+    await events.wait_for()
+    return VERSION
+"""
+
+
+def edit(project: Project, version: int, text: str = JOB) -> None:
+    """Writes another version of the jobs, as an editor does."""
+    project.write("jobs/new.tmp", f"VERSION = {version}\n{text}")
+    (project.root / "jobs/new.tmp").replace(project.root / "jobs/versions.py")
+
+
+def start(client: Client, job: str, **fields: Any) -> str:
+    text = "{" + ", ".join(f'"{name}": "{value}"' for name, value in fields.items()) + "}"
+    answer: dict[str, Any] = client.call("start", job=job, input=text)
+    return str(answer["run"]["id"])
+
+
+def output(client: Client, job: str, **fields: Any) -> Any:
+    return ended(client, start(client, job, **fields))["output"]
+
+
+def test_a_run_starts_with_the_code_as_it_is_on_the_disk(project: Project) -> None:
+    edit(project, 1)
+    with project.connect() as client:
+        assert output(client, "version") == 1
+        for version in (2, 3):
+            edit(project, version)
+            assert output(client, "version") == version
+        project.write("jobs/more.py", "from taskrun import job\n@job\nasync def added() -> int:\n    return 7\n")
+        assert output(client, "added") == 7
+
+
+def test_a_broken_file_keeps_its_last_good_version_and_is_named(project: Project) -> None:
+    edit(project, 1)
+    with project.connect() as client:
+        assert output(client, "version") == 1
+        edit(project, 2, JOB + "\ndef broken(:\n")
+        (problem,) = client.call("jobs")["problems"]
+        assert (problem["kept"], problem["file"]) == (True, "jobs/versions.py")
+        assert output(client, "version") == 1
+        edit(project, 3)
+        assert client.call("jobs")["problems"] == []
+        assert output(client, "version") == 3
+
+
+def test_no_step_is_cut_off_for_new_code(project: Project, tmp_path: Path) -> None:
+    edit(project, 1)
+    go = tmp_path / "go"
+    with project.connect() as client:
+        long = start(client, "long", path=go)
+        until(Path(f"{go}.begun").exists)
+        edit(project, 2)
+        assert output(client, "version") == 2
+        go.touch()
+        assert ended(client, long)["output"] == 1
+        assert Path(f"{go}.begun").read_text() == "x"
+
+
+def test_runs_that_wait_go_on_with_the_new_code(project: Project) -> None:
+    edit(project, 1)
+    with project.connect() as client:
+        waiting = start(client, "parked")
+        until(lambda: client.call("show", run=waiting)["status"] == "waiting")
+        (old,) = project.root.glob(".taskrun/worker-*.lock")
+        edit(project, 2)
+        assert output(client, "version") == 2
+        until(lambda: not old.exists())
+        client.call("send", pipe="events")
+        assert ended(client, waiting)["output"] == 2
+
+
+def test_new_code_is_loaded_though_nobody_asks(project: Project) -> None:
+    edit(project, 1)
+    with project.connect() as client:
+        client.call("jobs")
+        project.write("jobs/more.py", "from taskrun import job\n@job\nasync def added() -> int:\n    return 7\n")
+        until(lambda: client.call("status")["jobs"] == 10)
+
+
+@pytest.mark.parametrize("setting", ["manual"])
+def test_nothing_is_loaded_where_the_user_does_that(project: Project, setting: str) -> None:
+    toml = project.root / "taskrun.toml"
+    toml.write_text(toml.read_text() + f'reload = "{setting}"\n')
+    edit(project, 1)
+    with project.connect() as client:
+        assert output(client, "version") == 1
+        edit(project, 2)
+        assert output(client, "version") == 1
+        client.call("reload")
+        assert output(client, "version") == 2
+
+
+class Code:
+    """Code that changes once, and takes until `loaded` to be loaded."""
+
+    def __init__(self) -> None:
+        self.looks, self.loads = 0, 0
+        self.looking, self.loaded = asyncio.Event(), asyncio.Event()
+
+    async def begin(self) -> None: ...
+
+    async def look(self) -> list[dict[str, Any]]:
+        self.looks += 1
+        if self.looks > 1:
+            return []
+        self.looking.set()
+        await self.loaded.wait()
+        self.loads += 1
+        return [{"kind": "kept", "problems": [{"file": "a.py", "line": 1, "text": "broken"}]}]
+
+
+async def test_a_client_that_goes_away_does_not_stop_the_loading() -> None:
+    code = Code()
+    auto = AutoReload(cast(Any, code))
+    asked = asyncio.ensure_future(auto.load_changes())
+    await code.looking.wait()
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    code.loaded.set()
+    (problem,) = await auto.load_changes()
+    assert (problem["kept"], code.loads) == (True, 1)
+
+
+async def test_nothing_is_loaded_any_more_once_the_daemon_stops() -> None:
+    code = Code()
+    async with AutoReload(cast(Any, code)).following():
+        await code.looking.wait()
+    code.loaded.set()
+    await asyncio.sleep(0)
+    assert code.loads == 0
