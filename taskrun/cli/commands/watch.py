@@ -12,6 +12,7 @@ import typer
 from taskrun.cli.backend.all_schedules import check_before_start
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.lazy_imports import Text
+from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.changes import change_screen, watching_screen
 from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
 from taskrun.cli.screens.look import printed
@@ -19,7 +20,7 @@ from taskrun.cli.screens.runs import runs_table
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder, launch_attached
 from taskrun.daemon.reaper import adopts_orphans, reap_orphans
-from taskrun.model.errors import DaemonStopped
+from taskrun.model.errors import DaemonStopped, TaskrunError
 from taskrun.processes.threads import in_thread
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -30,7 +31,8 @@ ROWS = 10
 def watch() -> Any:
     """Run the project's jobs and reload them when their code changes; Ctrl-C ends it.
 
-    Meanwhile it is the project's daemon, also for other terminals. Unfinished runs go on with the next daemon.
+    Meanwhile it is the project's daemon, also for other terminals. Unfinished runs go on with the next daemon, which is
+    started at the end if there was one at the beginning.
 
     Example: taskrun watch
     """
@@ -49,10 +51,20 @@ async def perform(session: Session) -> int:
     except DaemonStopped:
         view.note("the daemon was stopped from elsewhere; go on: taskrun watch")
     except asyncio.CancelledError:
-        view.note("stopping; unfinished runs wait in the journal")
+        view.note("stopping; unfinished runs wait in the journal" if held is None else await _restored(session))
     finally:
         view.close()
     return Code.DONE
+
+
+async def _restored(session: Session) -> str:
+    """Starts a daemon in place of the one that was replaced, so that schedules and runs go on; returns what to say."""
+    try:
+        backend = await session.connector.daemon(session.config, True)
+    except TaskrunError as error:
+        return f"stopping; no daemon could be started in place of the one before: {lines(str(error))}"
+    await backend.close()
+    return "stopping; a daemon goes on with schedules and runs, as before: taskrun daemon status"
 
 
 async def _watch_once(session: Session, view: Lines) -> bool:
