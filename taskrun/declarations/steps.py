@@ -48,6 +48,8 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 Limit = int | str | Frequency | Concurrency
+# programs that start another one, by which a step is named
+STARTERS = frozenset({"env", "ionice", "nice", "nohup", "setsid", "stdbuf", "sudo", "time", "timeout"})
 StepBackoff = Duration | Sequence[Duration] | BackoffPolicy
 
 log = logging.getLogger("taskrun.run")  # the engine puts what is logged in a run into the run's log
@@ -454,8 +456,13 @@ def _words(command: object) -> str | list[str]:
 
 
 def _program(words: str | list[str]) -> str:
-    first = words.split()[0] if isinstance(words, str) else words[0]
-    return PurePath(first.strip("\"'")).name or first
+    """Returns the program that a command is about, behind those that only start it: `nice -n 10 ffmpeg` is `ffmpeg`."""
+    parts = words.split() if isinstance(words, str) else words
+    named = [PurePath(part.strip("\"'")).name or part for part in parts]
+    if named[0] not in STARTERS:
+        return named[0]
+    rest = (one for one in named[1:] if one not in STARTERS and one[:1].isalpha() and "=" not in one)
+    return next(rest, named[0])
 
 
 # ---- the type of a result

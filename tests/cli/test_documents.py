@@ -116,4 +116,6 @@ async def test_a_screen_shows_the_newest_steps_and_counts_the_others(project: Pa
     assert await execute(["show", "aaaa"], terminal, ProcessConnector()) == 0
     assert f"… {STEPS - views.PAGE} earlier steps" in terminal.written
     assert "more than 20,000 characters" in terminal.written
-    assert terminal.written.count("  s#") == views.PAGE
+    shown = terminal.written.count("  s#")
+    assert 0 < shown <= 40
+    assert f"… {views.PAGE - shown} more" in terminal.written

@@ -107,6 +107,10 @@ async def test_thread_asks_with_its_limits() -> None:
         ("/usr/bin/ffmpeg -i a", "ffmpeg"),
         ('"$FFMPEG" -i a', "$FFMPEG"),
         (["/bin/echo", "x"], "echo"),
+        (["nice", "ffmpeg", "-i", "x"], "ffmpeg"),
+        ("nice -n 10 ionice -c3 /usr/bin/ffmpeg -i x", "ffmpeg"),
+        ("timeout 5s env A=1 make all", "make"),
+        ("time", "time"),
     ],
 )
 async def test_a_shell_step_is_named_after_its_program(command: str | list[str], name: str) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 from taskrun.cli.backend.resumable_streams import change_stream, log_stream
 from taskrun.cli.backend.time_order import TimeOrder
 from taskrun.cli.sanitize import lines
+from taskrun.cli.screens.folds import Siblings
 from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
-from taskrun.cli.screens.look import clipped, printed
+from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short, state
 from taskrun.cli.screens.run import end_line, live_steps, log_line, run_head, step_line
 from taskrun.cli.session import Session
@@ -77,6 +78,8 @@ class View:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.run: dict[str, Any] = {}
+        self.siblings = Siblings()
+        self.errors: set[str] = set()  # of steps that were told, so that the end does not repeat them
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run."""
@@ -84,12 +87,20 @@ class View:
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change of the run or of one of its steps."""
+        self.siblings.began(message)
 
     def log(self, record: dict[str, Any]) -> None:
         """Takes a line of the log."""
 
     def step(self, step: dict[str, Any]) -> None:
         """Takes a step that has ended, between the lines of the log before and after its end."""
+
+    def told(self, step: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns the step to print when one has ended, which stands for all children of its name; None for nothing yet."""
+        told = self.siblings.ended(step)
+        if told is not None and told["error"]:
+            self.errors.add(told["error"]["message"])
+        return told
 
     def end(self, run: dict[str, Any]) -> None:
         """Takes the run as it ended."""
@@ -119,6 +130,7 @@ class PlainView(View):
 
     def change(self, message: dict[str, Any]) -> None:
         """Reports that the run is paused."""
+        super().change(message)
         self._pauses(message.get("run") or self.run)
 
     def _pauses(self, run: dict[str, Any]) -> None:
@@ -136,11 +148,14 @@ class PlainView(View):
 
     def step(self, step: dict[str, Any]) -> None:
         """Prints how a step has ended."""
-        self.session.say(step_line(step, self.session.now, self.session.look(err=True)))
+        if (told := self.told(step)) is not None:
+            self.session.say(step_line(told, self.session.now, self.session.look(err=True)))
 
     def end(self, run: dict[str, Any]) -> None:
         """Reports how it ended."""
-        self.session.say(end_line(run, self.session.now, self.session.look(err=True)))
+        for step in self.siblings.rest():
+            self.session.say(step_line(step, self.session.now, self.session.look(err=True)))
+        self.session.say(end_line(run, self.session.now, self.session.look(err=True), self.errors))
 
 
 class LiveView(View):
@@ -162,6 +177,7 @@ class LiveView(View):
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change; the next frame shows it."""
+        super().change(message)
         self._snapshot.fold(message)
 
     def log(self, record: dict[str, Any]) -> None:
@@ -171,16 +187,19 @@ class LiveView(View):
     def step(self, step: dict[str, Any]) -> None:
         """Prints how a step has ended above those under way."""
         look = self._sticky.look(self._tick)
-        line = clipped(step_line(step, self.session.now, look), look.width - 1)
-        self._printed.add(step["key"])
-        self._sticky.above(printed(line, look))
+        told = self.told(step)
+        if told is None:  # it stays in the frame, folded with those that go on
+            return
+        kept = self._snapshot.steps.get(self.run["id"], {}).values()
+        self._printed |= {step["key"], *(one["key"] for one in kept if told.get("group") and _ended_child(one, told))}
+        self._sticky.above(printed(step_line(told, self.session.now, look), look))
 
     def end(self, run: dict[str, Any]) -> None:
         """Draws the last frame and how it ended."""
         self._snapshot.fold({"kind": "run", "run": run})
         self._paint()
         self.close()
-        self.session.say(end_line(run, self.session.now, self.session.look(err=True)))
+        self.session.say(end_line(run, self.session.now, self.session.look(err=True), self.errors))
 
     def note(self, text: str) -> None:
         """Prints a message above the steps."""
@@ -203,3 +222,7 @@ class LiveView(View):
         steps = [step for step in kept if step["kind"] != "value" and step["key"] not in self._printed]
         look = self._sticky.look(self._tick)
         self._sticky.paint(live_steps(self._snapshot.runs[run_id], steps, self.session.now, look))
+
+
+def _ended_child(step: dict[str, Any], group: dict[str, Any]) -> bool:
+    return bool(step["kind"] == "child" and step["name"] == group["name"] and step["status"] != "running")

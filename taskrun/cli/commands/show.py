@@ -143,7 +143,8 @@ class Drawn(Shown):
 
     def _paint(self, shown: dict[str, Any], count: int) -> None:
         look = self._sticky.look(count)
-        self._sticky.paint(run_screen(shown, self.session.now, look, excerpt(shown, self.session)))
+        height = None if shown["ended_at"] else self.session.terminal.size()[1]
+        self._sticky.paint(run_screen(shown, self.session.now, look, excerpt(shown, self.session), height))
 
     def end(self, shown: dict[str, Any]) -> None:
         """Draws the run as it ended, which stays in the scrollback."""

@@ -148,7 +148,8 @@ def fault(error: dict[str, Any] | None) -> str:
         *_, said, code = last_words(error)
         return cell(f"{said} ({code})" if said else f"the command ended with {code}")
     message = error["message"].strip().split("\n", 1)[0]
-    return cell(f"{error['type']}: {message}" if message else error["type"])
+    kind = error["type"].removeprefix("taskrun.")
+    return cell(f"{kind}: {message}" if message else kind)
 
 
 def last_words(error: dict[str, Any]) -> tuple[str, str, str]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from shlex import quote
 from typing import Any, NamedTuple
 
 from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
-from taskrun.cli.screens.look import Look, clipped, columns, hanging, labelled, mark, stacked, widest
-from taskrun.cli.screens.phrases import ENDED, fault, given, progress, short, state
+from taskrun.cli.screens.folds import around, names, with_groups
+from taskrun.cli.screens.look import MARKS, Look, clipped, columns, hanging, labelled, mark, stacked, widest
+from taskrun.cli.screens.phrases import COMMAND_FAILED, ENDED, fault, given, last_words, progress, short, state
 from taskrun.model.records import WHOLE
 
 TRACK = 20  # columns of the timeline
+SHOWN = 200  # characters of a command that has failed
+CHILDREN = 5  # children that have a line each
+STEPS = 40  # lines of steps, more are folded
+LEAST = 4  # lines that steps and log have on the smallest screen
 INDENT = 8  # columns of the label of a line
 WAITING_KINDS = frozenset({"sleep", "wait", "child"})
 
@@ -25,10 +31,20 @@ class Source(NamedTuple):
     lines: list[tuple[int, str]]
 
 
-def run_screen(shown: dict[str, Any], now: float, look: Look, source: Source | None = None) -> Text:
-    """Returns everything about one run as a screen."""
-    parts = [*_head(shown, now, look), *_steps(shown, now, look), *_children(shown, now, look)]
-    parts += [*_error(shown, source), *_log(shown, now), *_next(shown, look)]
+def run_screen(
+    shown: dict[str, Any], now: float, look: Look, source: Source | None = None, height: int | None = None
+) -> Text:
+    """Returns everything about one run as a screen.
+
+    Parameters:
+        height: lines of the screen, when all is to fit; the steps get what the rest leaves.
+    """
+    head, children = [*_head(shown, now, look)], [*_children(shown, now, look)]
+    log = shown["log"] if height is None else shown["log"][-max(LEAST, height // 4) :]
+    tail = [*_error(shown, source, look), *_log({**shown, "log": log}, now), *_next(shown, look)]
+    taken = sum(line.plain.count("\n") + 1 for _, line in [*head, *children, *tail])
+    rows = STEPS if height is None else max(LEAST, height - taken - 2)
+    parts = [*head, *_steps(shown, now, look, rows), *children, *tail]
     return stacked([clipped(line, look.width) if no_wrap else line for no_wrap, line in parts])
 
 
@@ -67,19 +83,25 @@ def _output(run: dict[str, Any]) -> Text:
     return Text(cut(text, LONGEST)).append(more, "dim")
 
 
-def _steps(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
+def _steps(run: dict[str, Any], now: float, look: Look, most: int) -> Iterator[Line]:
     if left_out := run.get("steps_left_out"):
         earlier = "1 earlier step" if left_out == 1 else f"{left_out:,} earlier steps"
         yield True, Text(f"… {earlier}: taskrun show {short(run['id'])} --json", "dim")
-    tries = [one for step in run["steps"] for one in _tries(step)]
+    tries = [one for step in with_groups(run["steps"]) for one in _tries(step)]
     if not tries:
         return
     begin = min(times.moment(one["started_at"]) or now for one in tries)
     end = max(times.moment(one["started_at" if one.get("held") else "ended_at"]) or now for one in tries)
-    rows = [_step_row(one, begin, max(end - begin, 1e-9), now, look) for one in tries]
+    kept = around(tries, most)
+    own = run["error"]["message"] if run["error"] else None
+    rows = [_step_row(one, begin, max(end - begin, 1e-9), now, look, own) for one in kept if not isinstance(one, int)]
     table = [[Text(head, "dim") for head in ("", "STEP", "", "START", "TOOK", "", "")], *rows]
-    for line in columns(table, widest(table), (False, False, False, False, True, False, False)):
-        yield True, line
+    head, *made = columns(table, widest(table), (False, False, False, False, True, False, False))
+    yield True, head
+    lines_of_steps = iter(made)
+    for one in kept:
+        folded = Text(f"   … {one:,} more", "dim") if isinstance(one, int) else None
+        yield True, next(lines_of_steps) if folded is None else folded
 
 
 def _tries(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -106,7 +128,8 @@ def _status(step: dict[str, Any]) -> str:
     return "waiting" if step["kind"] in WAITING_KINDS else "interrupted"
 
 
-def _step_row(step: dict[str, Any], begin: float, whole: float, now: float, look: Look) -> list[Text]:
+def _step_row(step: dict[str, Any], begin: float, whole: float, now: float, look: Look, told: str | None) -> list[Text]:
+    """Returns a step as cells; an error that is `told` elsewhere is not repeated."""
     seconds = times.took(step, now)
     first = step["try"] in (None, 1)
     return [
@@ -116,7 +139,7 @@ def _step_row(step: dict[str, Any], begin: float, whole: float, now: float, look
         Text(times.clock(step["started_at"], now), "dim"),
         Text("" if seconds is None or step["status"] == "retry" else times.span(seconds)),
         _track(step, begin, whole, now, look),
-        _step_end(step),
+        _step_end(step) if not step["error"] or step["error"]["message"] != told else Text(),
     ]
 
 
@@ -130,6 +153,8 @@ def _track(step: dict[str, Any], begin: float, whole: float, now: float, look: L
 
 
 def _step_end(step: dict[str, Any]) -> Text:
+    if step.get("group"):
+        return Text(cell(step["group"]), "red" if step["status"] == "failed" else "dim")
     if step["error"]:
         return Text(fault(step["error"]), "red")
     if step["child"]:
@@ -142,16 +167,33 @@ def _step_end(step: dict[str, Any]) -> Text:
 def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     if run["children"]:
         yield True, Text("CHILDREN", "dim")
-    for child in run["children"]:
+    failed = [child for child in run["children"] if child["status"] == "failed"]
+    many = len(run["children"]) > CHILDREN
+    apart = failed if many and len(failed) > 1 else []
+    for error in dict.fromkeys(fault(child["error"]) for child in apart):
+        same = [child for child in apart if fault(child["error"]) == error]
+        head = labelled("failed", look).append(f"  {len(same):,} × ", "red")
+        yield False, hanging(head, [Text(cell(error), "red"), Text(names(same), "dim")], look)
+    others = [child for child in run["children"] if child not in apart]
+    under_way = [child for child in others if child["status"] == "running"] if many else others
+    rest = Counter(child["status"] for child in others if child not in under_way[:CHILDREN])
+    if rest:
+        told = " · ".join(f"{count:,} {MARKS[status].word}" for status, count in rest.items())
+        yield True, Text(f"  {told}", "dim")
+    for child in under_way[:CHILDREN]:
         line = state(child, now, look).append(f"  {short(child['id'])} {cell(child['job'])}  ")
         yield True, line.append(given(child), "dim")
 
 
-def _error(run: dict[str, Any], source: Source | None) -> Iterator[Line]:
+def _error(run: dict[str, Any], source: Source | None, look: Look) -> Iterator[Line]:
     error = run["error"]
     if error is None:
         return
-    yield False, Text.assemble(("ERROR  ", "bold red"), lines(f"{error['type']}: {error['message']}"))
+    told = [fault(error), *error["message"].strip().splitlines()[1:]]
+    if error["type"] == COMMAND_FAILED:  # its own last words, the lines before them, and then what it was
+        command, _, _ = last_words(error)
+        told = [told[0], *told[1:-1], cut(command, SHOWN)]
+    yield False, hanging(Text("ERROR  ", "bold red"), [Text(cell(one), "default") for one in told], look)
     for failure in run["failures"]:
         yield True, Text(f"  attempt {failure['attempt']}: {fault(failure['error'])}", "dim")
     if where := place(run):
@@ -217,17 +259,20 @@ def run_head(run: dict[str, Any], now: float, look: Look) -> Text:
 
 def live_steps(run: dict[str, Any], steps: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
     """Returns the live frame of a run: its steps, the running one with the run's progress."""
-    rows = [_live_row(run, step, now, look) for step in steps]
+    if run["status"] in ENDED:  # what was under way has ended with it
+        over = {"status": "cancelled", "ended_at": run["ended_at"]}
+        steps = [{**step, **over} if step["status"] == "running" else step for step in steps]
+    rows = [_live_row(run, step, now, look) for step in with_groups(steps)]
     made = columns(rows, widest(rows), (False, False, True, False)) if rows else []
     ending = [] if run["status"] in ENDED or (run["status"] == "running" and made) else [state(run, now, look)]
     return stacked([clipped(Text("  ").append_text(line), look.width - 1) for line in [*made, *ending]])
 
 
 def step_line(step: dict[str, Any], now: float, look: Look) -> Text:
-    """Returns a step that has ended as a line of its own."""
-    return Text("  ").append_text(
-        Text("  ").join(cell for cell in _live_row({"status": "", "progress": None}, step, now, look) if cell)
-    )
+    """Returns a step that has ended as a line of its own, its error wrapped between words."""
+    *head, tail = _live_row({"status": "", "progress": None}, step, now, look)
+    line = Text("  ").append_text(Text("  ").join(one for one in head if one))
+    return hanging(line.append("  "), [tail], look) if tail else line
 
 
 def _live_row(run: dict[str, Any], step: dict[str, Any], now: float, look: Look) -> list[Text]:
@@ -237,17 +282,20 @@ def _live_row(run: dict[str, Any], step: dict[str, Any], now: float, look: Look)
     if step["status"] == "failed" or (running and step["attempt"] > 1):
         latest = step["error"] or (step["failures"] or [{"error": None}])[-1]["error"]
         tail = Text(f"try {step['attempt']}  " if step["attempt"] > 1 else "", "yellow").append(fault(latest), "red")
+    if step.get("group"):
+        tail = Text(cell(step["group"]), "red" if step["status"] == "failed" else "dim")
     took = Text("" if seconds is None else times.span(seconds))
     return [mark(step["status"], look), Text(cell(step["key"])), took, tail]
 
 
-def end_line(run: dict[str, Any], now: float, look: Look) -> Text:
-    """Returns the line that says how a run ended."""
+def end_line(run: dict[str, Any], now: float, look: Look, told: Collection[str] = ()) -> Text:
+    """Returns the line that says how a run ended; an error whose message was `told` is not repeated."""
     line = labelled(run["status"], look).append(f"  {short(run['id'])} {cell(run['job'])}")
     seconds = times.took(run, now)
     line.append(f"  {times.span(seconds)}" if seconds is not None else "", "dim")
     if run["error"]:
-        return line.append(f"  {fault(run['error'])}", "red")
+        known = run["error"]["message"] in told
+        return line if known else hanging(line.append("  "), [Text(fault(run["error"]), "red")], look)
     return line.append(f"  ({cell(run['reason'])})" if run["reason"] and run["status"] != "succeeded" else "", "dim")
 
 
