@@ -15,11 +15,11 @@ from io import StringIO
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from taskrun import __version__
 from taskrun.cli.backend.connect import ProcessConnector
+from taskrun.cli.command_group import CommandGroup
 from taskrun.cli.command_table import COMMANDS, HIDDEN, find
 from taskrun.cli.common_options import Action, take_config
 from taskrun.cli.exit_codes import Code, Explained, Stop, explain
@@ -30,7 +30,7 @@ from taskrun.cli.terminal import LocalTerminal, Terminal
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # it has no public name
 
 
-class Commands(TyperGroup):
+class Commands(CommandGroup):
     """The commands of the command table."""
 
     def list_commands(self, ctx: Any) -> list[str]:

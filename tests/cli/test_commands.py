@@ -128,6 +128,15 @@ async def test_misuse_exits_2_and_says_why(command: list[str], message: str, pip
     assert pipe.written == ""
 
 
+@pytest.mark.parametrize("command", ["", "schedule --help", "daemon --help", "list --help", "tail --help"])
+async def test_help_cuts_no_summary_and_names_no_internal_type(command: str, pipe: FakeTerminal) -> None:
+    assert await typed(command, pipe, starting()) == 0
+    told = pipe.written
+    assert "Usage: taskrun" in told
+    assert "..." not in told.replace("[ARGS]...", "").replace("[RUN]...", "")
+    assert "range" not in told
+
+
 async def test_a_misspelt_command_is_recognised(pipe: FakeTerminal) -> None:
     assert await typed("strat", pipe, starting()) == Code.USAGE
     assert "did you mean  taskrun start" in pipe.chatter

@@ -177,6 +177,12 @@ def test_a_long_bar_says_the_count_and_what_is_left() -> None:
     assert progress(run, Look(80), 8, NOW).plain == "██        25%  5/20 · about 15s left"
 
 
+def test_the_help_of_a_job_has_no_internals_and_its_description_names_its_options() -> None:
+    job = {**JOB, "options": {"retry": 0, "concurrency": {"id": "disk", "limit": 3, "mode": "window"}}}
+    assert "retry" not in job_screen(job, "start", [("--json", "one document")]).plain
+    assert "options     retry 0 · concurrency id=disk limit=3 mode=window" in job_screen(job).plain
+
+
 def test_ids_are_short_but_stay_different() -> None:
     assert short_ids(["abcdef111111", "zzzzzz111111"]) == {"abcdef111111": "abcdef", "zzzzzz111111": "zzzzzz"}
     assert short_ids(["abcdef111111", "abcdef122222"])["abcdef111111"] == "abcdef11"

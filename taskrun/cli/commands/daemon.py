@@ -15,6 +15,7 @@ import typer
 
 from taskrun.cli import times
 from taskrun.cli.backend.all_schedules import check_before_start
+from taskrun.cli.command_group import CommandGroup
 from taskrun.cli.commands.daemon_service import service_of, switch
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
@@ -32,7 +33,9 @@ from taskrun.model.records import UNFINISHED
 from taskrun.processes.threads import in_thread
 from taskrun.stores.highwater import log_size
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, help="The process that runs a project's jobs.")
+app = typer.Typer(
+    cls=CommandGroup, rich_markup_mode=None, add_completion=False, help="The process that runs a project's jobs."
+)
 POLL = 0.2  # seconds between two reads of the daemon's log
 BLOCK = 65536
 
@@ -84,7 +87,9 @@ def run() -> Any:
 
 @app.command()
 def logs(
-    limit: int = typer.Option(100, "-n", "--lines", min=0, help="How many of the lines that exist already."),
+    limit: int = typer.Option(
+        100, "-n", "--lines", min=0, metavar="NUMBER", help="How many of the lines that exist already."
+    ),
     follow: bool = typer.Option(False, "-f", "--follow", help="Go on with new lines."),
 ) -> Any:
     """Print the log of the daemon itself.

@@ -67,7 +67,7 @@ def _list(
     status: list[str] = typer.Option(None, "--status", metavar="STATUS", help="Only in this state; repeatable."),  # noqa: B008
     since: str = text_option("--since", "DURATION", "Only those triggered since, as in 1h."),
     limit: int = typer.Option(
-        None, "-n", "--limit", min=1, help=f"How many.  [default: {LIMIT}, with -w as many as fit]"
+        None, "-n", "--limit", min=1, metavar="NUMBER", help=f"How many.  [default: {LIMIT}, with -w as many as fit]"
     ),
     every: bool = typer.Option(False, "--all", help="All of them."),
     watch: bool = typer.Option(False, "-w", "--watch", help="Live, until Ctrl-C."),

@@ -7,10 +7,10 @@ from functools import cache, partial
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from taskrun.cli.backend.all_schedules import all_schedules, hindrances
+from taskrun.cli.command_group import CommandGroup
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.lazy_imports import SCHEDULE_ADD, import_late
@@ -19,7 +19,7 @@ from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
 from taskrun.cli.session import Session
 
 
-class ScheduleGroup(TyperGroup):
+class ScheduleGroup(CommandGroup):
     """`schedule` and what is below it, which is imported when it is asked for."""
 
     @property

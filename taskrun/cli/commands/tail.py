@@ -46,7 +46,12 @@ class Tail:
 def tail(
     runs: list[str] = typer.Argument(None, metavar="[RUN]...", help="By default active runs, and those that start."),  # noqa: B008
     limit: int = typer.Option(
-        None, "-n", "--lines", min=0, help=f"How many of the lines that exist already.  [default: {LINES}]"
+        None,
+        "-n",
+        "--lines",
+        min=0,
+        metavar="NUMBER",
+        help=f"How many of the lines that exist already.  [default: {LINES}]",
     ),
     since: str = text_option("--since", "DURATION", "Only lines of that time, as in 10m."),
     follow: bool = typer.Option(True, "--follow/--no-follow", help="Go on with new lines."),

@@ -67,9 +67,17 @@ def job_screen(job: dict[str, Any], command: str = "start", own: Sequence[tuple[
     parts += [Text(), Text(f"of taskrun {command} itself:"), *columns(taken, widths, (False, False))] if taken else []
     parts += [Text()] if taken else []
     parts += [Text(f"started by  {', '.join(started_by(job))}")] if started_by(job) else []
-    parts += [Text(f"options     {cell(to_json(job['options']))}", "dim")] if job.get("options") else []
+    if job.get("options") and not own:
+        named = " · ".join(_option(name, given) for name, given in job["options"].items())
+        parts += [Text(f"options     {cell(named)}", "dim")]
     parts += [Text(f"defined at  {_place(job)}", "dim")] if _place(job) else []
     return stacked(parts)
+
+
+def _option(name: str, given: Any) -> str:
+    if not isinstance(given, dict):
+        return f"{name} {value(given)}"
+    return f"{name} {' '.join(f'{part}={value(one)}' for part, one in given.items() if one is not None)}"
 
 
 def _options(rows: Sequence[tuple[str, str]]) -> list[list[Text]]:
