@@ -50,6 +50,10 @@ class Tx(Protocol):
         """Returns the number of runs for each (job, status)."""
         ...
 
+    def count_children(self) -> int:
+        """Returns the number of runs that are children of others."""
+        ...
+
     def oldest(self) -> float | None:
         """Returns when the oldest unfinished run was triggered."""
         ...

@@ -152,6 +152,10 @@ class MemoryTx:
     def count_runs(self) -> dict[tuple[str, str], int]:
         return {group: count for group, count in self._runs.counts.items() if count}
 
+    def count_children(self) -> int:
+        children = self._runs.children
+        return sum(len(children.group(parent)) for parent in children.groups())
+
     def oldest(self) -> float | None:
         return min((run.created_at for run in self._runs.by_id.values() if not run.ended), default=None)
 

@@ -101,6 +101,9 @@ SELECT job, count(*) FROM runs GROUP BY job
 -- name: count_by_status
 SELECT +job, status, count(*) FROM runs INDEXED BY runs_active WHERE status <> 'succeeded' GROUP BY +job, status
 
+-- name: count_children
+SELECT count(*) FROM runs WHERE parent IS NOT NULL
+
 -- name: drop_run
 DELETE FROM runs WHERE id = ?
 

@@ -94,6 +94,9 @@ class SqliteTx:
             succeeded[job] -= count
         return counts | {(job, str(Status.SUCCEEDED)): count for job, count in succeeded.items() if count}
 
+    def count_children(self) -> int:
+        return int(self._value("count_children"))
+
     def oldest(self) -> float | None:
         moment: float | None = self._value("oldest")
         return moment

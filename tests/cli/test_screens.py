@@ -148,7 +148,8 @@ def test_inputs_are_quoted_cut_at_the_left_of_paths_and_without_defaults(
 def test_the_totals_count_the_journal_and_say_how_many_are_shown() -> None:
     counts = [("a", "running", 2), ("a", "succeeded", 57), ("b", "queued", 1)]
     assert totals(counts, "", 20) == "20 of 60 runs · 2 running · 1 queued · 57 done"
-    assert totals(counts, "b", 1) == "1 run · 1 queued"
+    assert totals(counts, "", 20, 5).startswith("20 of 60 runs, 5 of them children · 2 running")
+    assert totals(counts, "b", 1, 5) == "1 run · 1 queued"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ NOTHING: dict[str, tuple[tuple[Any, ...], Any]] = {
     "holds": (("e", "x"), False),
     "runs": ((RunFilter(),), []),
     "count_runs": ((), {}),
+    "count_children": ((), 0),
     "oldest": ((), None),
     "run_by_key": (("job", "k"), None),
     "run_by_debounce": (("d",), None),
@@ -223,7 +224,13 @@ FILTERS = (
 def questions(tx: Tx) -> Iterator[tuple[str, Any]]:
     """Every verb that answers, with values that fit much, some and nothing."""
     yield from ((f"runs {want}", tx.runs(want)) for want in FILTERS)
-    yield from {"counts": tx.count_runs(), "oldest": tx.oldest(), "engines": tx.engines(), "get": tx.get("g")}.items()
+    yield from {
+        "counts": tx.count_runs(),
+        "children": tx.count_children(),
+        "oldest": tx.oldest(),
+        "engines": tx.engines(),
+        "get": tx.get("g"),
+    }.items()
     for prefix in ("", "f:", "none"):
         yield f"facts {prefix}", list(tx.facts(prefix).items())
     for engine in ("e", "f", "none"):

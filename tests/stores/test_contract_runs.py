@@ -145,6 +145,13 @@ def test_a_listing_goes_on_before_a_seq(tx: Tx) -> None:
     assert ids(tx.runs(RunFilter(before=added[2].seq))) == ["b", "a"]
 
 
+def test_children_are_counted_apart(tx: Tx) -> None:
+    add(tx, run("a", "x"), run("b", "x", parent="a"), run("c", "y", parent="a"), run("d", "y", parent="b"))
+    assert tx.count_children() == 3
+    tx.drop_runs(["c"])
+    assert tx.count_children() == 2
+
+
 def test_runs_are_counted_by_job_and_status(tx: Tx) -> None:
     add(tx, run("a", "x"), run("b", "x"), run("c", "y", status=Status.SUCCEEDED), run("d", "x"))
     tx.save_run(run("b", "x", status=Status.SUCCEEDED))

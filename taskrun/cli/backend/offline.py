@@ -67,9 +67,9 @@ class JournalBackend:
         return _still(await self._read(lambda tx: views.list_runs(tx, job, states, since, limit, before, roots), []))
 
     async def _overview(self) -> Any:
-        counts = await self._read(views.counts, [])
-        still = [(job, "interrupted" if state == Status.RUNNING else state, count) for job, state, count in counts]
-        return {"counts": still, "defaults": {}}
+        found = await self._read(views.counts, {"counts": [], "children": 0})
+        still = [(job, "interrupted" if state == Status.RUNNING else state, n) for job, state, n in found["counts"]]
+        return {**found, "counts": still, "defaults": {}}
 
     async def _find(self, ref: str) -> Any:
         return self._found(await self._read(lambda tx: views.resolve(tx, ref), None), ref)

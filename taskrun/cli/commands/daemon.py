@@ -186,7 +186,9 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
     places += [f"  service  {service}"] if service.exists() else []
     if not found["running"]:
         return stacked([Text("stopped   start it: taskrun daemon start"), *(Text(cell(line)) for line in places)])
-    states = [f"{count} {state}" for state, count in sorted(found["runs"].items())]
+    states = [f"{count:,} {state}" for state, count in sorted(found["runs"].items())]
+    if found.get("children"):  # an older version does not tell
+        states.append(f"{found['children']:,} of them children")
     lines = [
         f"running  pid {found['pid']}  up {times.span(found['uptime'])}  {found['version']}",
         "  " + " · ".join([f"{found['jobs']} jobs", *states]),

@@ -115,7 +115,7 @@ async def once(options: Listing, session: Session) -> int:
         kept = await explained(backend, kept) if backend.live else kept  # else there is one reason for all
         session.show(runs_table(once_each(kept), session.now, session.look(), more, overview["defaults"]))
         if not options.statuses and options.since is None:
-            session.show(Text(totals(overview["counts"], options.job, len(kept)), "dim"))
+            session.show(Text(totals(overview["counts"], options.job, len(kept), overview["children"]), "dim"))
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
         session.say(nothing_found(options))
@@ -197,7 +197,7 @@ class Table(Lines):
         self._snapshot = Snapshot(options.limit or ACTIVE)
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
         self._why: dict[str, Any] = {}
-        self._overview: dict[str, Any] = {"counts": [], "defaults": {}}
+        self._overview: dict[str, Any] = {"counts": [], "children": 0, "defaults": {}}
         self._backend: Backend | None = None
         self._looked = False  # whether the runs were fetched that the stream does not begin with
 
@@ -256,6 +256,6 @@ class Table(Lines):
         look = self._sticky.look(count)
         table = runs_table(once_each(runs), self.session.now, look, more, self._overview["defaults"])
         if self._overview["counts"] and not self.options.statuses and self.options.since is None:
-            counts = totals(self._overview["counts"], self.options.job, len(shown))
+            counts = totals(self._overview["counts"], self.options.job, len(shown), self._overview["children"])
             table = stacked([table, clipped(Text(counts, "dim"), look.width - 1)])
         self._sticky.paint(table)

@@ -128,15 +128,16 @@ def once_each(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return made
 
 
-def totals(counts: Iterable[Sequence[Any]], job: str, shown: int) -> str:
-    """Returns how many runs there are, in all and in each state; `shown` of them are on the screen."""
+def totals(counts: Iterable[Sequence[Any]], job: str, shown: int, children: int = 0) -> str:
+    """Returns how many runs there are, in all and in each state; `shown` of them are on the screen, `children` are of others."""
     states: Counter[str] = Counter()
     for name, status, count in counts:
         states[status] += count if not job or name == job else 0
     parts = [f"{states[one]:,} {MARKS[one].word}" for one in COUNTED if states[one]]
     count = states.total()
     head = f"{count:,} run{'' if count == 1 else 's'}"
-    return " · ".join([head if shown >= count else f"{shown:,} of {head}", *parts])
+    head = head if shown >= count else f"{shown:,} of {head}"
+    return " · ".join([f"{head}, {children:,} of them children" if children and not job else head, *parts])
 
 
 def fit(lines: Sequence[Sequence[Text]], used: Sequence[int], width: int) -> tuple[list[int], list[int]]:

@@ -80,7 +80,7 @@ class Lines(msgspec.Struct, frozen=True):
 async def status(context: RequestContext, want: Nothing) -> Any:
     """Returns how the daemon is and what it is doing."""
     holder = context.holder()
-    counts = await context.core.read(lambda tx: tx.count_runs())
+    counts, children = await context.core.read(lambda tx: (tx.count_runs(), tx.count_children()))
     states: dict[str, int] = {}
     for (_, state), count in counts.items():
         states[state] = states.get(state, 0) + count
@@ -93,6 +93,7 @@ async def status(context: RequestContext, want: Nothing) -> Any:
         "uptime": time.time() - holder.started_at,
         "jobs": len(context.workers.description.jobs),
         "runs": states,
+        "children": children,
         "problems": context.workers.description.problems,
         "fault": None if fault is None else str(fault),
         "python": sys.executable,
@@ -141,7 +142,7 @@ async def overview(context: RequestContext, want: Nothing) -> Any:
         job: {name: field["default"] for name, field in fields.items() if "default" in field}
         for job, fields in schemas.items()
     }
-    return {"counts": await context.core.read(views.counts), "defaults": defaults}
+    return {**await context.core.read(views.counts), "defaults": defaults}
 
 
 async def find(context: RequestContext, want: Ref) -> Any:

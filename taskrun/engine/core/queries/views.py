@@ -210,9 +210,10 @@ def _listed(tx: Tx, run: Run) -> dict[str, Any]:
     return run_view(run, _step_at(tx, run), max(0, count - under_way), under_way)
 
 
-def counts(tx: Tx) -> list[tuple[str, str, int]]:
-    """Returns how many runs there are of each job in each state."""
-    return [(job, state, count) for (job, state), count in tx.count_runs().items()]
+def counts(tx: Tx) -> dict[str, Any]:
+    """Returns how many runs there are of each job in each state, and how many of all are `children`."""
+    states = [(job, state, count) for (job, state), count in tx.count_runs().items()]
+    return {"counts": states, "children": tx.count_children()}
 
 
 def _step_at(tx: Tx, run: Run) -> Step | None:
