@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from taskrun.daemon.watch.project_code import ProjectCode
 from taskrun.model.errors import DaemonError
 
 POLL = 1.0  # seconds between two looks at the files
+SHARE = 20  # times as long as a look takes is the pause after it, where folders are very large
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +68,11 @@ class AutoReload:
 
     async def _follow(self) -> None:
         while True:
+            begun = time.monotonic()
             try:
                 await self.load_changes()
             except DaemonError:  # no worker is ready: the first request that needs one says so
                 pass
             except Exception:
                 logger.exception("changed job files could not be loaded")
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(max(POLL, SHARE * (time.monotonic() - begun)))
