@@ -19,6 +19,7 @@ from taskrun.cli.screens.look import Look, bar, printed
 from taskrun.cli.screens.phrases import current, fault, given, progress, short_ids
 from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_head, run_screen
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
+from taskrun.cli.screens.why import why_screen
 from taskrun.cli.times import age, span
 from taskrun.engine.core.queries.views import run_view, step_view
 from taskrun.model.records import ErrorRecord, Failure, Run, Status, StepKind, StepStatus
@@ -182,6 +183,22 @@ def test_the_help_of_a_job_has_no_internals_and_its_description_names_its_option
     job = {**JOB, "options": {"retry": 0, "concurrency": {"id": "disk", "limit": 3, "mode": "window"}}}
     assert "retry" not in job_screen(job, "start", [("--json", "one document")]).plain
     assert "options     retry 0 · concurrency id=disk limit=3 mode=window" in job_screen(job).plain
+
+
+def test_why_says_for_how_long_what_ends_a_wait_and_the_error_of_a_failed_run() -> None:
+    queued = a_run(status=Status.QUEUED)
+    causes = [{"kind": "event", "text": "it has waited 5s for an event", "command": "taskrun send go"}]
+    assert printed(why_screen(shown(queued), causes, NOW, Look(80)), Look(80)).splitlines() == [
+        "◌ 7k3fq2 processFile queued for 1m",
+        "  it has waited 5s for an event",
+        "  → taskrun send go",
+        "next    follow: taskrun tail 7k3fq2   cancel: taskrun cancel 7k3fq2",
+    ]
+    told = error("`make` ended with code 2\n  no rule to make it", type="taskrun.CommandFailed")
+    failed = a_run(status=Status.FAILED, ended_at=NOW - 17, error=told)
+    ended = [{"kind": "ended", "text": "failed 17s ago: taskrun.CommandFailed: `make` ended with code 2"}]
+    head, *_ = printed(why_screen(shown(failed), ended, NOW, Look(80)), Look(80)).splitlines()
+    assert head == "✗ 7k3fq2 processFile failed 17s ago: no rule to make it (code 2)"
 
 
 def test_ids_are_short_but_stay_different() -> None:

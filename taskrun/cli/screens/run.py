@@ -41,7 +41,7 @@ def run_screen(
     """
     head, children = [*_head(shown, now, look)], [*_children(shown, now, look)]
     log = shown["log"] if height is None else shown["log"][-max(LEAST, height // 4) :]
-    tail = [*_error(shown, source, look), *_log({**shown, "log": log}, now), *_next(shown, look)]
+    tail = [*_error(shown, source, look), *_log({**shown, "log": log}, now), *next_lines(shown, look)]
     taken = sum(line.plain.count("\n") + 1 for _, line in [*head, *children, *tail])
     rows = STEPS if height is None else max(LEAST, height - taken - 2)
     parts = [*head, *_steps(shown, now, look, rows), *children, *tail]
@@ -222,7 +222,7 @@ def _log(run: dict[str, Any], now: float) -> Iterator[Line]:
         yield True, Text(f"  {times.clock(line['at'], now)} ", "dim").append(cell(line["text"]), "default")
 
 
-def _next(run: dict[str, Any], look: Look) -> Iterator[Line]:
+def next_lines(run: dict[str, Any], look: Look) -> Iterator[Line]:
     """Yields what to type next: on one line if there is room, else on one line each, so that no command is cut."""
     commands = next_commands(run)
     line = "   ".join(commands)

@@ -9,8 +9,8 @@ from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.look import Look, clipped, hanging, mark, stacked
-from taskrun.cli.screens.phrases import ENDED, short
-from taskrun.cli.screens.run import next_commands
+from taskrun.cli.screens.phrases import ENDED, fault, short
+from taskrun.cli.screens.run import next_lines
 
 
 def why_screen(run: dict[str, Any], causes: list[dict[str, Any]], now: float, look: Look) -> Text:
@@ -18,11 +18,17 @@ def why_screen(run: dict[str, Any], causes: list[dict[str, Any]], now: float, lo
     head = mark(run["status"], look).append(" ") if look.utf8 else Text()
     head.append(f"{short(run['id'])} ", "bold").append(f"{cell(run['job'])} ")
     if run["status"] in ENDED:
-        lines = [hanging(head, [Text(cell(cause["text"])) for cause in causes], look)]
+        lines = [hanging(head, [Text(_end(run, cause)) for cause in causes], look)]
     else:
         lines = [clipped(head.append(_state(run, now)), look.width)]
         lines += [line for cause in causes for line in _cause(cause, look)]
-    return stacked([*lines, Text("  " + "   ".join(next_commands(run)), "dim")])
+    return stacked([*lines, *(line for _, line in next_lines(run, look))])
+
+
+def _end(run: dict[str, Any], cause: dict[str, Any]) -> str:
+    """Returns how a run ended; its error as every screen says it."""
+    head, colon, _ = cause["text"].partition(": ")
+    return cell(head + colon) + fault(run["error"]) if run["error"] and colon else cell(cause["text"])
 
 
 def _state(run: dict[str, Any], now: float) -> str:
