@@ -83,6 +83,14 @@ def test_a_long_error_is_wrapped_at_words_and_told_once() -> None:
     assert screen.count("could not decode") == 1
 
 
+def test_a_run_between_two_attempts_says_why_and_a_cancelled_one_by_whom() -> None:
+    tried = [{"attempt": 1, "at": None, "started_at": None, "error": {"type": "ValueError", "message": "no luck"}}]
+    run = {**a_run(status=Status.SCHEDULED, reason="retry", wake_at=NOW + 8), "failures": tried}
+    assert printed(live_steps(run, [], NOW, Look(80)), Look(80)) == "  ↻ retry 8s  ValueError: no luck\n"
+    cancelled = a_run(status=Status.CANCELLED, reason="explicit", started_at=NOW - 2, ended_at=NOW)
+    assert end_line(cancelled, NOW, Look(80)).plain == "⊘ cancelled  7k3fq2 processFile  2.0s  by you"
+
+
 def test_the_same_error_of_several_children_is_named_once() -> None:
     failed = [a_run(f"f{at}aaaaaaaaaa", Status.FAILED, error=error(LONG), ended_at=NOW) for at in range(5)]
     children = [*failed, *(a_run(f"d{at}aaaaaaaaaa", Status.SUCCEEDED, ended_at=NOW) for at in range(5))]

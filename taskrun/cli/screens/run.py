@@ -264,8 +264,15 @@ def live_steps(run: dict[str, Any], steps: Sequence[dict[str, Any]], now: float,
         steps = [{**step, **over} if step["status"] == "running" else step for step in steps]
     rows = [_live_row(run, step, now, look) for step in with_groups(steps)]
     made = columns(rows, widest(rows), (False, False, True, False)) if rows else []
-    ending = [] if run["status"] in ENDED or (run["status"] == "running" and made) else [state(run, now, look)]
+    ending = [] if run["status"] in ENDED or (run["status"] == "running" and made) else [_standstill(run, now, look)]
     return stacked([clipped(Text("  ").append_text(line), look.width - 1) for line in [*made, *ending]])
+
+
+def _standstill(run: dict[str, Any], now: float, look: Look) -> Text:
+    """Returns the state of a run without a step under way, and the error after which it is tried again."""
+    line = state(run, now, look)
+    retrying = run["status"] == "scheduled" and run["failures"]
+    return line.append(f"  {fault(run['failures'][-1]['error'])}", "red") if retrying else line
 
 
 def step_line(step: dict[str, Any], now: float, look: Look) -> Text:
@@ -296,7 +303,9 @@ def end_line(run: dict[str, Any], now: float, look: Look, told: Collection[str] 
     if run["error"]:
         known = run["error"]["message"] in told
         return line if known else hanging(line.append("  "), [Text(fault(run["error"]), "red")], look)
-    return line.append(f"  ({cell(run['reason'])})" if run["reason"] and run["status"] != "succeeded" else "", "dim")
+    if not run["reason"] or run["status"] == "succeeded":
+        return line
+    return line.append("  by you" if run["reason"] == "explicit" else f"  ({cell(run['reason'])})", "dim")
 
 
 def log_line(record: dict[str, Any], prefix: str, sgr: bool) -> str:
