@@ -191,7 +191,7 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
         states.append(f"{found['children']:,} of them children")
     lines = [
         f"running  pid {found['pid']}  up {times.span(found['uptime'])}  {found['version']}",
-        "  " + " · ".join([f"{found['jobs']} jobs", *states]),
+        "  " + " · ".join([f"{found['jobs']} job{'' if found['jobs'] == 1 else 's'}", *states]),
         f"  socket   {found['socket']}",
         *places,
         *_environment(found),

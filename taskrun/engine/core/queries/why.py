@@ -144,7 +144,8 @@ def _queued(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
         yield _engine_full(tx, run, known)
     elif run.crashes and run.blocked is None:
         yield _cause(
-            "suspect", f"its worker died {run.crashes} times while it ran: it starts once nothing suspect runs"
+            "suspect",
+            f"its worker died {run.crashes} time{'' if run.crashes == 1 else 's'} while it ran: it starts once nothing suspect runs",
         )
     elif run.blocked is None:
         yield _cause("starting", "nothing holds it: it is about to start")
