@@ -143,10 +143,8 @@ def _queued(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
     if known.limit is not None and len(known.executing) >= known.limit:
         yield _engine_full(tx, run, known)
     elif run.crashes and run.blocked is None:
-        yield _cause(
-            "suspect",
-            f"its worker died {run.crashes} time{'' if run.crashes == 1 else 's'} while it ran: it starts once nothing suspect runs",
-        )
+        died = "once" if run.crashes == 1 else f"{run.crashes} times"
+        yield _cause("suspect", f"its worker died {died} while it ran: it starts once nothing suspect runs")
     elif run.blocked is None:
         yield _cause("starting", "nothing holds it: it is about to start")
 
