@@ -31,10 +31,11 @@ async def resumed(
     while True:
         try:
             backend = await session.daemon(start=not stopped)
+            if lost:
+                lost = False
+                back()
             async for message in backend.stream(op, **params()):
-                if lost:
-                    back()
-                tries, lost, stopped = 0, False, False
+                tries, stopped = 0, False
                 yield message
             raise DaemonError("the daemon ended a stream")
         except DaemonError as error:

@@ -41,8 +41,13 @@ async def watch_to_end(session: Session, run: dict[str, Any], view: View) -> dic
     order = TimeOrder(view.log, view.step)
     changes = asyncio.ensure_future(_changes(change_stream(session, run=[run["id"]]), view, order))
     beside = [changes, *(asyncio.ensure_future(task) for task in (order.pass_on(), view.tick()))]
+
+    def back() -> None:
+        order.flush()
+        view.note("── daemon restarted ──")
+
     try:
-        async for message in log_stream(session, {run["id"]: 0}, lambda: view.note("── daemon restarted ──")):
+        async for message in log_stream(session, {run["id"]: 0}, back):
             if message["kind"] == "end":
                 await asyncio.wait([changes])  # its last steps come on the other stream
                 order.flush()

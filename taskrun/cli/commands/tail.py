@@ -12,6 +12,7 @@ import typer
 from taskrun.cli import times
 from taskrun.cli.backend.paging import all_runs, begin, old_lines
 from taskrun.cli.backend.resumable_streams import change_stream, log_stream
+from taskrun.cli.backend.time_order import HELD, TimeOrder
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, code_of
 from taskrun.cli.lazy_imports import Text
@@ -122,7 +123,8 @@ class Follower:
         self._begun = begun
         self._ended: list[dict[str, Any]] = []
         self._feeds: set[asyncio.Future[None]] = set()
-        self._told: set[tuple[str, str]] = set()  # steps that have ended
+        self._order = TimeOrder(printer.line, self._step)
+        self._reports = False  # whether steps are reported: those had ended before that come first
         self._joined = asyncio.Event()
 
     async def follow(self, after: dict[str, int]) -> list[dict[str, Any]]:
@@ -134,6 +136,7 @@ class Follower:
         if after:
             self._add(after)
         watching = asyncio.ensure_future(self._watch(list(after)))
+        passing = asyncio.ensure_future(self._order.pass_on())
         try:
             if not after:
                 await self._first_of(watching)
@@ -143,9 +146,9 @@ class Follower:
                 for feed in done:
                     await feed
         finally:
-            for task in (watching, *self._feeds):
+            for task in (watching, passing, *self._feeds):
                 task.cancel()
-            await asyncio.gather(watching, *self._feeds, return_exceptions=True)
+            await asyncio.gather(watching, passing, *self._feeds, return_exceptions=True)
         return self._ended
 
     async def _first_of(self, watching: asyncio.Future[None]) -> None:
@@ -166,13 +169,16 @@ class Follower:
 
     async def _print(self, after: dict[str, int]) -> None:
         def back() -> None:
+            self._order.flush()
             places = " ".join(f"{short(run)}:{seq}" for run, seq in after.items())
             self._session.say(f"── daemon restarted, resumed at {places} ──")
 
         async for message in log_stream(self._session, after, back):
             if message["kind"] != "end":
-                self._printer.line(message)
+                self._order.add_line(message)
                 continue
+            await asyncio.sleep(HELD)  # its last steps come on the other stream
+            self._order.flush()
             self._printer.end(message["run"])
             self._ended.append(message["run"])
             self.active.remove(message["run"]["id"])
@@ -180,25 +186,21 @@ class Follower:
     async def _watch(self, named: list[str]) -> None:
         """Reports which steps end, and adds runs that start. Steps that had ended before are not reported."""
         wanted: dict[str, Any] = {"run": named} if self._begun is None else {"status": ACTIVE}
-        known = False
         async for message in change_stream(self._session, **wanted):
-            known = known or message["kind"] == "ready"
+            if message["kind"] == "ready" and not self._reports:
+                self._order.flush()
+                self._reports = True
             if message["kind"] == "run" and self._begun is not None:
                 self._add_new(message["run"], self._begun)
-            for step in [message["step"]] if message["kind"] == "step" else message.get("run", {}).get("steps") or ():
-                self._step(step, say=known)
+            self._order.add_steps(message)
 
     def _add_new(self, run: dict[str, Any], begun: float) -> None:
         fresh = run["status"] not in ENDED or (times.moment(run["created_at"]) or 0.0) >= begun
         if fresh and self._printer.name(run["id"], run["job"]):
             self._add({run["id"]: 0})
 
-    def _step(self, step: dict[str, Any], say: bool) -> None:
-        place = step["run"], step["key"]
-        if step["status"] == "running" or step["kind"] == "value" or place in self._told:
-            return
-        self._told.add(place)
-        if say and step["run"] in self.active:
+    def _step(self, step: dict[str, Any]) -> None:
+        if self._reports and step["run"] in self.active:
             self._printer.step(step)
 
 
