@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from taskrun.cli.backend.connect import carried
 from taskrun.daemon.clients.command_connection import Router
 from taskrun.daemon.paths import daemon_paths
 from taskrun.model.config import Config
@@ -67,14 +68,8 @@ class InnerBackend:
         here = asyncio.get_running_loop()
         pumping = asyncio.run_coroutine_threadsafe(self._pump(op, params, items, here), self._loop)
         try:
-            while True:
-                more, item = await items.get()
-                if more:
-                    yield item
-                elif item is None:
-                    return
-                else:
-                    raise item
+            async for item in carried(items):
+                yield item
         finally:
             pumping.cancel()
 
