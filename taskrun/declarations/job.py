@@ -14,6 +14,7 @@ from taskrun.declarations.calls import Current, Match, caller, is_async
 from taskrun.declarations.options import Hook, Options, check_hook_kind, checked, evaluate, refuse_unknown
 from taskrun.declarations.pipe import Into, Source, bound, check_into, check_name, gather, wait_for
 from taskrun.declarations.plain import PlainCaller
+from taskrun.model.codec import check_size
 from taskrun.model.errors import DefinitionError, InputInvalid
 from taskrun.model.schema import Schema, check_output
 from taskrun.model.signature import hint_of
@@ -185,14 +186,20 @@ class Job:
         """Returns the one value that a call gives: its only argument, or its fields."""
         return gather(f"{self.name}.run", args, fields)
 
-    def prepare(self, data: object) -> Prepared:
+    def prepare(self, data: object, limit: int | None = None) -> Prepared:
         """Validates an input and evaluates the options for it.
 
+        Parameters:
+            limit: bytes that the input may have as JSON.
+
         Raises:
+            PayloadTooLarge: it is over the limit.
             InputInvalid: naming every bad field, also one that would not come back from the journal as it was.
             DefinitionError: an option's function raised, or returned what cannot be.
         """
         value, text = self.input.record(data)
+        if limit is not None:
+            check_size(text.encode(), f"input of {self.name}", limit)
         return Prepared(job=self.name, input=text, terms=evaluate(self.name, self.options, value))
 
     async def call(self, value: Any) -> Any:

@@ -13,7 +13,7 @@ from taskrun.engine.api.run import Run
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.model import records
-from taskrun.model.codec import check_size, encode
+from taskrun.model.codec import encode
 from taskrun.model.errors import JobNotFound, NotFound, PipeNotFound
 
 B = TypeVar("B")
@@ -62,8 +62,7 @@ class BoundJob:
         if _in_handler(self._home):
             handle: Run = await self._job.start(*args, **fields)
             return handle
-        prepared = self._job.prepare(self._job.gather(args, fields))
-        check_size(prepared.input.encode(), f"input of {self.name}", self._home.max_payload)
+        prepared = self._job.prepare(self._job.gather(args, fields), self._home.max_payload)
         run, _ = await self._home.core.trigger(Trigger(prepared=prepared, id=new_id(), source="queue"))
         return self._home.handle(run)
 

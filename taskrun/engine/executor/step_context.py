@@ -278,8 +278,8 @@ class Context(AttemptState):
         await self._ready()
         if recorded is not None:
             return self._outcome(await self._until_over(recorded, None), read)
-        step, prepared = self._new(key, job.name, StepKind.CHILD, call=digest), job.prepare(input)
-        check_size(prepared.input.encode(), f"input of {job.name}", self._max_payload)
+        step = self._new(key, job.name, StepKind.CHILD, call=digest)
+        prepared = job.prepare(input, self._max_payload)
         message = m.StartChild(step=step, prepared=prepared, wait=wait)
         return self._outcome(await self._until_over(step, message), read)
 
