@@ -12,10 +12,11 @@ import msgspec
 
 from taskrun.declarations.calls import Current, Match, caller, is_async
 from taskrun.declarations.options import Hook, Options, check_hook_kind, checked, evaluate, refuse_unknown
-from taskrun.declarations.pipe import Into, Source, bound, check_into, check_name, gather, wait_for
+from taskrun.declarations.pipe import Into, Source, bound, check_into, gather, wait_for
 from taskrun.declarations.plain import PlainCaller
 from taskrun.model.codec import check_size
 from taskrun.model.errors import DefinitionError, InputInvalid
+from taskrun.model.names import check_name
 from taskrun.model.schema import Schema, check_output
 from taskrun.model.signature import hint_of
 from taskrun.rules.policies import Duration, Prepared

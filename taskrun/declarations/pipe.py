@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal
@@ -11,12 +10,12 @@ import msgspec
 
 from taskrun.declarations.calls import Caller, Match, Target, caller
 from taskrun.declarations.plain import reach
-from taskrun.model.durations import seconds, shown
+from taskrun.model.durations import seconds
 from taskrun.model.errors import DefinitionError, NotBound
+from taskrun.model.names import check_name
 from taskrun.model.schema import Schema
 from taskrun.rules.policies import Duration
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 Into = Callable[[Any], Any]
 
 
@@ -124,18 +123,6 @@ def pipe(name: str, input: Any = None) -> Pipe:
 
 
 # ---- shared with jobs
-
-
-def check_name(name: object, what: str) -> str:
-    """Returns the name of a job or pipe.
-
-    Raises:
-        DefinitionError: it is none.
-    """
-    if isinstance(name, str) and NAME.fullmatch(name):
-        return name
-    rule = "a letter or _, then at most 99 letters, digits, _, . or -"
-    raise DefinitionError(f"{shown(name)} cannot be the name of a {what}: it takes {rule}")
 
 
 def check_into(fn: Into | None) -> Into | None:

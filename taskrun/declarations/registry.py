@@ -18,6 +18,7 @@ from taskrun.declarations.pipe import Pipe, Source
 from taskrun.declarations.user_code import RAISED
 from taskrun.model.codec import message_of
 from taskrun.model.errors import DefinitionError
+from taskrun.model.names import check_free
 from taskrun.rules.policies import Cron, Prepared
 
 log = logging.getLogger("taskrun.triggers")
@@ -102,23 +103,32 @@ class Discovery:
     files: list[Path]
 
 
-def discover(entries: Iterable[str], root: Path) -> Discovery:
+def discover(entries: Iterable[str], root: Path, builtin: Iterable[Job] = ()) -> Discovery:
     """Loads the jobs and pipes of a project.
 
     Parameters:
         entries: modules, packages, folders, files or globs. Files and folders that start with `_` or `.` are skipped.
         root: the project's folder.
+        builtin: jobs that come with taskrun.
     """
-    registry = Registry()
+    registry = Registry(builtin)
     with Files(root) as files:
         modules = files.load(entries)
     problems = list(files.problems)
     for thing in _declared(modules):
         try:
-            registry.add_job(thing) if isinstance(thing, Job) else registry.add_pipe(thing)
+            _add(registry, thing)
         except RAISED as error:  # a validator's own code
             problems.append(Problem(thing.file, thing.line, message_of(error) or type(error).__name__))
     return Discovery(registry, problems, files.loaded())
+
+
+def _add(registry: Registry, thing: Job | Pipe) -> None:
+    if isinstance(thing, Pipe):
+        registry.add_pipe(thing)
+    else:
+        check_free(thing.name)
+        registry.add_job(thing)
 
 
 def _declared(modules: Iterable[ModuleType]) -> list[Job | Pipe]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from taskrun.declarations.registry import Discovery, Registry, discover
+from taskrun.builtins.project import load_project
+from taskrun.declarations.registry import Discovery, Registry
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DefinitionError, InputInvalid
 from taskrun.rules.schedule_tables import input_problem, problem_of
@@ -46,7 +47,7 @@ def _discovered(config: Config) -> Discovery:
     """Loads the jobs, with the environment and the folder of a worker."""
     os.environ.update(config.env)
     with chdir(config.root), _output_to_stderr():
-        return discover(config.jobs, config.root)
+        return load_project(config.jobs, config.root)
 
 
 def _input_problems(config: Config, registry: Registry) -> dict[str, str]:

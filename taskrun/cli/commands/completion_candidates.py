@@ -22,6 +22,7 @@ from taskrun.cli.option_names import STARTING, Own
 from taskrun.cli.sanitize import cell, cut
 from taskrun.cli.screens.phrases import given, short_ids
 from taskrun.cli.session import Backend, Session
+from taskrun.model.names import RESERVED
 from taskrun.model.records import ENDED, UNFINISHED, Status
 
 SHELLS = ("bash", "zsh", "fish")
@@ -245,7 +246,7 @@ def _about(run: dict[str, Any], now: float) -> str:
 
 
 async def _jobs(line: Line, session: Session) -> list[Candidate]:
-    return await _declared("jobs", session)
+    return [one for one in await _declared("jobs", session) if one.value not in RESERVED]
 
 
 async def _pipes(line: Line, session: Session) -> list[Candidate]:

@@ -26,6 +26,7 @@ from taskrun.daemon.unix_socket import socket_path
 from taskrun.model.config import Config
 from taskrun.model.durations import human_size
 from taskrun.model.errors import ConfigError, TaskrunError
+from taskrun.model.names import RESERVED
 from taskrun.processes.threads import in_thread
 from taskrun.stores.highwater import is_absent, log_size
 from taskrun.stores.sqlite import SqliteStorage
@@ -187,7 +188,7 @@ def _file(path: Path, state: str) -> Check:
 
 async def _jobs(session: Session, config: Config) -> Check:
     answer = await (await session.reader(lenient=True)).call("jobs")
-    names = {job["name"] for job in answer["jobs"]}
+    names = {job["name"] for job in answer["jobs"]} - RESERVED
     problems = [problem_line(problem) for problem in answer["problems"]]
     if problems:
         return Check("jobs", False, "; ".join(problems), "see what was found: taskrun jobs")

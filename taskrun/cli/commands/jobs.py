@@ -14,6 +14,7 @@ from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.session import Session
+from taskrun.model.names import RESERVED
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -30,9 +31,10 @@ def jobs(name: str = typer.Argument("", metavar="[JOB]"), json: bool = COMMON.js
 async def every(_: str, as_json: bool, session: Session) -> int:
     """Lists the jobs; broken files are reported, and the others are listed all the same."""
     answer = await (await session.reader()).call("jobs")
-    found = [near(job, session.project.root) for job in answer["jobs"]]
+    listed = [job for job in answer["jobs"] if job["name"] not in RESERVED]
+    found = [near(job, session.project.root) for job in listed]
     if as_json:
-        session.json(answer["jobs"])
+        session.json(listed)
     elif not session.facts.out_tty:
         session.data(jobs_tsv(found))
     elif found:

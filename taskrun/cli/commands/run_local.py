@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import chdir, redirect_stdout
 from typing import Any
 
+from taskrun.builtins.project import load_project
 from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.backend.job_files import check_inputs
 from taskrun.cli.backend.time_order import TimeOrder
@@ -26,7 +27,7 @@ from taskrun.cli.exit_codes import Code, Stop, code_of
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.sanitize import lines
 from taskrun.cli.session import Session
-from taskrun.declarations.registry import Registry, discover
+from taskrun.declarations.registry import Registry
 from taskrun.engine.api.queue import Queue
 from taskrun.engine.api.run import Run
 from taskrun.engine.core.outbox import RunChanged, StepChanged
@@ -40,7 +41,7 @@ async def perform(options: Start, session: Session) -> int:
     """Loads the jobs, runs one, and prints its output."""
     os.environ.update(session.config.env)
     with chdir(session.config.root), redirect_stdout(sys.stderr):
-        registry = discover(session.config.jobs, session.config.root).registry
+        registry = load_project(session.config.jobs, session.config.root).registry
         check_inputs(session.config, registry)
         base = await typed_input.read_input(session, options.input)
         target = _target(registry, options.job)

@@ -13,6 +13,7 @@ import msgspec
 from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.schedule_slots import schedule_views
+from taskrun.model.names import RESERVED
 from taskrun.model.records import Status
 
 
@@ -91,7 +92,7 @@ async def status(context: RequestContext, want: Nothing) -> Any:
         "started_at": views.rfc3339(holder.started_at),
         "journal": context.journal,
         "uptime": time.time() - holder.started_at,
-        "jobs": len(context.workers.description.jobs),
+        "jobs": len([job for job in context.workers.description.jobs if job["name"] not in RESERVED]),
         "runs": states,
         "children": children,
         "problems": context.workers.description.problems,

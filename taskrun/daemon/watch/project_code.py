@@ -13,6 +13,7 @@ from taskrun.daemon.watch.source_files import GONE, FileChange, SourceFiles
 from taskrun.engine.core.core import Core
 from taskrun.engine.messages import Description
 from taskrun.model.config import Config
+from taskrun.model.names import RESERVED
 from taskrun.model.records import UNFINISHED, Status
 
 SETTLE = 0.1  # seconds after which an editor that has removed a file has written the new one
@@ -61,7 +62,10 @@ class ProjectCode:
         await self._workers.ready()
         found = self._workers.description
         self._know(found.problems)
-        jobs, problems = [job["name"] for job in found.jobs], [self._problem(one) for one in found.problems]
+        jobs, problems = (
+            [job["name"] for job in found.jobs if job["name"] not in RESERVED],
+            [self._problem(one) for one in found.problems],
+        )
         return {
             "kind": "watching",
             "places": self._config.jobs,

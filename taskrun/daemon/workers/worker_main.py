@@ -27,11 +27,11 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from taskrun.builtins.project import load_project
 from taskrun.daemon.frames import PIPE_CAP, FrameReader, frame
 from taskrun.daemon.workers.request_threads import RequestThreads
 from taskrun.daemon.workers.watchdog import Watchdog
 from taskrun.daemon.workers.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
-from taskrun.declarations.registry import discover
 from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run
 from taskrun.engine.executor.capture import Capture
@@ -177,7 +177,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     control = Control(connection, frames, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
     Capture.install(echo=False)  # before the jobs' code can keep a reference to a stream
-    found = discover(setup.jobs, Path(setup.root))
+    found = load_project(setup.jobs, Path(setup.root))
     executor = Executor(
         found.registry,
         problems=[asdict(problem) for problem in found.problems],

@@ -1,0 +1,5 @@
+"""Jobs that come with taskrun. They use its public API like a user's; the engine knows nothing of them."""
+
+from taskrun.declarations.job import Job
+
+JOBS: tuple[Job, ...] = ()  # their names are in `model.names.RESERVED`

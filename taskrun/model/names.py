@@ -1,0 +1,35 @@
+"""What jobs and pipes may be called."""
+
+from __future__ import annotations
+
+import re
+
+from taskrun.model.durations import shown
+from taskrun.model.errors import DefinitionError
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+RESERVED = frozenset(
+    {"each", "exec", "notify"}
+)  # jobs that come with taskrun: every project has them, no list shows them
+
+
+def check_name(name: object, what: str) -> str:
+    """Returns the name of a job or pipe.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return name
+    rule = "a letter or _, then at most 99 letters, digits, _, . or -"
+    raise DefinitionError(f"{shown(name)} cannot be the name of a {what}: it takes {rule}")
+
+
+def check_free(job: str) -> None:
+    """Checks that a job of a project has a name of its own.
+
+    Raises:
+        DefinitionError: it is the name of a job that comes with taskrun.
+    """
+    if job in RESERVED:
+        raise DefinitionError(f'"{job}" is the name of a job that comes with taskrun; give this one another name')
