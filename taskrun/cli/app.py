@@ -21,7 +21,7 @@ from taskrun import __version__
 from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.command_group import CommandGroup
 from taskrun.cli.command_table import COMMANDS, HIDDEN, find
-from taskrun.cli.common_options import Action, take_config
+from taskrun.cli.common_options import Action, take_project
 from taskrun.cli.exit_codes import Code, Explained, Stop, explain
 from taskrun.cli.sanitize import to_json
 from taskrun.cli.session import Connector, Session
@@ -59,6 +59,7 @@ app = typer.Typer(
 def root(
     ctx: typer.Context,
     config: str = typer.Option("", metavar="FILE", help="The taskrun.toml to use; may stand anywhere."),
+    user: bool = typer.Option(False, "--user", help="Your own project, whatever the folder; before the command."),
     version: bool = typer.Option(False, "--version", help="Print the version."),
 ) -> Any:
     """Run durable jobs from the command line.
@@ -113,9 +114,9 @@ def main(argv: Sequence[str], intent: str) -> int:
 async def execute(argv: Sequence[str], terminal: Terminal, connector: Connector) -> int:
     """Executes a command line and returns its exit code; every error is explained on the terminal."""
     try:
-        rest, config = take_config(argv)
+        rest, config, user = take_project(argv)
         action = parse(rest, terminal)
-        return action if isinstance(action, int) else await _perform(action, Session(terminal, connector, config))
+        return action if isinstance(action, int) else await _perform(action, Session(terminal, connector, config, user))
     except BrokenPipeError:
         return Code.PIPE
     except Exception as error:

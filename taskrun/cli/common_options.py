@@ -1,4 +1,4 @@
-"""What commands have in common: their `Action`, `--config`, and options that several of them take."""
+"""What commands have in common: their `Action`, `--config` and `--user`, and options that several of them take."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from taskrun.cli.session import Session
 Action = Callable[[Session], Awaitable[int]]
 
 
-def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
-    """Takes `--config FILE` out of a command line, wherever it stands before a `--`."""
+def take_project(argv: Sequence[str]) -> tuple[list[str], str | None, bool]:
+    """Takes `--config FILE` out of a command line, wherever it stands before a `--`, and `--user` before the command.
+
+    Raises:
+        Stop: both are there, or a file is missing.
+    """
     kept: list[str] = []
-    found: str | None = None
+    found, user = None, False
     rest = iter(argv)
     for token in rest:
         if token == "--":
-            return [*kept, token, *rest], found
-        if token == "--config":
+            kept += [token, *rest]
+        elif token == "--user" and all(one.startswith("-") for one in kept):
+            user = True
+        elif token == "--config":
             found = next(rest, None)
             if found is None:
                 raise Stop(Code.USAGE, "--config needs a file")
@@ -31,7 +37,9 @@ def take_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
             kept.append(token)
         if found == "":
             raise Stop(Code.USAGE, "--config needs a file")
-    return kept, found
+    if user and found is not None:
+        raise Stop(Code.USAGE, "--user and --config name two projects; give one of them")
+    return kept, found, user
 
 
 def text_option(name: str, metavar: str, help: str) -> Any:

@@ -20,7 +20,7 @@ Made from the commands themselves by `python -m taskrun.cli.manual > docs/cli.md
 
 Data goes to standard output, chatter and a followed log to standard error. `--json` prints one JSON document (a line each
 for what streams) and nothing else. Into a pipe, tables are tab-separated, without header or colour, with whole ids.
-`--config FILE` may stand anywhere.
+`--config FILE` may stand anywhere. `taskrun --user COMMAND` means your own project, whatever the current folder is.
 
 RUN is an id, a unique prefix or suffix of one (4 characters or more), `@last` (the newest run that is no child), or `JOB@last`.
 """

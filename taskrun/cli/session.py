@@ -10,12 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskrun.cli.lazy_imports import SCHEDULE_TABLES, import_late
 from taskrun.cli.sanitize import lines, to_json
 from taskrun.cli.screens.look import Look, printed
 from taskrun.cli.terminal import Terminal
+from taskrun.model import user_project
 from taskrun.model.config import Config, check_variables, find, load, salvage
 from taskrun.model.errors import ConfigError, DaemonError
 
@@ -59,10 +61,13 @@ class Connector(Protocol):
 class Session:
     """What a command works with."""
 
-    def __init__(self, terminal: Terminal, connector: Connector, config_file: str | None = None) -> None:
+    def __init__(
+        self, terminal: Terminal, connector: Connector, config_file: str | None = None, user: bool = False
+    ) -> None:
         self.terminal = terminal
         self.facts = terminal.facts
         self.config_file = config_file
+        self.user = user  # whether the user's own project is meant
         self.connector = connector
         self.on_interrupt: Callable[[], object] = _ignore
         self.warned = False  # whether the user was told that the configuration is invalid
@@ -88,9 +93,19 @@ class Session:
         """What is wrong with the configuration."""
         return self._read[1]
 
+    def fall_back_to_user(self) -> bool:
+        """Chooses the user's own project if there is no other here; returns whether it did. Call it before all else."""
+        if not (self.user or self.config_file or self.facts.env.get("TASKRUN_CONFIG")):
+            try:
+                find(self.facts.cwd, None, self.facts.env)
+            except ConfigError:
+                self.user = True
+                return True
+        return False
+
     @cached_property
     def _read(self) -> tuple[Config, ConfigError | None]:
-        path = find(self.facts.cwd, self.config_file, self.facts.env)
+        path = self._path()
         check_variables(self.facts.env)  # they are the caller's, so a running daemon does not make up for them
         try:
             config = load(path, self.facts.env)
@@ -99,6 +114,15 @@ class Session:
         except ConfigError as fault:
             return salvage(path, self.facts.env), fault
         return config, None
+
+    def _path(self) -> Path:
+        """Returns the path of the configuration."""
+        if not self.user:
+            return find(self.facts.cwd, self.config_file, self.facts.env)
+        try:
+            return Path(user_project.make(self.facts.env))
+        except OSError as error:
+            raise ConfigError(f"your own project cannot be made: {error.filename}: {error.strerror}") from None
 
     # ---- backends
 

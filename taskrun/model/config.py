@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from taskrun.model import durations
+from taskrun.model import durations, user_project
 from taskrun.model.errors import ConfigError, DefinitionError, DurationInvalid
 
 FILE = "taskrun.toml"
@@ -50,10 +50,16 @@ class ScheduleTable(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """A project's configuration, resolved: absolute paths, seconds, bytes."""
+    """A project's configuration, resolved: absolute paths, seconds, bytes.
+
+    Parameters:
+        root: the folder of the file, to which paths in it are relative.
+        cwd: where workers and commands are executed: the root, or the user's home in the user's own project.
+    """
 
     root: Path
     path: Path
+    cwd: Path
     jobs: list[str]
     journal: str
     concurrency: int
@@ -97,11 +103,13 @@ def load(path: Path, environ: Environ) -> Config:
     """
     document, root = parse(path), _root(path)
     _refuse_unknown(document, {"taskrun", "retention", "schedule", "env"}, "", path)
-    settings = _table(document, "taskrun", SETTINGS, path) | _overrides(environ, "", SETTINGS)
+    keys = settings_of(path, environ)
+    settings = _table(document, "taskrun", keys, path) | _overrides(environ, "", keys)
     retention = _table(document, "retention", RETENTION, path) | _overrides(environ, "RETENTION__", RETENTION)
     return Config(
         root=root,
         path=path.absolute(),
+        cwd=_cwd(root, environ),
         journal=_located(settings.pop("journal"), root),
         schedules=[_entry(table, path) for table in _schedules(document, path)],
         env=_variables(document, path) | _environment(environ),
@@ -123,10 +131,13 @@ def check_variables(environ: Environ) -> None:
 def salvage(path: Path, environ: Environ) -> Config:
     """Returns what a wrong configuration still tells, above all where the project's daemon is; all else is the default."""
     document, root = _salvaged(path), _root(path)
-    settings = _readable(document, environ, "taskrun", "", SETTINGS)
+    settings = _readable(document, environ, "taskrun", "", settings_of(path, environ))
     retention = _readable(document, environ, "retention", "RETENTION__", RETENTION)
     journal = _located(settings.pop("journal"), root)
-    return Config(root=root, path=path.absolute(), journal=journal, schedules=[], env={}, **settings, **retention)
+    cwd = _cwd(root, environ)
+    return Config(
+        root=root, path=path.absolute(), cwd=cwd, journal=journal, schedules=[], env={}, **settings, **retention
+    )
 
 
 def schedule_tables(path: Path) -> list[ScheduleTable]:
@@ -248,6 +259,14 @@ SCHEDULE = {
 _VARIABLE = Key("text", _any_text)
 
 
+def settings_of(path: Path, environ: Environ) -> dict[str, Key]:
+    """Returns the keys of `[taskrun]` with the defaults of this project: the user's own has its journal elsewhere."""
+    if not user_project.is_user_project(str(path.absolute().parent), environ):
+        return SETTINGS
+    journal = Path(user_project.state_folder(environ), "journal.db")
+    return {**SETTINGS, "journal": msgspec.structs.replace(SETTINGS["journal"], default=str(journal))}
+
+
 # ---- the file
 
 
@@ -359,6 +378,10 @@ def _shown(value: Any) -> str:
 
 def _root(path: Path) -> Path:
     return path.absolute().parent.resolve()
+
+
+def _cwd(root: Path, environ: Environ) -> Path:
+    return Path(user_project.home_folder(environ)) if user_project.is_user_project(str(root), environ) else root
 
 
 def _located(journal: str, root: Path) -> str:

@@ -17,11 +17,11 @@ from taskrun.model.config import (
     PREFIX,
     RETENTION,
     SCHEDULE,
-    SETTINGS,
     Environ,
     Key,
     load,
     parse,
+    settings_of,
     untyped,
     without_password,
 )
@@ -57,7 +57,7 @@ def effective(path: Path, environ: Environ, reveal: bool = False) -> Tree:
     document, lines = parse(path), lines_of(path.read_text("utf-8-sig"))
     file = _File(str(path.absolute()), lines)
     found = {
-        "taskrun": _section(document, "taskrun", SETTINGS, "", environ, file),
+        "taskrun": _section(document, "taskrun", settings_of(path, environ), "", environ, file),
         "retention": _section(document, "retention", RETENTION, "RETENTION__", environ, file),
         "env": _variables(document.get("env", {}), environ, file),
         "schedule": [

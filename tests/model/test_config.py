@@ -61,6 +61,7 @@ def test_everything_that_may_be_written_is_read(tmp_path: Path) -> None:
     assert load(path, {}) == Config(
         root=tmp_path.resolve(),
         path=path,
+        cwd=tmp_path.resolve(),
         jobs=["music", "jobs/*.py"],
         journal=str(tmp_path.resolve() / "state/journal.db"),
         concurrency=7,
@@ -84,6 +85,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert load(path, {}) == Config(
         root=tmp_path.resolve(),
         path=path,
+        cwd=tmp_path.resolve(),
         jobs=["jobs"],
         journal=str(tmp_path.resolve() / ".taskrun/journal.db"),
         concurrency=100,

@@ -46,7 +46,7 @@ def check_inputs(config: Config, registry: Registry | None = None) -> None:
 def _discovered(config: Config) -> Discovery:
     """Loads the jobs, with the environment and the folder of a worker."""
     os.environ.update(config.env)
-    with chdir(config.root), _output_to_stderr():
+    with chdir(config.cwd), _output_to_stderr():
         return load_project(config.jobs, config.root)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.commands.completion_candidates import SHELLS, complete
-from taskrun.cli.common_options import take_config
+from taskrun.cli.common_options import take_project
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.sanitize import cell
 from taskrun.cli.session import Session
@@ -110,8 +110,8 @@ async def offer(words: tuple[str, ...], session: Session) -> int:
     """Prints the candidates. Errors are not shown, since somebody is typing."""
     try:
         session.warned = True
-        rest, config = take_config(words[:-1])
-        session.config_file = session.config_file or config
+        rest, config, user = take_project(words[:-1])
+        session.config_file, session.user = session.config_file or config, session.user or user
         async with asyncio.timeout(PATIENCE):
             found = await complete([*rest, *words[-1:]], session)
     except Exception:

@@ -20,7 +20,7 @@ from taskrun.daemon.launch import environment, python
 from taskrun.model.config import Config
 
 PATIENCE = 20  # seconds for the session's tool
-KEPT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL")  # variables that the service gets as they are now
+KEPT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "XDG_CONFIG_HOME", "XDG_STATE_HOME")  # as they are now
 
 
 class Service(NamedTuple):

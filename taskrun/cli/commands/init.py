@@ -62,6 +62,8 @@ def init(folder: str = typer.Argument(".", metavar="[DIR]")) -> Any:
 
 async def perform(folder: str, session: Session) -> int:
     """Writes the files that do not exist yet and names the next command."""
+    if session.user:
+        raise Stop(Code.USAGE, "your own project needs no init: the first command with --user makes it")
     root = session.facts.cwd / folder
     try:
         _make_own(root / ".taskrun")

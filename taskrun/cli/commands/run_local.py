@@ -40,7 +40,7 @@ ECHOED = frozenset({"stdout", "stderr"})  # the engine itself shows what is prin
 async def perform(options: Start, session: Session) -> int:
     """Loads the jobs, runs one, and prints its output."""
     os.environ.update(session.config.env)
-    with chdir(session.config.root), redirect_stdout(sys.stderr):
+    with chdir(session.config.cwd), redirect_stdout(sys.stderr):
         registry = load_project(session.config.jobs, session.config.root).registry
         check_inputs(session.config, registry)
         base = await typed_input.read_input(session, options.input)

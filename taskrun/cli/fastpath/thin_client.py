@@ -32,6 +32,7 @@ from taskrun.daemon.command_protocol import (
     state_folder,
 )
 from taskrun.daemon.frames import CLIENT_CAP, FrameReader, frame
+from taskrun.model import user_project
 
 COMPLETE = "_complete"
 LOOKING = {"list", "ps", "show", "tail", "jobs", "schedule", "why", "wait", COMPLETE}
@@ -40,7 +41,7 @@ ONCE = {"send", "retry"}  # not to be repeated when the answer was lost
 LOCAL = {"--follow", "--watch", "--local"}  # what runs for long outlives daemons, so it stays in this process
 LOCAL_LETTERS = "fw"
 LOCAL_FILES = ("@/dev/", "@/proc/")  # to another process these are other files
-FORWARDED = {"COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "TZ"}
+FORWARDED = {"COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "TZ", "HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"}
 FORWARDED_PREFIXES = ("LC_", "TASKRUN_", "_TASKRUN_", "COMP_")
 UNREACHABLE, FAULT, INTERRUPTED, PIPE = 4, 125, 130, 141
 CHUNK = 65536
@@ -50,14 +51,14 @@ AT_ONCE = 4096  # bytes that a pipe takes without blocking, once it takes any
 
 def run_in_daemon(argv: list[str], intent: str) -> int | None:
     """Returns the exit code of a command line that the daemon has executed, None when this process is to execute it."""
-    name, config = _command_and_config(argv)
+    name, config, user = _command_and_project(argv)
     if name not in REPEATABLE | ONCE or None in (sys.stdin, sys.stdout, sys.stderr):
         return None
     if name == "schedule" and "add" in argv:  # what it writes is the caller's own file
         return None
     stopped = False
     for _ in range(TRIES):
-        client = _requested(config, argv, intent)
+        client = _requested(config, user, argv, intent)
         try:
             if client is not None:
                 return client.serve(name in REPEATABLE)
@@ -69,10 +70,10 @@ def run_in_daemon(argv: list[str], intent: str) -> int | None:
     return _failed("the daemon was stopped; start it: taskrun daemon start", argv)
 
 
-def _requested(config: str, argv: list[str], intent: str) -> "CommandClient | None":
+def _requested(config: str, user: bool, argv: list[str], intent: str) -> "CommandClient | None":
     """Returns the connection on which a daemon was sent the command line; None when there is no warm daemon."""
     try:
-        connection = _connected(_socket_path(config))
+        connection = _connected(_socket_path(_user_config() if user else _config_path(config)))
         if connection is None:
             return None
         client = CommandClient(connection, argv)
@@ -82,9 +83,9 @@ def _requested(config: str, argv: list[str], intent: str) -> "CommandClient | No
     return client
 
 
-def _command_and_config(argv: list[str]) -> tuple[str, str]:
-    """Returns the command and the value of `--config`; no command when it may be one that stays in this process."""
-    name, config, local, rest = "", "", False, iter(argv)
+def _command_and_project(argv: list[str]) -> tuple[str, str, bool]:
+    """Returns the command, the value of `--config`, and whether `--user` is there; no command when it stays in this process."""
+    name, config, user, local, rest = "", "", False, False, iter(argv)
     for token in rest:
         if token == "--":
             break
@@ -92,12 +93,14 @@ def _command_and_config(argv: list[str]) -> tuple[str, str]:
             config = next(rest, "")
         elif token.startswith("--config="):
             config = token[9:]
+        elif token == "--user" and not name:
+            user = True
         elif not name:
             name = token
         local = local or token in LOCAL or any(one in token for one in LOCAL_FILES)
         local = local or (token[:1] == "-" != token[1:2] and any(one in token for one in LOCAL_LETTERS))
     local = "--no-follow" not in argv if name == "tail" else local and name != COMPLETE
-    return "" if local else name, config
+    return "" if local or (user and config) else name, config, user
 
 
 # ---- finding the daemon
@@ -105,7 +108,7 @@ def _command_and_config(argv: list[str]) -> tuple[str, str]:
 
 def _socket_path(config: str) -> bytes:
     """Returns the path of the project's socket as the daemon has written it down; empty when that cannot be read."""
-    folder, prefix = _state_folder(_config_path(config))
+    folder, prefix = _state_folder(config)
     with open(f"{folder}/{prefix}{LOCK}", "rb") as file:
         path = file.read().partition(b'"socket":"')[2].partition(b'"')[0]
     return b"" if b"\\" in path else path
@@ -125,6 +128,10 @@ def _config_path(named: str) -> str:
     return f"{folder}/{FILE}"
 
 
+def _user_config() -> str:
+    return f"{user_project.config_folder(os.environ)}/{FILE}"
+
+
 def _state_folder(config: str) -> tuple[str, str]:
     """Guesses where the daemon keeps its files, without a TOML parser; the daemon checks that it is the right one."""
     journal = os.environ.get("TASKRUN_JOURNAL", "")
@@ -133,7 +140,10 @@ def _state_folder(config: str) -> tuple[str, str]:
             key, _, value = line.partition(b"=")
             if key.strip() == b"journal":
                 journal = os.fsdecode(value.strip()[1:].partition(value.strip()[:1])[0])
-    return state_folder(os.path.dirname(config), journal or f"{FOLDER}/{JOURNAL}")
+    root = os.path.dirname(config)
+    if not journal and user_project.is_user_project(root, os.environ):
+        journal = f"{user_project.state_folder(os.environ)}/{JOURNAL}"
+    return state_folder(root, journal or f"{FOLDER}/{JOURNAL}")
 
 
 def _connected(path: bytes) -> socket | None:

@@ -151,7 +151,7 @@ def _spawn(config: Config, pipe: int, output: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        cwd=config.root,
+        cwd=config.cwd,
         env=environment(config.env),
         pass_fds=[pipe],
         start_new_session=True,
