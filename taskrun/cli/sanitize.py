@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any
 
+from taskrun.model.byte_escapes import restored
+
 _JSON = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"  # what `json` does not escape
 _MORE = "\U000e0000-\U000e007f"  # tags, which are invisible
 _IN_JSON = re.compile(f"[{_JSON}]")
@@ -25,12 +27,12 @@ CUT = 200  # characters of a value in a piped table
 
 def lines(text: str) -> str:
     """Returns text of several lines; line ends and tabs are kept."""
-    return _IN_LINES.sub(_shown, text.replace("\r\n", "\n"))
+    return _IN_LINES.sub(_shown, restored(text).replace("\r\n", "\n"))
 
 
 def cell(text: str) -> str:
     """Returns text as one line, for a cell of a table."""
-    return _IN_CELL.sub(lambda found: _ESCAPES.get(found[0]) or _shown(found), text)
+    return _IN_CELL.sub(lambda found: _ESCAPES.get(found[0]) or _shown(found), restored(text))
 
 
 def cut(text: str, limit: int = CUT) -> str:
@@ -52,6 +54,7 @@ def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
 
 def safe_json(text: str, ascii: bool) -> str:
     """Returns JSON text, or a part of one, as `to_json` would have made it."""
+    text = restored(text)
     if ascii and not text.isascii():
         text = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -71,4 +74,6 @@ def _shown(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < 32 or code == 127:
         return f"^{chr(code ^ 64)}"
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, such as in the name of a file
+        return f"\\x{code - 0xDC00:02x}"
     return f"<{code:02X}>" if code < 0xA0 else f"<U+{code:04X}>"

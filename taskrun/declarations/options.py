@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, TypedDict, TypeVar
 
 from taskrun.declarations.pipe import Pipe, Source
+from taskrun.model.byte_escapes import escaped
 from taskrun.model.codec import message_of
 from taskrun.model.durations import Frequency, human, seconds, shown
 from taskrun.model.errors import DefinitionError, DurationInvalid
@@ -299,6 +300,8 @@ def _kept(option: T) -> T:
         return option
     if len(text) > LONGEST_TEXT:
         raise DefinitionError(f"is a text of {len(text)} characters; there may be {LONGEST_TEXT}")
+    if isinstance(option, str):  # a key, which may be the name of a file
+        option = text = escaped(option)  # type: ignore[assignment]
     try:
         text.encode()
     except UnicodeEncodeError:

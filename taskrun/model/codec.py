@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Self
 
 import msgspec
 
-from taskrun.model import errors, pydantic_models, typed
+from taskrun.model import byte_escapes, errors, pydantic_models, typed
 from taskrun.model.durations import human_size
 from taskrun.model.errors import InputInvalid, NotEncodable, OutputInvalid, PayloadTooLarge, StepFailed
 from taskrun.model.fields import all_fields
@@ -57,13 +57,24 @@ def encode(value: Any, what: str, limit: int | None = None) -> str:
     if isinstance(value, msgspec.Raw):  # it is JSON text
         return check_size(bytes(value), what, limit).decode()
     try:
-        raw = _ENCODER.encode(value)
+        raw = _raw(value)
         lossy = b"null" in raw and not _finite(value, raw)
     except Exception as error:  # a model's own code may raise anything
         raise _not_encodable(value, what, error) from error
     if lossy:
         raise _not_encodable(value, what, ValueError("JSON has no NaN or infinity"))
     return check_size(raw, what, limit).decode()
+
+
+def _raw(value: Any) -> bytes:
+    """Returns a value as JSON, its undecoded bytes escaped."""
+    try:
+        raw = _ENCODER.encode(value)
+        if not byte_escapes.may_have_escapes(raw):
+            return raw
+    except UnicodeEncodeError:
+        pass
+    return _ENCODER.encode(byte_escapes.escape_value(value, _builtin))
 
 
 def check_size(raw: bytes, what: str, limit: int | None) -> bytes:
@@ -84,11 +95,17 @@ def decode(text: str, kind: Any = Any) -> Any:
         OutputInvalid: it does not fit the type.
     """
     if kind is Any:
-        return None if text == "null" else _DECODER.decode(text)
+        return None if text == "null" else plain(text)
     try:
         return typed.read(text, kind, Further.KEEP)
     except Misfit as misfit:
         raise OutputInvalid(f"does not fit {named(kind)}: {misfit}") from None
+
+
+def plain(text: str | bytes) -> Any:
+    """Returns JSON text of the journal as plain data."""
+    data = _DECODER.decode(text)
+    return byte_escapes.restore_value(data) if byte_escapes.may_have_escapes(text) else data
 
 
 def to_plain(value: Any) -> Any:
@@ -128,8 +145,12 @@ _DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 def _finite(value: Any, raw: bytes) -> bool:
     """Says whether no NaN or infinity became a null. What reads back equal, the common case, needs no walk."""
-    plain = msgspec.to_builtins(value, enc_hook=_to_builtin, str_keys=True)
-    return bool(_DECODER.decode(raw) == plain) or _all_finite(plain)
+    data = _builtin(value)
+    return bool(_DECODER.decode(raw) == data) or _all_finite(data)
+
+
+def _builtin(value: Any) -> Any:
+    return msgspec.to_builtins(value, enc_hook=_to_builtin, str_keys=True)
 
 
 def _to_builtin(value: Any) -> Any:
@@ -138,12 +159,12 @@ def _to_builtin(value: Any) -> Any:
     )
 
 
-def _all_finite(plain: Any) -> bool:
-    if isinstance(plain, float):
-        return math.isfinite(plain)
-    if isinstance(plain, dict):
-        return all(map(_all_finite, plain.values()))
-    return not isinstance(plain, (list, tuple, set, frozenset)) or all(map(_all_finite, plain))
+def _all_finite(data: Any) -> bool:
+    if isinstance(data, float):
+        return math.isfinite(data)
+    if isinstance(data, dict):
+        return all(map(_all_finite, data.values()))
+    return not isinstance(data, (list, tuple, set, frozenset)) or all(map(_all_finite, data))
 
 
 # ---- which part of a value is at fault
@@ -188,7 +209,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _encodable(value: Any) -> bool:
     try:
-        raw = _ENCODER.encode(value)
+        raw = _raw(value)
         return b"null" not in raw or _finite(value, raw)
     except Exception:
         return False
@@ -349,7 +370,7 @@ def parse_json(text: str | bytes, what: str) -> Any:
         raw = text.encode() if isinstance(text, str) else bytes(text)
         _refuse_depth(raw)
         data = _STRICT.decode(raw.decode())
-        _ENCODER.encode(data)  # finds what JSON escapes can say and text cannot: "\ud800"
+        _raw(data)  # finds what JSON escapes can say and text cannot: "\ud800"
     except UnicodeError:
         raise InputInvalid(what, [("", "not valid UTF-8, or half of a surrogate pair")]) from None
     except ValueError as error:

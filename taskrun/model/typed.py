@@ -19,6 +19,7 @@ from typing import Any, Final, Union, get_args, get_origin
 import msgspec
 
 from taskrun.model import pydantic_models
+from taskrun.model.byte_escapes import may_have_escapes, restore_value
 from taskrun.model.fields import Field, all_fields, bare, fields, init_only, is_typed_dict, mentions, parts
 from taskrun.model.further_keys import (
     NOT_RECORDED,
@@ -60,6 +61,10 @@ def _reader(kind: Any, further: Further, order: str) -> Callable[[Text], Any]:
     fills = mentions(kind, dataclasses.is_dataclass)
 
     def read(text: Text) -> Any:
+        value = read_escaped(text)
+        return restore_value(value) if may_have_escapes(text) else value
+
+    def read_escaped(text: Text) -> Any:
         problems: Problems = [] if check is None else check(text, "")
         if decoder is not None and not problems:
             try:

@@ -625,7 +625,7 @@ async def test_an_option_that_is_empty_is_refused(pipe: FakeTerminal, command: l
         ("--in 1h --at 10:00", "--in a while or --at a time, not both"),
         ("--input null", "--input is not a JSON object"),
         ("--input 5", "--input is not a JSON object"),
-        ("--bitrate \udce9", "is not valid UTF-8"),
+        ("--bitrate \udce9", "is not an integer"),
     ],
 )
 async def test_what_is_no_time_and_no_input_is_refused(pipe: FakeTerminal, option: str, said: str) -> None:

@@ -34,8 +34,6 @@ def convert(text: str, schema: Schema, folder: Path) -> Any:
     form = form_of(schema)
     if form is not None and form.read is not None:
         return form.read(text, folder)
-    if _SURROGATES.search(text):
-        raise ValueError("is not valid UTF-8")
     value = _CONVERTERS.get(kind(schema), _any)(text, schema, folder)
     for keyword, (broken, complaint) in _LIMITS.items():
         if keyword in schema and broken(value, schema[keyword]):
@@ -304,7 +302,6 @@ def _no_match(value: Any, pattern: str) -> bool:
         return False
 
 
-_SURROGATES = re.compile("[\ud800-\udfff]")  # bytes of the command line that are not UTF-8
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _WIDTHS = ("enum", "null", "integer", "number", "boolean", "object", "array")
 _CONVERTERS: dict[str, Callable[[str, Schema, Path], Any]] = {

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from taskrun.declarations.calls import StepCall
-from taskrun.model.codec import to_plain
+from taskrun.model.codec import encode, to_plain
 from taskrun.model.records import StepKind
 
 
@@ -59,7 +59,14 @@ def _name(fn: Callable[..., Any] | None) -> str:
 
 def _with_digest(name: str, value: object) -> str:
     try:
-        data = _ENCODE(value)
+        data = _encoded(value)
     except Exception:  # such as keys of a mapping that JSON cannot hold
         return name
     return f"{name} {blake2b(data, digest_size=6).hexdigest()}"
+
+
+def _encoded(value: object) -> bytes:
+    try:
+        return _ENCODE(value)
+    except UnicodeEncodeError:  # such as the name of a file that is no UTF-8
+        return encode(value, "").encode()
