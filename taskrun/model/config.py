@@ -1,22 +1,39 @@
 """The project's configuration: `taskrun.toml`, found by walking up, with `TASKRUN_…` variables over it.
 
-Called by the command line, the daemon and the worker processes. The tables below are the whole of what may be written.
+Called by the command line, the daemon and the worker processes. What may be written is in the tables here and in the modules
+of single tables.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from taskrun.model import durations, user_project
-from taskrun.model.errors import ConfigError, DefinitionError, DurationInvalid
+from taskrun.model.config_keys import (
+    COUNT,
+    DURATION,
+    SIZE,
+    Key,
+    any_text,
+    count,
+    mapping,
+    natural,
+    nonempty,
+    read_key,
+    read_keys,
+    refuse_unknown,
+    section_of,
+    shown_value,
+    texts,
+)
+from taskrun.model.errors import ConfigError
 
 FILE = "taskrun.toml"
 PREFIX = "TASKRUN_"
@@ -102,7 +119,7 @@ def load(path: Path, environ: Environ) -> Config:
         ConfigError: broken TOML, an unknown key, or a value that does not fit; names file and key.
     """
     document, root = parse(path), _root(path)
-    _refuse_unknown(document, {"taskrun", "retention", "schedule", "env"}, "", path)
+    refuse_unknown(document, {"taskrun", "retention", "schedule", "env"}, "", path)
     keys = settings_of(path, environ)
     settings = _table(document, "taskrun", keys, path) | _overrides(environ, "", keys)
     retention = _table(document, "retention", RETENTION, path) | _overrides(environ, "RETENTION__", RETENTION)
@@ -152,33 +169,9 @@ def schedule_tables(path: Path) -> list[ScheduleTable]:
 # ---- what may be written: for each key its default and how it is read
 
 
-class Key(msgspec.Struct, frozen=True):
-    """How a value is read.
-
-    `read` raises ValueError when it is not what `expected` says; a `needed` key has no default.
-    """
-
-    expected: str
-    read: Callable[[Any], Any]
-    default: Any = None
-    needed: bool = False
-
-
-def _any_text(value: Any) -> str:
-    if isinstance(value, str) and "\0" not in value:
-        return value
-    raise ValueError
-
-
-def _text(value: Any) -> str:
-    if _any_text(value).strip():
-        return str(value)
-    raise ValueError
-
-
 def _journal(value: Any) -> str:
     """Returns a path. An address would become a file of that name."""
-    if _ADDRESS.match(_text(value)):
+    if _ADDRESS.match(nonempty(value)):
         raise ConfigError(f"is {without_password(value)}: there is no store for servers yet; journals are SQLite files")
     return str(value)
 
@@ -190,22 +183,6 @@ def without_password(address: str) -> str:
 
 def _blank(user: str | None, word: str | None) -> str:
     return f"{word}***" if user is None else f"{user}:***@"
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [_text(item) for item in value]
-    raise ValueError
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    raise ValueError
-
-
-def _natural(value: Any) -> int:
-    return 0 if value == 0 and not isinstance(value, (bool, float)) else _count(value)
 
 
 def _catch_up(value: Any) -> str:
@@ -220,43 +197,34 @@ def _reload(value: Any) -> str:
     raise ValueError
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError
-    return dict(value)
-
-
 # `postgresql://…` and its like, `postgres:…`, `file:…`, and what libpq takes: `host=… dbname=…`
 _ADDRESS = re.compile(
     r"\s*(?:[a-z][a-z0-9+.-]*://|(?:postgres(?:ql)?|sqlite|file)[a-z0-9+]*:|(?:host|hostaddr|port|dbname|user|service)\s*=)",
     re.IGNORECASE,
 )
-_COUNT = "a whole number of 1 or more"
-_DURATION = 'a duration such as "10s" or "30d" (ms, s, m, h, d, w, y)'
-_SIZE = 'a size such as "4MB" (B, KB, MB, GB, TB)'
 
 SETTINGS = {
-    "jobs": Key("a list of modules, packages, folders or globs", _texts, ["jobs"]),
+    "jobs": Key("a list of modules, packages, folders or globs", texts, ["jobs"]),
     "journal": Key("a path", _journal, ".taskrun/journal.db"),
-    "concurrency": Key(_COUNT, _count, 100),
-    "resident": Key("a whole number", _natural, 1000),
-    "grace": Key(_DURATION, durations.seconds, "10s"),
-    "workers": Key(_COUNT, _count, 1),
+    "concurrency": Key(COUNT, count, 100),
+    "resident": Key("a whole number", natural, 1000),
+    "grace": Key(DURATION, durations.seconds, "10s"),
+    "workers": Key(COUNT, count, 1),
     "reload": Key('"auto" or "manual"', _reload, "auto"),
-    "max_payload": Key(_SIZE, durations.size, "4MB"),
+    "max_payload": Key(SIZE, durations.size, "4MB"),
 }
 RETENTION = {
-    "keep": Key(_DURATION, durations.seconds, "30d"),
-    "max_log": Key(_SIZE, durations.size, "50MB"),
+    "keep": Key(DURATION, durations.seconds, "30d"),
+    "max_log": Key(SIZE, durations.size, "50MB"),
 }
 SCHEDULE = {
-    "job": Key("the name of a job", _text, needed=True),
-    "cron": Key('a cron expression such as "0 3 * * *"', _text, needed=True),
-    "timezone": Key('a time zone such as "Europe/Berlin"', _text),
-    "input": Key("a table", _mapping, {}),
+    "job": Key("the name of a job", nonempty, needed=True),
+    "cron": Key('a cron expression such as "0 3 * * *"', nonempty, needed=True),
+    "timezone": Key('a time zone such as "Europe/Berlin"', nonempty),
+    "input": Key("a table", mapping, {}),
     "catch_up": Key('"skip", "one" or "all"', _catch_up, "skip"),
 }
-_VARIABLE = Key("text", _any_text)
+_VARIABLE = Key("text", any_text)
 
 
 def settings_of(path: Path, environ: Environ) -> dict[str, Key]:
@@ -305,22 +273,15 @@ def parse(path: Path) -> dict[str, Any]:
 
 
 def _table(document: dict[str, Any], section: str, keys: dict[str, Key], path: Path) -> dict[str, Any]:
-    return _keys(_section(document, section, path), keys, f"[{section}] ", path)
+    return read_keys(section_of(document, section, path), keys, f"[{section}] ", path)
 
 
 def _variables(document: dict[str, Any], path: Path) -> dict[str, str]:
-    found = _section(document, "env", path)
+    found = section_of(document, "env", path)
     for name in found:
         if not name or set(name) & {"=", "\0"}:
-            raise ConfigError(f"{path}: [env] {_shown(name)} cannot be the name of a variable")
-    return _keys(found, dict.fromkeys(found, _VARIABLE), "[env] ", path)
-
-
-def _section(document: dict[str, Any], section: str, path: Path) -> dict[str, Any]:
-    found = document.get(section, {})
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: {section} must be a table, written [{section}]")
-    return found
+            raise ConfigError(f"{path}: [env] {shown_value(name)} cannot be the name of a variable")
+    return read_keys(found, dict.fromkeys(found, _VARIABLE), "[env] ", path)
 
 
 def _schedules(document: dict[str, Any], path: Path) -> list[ScheduleTable]:
@@ -333,7 +294,7 @@ def _schedules(document: dict[str, Any], path: Path) -> list[ScheduleTable]:
 
 def _schedule(written: dict[str, Any], place: str, path: Path) -> ScheduleTable:
     try:
-        return ScheduleTable(place, written, ScheduleEntry(**_keys(written, SCHEDULE, f"{place} ", path)))
+        return ScheduleTable(place, written, ScheduleEntry(**read_keys(written, SCHEDULE, f"{place} ", path)))
     except ConfigError as error:
         return ScheduleTable(place, written, None, str(error))
 
@@ -342,38 +303,6 @@ def _entry(table: ScheduleTable, path: Path) -> ScheduleEntry:
     if table.entry is None:
         raise ConfigError(table.problem)
     return table.entry
-
-
-def _keys(found: dict[str, Any], keys: dict[str, Key], section: str, path: Path) -> dict[str, Any]:
-    _refuse_unknown(found, keys, section, path)
-    for name, key in keys.items():
-        if key.needed and name not in found:
-            raise ConfigError(f"{path}: {section}{name} is missing: {key.expected}")
-    return {name: _read(found, name, key, f"{path}: {section}{name}") for name, key in keys.items()}
-
-
-def _read(found: dict[str, Any], name: str, key: Key, place: str) -> Any:
-    if name not in found:
-        return key.default if key.default is None else key.read(key.default)
-    try:
-        return key.read(found[name])
-    except ConfigError as error:
-        raise ConfigError(f"{place} {error}") from None
-    except (ValueError, DurationInvalid, DefinitionError):
-        raise ConfigError(f"{place} must be {key.expected}, not {_shown(found[name])}") from None
-
-
-def _refuse_unknown(found: Mapping[str, Any], known: Mapping[str, Any] | set[str], section: str, path: Path) -> None:
-    for name in found:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"valid keys: {', '.join(sorted(known))}"
-            raise ConfigError(f"{path}: {section}unknown key {name}; {hint}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _root(path: Path) -> Path:
@@ -421,7 +350,7 @@ def _readable(
     for name, key in keys.items():
         found[name] = key.read(key.default)
         with suppress(ConfigError):
-            found[name] = _read(given, name, key, "")
+            found[name] = read_key(given, name, key, "")
         with suppress(ConfigError):
             found |= _overrides(environ, prefix, {name: key})
     return found
@@ -434,7 +363,7 @@ def _overrides(environ: Environ, section: str, keys: dict[str, Key]) -> dict[str
     """Reads the variables of a section's keys; a variable of no key is somebody else's."""
     variables = {name: PREFIX + section + name.upper() for name in keys}
     return {
-        name: _read({name: untyped(environ[variable], keys[name])}, name, keys[name], variable)
+        name: read_key({name: untyped(environ[variable], keys[name])}, name, keys[name], variable)
         for name, variable in variables.items()
         if variable in environ
     }
@@ -442,9 +371,9 @@ def _overrides(environ: Environ, section: str, keys: dict[str, Key]) -> dict[str
 
 def untyped(text: str, key: Key) -> Any:
     """Returns what a variable says as the file would say it."""
-    if key.read is _texts:
+    if key.read is texts:
         return [part.strip() for part in text.split(",") if part.strip()]
-    if key.read in (_count, _natural) and text.isascii() and text.isdigit() and len(text) < 10:
+    if key.read in (count, natural) and text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
     return text
 

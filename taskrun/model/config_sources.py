@@ -18,13 +18,13 @@ from taskrun.model.config import (
     RETENTION,
     SCHEDULE,
     Environ,
-    Key,
     load,
     parse,
     settings_of,
     untyped,
     without_password,
 )
+from taskrun.model.config_keys import Key
 
 DEFAULT = "default"
 HIDDEN = "***"
