@@ -60,7 +60,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     kept: BurstFact = BurstFact()
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, kw_only=True):
     """What becomes of a request.
 
     Parameters:
@@ -104,8 +104,9 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
     if facts.burst is not None and facts.burst.started_at is not None:
         facts = replace(facts, burst=None)  # it waits for another attempt
     decision = _debounced(run, request.terms.debounce, facts, now)
-    run = _held(_delayed(decision.run, start, now), request.paused)
-    return replace(decision, run=run, accepted=_accepted(request.terms.throttle, start))
+    decision.run = _held(_delayed(decision.run, start, now), request.paused)
+    decision.accepted = _accepted(request.terms.throttle, start)
+    return decision
 
 
 def answers(known: Run, ttl: float, now: float) -> bool:
@@ -147,10 +148,10 @@ def _accepted(throttle: Throttle | None, start: float) -> LastStart | None:
 def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) -> Decision:
     """Puts a trigger into its burst, unless it leads one."""
     if debounce is None:
-        return Decision(run=replace(run, status=Status.QUEUED))
+        return Decision(run=run)
     quiet_at = now + debounce.duration
     if _leads(debounce, facts, now):
-        return Decision(run=replace(run, status=Status.QUEUED), kept=BurstFact(leading_until=quiet_at))
+        return Decision(run=run, kept=BurstFact(leading_until=quiet_at))
     since = facts.kept.since if facts.burst is not None and facts.kept.since is not None else now
     wake_at = quiet_at if debounce.timeout is None else min(quiet_at, since + debounce.timeout)
     cause = Cause.DEBOUNCE
@@ -168,7 +169,8 @@ def _delayed(run: Run, start: float, now: float) -> Run:
     """Schedules a run for its moment, queues one whose moment is now."""
     wake_at = max(start, run.wake_at or start)
     if wake_at <= now:
-        return replace(run, status=Status.QUEUED, reason=None, cause=None, wake_at=None)
+        queued = run.status is Status.QUEUED
+        return run if queued else replace(run, status=Status.QUEUED, reason=None, cause=None, wake_at=None)
     cause = run.cause or Cause.DELAY
     return replace(run, status=Status.SCHEDULED, reason=cause.value, cause=cause, wake_at=wake_at)
 

@@ -298,8 +298,9 @@ class Journal:
             return
         self.fault, self._tries = None, 0
         self.commits += 1
+        self.pending -= len(batch)
         for entry, answer in zip(batch, answers if error is None else [(None, error)] * len(batch), strict=True):
-            self._settle_one(entry, answer)
+            entry.settle(answer)
         self.state.delivering.clear()  # all of them have been told, or nothing of it was written
         if isinstance(error, EngineLost) and self.on_lost is not None:
             self.on_lost()

@@ -47,6 +47,8 @@ class Executor:
         make_handle: makes the handle of a child that was started.
     """
 
+    core: m.Peer  # the other half, from `connect` on
+
     def __init__(
         self,
         registry: Registry,
@@ -74,21 +76,14 @@ class Executor:
         self._make_handle = make_handle
         self._draining = False
         self._factory: TaskFactory | None = None
-        self._core: m.Peer | None = None
         self._scope = copy_context()  # what each attempt begins with: nothing of the run that happened to come before
         self._chores: set[asyncio.Task[Any]] = set()
         Capture.install(echo)
 
     def connect(self, core: m.Peer) -> None:
         """Tells it how to reach the core; the loop that runs is the one that handlers run on."""
-        self._core = core
+        self.core = core
         self._factory = TaskFactory.install(asyncio.get_running_loop())
-
-    @property
-    def core(self) -> m.Peer:
-        """The other half."""
-        assert self._core is not None, "an executor is connected before it is used"
-        return self._core
 
     async def close(self) -> None:
         """Ends what is left; the coroutines have been unwound by `Drain`."""
