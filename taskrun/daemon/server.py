@@ -28,6 +28,7 @@ from taskrun.daemon.clients.read_requests import READS
 from taskrun.daemon.clients.router import Operation, RequestContext, RequestRouter
 from taskrun.daemon.clients.stream_requests import STREAMS
 from taskrun.daemon.frames import CLIENT_CAP
+from taskrun.daemon.garbage import collect_rarely
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
 from taskrun.daemon.paths import DaemonPaths, daemon_paths
@@ -115,6 +116,7 @@ class Daemon:
             router = self._router(stack, core, pool, schedules, load_changes)
             self._open_command_server(stack, router)
             listener = await stack.enter_async_context(self._listening(router))
+            collect_rarely()
             logger.info("started, pid %d, %s", self._holder.pid, self._holder.socket)
             ready()
             await self._until_stopped(listener, core)

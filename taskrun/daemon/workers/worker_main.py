@@ -29,6 +29,7 @@ import msgspec
 
 from taskrun.builtins.project import load_project
 from taskrun.daemon.frames import PIPE_CAP, FrameReader, frame
+from taskrun.daemon.garbage import collect_rarely
 from taskrun.daemon.workers.request_threads import RequestThreads
 from taskrun.daemon.workers.watchdog import Watchdog
 from taskrun.daemon.workers.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
@@ -192,6 +193,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     peer = PipePeer(executor_side := DrainedExecutor(executor, control), control.writer.write)
     executor.connect(peer)
     control.begin(executor_side, peer)
+    collect_rarely()
     await control.ended
     peer.lose()
     watchdog.close()
