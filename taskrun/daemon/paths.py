@@ -31,6 +31,11 @@ class DaemonPaths(NamedTuple):
         """The daemon's own log."""
         return self.folder / f"{self.prefix}daemon.log"
 
+    @property
+    def last_good(self) -> Path:
+        """The last good source of each job file."""
+        return self.folder / f"{self.prefix}last-good.json"
+
     def worker_lock(self, worker: str) -> Path:
         """The liveness lock of a worker: held by it and by everything that it started."""
         return self.folder / f"{self.prefix}worker-{worker}.lock"

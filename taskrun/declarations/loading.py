@@ -3,17 +3,20 @@
 `jobs/music.py` is the module `jobs.music`, with or without an `__init__.py`. Its folder is importable too: `import audio`
 beside it gives `jobs.audio`, and not a second copy. What is installed goes before such a neighbour, as at the end of
 `sys.path`. Files of the project are always compiled anew, since cached bytecode can miss an edit within one second.
+
+A file that cannot be loaded is replaced by its last good source, if there is one, while all others are loaded as they are.
 """
 
 from __future__ import annotations
 
 import importlib
+import linecache
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import find_spec, module_from_spec
+from importlib.util import decode_source, find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,11 +26,18 @@ APART = "taskrun_project"  # holds modules whose own names are taken, such as th
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a file."""
+    """What is wrong with a file.
+
+    Parameters:
+        loading: the file that could not be loaded for it, or the name of its module.
+        kept: its last good source was loaded instead.
+    """
 
     file: str
     line: int
     text: str
+    loading: str = ""
+    kept: bool = False
 
 
 class Files:
@@ -35,12 +45,15 @@ class Files:
 
     Parameters:
         root: the project's folder, which is put on `sys.path`.
+        last_good: the sources of files as they were last loaded without an error, by path.
     """
 
     _last: Files | None = None
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, last_good: Mapping[str, str]) -> None:
         self.root = root.resolve()
+        self.sources: dict[str, str] = {}  # of what was loaded without an error, by path
+        self._last_good = last_good
         self.problems: list[Problem] = []
         self.tried: list[Path] = []
         self._folders: set[Path] = set()
@@ -192,6 +205,51 @@ class Files:
         file = _file(module)
         return self.owns(file) if file is not None else any(place in self._folders for place in _places(module))
 
+    # ---- files that cannot be loaded
+
+    def execute(self, module: ModuleType, file: str, source: bytes) -> None:
+        """Executes a file as a module: its last good source where this one fails."""
+        empty = set(vars(module))
+        try:
+            self._execute(module, file, decode_source(source))
+        except BaseException as error:  # SystemExit too
+            if isinstance(error, KeyboardInterrupt) or not self._restore(module, file, empty):
+                raise
+            self.problems.append(replace(self._problem(error, file), kept=True))
+
+    def fall_back(self, problem: Problem) -> bool:
+        """Puts the last good source of a file that was loaded in its place, since its jobs cannot work; whether there is one."""
+        modules = [sys.modules[name] for name in set(sys.modules) - self._before]
+        module = next((one for one in modules if _file(one) == Path(problem.file)), None)
+        if module is None or self.sources.get(problem.file) == self._last_good.get(problem.file):
+            return False
+        kept = self._restore(module, problem.file, {name for name in vars(module) if name.startswith("__")})
+        if kept:
+            self.problems.append(replace(problem, kept=True))
+        return kept
+
+    def _execute(self, module: ModuleType, file: str, source: str) -> None:
+        exec(compile(source, file, "exec", dont_inherit=True), vars(module))
+        self.sources[file] = source
+
+    def _restore(self, module: ModuleType, file: str, empty: set[str]) -> bool:
+        """Executes a file's last good source.
+
+        Parameters:
+            empty: the names that a module has before it is executed.
+        """
+        source = self._last_good.get(file)
+        if source is None:
+            return False
+        for name in set(vars(module)) - empty:
+            del vars(module)[name]
+        linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # for lines of tracebacks
+        try:
+            self._execute(module, file, source)
+        except BaseException:  # for example since a file that it imports has changed
+            return False
+        return True
+
     # ---- problems
 
     def _complain(self, text: str) -> None:
@@ -200,7 +258,7 @@ class Files:
     def _problem(self, error: BaseException, what: str) -> Problem:
         file, line = self._where(error, what)
         text = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}".rstrip(": ")
-        return Problem(file, line, text if file == what else f"{text} (while loading {what})")
+        return Problem(file, line, text if file == what else f"{text} (while loading {what})", what)
 
     def _where(self, error: BaseException, what: str) -> tuple[str, int]:
         """Returns the innermost place in the project's own code."""
@@ -274,7 +332,7 @@ class _Finder:
         if known_as is not None and known_as != name:
             return ModuleSpec(name, _Alias(known_as), origin=spec.origin)  # type: ignore[arg-type]  # it does all a loader must
         if known_as is not None or self._files.owns(file):
-            spec.loader = _Fresh(name, spec.origin)
+            spec.loader = _Fresh(self._files, name, spec.origin)
             return spec
         return None
 
@@ -296,6 +354,14 @@ class _Alias:
 
 class _Fresh(SourceFileLoader):
     """Compiles a file whatever bytecode there is, and leaves none."""
+
+    def __init__(self, files: Files, name: str, path: str) -> None:
+        super().__init__(name, path)
+        self._files = files
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Executes the file, or its last good source."""
+        self._files.execute(module, self.path, self.get_data(self.path))
 
     def path_stats(self, path: Any) -> Any:
         """Refuses, which is how importlib is told to go without bytecode."""

@@ -6,10 +6,10 @@ Made by a `Queue` from what it is given, or by `discover` from a project's files
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
 from taskrun.declarations.job import Job
@@ -96,31 +96,43 @@ class Discovery:
     Parameters:
         problems: what is wrong with files and jobs; the others work.
         files: the source files that were loaded, helpers and broken ones included.
+        sources: the text of those that could be loaded, by path.
     """
 
     registry: Registry
     problems: list[Problem]
     files: list[Path]
+    sources: dict[str, str]
 
 
-def discover(entries: Iterable[str], root: Path, builtin: Iterable[Job] = ()) -> Discovery:
+def discover(
+    entries: Iterable[str], root: Path, builtin: Sequence[Job] = (), last_good: Mapping[str, str] = MappingProxyType({})
+) -> Discovery:
     """Loads the jobs and pipes of a project.
 
     Parameters:
         entries: modules, packages, folders, files or globs. Files and folders that start with `_` or `.` are skipped.
         root: the project's folder.
         builtin: jobs that come with taskrun.
+        last_good: sources that are used for files that cannot be loaded any more, by path.
     """
-    registry = Registry(builtin)
-    with Files(root) as files:
+    with Files(root, last_good) as files:
         modules = files.load(entries)
-    problems = list(files.problems)
+        registry, refused = _registered(modules, builtin)
+        while any(files.fall_back(problem) for problem in refused):
+            registry, refused = _registered(modules, builtin)
+    return Discovery(registry, [*files.problems, *refused], files.loaded(), files.sources)
+
+
+def _registered(modules: Iterable[ModuleType], builtin: Iterable[Job]) -> tuple[Registry, list[Problem]]:
+    """Returns what modules declare, without what cannot work, and what is wrong with that."""
+    registry, refused = Registry(builtin), []
     for thing in _declared(modules):
         try:
             _add(registry, thing)
         except RAISED as error:  # a validator's own code
-            problems.append(Problem(thing.file, thing.line, message_of(error) or type(error).__name__))
-    return Discovery(registry, problems, files.loaded())
+            refused.append(Problem(thing.file, thing.line, message_of(error) or type(error).__name__, thing.file))
+    return registry, refused
 
 
 def _add(registry: Registry, thing: Job | Pipe) -> None:

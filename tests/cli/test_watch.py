@@ -134,6 +134,20 @@ def test_a_broken_file_is_named_and_the_last_good_code_goes_on(watch: Watch, roo
     assert plain(root, "run", "hello").stdout == "hi you\n"
 
 
+def test_a_broken_file_does_not_hold_back_the_others(watch: Watch, root: Path) -> None:
+    save(root / "jobs" / "stepping.py", STEPPING + "def x(:\n")
+    watch.until("~ jobs/stepping.py .*keeping the last good version")
+    save(root / "jobs" / "hello.py", HELLO.replace('"hello "', '"hi "'))
+    watch.until("~ jobs/hello.py  → reloaded")
+    assert "keeping the last good version" in watch.until("✗ jobs/stepping.py, line 14: SyntaxError")
+    started = plain(root, "start", "hello")
+    assert started.stderr.startswith(
+        "warning: jobs/stepping.py:14: SyntaxError: invalid syntax; its last good version is used\n"
+    )
+    assert plain(root, "wait", started.stdout.strip()).returncode == 0
+    assert plain(root, "start", "stepping", "--path", "x", "--until", "x", "--in", "1h").returncode == 0
+
+
 def test_a_helper_counts_and_a_run_in_flight_goes_on_with_the_new_code(watch: Watch, root: Path) -> None:
     notes = root / "notes"
     run = plain(root, "start", "stepping", "--path", str(notes), "--until", "x").stdout.strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -41,6 +42,8 @@ async def parked() -> int:
     return VERSION
 """
 
+OTHER = "from taskrun import job\n@job\nasync def other() -> int:\n    return VERSION\n"
+
 
 def edit(project: Project, version: int, text: str = JOB) -> None:
     """Writes another version of the jobs, as an editor does."""
@@ -75,11 +78,57 @@ def test_a_broken_file_keeps_its_last_good_version_and_is_named(project: Project
         assert output(client, "version") == 1
         edit(project, 2, JOB + "\ndef broken(:\n")
         (problem,) = client.call("jobs")["problems"]
-        assert (problem["kept"], problem["file"]) == (True, "jobs/versions.py")
+        assert (problem["kept"], Path(problem["file"]).name) == (True, "versions.py")
         assert output(client, "version") == 1
         edit(project, 3)
         assert client.call("jobs")["problems"] == []
         assert output(client, "version") == 3
+
+
+def test_a_broken_file_does_not_hold_back_the_others(project: Project) -> None:
+    edit(project, 1)
+    project.write("jobs/other.py", OTHER.replace("VERSION", "1"))
+    with project.connect() as client:
+        assert output(client, "other") == 1
+        edit(project, 2, JOB + "\ndef broken(:\n")
+        for version in (2, 3):
+            project.write("jobs/other.py", OTHER.replace("VERSION", str(version)))
+            assert (output(client, "other"), output(client, "version")) == (version, 1)
+        project.write("jobs/never.py", "1 / 0\n")
+        project.write("jobs/other.py", OTHER.replace("VERSION", "4"))
+        assert output(client, "other") == 4
+        assert sorted(one["kept"] for one in client.call("jobs")["problems"]) == [False, True]
+
+
+def test_the_last_good_version_outlives_worker_and_daemon(project: Project) -> None:
+    edit(project, 1)
+    project.write("jobs/other.py", OTHER.replace("VERSION", "1"))
+    with project.connect() as client:
+        assert output(client, "version") == 1
+        edit(project, 2, "\nraise ValueError\n")
+        crashed = start(client, "crash_once", marker=project.root / "marker")
+        assert ended(client, crashed)["output"] == "x"
+        assert output(client, "version") == 1
+    project.kill()
+    project.write("jobs/other.py", OTHER.replace("VERSION", "2"))
+    with project.connect() as client:
+        assert (output(client, "other"), output(client, "version")) == (2, 1)
+        assert (project.root / ".taskrun/last-good.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_code_that_fits_nothing_that_was_there_changes_nothing_until_it_is_fixed(project: Project) -> None:
+    edit(project, 1, "from aid import VERSION as AID\n" + JOB)
+    project.write("jobs/aid.py", "VERSION = 1\n")
+    project.write("jobs/other.py", OTHER.replace("VERSION", "1"))
+    with project.connect() as client:
+        assert output(client, "other") == 1
+        project.write("jobs/aid.py", "ANOTHER = 1\n")
+        project.write("jobs/other.py", OTHER.replace("VERSION", "2"))
+        assert (output(client, "other"), output(client, "version")) == (1, 1)
+        (problem,) = client.call("jobs")["problems"]
+        assert (problem["holding"], problem["file"]) == (True, "jobs/versions.py")
+        project.write("jobs/aid.py", "VERSION = 3\n")
+        assert (output(client, "other"), client.call("jobs")["problems"]) == (2, [])
 
 
 def test_no_step_is_cut_off_for_new_code(project: Project, tmp_path: Path) -> None:
@@ -135,6 +184,7 @@ class Code:
     def __init__(self) -> None:
         self.looks, self.loads = 0, 0
         self.looking, self.loaded = asyncio.Event(), asyncio.Event()
+        self.sources = SimpleNamespace(look_took=0.0)
 
     async def begin(self) -> None: ...
 
@@ -145,7 +195,7 @@ class Code:
         self.looking.set()
         await self.loaded.wait()
         self.loads += 1
-        return [{"kind": "kept", "problems": [{"file": "a.py", "line": 1, "text": "broken"}]}]
+        return [{"kind": "kept", "lost": True, "problems": [{"file": "a.py", "line": 1, "text": "broken"}]}]
 
 
 async def test_a_client_that_goes_away_does_not_stop_the_loading() -> None:
@@ -157,7 +207,7 @@ async def test_a_client_that_goes_away_does_not_stop_the_loading() -> None:
     await asyncio.gather(asked, return_exceptions=True)
     code.loaded.set()
     (problem,) = await auto.load_changes()
-    assert (problem["kept"], code.loads) == (True, 1)
+    assert (problem["holding"], code.loads) == (True, 1)
 
 
 async def test_nothing_is_loaded_any_more_once_the_daemon_stops() -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from taskrun.daemon.paths import DaemonPaths
 from taskrun.daemon.workers import worker_pool as module
 from taskrun.daemon.workers.worker_handle import WorkerHandle
 from taskrun.daemon.workers.worker_pool import WorkerPool
@@ -74,7 +75,8 @@ class StartedPool:
         self.failures: list[Exception] = []
         self.core = Core()
         config = SimpleNamespace(workers=2, env={}, root=Path("/"), grace=0.0)
-        self.pool = WorkerPool(cast(Any, self.core), lambda: cast(Any, config), cast(Any, None), lambda data: None)
+        paths = DaemonPaths(Path("/nonexistent"))
+        self.pool = WorkerPool(cast(Any, self.core), lambda: cast(Any, config), paths, lambda data: None)
 
     async def start(self, *args: Any) -> Any:
         if self.failures:

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 from taskrun.builtins.project import load_project
+from taskrun.daemon.paths import daemon_paths
+from taskrun.daemon.workers.last_good import read_last_good
 from taskrun.declarations.registry import Discovery, Registry
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DefinitionError, InputInvalid
@@ -44,10 +46,10 @@ def check_inputs(config: Config, registry: Registry | None = None) -> None:
 
 
 def _discovered(config: Config) -> Discovery:
-    """Loads the jobs, with the environment and the folder of a worker."""
+    """Loads the jobs as a worker does: in its folder, with its environment and the last good versions of broken files."""
     os.environ.update(config.env)
     with chdir(config.cwd), _output_to_stderr():
-        return load_project(config.jobs, config.root)
+        return load_project(config.jobs, config.root, read_last_good(daemon_paths(config, make=False).last_good))
 
 
 def _input_problems(config: Config, registry: Registry) -> dict[str, str]:

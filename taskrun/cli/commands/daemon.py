@@ -21,7 +21,7 @@ from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, lines
-from taskrun.cli.screens.jobs import problem_line
+from taskrun.cli.screens.jobs import near, problem_line
 from taskrun.cli.screens.look import stacked
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import FOREGROUND, PROGRAM, environment, find_holder, python, stop_daemon
@@ -196,7 +196,7 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
         *places,
         *_environment(found),
     ]
-    problems = [f"  broken   {problem_line(problem)}" for problem in found["problems"]]
+    problems = [f"  broken   {problem_line(near(problem, session.project.root))}" for problem in found["problems"]]
     problems += [f"  fault    {found['fault']}: taskrun doctor"] if found["fault"] else []
     return stacked([Text(cell(line)) for line in lines + problems])
 

@@ -18,7 +18,7 @@ from taskrun import __version__
 from taskrun.cli.backend.all_schedules import all_schedules, hindrances
 from taskrun.cli.commands.daemon_service import service_of
 from taskrun.cli.sanitize import cell
-from taskrun.cli.screens.jobs import problem_line
+from taskrun.cli.screens.jobs import near, problem_line
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder
 from taskrun.daemon.paths import daemon_paths
@@ -189,7 +189,7 @@ def _file(path: Path, state: str) -> Check:
 async def _jobs(session: Session, config: Config) -> Check:
     answer = await (await session.reader(lenient=True)).call("jobs")
     names = {job["name"] for job in answer["jobs"]} - RESERVED
-    problems = [problem_line(problem) for problem in answer["problems"]]
+    problems = [problem_line(near(problem, config.root)) for problem in answer["problems"]]
     if problems:
         return Check("jobs", False, "; ".join(problems), "see what was found: taskrun jobs")
     if not names:

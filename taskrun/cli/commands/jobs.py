@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,7 +11,7 @@ from taskrun.cli.backend.described_jobs import find_described
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import lines
-from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
+from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, near, problem_line
 from taskrun.cli.session import Session
 from taskrun.model.names import RESERVED
 
@@ -48,12 +47,6 @@ async def every(_: str, as_json: bool, session: Session) -> int:
         first = found[0]["name"] if found else ""
         session.say(f"start one: taskrun start {first} --help" if first else "no jobs; write one: taskrun init")
     return Code.USAGE if unfit else Code.DONE
-
-
-def near(described: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Returns a job or problem with its file relative to the project's folder."""
-    file = Path(described.get("file") or "")
-    return {**described, "file": str(file.relative_to(root))} if file.is_relative_to(root) else described
 
 
 async def one(name: str, as_json: bool, session: Session) -> int:

@@ -14,7 +14,7 @@ from taskrun.cli.inputs.conversion import MOST_INPUT, read_file
 from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build, usage
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.option_names import STARTING, Own
-from taskrun.cli.screens.jobs import problem_line
+from taskrun.cli.screens.jobs import near, problem_line
 from taskrun.cli.session import Backend, Session
 from taskrun.model.codec import encode, parse_json
 from taskrun.model.errors import InputInvalid
@@ -28,7 +28,7 @@ class Target:
     name: str
     schema: InputSchema
     described: dict[str, Any]
-    kept: Sequence[dict[str, Any]] = ()  # what is wrong with files of which the daemon keeps the last good version
+    old: Sequence[dict[str, Any]] = ()  # what is wrong with files of which older code is used
 
 
 async def find_target(backend: Backend, name: str, kind: str = "job", own: Own = STARTING) -> Target:
@@ -42,14 +42,14 @@ async def find_target(backend: Backend, name: str, kind: str = "job", own: Own =
     """
     answer = await backend.call("jobs")
     described = described_in(answer, name, kind, backend.live)
-    kept = [problem for problem in answer.get("problems") or () if problem.get("kept")]
-    return Target(name, InputSchema(described.get("input_schema"), own), described, kept)
+    old = [problem for problem in answer.get("problems") or () if problem.get("kept") or problem.get("holding")]
+    return Target(name, InputSchema(described.get("input_schema"), own), described, old)
 
 
 def warn_of_old_code(session: Session, target: Target) -> None:
-    """Says which files could not be loaded since they were changed, so that what starts now is the code from before."""
-    for problem in target.kept:
-        session.say(f"warning: {problem_line(problem)}\n  the last good version of the code is used")
+    """Says which files could not be loaded since they were changed, so that older code is used."""
+    for problem in target.old:
+        session.say(f"warning: {problem_line(near(problem, session.project.root))}")
 
 
 async def read_input(session: Session, text: str) -> Any:

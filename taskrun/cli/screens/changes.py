@@ -29,7 +29,7 @@ def change_screen(item: dict[str, Any], now: float, look: Look) -> Text:
         line.append(f" and {len(item['files']) - SHOWN} more")
     if item["kind"] == "kept":
         first, *others = item["problems"] or [{"text": "the code could not be loaded"}]
-        line.append("  ").append_text(problem_text(first, look)).append(" — keeping the last good version")
+        line.append("  ").append_text(problem_text({**first, "kept": True}, look))
         return stacked([line, *(problem_text(problem, look) for problem in others)])
     if item["kind"] == "restart":
         return line.append("  → restarting, since these settings need a new daemon")
@@ -43,7 +43,8 @@ def problem_text(problem: dict[str, Any], look: Look) -> Text:
     file, line = cell(str(problem.get("file") or "")), problem.get("line")
     place = f"{file}, line {line}" if file and line else file
     shown = cell(f"{kind}: {text}" if text else kind)
-    return Text.assemble(("✗" if look.utf8 else "error:", "red"), " ", f"{place}: " if place else "", shown)
+    kept = " — keeping the last good version" if problem.get("kept") else ""
+    return Text.assemble(("✗" if look.utf8 else "error:", "red"), " ", f"{place}: " if place else "", shown, kept)
 
 
 def _file(file: dict[str, Any]) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from taskrun.cli.inputs.field_options import listing, usage
@@ -84,10 +85,20 @@ def _options(rows: Sequence[tuple[str, str]]) -> list[list[Text]]:
     return [[Text(f"  {cell(name)}"), Text(cell(remark), "dim")] for name, remark in rows]
 
 
+def near(described: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Returns a job or problem with its file relative to the project's folder."""
+    file = Path(described.get("file") or "")
+    return {**described, "file": str(file.relative_to(root))} if file.is_relative_to(root) else described
+
+
 def problem_line(problem: Any) -> str:
     """Returns what is wrong with a job file as a line."""
     if not isinstance(problem, dict):
         return value(problem)
     place = f"{problem.get('file') or ''}:{problem.get('line') or ''}".strip(":")
     text = problem.get("message") or problem.get("text") or to_json(problem)
+    if problem.get("kept"):
+        text += "; its last good version is used"
+    if problem.get("holding"):
+        text += "; until that is fixed, no changed file is loaded"
     return cell(f"{place}: {text}" if place else text)

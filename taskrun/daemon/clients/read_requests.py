@@ -116,15 +116,18 @@ async def environment(context: RequestContext, want: Nothing) -> Any:
 
 
 async def jobs(context: RequestContext, want: Nothing) -> Any:
-    """Returns the jobs and pipes, and what is wrong with job files; `kept`: that their last good version is used."""
+    """Returns the jobs and pipes, and what is wrong with job files.
+
+    `kept`: the last good version of the file is used; `holding`: for it all code stays as it was.
+    """
     await context.workers.ready()
-    kept = await context.load_changes()
+    holding = await context.load_changes()
     found = context.workers.description
     paused = await context.core.read(lambda tx: tx.facts("paused:"))
     return {
         "jobs": [{**job, "paused": f"paused:{job['name']}" in paused} for job in found.jobs],
         "pipes": found.pipes,
-        "problems": [*found.problems, *kept],
+        "problems": holding or found.problems,
     }
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,7 +26,7 @@ class AutoReload:
     def __init__(self, code: ProjectCode) -> None:
         self._code = code
         self._begun = False
-        self._kept: list[dict[str, Any]] = []
+        self._holding: list[dict[str, Any]] = []
         self._loading = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -35,7 +34,7 @@ class AutoReload:
         """Loads what has changed, to the end even if who asks goes away.
 
         Returns:
-            What is wrong with files of which the last good version is kept.
+            What is wrong with files for which all code stays as it was.
         """
         task = asyncio.get_running_loop().create_task(self._load())
         self._tasks.add(task)
@@ -48,11 +47,12 @@ class AutoReload:
                 await self._code.begin()
                 self._begun = True
             for item in await self._code.look():
-                problems = [one for one in item["problems"] if one["file"]]
-                for one in problems if item["kind"] == "kept" else item["problems"]:
+                lost = item["kind"] == "kept" and item["lost"]
+                problems = [one for one in item["problems"] if one["file"] or not lost]
+                for one in problems:
                     logger.warning("the code has changed: %s", one["text"])
-                self._kept = [{**one, "kept": True} for one in problems] if item["kind"] == "kept" else []
-            return self._kept
+                self._holding = [{**one, "holding": True} for one in problems] if lost else []
+            return self._holding
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
@@ -68,11 +68,10 @@ class AutoReload:
 
     async def _follow(self) -> None:
         while True:
-            begun = time.monotonic()
             try:
                 await self.load_changes()
             except DaemonError:  # no worker is ready: the first request that needs one says so
                 pass
             except Exception:
                 logger.exception("changed job files could not be loaded")
-            await asyncio.sleep(max(POLL, SHARE * (time.monotonic() - begun)))
+            await asyncio.sleep(max(POLL, SHARE * self._code.sources.look_took))

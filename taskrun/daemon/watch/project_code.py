@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ FIXED = (
     "reload",
 )  # settings that only a new daemon reads
 
+logger = logging.getLogger(__name__)
 Item = dict[str, Any]
 
 
@@ -87,7 +89,9 @@ class ProjectCode:
         try:
             item = await self._change()
         except Exception as error:
-            item = {"kind": "kept", "problems": [{"file": "", "line": 0, "text": str(error) or type(error).__name__}]}
+            logger.warning("changed files could not be loaded", exc_info=error)
+            problem = {"file": "", "line": 0, "text": str(error) or type(error).__name__}
+            item = {"kind": "kept", "lost": True, "problems": [problem]}
         return [{**item, "files": files, "took": time.monotonic() - begun}]
 
     async def _change(self) -> Item:
@@ -99,7 +103,7 @@ class ProjectCode:
         problems = [self._problem(one) for one in answer["problems"]]
         if not answer["reloaded"]:
             self._know(answer["problems"])
-            return {"kind": "kept", "problems": problems}
+            return {"kind": "kept", "lost": answer["lost"], "problems": problems}
         self._config, old = config, self._config
         if config.jobs != old.jobs:
             self.sources = self._sources()

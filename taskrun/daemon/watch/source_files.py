@@ -7,6 +7,7 @@ are looked for; not what an editor or the project itself leaves beside them.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,7 @@ class SourceFiles:
         self._loaded: set[Path] = set()
         self._broken = False
         self._seen: dict[Path, Stamp] = {}
+        self.look_took = 0.0  # seconds
 
     def know(self, loaded: Iterable[str], broken: Iterable[str]) -> None:
         """Takes the files that the workers have loaded. While one is broken, any file of the project may fix it."""
@@ -66,11 +68,14 @@ class SourceFiles:
         return len(self._seen)
 
     def _scan(self) -> dict[Path, Stamp]:
+        begun = time.monotonic()
         found = {path for top in self._tops for folder in _folders(top) for path in _python(folder)}
         if self._broken:
             found |= set(_python(self._root))
         stamps = ((path, _stamp(path)) for path in sorted(found | self._loaded | {self._config}))
-        return {path: stamp for path, stamp in stamps if stamp is not None}
+        there = {path: stamp for path, stamp in stamps if stamp is not None}
+        self.look_took = time.monotonic() - begun
+        return there
 
 
 def _top(root: Path, entry: str) -> Path | None:

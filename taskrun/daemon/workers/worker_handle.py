@@ -25,6 +25,7 @@ from taskrun.daemon.frames import PIPE_CAP, frame
 from taskrun.daemon.launch import environment, python
 from taskrun.daemon.paths import DaemonPaths
 from taskrun.daemon.workers.child_process import ChildProcess
+from taskrun.daemon.workers.last_good import LastGood
 from taskrun.daemon.workers.worker_main import Setup
 from taskrun.daemon.workers.worker_rpc import PipePeer, PipeProtocol
 from taskrun.engine.messages import Answerer
@@ -50,24 +51,34 @@ class PoolContext(msgspec.Struct, frozen=True):
         core: answers them.
         caught_up: waits until what they have sent is in the journal.
         log: takes what they print outside of runs.
+        last_good: sources for job files that they cannot load.
     """
 
     paths: DaemonPaths
     core: Answerer
     caught_up: Callable[[], Awaitable[None]]
     log: Callable[[bytes], None]
+    last_good: LastGood
 
 
 class WorkerHandle:
     """A worker that was started."""
 
-    def __init__(self, process: ChildProcess, protocol: PipeProtocol, lock: Path, output: asyncio.Task[None]) -> None:
+    def __init__(
+        self,
+        process: ChildProcess,
+        protocol: PipeProtocol,
+        lock: Path,
+        output: asyncio.Task[None],
+        last_good: LastGood,
+    ) -> None:
         self.retired = False  # it gets no more work
         self.given_up: set[str] = set()  # runs that it could not end in time
         self._process = process
         self._protocol = protocol
         self._lock = lock
         self._output = output
+        self._last_good = last_good
         self._ending = asyncio.get_running_loop().create_task(self._end_pipe())
 
     @classmethod
@@ -96,11 +107,11 @@ class WorkerHandle:
         child = ChildProcess(process)
         ours.setblocking(False)
         _, protocol = await loop.create_unix_connection(lambda: PipeProtocol(around.core, around.caught_up), sock=ours)
-        return cls(child, protocol, lock, loop.create_task(_log_output(read, around.log)))
+        return cls(child, protocol, lock, loop.create_task(_log_output(read, around.log)), around.last_good)
 
     def begin(self, config: Config) -> None:
         """Lets it load the jobs."""
-        self._protocol.send(frame(msgspec.msgpack.encode(_setup(config, self._lock)), PIPE_CAP))
+        self._protocol.send(frame(msgspec.msgpack.encode(_setup(config, self._lock, self._last_good)), PIPE_CAP))
 
     @property
     def peer(self) -> PipePeer:
@@ -189,7 +200,7 @@ async def _freed(lock: Path, seconds: float) -> bool:
     return True
 
 
-def _setup(config: Config, lock: Path) -> Setup:
+def _setup(config: Config, lock: Path, last_good: LastGood) -> Setup:
     return Setup(
         root=str(config.root),
         jobs=config.jobs,
@@ -197,6 +208,7 @@ def _setup(config: Config, lock: Path) -> Setup:
         daemon=os.getpid(),
         grace=config.grace,
         max_payload=config.max_payload,
+        last_good=dict(last_good.sources),
     )
 
 

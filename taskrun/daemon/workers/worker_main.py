@@ -55,6 +55,7 @@ class Setup(msgspec.Struct, frozen=True):
     daemon: int  # its pid
     grace: float
     max_payload: int
+    last_good: dict[str, str]  # sources for job files that cannot be loaded, by path
 
 
 class SocketWriter:
@@ -178,11 +179,12 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     control = Control(connection, frames, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
     Capture.install(echo=False)  # before the jobs' code can keep a reference to a stream
-    found = load_project(setup.jobs, Path(setup.root))
+    found = load_project(setup.jobs, Path(setup.root), setup.last_good)
     executor = Executor(
         found.registry,
         problems=[asdict(problem) for problem in found.problems],
         files=[str(file) for file in found.files],
+        sources=found.sources,
         grace=setup.grace,
         lock_fd=lock.fd,
         echo=False,

@@ -15,6 +15,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from taskrun.daemon.paths import DaemonPaths
+from taskrun.daemon.workers.last_good import LastGood
 from taskrun.daemon.workers.worker_handle import PoolContext, WorkerHandle
 from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine.core.core import Core
@@ -47,7 +48,8 @@ class WorkerPool:
     ) -> None:
         self.description = NO_JOBS
         self._core = core
-        self._around = PoolContext(paths, ExecutorMessages(core), core.journal.flush, log)
+        self._last_good = LastGood(paths.last_good)
+        self._around = PoolContext(paths, ExecutorMessages(core), core.journal.flush, log, self._last_good)
         self._read_config = config
         self._config = config()
         self._workers: set[WorkerHandle] = set()
@@ -185,11 +187,16 @@ class WorkerPool:
             return
 
     def _add(self, worker: WorkerHandle, description: Description) -> None:
-        self.description = description
+        self._take(description)
         self._ready.add(worker)
         self._joined.set()
         for problem in description.problems:
             logger.warning("a job file is broken: %s", problem)
+
+    def _take(self, description: Description) -> None:
+        """Takes note of the code that the workers have."""
+        self.description = description
+        self._last_good.keep(description)
 
     def _retire(self, worker: WorkerHandle) -> None:
         """Gives a worker no more work."""
@@ -222,15 +229,17 @@ class WorkerPool:
     # ---- new code
 
     async def reload(self, patient: bool = False) -> dict[str, Any]:
-        """Replaces the workers by new ones with the code as it is on the disk now, unless a file is newly broken.
+        """Replaces the workers by new ones with the code as it is on the disk now. A broken file keeps its last good source.
 
+        Nothing is replaced if that leaves the code as it was, nor if a file that worked cannot even be loaded as it last was.
         Runs of the old workers end or are unwound within the grace, and go on in the new ones.
 
         Parameters:
             patient: whether the old workers execute what they have until it ends or waits, so that no step is cut off.
 
         Returns:
-            `reloaded`, `problems`, and the names of jobs that were `added`, `removed` or `changed`.
+            `reloaded`; `lost`, whether that was not done since it would have lost jobs; `problems`; and the names of jobs
+            that were `added`, `removed` or `changed`.
         """
         async with self._reloading:
             kept, self._config = self._config, self._read_config()
@@ -246,12 +255,22 @@ class WorkerPool:
                 self._config = kept
                 await self._end_unused(fresh)
                 raise
-            if _newly_broken(before, after):
+            lost = _newly_broken(before, after)
+            if lost or (_any_kept(after) and kept == self._config and _same_code(before, after)):
                 self._config = kept
                 await self._end_unused(fresh)
-                return {"reloaded": False, "problems": after.problems, "added": [], "removed": [], "changed": []}
+                if not lost:
+                    self._take(after)
+                return {
+                    "reloaded": False,
+                    "lost": lost,
+                    "problems": after.problems,
+                    "added": [],
+                    "removed": [],
+                    "changed": [],
+                }
             await self._replace_all(fresh, patient)
-            return {"reloaded": True, "problems": after.problems, **_differences(before, after)}
+            return {"reloaded": True, "lost": False, "problems": after.problems, **_differences(before, after)}
 
     async def _inspect(self, fresh: Sequence[WorkerHandle]) -> Description:
         """Asks new workers for their jobs."""
@@ -305,8 +324,23 @@ def _cause(code: int | None) -> str:
 
 
 def _newly_broken(before: Description, after: Description) -> bool:
-    known = {problem.get("file") for problem in before.problems}
-    return any(problem.get("file") not in known for problem in after.problems)
+    """Whether a file that could be loaded cannot be any more, not even as it was."""
+    worked = {*before.files, "taskrun.toml"} - _broken(before)
+    return bool(worked & _broken(after))
+
+
+def _broken(description: Description) -> set[str]:
+    """Returns the files that could not be loaded, and those in which that was found."""
+    lost = [problem for problem in description.problems if not problem.get("kept")]
+    return {str(problem.get(field) or "") for problem in lost for field in ("file", "loading")}
+
+
+def _any_kept(description: Description) -> bool:
+    return any(problem.get("kept") for problem in description.problems)
+
+
+def _same_code(before: Description, after: Description) -> bool:
+    return before.sources == after.sources and before.jobs == after.jobs
 
 
 def _differences(before: Description, after: Description) -> dict[str, list[str]]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -40,6 +41,7 @@ class Executor:
     Parameters:
         problems: what was wrong with job files, to be described.
         files: the job files and what they import, likewise.
+        sources: the text of those that could be loaded, likewise.
         lock_fd: descriptor of the liveness lock, that processes of steps keep open.
         echo: whether what runs print goes to the real stdout as well.
         max_payload: bytes of one input, output or step result.
@@ -56,6 +58,7 @@ class Executor:
         clock: Clock | None = None,
         problems: Sequence[dict[str, Any]] = (),
         files: Sequence[str] = (),
+        sources: Mapping[str, str] = MappingProxyType({}),
         grace: float = 10.0,
         lock_fd: int | None = None,
         echo: bool = True,
@@ -70,6 +73,7 @@ class Executor:
         self.bodies = Bodies(self.clock, grace, lock_fd)
         self._problems = list(problems)
         self._files = list(files)
+        self._sources = dict(sources)
         self._max_payload = max_payload
         self._sealed = sealed
         self._grace = grace
@@ -112,6 +116,7 @@ class Executor:
             pipes=[pipe.describe() for pipe in self.registry.pipes.values()],
             problems=self._problems,
             files=self._files,
+            sources=self._sources,
             crons=[_schedule(job, cron) for job, cron in self.registry.crons()],
             hooked=self.listeners.hooked() if self._sealed else None,
         )
