@@ -96,7 +96,7 @@ async def test_what_starts_with_old_code_says_so(pipe: FakeTerminal, command: st
     described = {"jobs": [JOB], "pipes": [{"name": "up", "input_schema": {}}], "problems": [kept, older]}
     daemon = starting(tail=ending(DONE), jobs=described, send={"id": "e", **SENT})
     assert await typed(command, pipe, daemon) == Code.DONE
-    warning = "warning: jobs/a.py:3: SyntaxError: invalid syntax\n  the last good version of the code is used\n"
+    warning = "warning: jobs/a.py:3: SyntaxError: invalid syntax; its last good version is used\n"
     assert pipe.chatter.startswith(warning)
     assert "never was good" not in pipe.chatter
 

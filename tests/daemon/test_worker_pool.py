@@ -151,7 +151,7 @@ async def test_a_worker_that_cannot_be_executed_leaves_no_descriptor_open(
 
     monkeypatch.setattr(subprocess, "Popen", fail)
     paths = SimpleNamespace(worker_lock=lambda name: tmp_path / name)
-    config = SimpleNamespace(root=tmp_path, env={})
+    config = SimpleNamespace(root=tmp_path, cwd=tmp_path, env={})
     before = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
         await WorkerHandle.start_spare(cast(Any, config), cast(Any, SimpleNamespace(paths=paths)))
