@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import typer
 
 from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.option_names import RUN
 from taskrun.cli.session import Session
 
 Action = Callable[[Session], Awaitable[int]]
@@ -60,6 +61,13 @@ class CommonOptions(NamedTuple):
     json: Any = typer.Option(False, "--json", help="Print one JSON document and nothing else.")
     quiet: Any = typer.Option(False, "-q", "--quiet", help="Print the id alone.")
     input: Any = text_option("--input", "JSON|@FILE|-", "The input as JSON; options win over it.")
+    tag: Any = typer.Option(
+        None,
+        "--tag",
+        f"--{RUN}tag",
+        metavar="NAME=VALUE",
+        help="A tag of the run, which its children inherit; repeatable.",
+    )
     help: Any = typer.Option(False, "--help", help="Show this, and with a name its options.", show_default=False)
 
 

@@ -12,6 +12,10 @@ from typing import NamedTuple
 ESCAPE = "input."
 FieldPath = tuple[str, ...]
 
+RUN = "run."
+# Options of `start` and `run` that give way to a field of that name; `--run.NAME` always means the command's own.
+YIELDING = ("tag",)
+
 
 class Own(NamedTuple):
     """The options of a command itself: those without a value, and those with one."""
@@ -27,7 +31,7 @@ class Own(NamedTuple):
 # All options of `start`, `run` and `send`, so that a field's option is spelled the same for the three of them.
 STARTING = Own(
     frozenset({"-f", "--follow", "--local", "--json", "-q", "--quiet", "--help"}),
-    frozenset({"--input", "--in", "--at", "--key", "--config"}),
+    frozenset({"--input", "--in", "--at", "--key", "--config", *(f"--{RUN}{name}" for name in YIELDING)}),
 )
 
 

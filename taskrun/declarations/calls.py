@@ -30,6 +30,7 @@ class Current(msgspec.Struct, frozen=True):
     attempt: int = 1
     parent: str | None = None
     slot: datetime | None = None
+    tags: Mapping[str, str] = {}
 
 
 class StepCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from taskrun.model.codec import check_size
 from taskrun.model.errors import DefinitionError, InputInvalid
 from taskrun.model.names import check_name
 from taskrun.model.schema import Schema, check_output
+from taskrun.model.secrets import split_secrets
 from taskrun.model.signature import hint_of
 from taskrun.rules.policies import Duration, Prepared
 
@@ -170,6 +171,12 @@ class Job:
         kind = self._given.get("output")
         return Schema.for_output(hint_of(self.fn, "return", self.name) if kind is None else kind, self.name)
 
+    @cached_property
+    def _secret_fields(self) -> list[str]:
+        """The fields of the input that nobody is shown: a JSON schema calls them `writeOnly`."""
+        fields = self.input.json_schema().get("properties") or {}
+        return [name for name, field in fields.items() if field.get("writeOnly")]
+
     def verify(self) -> None:
         """Checks what can be checked only when all of the module is there; called when the job is loaded.
 
@@ -201,7 +208,9 @@ class Job:
         value, text = self.input.record(data)
         if limit is not None:
             check_size(text.encode(), f"input of {self.name}", limit)
-        return Prepared(job=self.name, input=text, terms=evaluate(self.name, self.options, value))
+        shown, secrets = split_secrets(text, self._secret_fields) if self._secret_fields else (text, None)
+        terms = evaluate(self.name, self.options, value)
+        return Prepared(job=self.name, input=shown, terms=terms, secrets=secrets)
 
     async def call(self, value: Any) -> Any:
         """Calls the handler with a validated input; a sync one in a thread."""
@@ -276,6 +285,7 @@ def job(fn: Callable[..., Any] | None = None, /, **options: Unpack[Options]) -> 
         throttle: a duration, a frequency or `Throttle`.
         debounce: a duration, a frequency or `Debounce`.
         priority: higher starts first (0).
+        tags: texts by name, which every run of it has; its children inherit them.
         key, key_ttl: `fn(input) -> str`: while a run with this key is unfinished, or succeeded within the ttl (24 h), a
             trigger returns that run.
         trigger: pipes and jobs, or `.into(…)` of either, that start it.

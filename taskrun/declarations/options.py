@@ -14,6 +14,7 @@ from taskrun.model.byte_escapes import escaped
 from taskrun.model.codec import message_of
 from taskrun.model.durations import Frequency, human, seconds, shown
 from taskrun.model.errors import DefinitionError, DurationInvalid
+from taskrun.model.tags import checked_tags
 from taskrun.rules.policies import (
     DEFAULT_BACKOFF,
     Backoff,
@@ -52,6 +53,7 @@ class Options(TypedDict, total=False):
     throttle: Duration | Frequency | Throttle | Of[Any] | None
     debounce: Duration | Frequency | Debounce | Of[Any] | None
     priority: int | Of[int]
+    tags: Mapping[str, str] | None
     key: Of[str | None] | None
     key_ttl: Duration
     trigger: Any
@@ -80,6 +82,7 @@ class JobOptions:
     priority: int | Of[Any] = 0
     key: Of[Any] | None = None
     key_ttl: float = 86_400.0
+    tags: Mapping[str, str] = field(default_factory=dict)
     triggers: tuple[Source, ...] = ()
     crons: tuple[Cron, ...] = ()
     hooks: Mapping[str, Hook] = field(default_factory=dict)
@@ -201,6 +204,10 @@ def _key_function(value: Any, default_id: str) -> Of[Any] | None:
     return _or_function(_key)(value, default_id) if value is not None else None  # type: ignore[return-value]
 
 
+def _tags(value: Any, default_id: str) -> dict[str, str]:
+    return checked_tags(value)
+
+
 def _on_exhausted(value: Any, default_id: str) -> str:
     if value not in ("fail", "pause"):
         raise DefinitionError(f'must be "fail" or "pause", not {shown(value)}')
@@ -222,6 +229,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "priority": _or_function(_priority),
     "key": _key_function,
     "key_ttl": _key_ttl,
+    "tags": _tags,
 }
 
 
@@ -274,6 +282,7 @@ def evaluate(job: str, options: JobOptions, value: Any) -> Terms:
         concurrency=of("concurrency", concurrency_of),
         throttle=of("throttle", throttle_of),
         debounce=of("debounce", debounce_of),
+        tags=dict(options.tags),
     )
 
 

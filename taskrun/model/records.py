@@ -37,6 +37,7 @@ class Cause(StrEnum):
     """Why a run is in its state, where that decides what becomes of it. `Run.reason` is only what people read."""
 
     DELAY = "delay"  # scheduled: not to start before its moment
+    AFTER = "after"  # scheduled: not to start before the end of other runs
     DEBOUNCE = "debounce"  # scheduled: the newest of a burst
     THROTTLE = "throttle"  # scheduled: the head of a queue that the clock opens
     BACKOFF = "backoff"  # scheduled: all it waits for is the backoff of a step
@@ -93,8 +94,16 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: float | None = None
 
 
+class Awaited(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A run that another one starts after: once it has succeeded, or with `any` once it has ended."""
+
+    run: str
+    any: bool = False
+    ended: Status | None = None  # how it has, None as long as it has not
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One trigger of a job. The fields down to `input` never change after the trigger."""
+    """One trigger of a job. The fields down to `input`, and those from `tags` on, never change after the trigger."""
 
     id: str
     job: str
@@ -136,6 +145,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cause: Cause | None = None  # of its state
     cancel_cause: Cause | None = None  # of `cancel`
     inherited: int | None = None  # steps up to this `order` are of earlier attempts, or of the run that it retries
+    after: str | None = None  # JSON list of Awaited: the runs whose end it does not start before
+    awaited: bool = False  # another run has it among those
+
+    tags: str | None = None  # JSON object of texts
+    name: str | None = None  # shown in place of the job's
+    secrets: str | None = None  # JSON object: fields of the input that nobody is shown; `input` has `***` there
 
     @property
     def ended(self) -> bool:
@@ -238,6 +253,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None = None  # ended before this moment
     ended_since: float | None = None  # ended at or after this moment
     parent: str | None = None
+    tags: tuple[tuple[str, str | None], ...] = ()  # all of these; None is any value
     roots: bool = False  # only those that are no children
     before: int | None = None
     after: int | None = None

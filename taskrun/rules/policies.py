@@ -210,14 +210,16 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrency: Concurrency | None = None
     throttle: Throttle | None = None
     debounce: Debounce | None = None
+    tags: dict[str, str] = {}
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """A trigger that passed validation; `input` is JSON text."""
+class Prepared(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A trigger that passed validation; `input` is JSON text, and so are the fields of it that nobody is shown."""
 
     job: str
     input: str
     terms: Terms
+    secrets: str | None = None
 
 
 # ---- shorthands

@@ -28,6 +28,7 @@ from taskrun.model.records import (
     brief_run,
     brief_step,
 )
+from taskrun.model.tags import tags_of
 from taskrun.stores.base import Answer, Tx
 from taskrun.stores.indexes import Item, SortedItems
 from taskrun.stores.memory_tables import Logs, Runs, Steps, Topics
@@ -362,11 +363,17 @@ def fits(run: Run, want: RunFilter) -> bool:
         and (want.ended_since is None or (run.ended_at is not None and run.ended_at >= want.ended_since))
         and (want.parent is None or run.parent == want.parent)
         and (not want.roots or run.parent is None)
+        and (not want.tags or _tagged(run, want.tags))
         and (want.before is None or run.seq < want.before)
         and (want.after is None or run.seq > want.after)
         and run.id.startswith(want.id_prefix or "")
         and run.id.endswith(want.id_suffix or "")
     )
+
+
+def _tagged(run: Run, wanted: Sequence[tuple[str, str | None]]) -> bool:
+    tags = tags_of(run)
+    return all(name in tags and value in (None, tags[name]) for name, value in wanted)
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:

@@ -16,11 +16,12 @@ EVENT_FIELDS = PipeEvent.__struct_fields__
 LOG_FIELDS = LogLine.__struct_fields__
 ENGINE_FIELDS = Engine.__struct_fields__
 
-_AT = RUN_FIELDS.index("status")
-RUN_FIXED, RUN_CHANGING = RUN_FIELDS[: _AT - 1], RUN_FIELDS[_AT:]  # `seq`, between them, is the store's
+_FIRST, _LAST = RUN_FIELDS.index("status"), RUN_FIELDS.index("awaited") + 1
+RUN_CHANGING = RUN_FIELDS[_FIRST:_LAST]
+RUN_NEW = (*RUN_FIELDS[: _FIRST - 1], *RUN_FIELDS[_FIRST:])  # all but `seq`, which is the store's
 
 # Exact `str` and `int` are bound twice as fast as their subclasses.
-_PLAIN = {"status": "status._value_", "kind": "kind._value_", "placed": "placed.real"}
+_PLAIN = {"status": "status._value_", "kind": "kind._value_", "placed": "placed.real", "awaited": "awaited.real"}
 
 
 def values_of(fields: Sequence[str]) -> Callable[[Any], Row]:
@@ -38,6 +39,7 @@ def run_of(row: Row) -> Run:
     values = dict(zip(RUN_FIELDS, row, strict=False))
     values["status"] = _STATUS[values["status"]]
     values["placed"] = values["placed"] == 1
+    values["awaited"] = values["awaited"] == 1
     for field in ("cause", "cancel_cause"):
         if values[field] is not None:
             values[field] = Cause(values[field])

@@ -6,19 +6,20 @@ INSERT INTO runs (
     id, job, created_at, parent, key, source, slot, retried_from, retry, priority, timeout,
     lane, lane_limit, lane_period, throttle, throttle_period, debounce, input,
     status, reason, attempt, engine, started_at, ended_at, wake_at, deadline, blocked, placed, cancel, pause,
-    crashes, progress, failures, error, output, cause, cancel_cause, inherited
+    crashes, progress, failures, error, output, cause, cancel_cause, inherited, after, awaited, tags, name, secrets
 ) VALUES (
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?,
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-    ?, ?, ?, ?, ?, ?, ?, ?
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 )
 
 -- name: save_run
 UPDATE runs SET
     status = ?, reason = ?, attempt = ?, engine = ?, started_at = ?, ended_at = ?, wake_at = ?, deadline = ?,
     blocked = ?, placed = ?, cancel = ?, pause = ?, crashes = ?, progress = ?, failures = ?, error = ?,
-    output = coalesce(?, output), cause = ?, cancel_cause = ?, inherited = ?
+    output = coalesce(?, output), cause = ?, cancel_cause = ?, inherited = ?,
+    after = ?, awaited = ?
 WHERE id = ?
 
 -- name: run
@@ -313,7 +314,7 @@ SELECT
     CASE WHEN length(failures) > 20000 THEN '…' || substr(failures, 1, 2100) ELSE failures END,
     CASE WHEN length(error) > 200000 THEN json_remove(error, '$.args') ELSE error END,
     CASE WHEN length(output) > 20000 THEN '…' || substr(output, 1, 2100) ELSE output END,
-    cause, cancel_cause, inherited
+    cause, cancel_cause, inherited, after, awaited, tags, name, secrets
 FROM runs WHERE
 
 -- name: runs_newest_first
@@ -339,6 +340,12 @@ parent = ?
 
 -- name: runs_roots
 parent IS NULL
+
+-- name: runs_tag
+seq IN (
+    SELECT r.seq FROM runs AS r, json_each(r.tags) AS t
+    WHERE r.tags IS NOT NULL AND t.key = ? AND t.value = coalesce(?, t.value)
+)
 
 -- name: runs_before
 seq < ?

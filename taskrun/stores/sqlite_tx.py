@@ -16,7 +16,7 @@ from taskrun.stores.rows import (
     EVENT_FIELDS,
     LOG_FIELDS,
     RUN_CHANGING,
-    RUN_FIXED,
+    RUN_NEW,
     STEP_FIELDS,
     Row,
     engine_of,
@@ -30,7 +30,7 @@ from taskrun.stores.rows import (
 SQL: Final = named_queries("sqlite.sql")
 ORDERS: Final = numbered(SQL)  # of the values, where a statement uses one of them more than once
 
-_new_run = values_of(RUN_FIXED + RUN_CHANGING)
+_new_run = values_of(RUN_NEW)
 _saved_run = values_of((*RUN_CHANGING, "id"))
 _step = values_of(STEP_FIELDS)
 _event = values_of(EVENT_FIELDS[:-1])
@@ -274,12 +274,12 @@ class SqliteTx:
 
 def listing(want: RunFilter) -> tuple[str, list[Any]]:
     """Returns the query of a listing, and the values for its clauses and its limit."""
-    clauses = dict(_clauses(want))
-    where = " AND ".join(SQL[name] for name in clauses or ["runs_all"])
+    clauses = list(_clauses(want)) or [("runs_all", ())]
+    where = " AND ".join(SQL[name] for name, _ in clauses)
     order = "runs_oldest_first" if want.oldest_first else "runs_newest_first"
     query = " ".join((SQL["runs_brief" if want.brief else "runs"], where, SQL[order]))
     return query, [
-        *(value for values in clauses.values() for value in values),
+        *(value for _, values in clauses for value in values),
         -1 if want.limit is None else want.limit,
     ]
 
@@ -293,6 +293,8 @@ def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
     if want.statuses is not None:
         bulk = Status.SUCCEEDED in want.statuses
         yield "runs_status_any" if bulk else "runs_status_rare", (_json(want.statuses),)
+    for tag in want.tags:
+        yield "runs_tag", tag
     if want.id_prefix:
         yield "runs_id_prefix", (want.id_prefix, want.id_prefix)
     if want.id_suffix:

@@ -25,7 +25,7 @@ JOBS = """
 import asyncio
 from pathlib import Path
 from typing import Literal, TypedDict
-from taskrun import Concurrency, job, pipe, run, sleep
+from taskrun import Concurrency, current, job, pipe, run, sleep
 
 class Upload(TypedDict):
     path: str
@@ -75,6 +75,10 @@ async def stubborn() -> None:
         except asyncio.CancelledError:
             pass
 
+@job
+async def labelled(tag: str = "none", name: str = "") -> str:
+    return f"{tag} {dict(current().tags)}"
+
 @job(cron="0 3 * * *")
 async def nightly() -> None:
     pass
@@ -91,6 +95,11 @@ TABLE: list[tuple[str, int, str]] = [  # in this order, on one project
     ("run fails --json", 1, ONE),
     ("run parent --json", 0, ONE),
     ("run --local hello --json", 0, ONE),
+    ("start hello --tag env=prod --run.tag team=a --json", 0, ONE),
+    ("list --tag env --tag team=a --json", 0, ONE),
+    ("start hello --tag env --json", 2, ""),
+    ("run hello --tag =prod", 2, ""),
+    ("list --tag a.b=", 2, ""),
     ("start waits --json", 0, ONE),
     ("why waits@last --json", 0, ONE),
     ("pause waits@last --json", 0, ONE),
@@ -221,6 +230,24 @@ def test_the_manual_is_up_to_date() -> None:
 
 
 # ---- what some of them do
+
+
+async def test_an_option_gives_way_to_a_field_of_its_name_and_is_the_commands_own_with_run(folder: Path) -> None:
+    code, terminal = await typed(folder, "run labelled --tag a=b --run.tag k=v --name n")
+    assert (code, terminal.written) == (0, "a=b {'k': 'v'}\n")
+    _, terminal = await typed(folder, "start labelled --help")
+    assert "--tag TEXT" in terminal.written and "--run.tag NAME=VALUE" in terminal.written
+    _, terminal = await typed(folder, "start hello --help")
+    assert "--tag NAME=VALUE" in terminal.written and "--run.tag" not in terminal.written
+    _, terminal = await typed(folder, "run --local hello --tag a=b --json")
+    assert json.loads(terminal.written)["tags"] == {"a": "b"}
+    await typed(folder, "run hello --tag a=b --tag a=c")
+    _, terminal = await typed(folder, "list --tag a --json")
+    assert [run["tags"] for run in json.loads(terminal.written)] == [{"a": "c"}]
+    _, terminal = await typed(folder, "show @last")
+    assert "tags    a=c" in terminal.written
+    _, terminal = await typed(folder, "list --tag a=b", out_tty=True)
+    assert "no runs match: tagged a=b" in terminal.chatter
 
 
 @pytest.fixture

@@ -163,7 +163,9 @@ async def test_an_older_journal_is_brought_up_to_date_and_read(folder: Path, tmp
     journal = tmp_path / "project" / ".taskrun" / "journal.db"
     with closing(sqlite3.connect(journal)) as connection:
         newest = version(connection)
-        connection.executescript(f"DROP INDEX steps_failed; PRAGMA user_version = {newest - 1}")
+        for column in ("after", "awaited", "tags", "name", "secrets"):
+            connection.executescript(f"DROP INDEX IF EXISTS runs_tagged; ALTER TABLE runs DROP COLUMN {column}")
+        connection.execute(f"PRAGMA user_version = {newest - 1}")
     assert json.loads(run(tmp_path / "project", "list", "--json").stdout)
     with closing(sqlite3.connect(journal)) as connection:
         assert version(connection) == newest

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from taskrun.model.records import ENDED, UNFINISHED, Run, RunFilter, Status
 from taskrun.stores.base import Tx
+from taskrun.stores.rows import RUN_CHANGING
 
 from .records import ids, line, run, step
 
@@ -48,6 +49,11 @@ FULL_RUN = Run(
     failures="[]",
     error="{}",
     output="null",
+    after='[{"run":"b"}]',
+    awaited=True,
+    tags='{"env":"süß"}',
+    name="nightly",
+    secrets="{}",
 )
 
 
@@ -83,14 +89,15 @@ def test_saving_writes_the_changing_fields_and_no_other(tx: Tx) -> None:
     changed = replace(FULL_RUN, id="a", seq=added.seq)
     tx.save_run(changed)
     stored = tx.run("a")
-    assert stored == replace(changed, **{field: getattr(added, field) for field in Run.__struct_fields__[:19]})
+    assert stored == replace(
+        changed, **{field: getattr(added, field) for field in Run.__struct_fields__ if field not in RUN_CHANGING}
+    )
 
 
 def test_saving_can_empty_every_changing_field_but_the_output(tx: Tx) -> None:
     [added] = add(tx, FULL_RUN)
     plain = run("whole")
-    fields = Run.__struct_fields__
-    bare = {field: getattr(plain, field) for field in fields[fields.index("status") :] if field != "output"}
+    bare = {field: getattr(plain, field) for field in RUN_CHANGING if field != "output"}
     tx.save_run(replace(added, **bare, output=None))
     assert tx.run("whole") == replace(added, **bare)
 
@@ -119,6 +126,11 @@ FILTERS: list[tuple[RunFilter, list[str]]] = [
     (RunFilter(until=31.0, statuses=tuple(ENDED), limit=1), ["run-3"]),
     (RunFilter(parent="run-1"), ["run-4"]),
     (RunFilter(parent="run-1", job="y"), []),
+    (RunFilter(tags=(("env", None),)), ["run-4", "run-1"]),
+    (RunFilter(tags=(("env", "prod"),)), ["run-1"]),
+    (RunFilter(tags=(("env", "prod"), ("team", None)), job="y"), ["run-1"]),
+    (RunFilter(tags=(("env", "test"), ("team", "a"))), []),
+    (RunFilter(tags=(("en", None),)), []),
     (RunFilter(id_prefix="run-"), ["run-4", "run-3", "run-2", "run-1"]),
     (RunFilter(id_prefix="RUN"), []),
     (RunFilter(id_prefix="run_"), []),
@@ -132,10 +144,10 @@ FILTERS: list[tuple[RunFilter, list[str]]] = [
 def test_a_filter_lets_through_what_fits_all_of_it(tx: Tx, want: RunFilter, expected: list[str]) -> None:
     add(
         tx,
-        run("run-1", "y", created_at=1.0),
+        run("run-1", "y", created_at=1.0, tags='{"env":"prod","team":"a"}'),
         run("run-2", "x", created_at=2.0, status=Status.FAILED, ended_at=20.0),
         run("run-3", "y", created_at=3.0, status=Status.SUCCEEDED, ended_at=30.0),
-        run("run-4", "x", created_at=4.0, parent="run-1"),
+        run("run-4", "x", created_at=4.0, parent="run-1", tags='{"env":"test"}'),
     )
     assert ids(tx.runs(want)) == expected
 

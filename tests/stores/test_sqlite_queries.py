@@ -44,7 +44,7 @@ def test_columns_stand_in_the_order_of_fields(
 
 def test_a_new_run_and_a_saved_run_bind_every_column_in_order() -> None:
     inserted = re.findall(r"\w+", SQL["add_run"].partition("(")[2].partition(")")[0])
-    assert inserted == [*rows.RUN_FIXED, *rows.RUN_CHANGING]
+    assert tuple(inserted) == rows.RUN_NEW
     assert tuple(re.findall(r"(\w+) = (?:\?|coalesce)", SQL["save_run"].partition("WHERE")[0])) == rows.RUN_CHANGING
 
 

@@ -124,10 +124,9 @@ async def test_a_journal_that_somebody_has_for_himself_is_locked(path: Path) -> 
 async def test_an_older_journal_is_left_to_who_can_bring_it_up_to_date(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newest = max(sqlite_open.MIGRATIONS)
-    with monkeypatch.context() as patch:
-        patch.delitem(sqlite_open.MIGRATIONS, newest)
-        written(path, "a").close()
+    written(path, "a").close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {max(sqlite_open.MIGRATIONS) - 1}")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(JournalError, match="is of an older taskrun, and its folder cannot be written to"):
         await read(path)

@@ -62,9 +62,11 @@ class JournalBackend:
         limit: int | None = None,
         before: int | None = None,
         roots: bool = False,
+        tags: list[tuple[str, str | None]] | None = None,
     ) -> Any:
         states = [Status(one) for one in status or ()]
-        return _still(await self._read(lambda tx: views.list_runs(tx, job, states, since, limit, before, roots), []))
+        found = lambda tx: views.list_runs(tx, job, states, since, limit, before, roots, tags or ())  # noqa: E731
+        return _still(await self._read(found, []))
 
     async def _overview(self) -> Any:
         found = await self._read(views.counts, {"counts": [], "children": 0})

@@ -27,6 +27,7 @@ from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
 from taskrun.model.errors import TaskrunError
 from taskrun.model.records import UNFINISHED, Status
+from taskrun.model.tags import wanted_tags
 
 WORDS = {found.word: state for state, found in MARKS.items() if state in set(Status)}  # `done` is `succeeded`
 WORDS |= {
@@ -51,21 +52,36 @@ class Listing:
     limit: int | None = None  # None: all, or of a live table as many as the screen has room for
     folds: bool = False  # whether children, and many queued runs, are left out: nothing was asked for in particular
     json: bool = False
+    tags: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def counted(self) -> bool:
+        """Whether the counts of all runs, or of those of the job, say something about those that are listed."""
+        return not self.statuses and self.since is None and not self.tags
 
     def wanted(self, now: float) -> dict[str, Any]:
         """Returns it as the parameters of a request."""
         since = None if self.since is None else now - self.since
-        return {"job": self.job or None, "status": list(self.statuses) or None, "since": since, "limit": self.limit}
+        found = {"job": self.job or None, "status": list(self.statuses) or None, "since": since, "limit": self.limit}
+        return {**found, "tags": self.tags}
 
     def takes(self, run: dict[str, Any]) -> bool:
         """Whether a run that has changed belongs in a live listing."""
-        return (not self.job or run["job"] == self.job) and (not self.statuses or run["status"] in self.statuses)
+        tagged = all(name in run["tags"] and text in (None, run["tags"][name]) for name, text in self.tags)
+        return (
+            tagged
+            and (not self.job or run["job"] == self.job)
+            and (not self.statuses or run["status"] in self.statuses)
+        )
 
 
 def _list(
     job: str = text_option("--job", "JOB", "Only runs of this job."),
     status: list[str] = typer.Option(None, "--status", metavar="STATUS", help="Only in this state; repeatable."),  # noqa: B008
     since: str = text_option("--since", "DURATION", "Only those triggered since, as in 1h."),
+    tag: list[str] = typer.Option(  # noqa: B008
+        None, "--tag", metavar="NAME[=VALUE]", help="Only runs with this tag; of several, with all of them."
+    ),
     limit: int = typer.Option(
         None, "-n", "--limit", min=1, metavar="NUMBER", help=f"How many.  [default: {LIMIT}, with -w as many as fit]"
     ),
@@ -79,9 +95,10 @@ def _list(
     """
     ago = durations.seconds(since, "--since") if since else None
     found = statuses(status or [])
-    folds = not (job or found or every or since)
+    tags = wanted_tags(tag or ())
+    folds = not (job or found or every or since or tags)
     shown = limit if limit or watch or every else LIMIT
-    return partial(live if watch else once, Listing(job, found, ago, shown, folds, json))
+    return partial(live if watch else once, Listing(job, found, ago, shown, folds, json, tags))
 
 
 app.command("list")(_list)
@@ -114,7 +131,7 @@ async def once(options: Listing, session: Session) -> int:
         kept, more = folded(runs, options.limit or len(runs)) if options.folds else (runs[: options.limit], 0)
         kept = await explained(backend, kept) if backend.live else kept  # else there is one reason for all
         session.show(runs_table(once_each(kept), session.now, session.look(), more, overview["defaults"]))
-        if not options.statuses and options.since is None:
+        if options.counted:
             session.show(Text(totals(overview["counts"], options.job, len(kept), overview["children"]), "dim"))
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
@@ -129,6 +146,7 @@ def nothing_found(options: Listing) -> str:
     parts = [
         *([f"of job {cell(options.job)}"] if options.job else []),
         *([" or ".join(options.statuses)] if options.statuses else []),
+        *("tagged " + (name if text is None else f"{name}={cell(text)}") for name, text in options.tags),
         *([f"triggered in the last {durations.human(options.since)}"] if options.since is not None else []),
     ]
     if parts:
@@ -255,7 +273,7 @@ class Table(Lines):
         runs = [{**run, "why": self._why.get(run["id"])} if run["status"] in HELD else run for run in shown]
         look = self._sticky.look(count)
         table = runs_table(once_each(runs), self.session.now, look, more, self._overview["defaults"])
-        if self._overview["counts"] and not self.options.statuses and self.options.since is None:
+        if self._overview["counts"] and self.options.counted:
             counts = totals(self._overview["counts"], self.options.job, len(shown), self._overview["children"])
             table = stacked([table, clipped(Text(counts, "dim"), look.width - 1)])
         self._sticky.paint(table)

@@ -33,6 +33,7 @@ def run(
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
     key: str = text_option("--key", "KEY", "If there is a run with this key, follow that one."),
+    tag: list[str] = COMMON.tag,
     local: bool = typer.Option(False, "--local", help="Execute in this process, without daemon and journal."),
     json: bool = COMMON.json,
     quiet: bool = typer.Option(False, "-q", "--quiet", help="Print the output alone."),
@@ -47,7 +48,7 @@ def run(
     if not job or help:
         return help_of(ctx, job)
     refuse_two_times(delay, at)
-    options = Start(job, input_command.given(ctx), input, delay, at, key, True, json, quiet)
+    options = Start(job, input_command.given(ctx), input, delay, at, key, True, json, quiet, tag or ())
     if local and (delay or at or key):
         raise Stop(
             Code.USAGE, "--local starts at once and records nothing, so --in, --at and --key have no meaning with it"

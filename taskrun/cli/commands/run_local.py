@@ -24,15 +24,19 @@ from taskrun.cli.commands.run import print_output
 from taskrun.cli.commands.start import Start
 from taskrun.cli.commands.typed_input import Target
 from taskrun.cli.exit_codes import Code, Stop, code_of
+from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.sanitize import lines
 from taskrun.cli.session import Session
 from taskrun.declarations.registry import Registry
 from taskrun.engine.api.queue import Queue
 from taskrun.engine.api.run import Run
+from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.subscriptions import Change, LogAdded
+from taskrun.model.codec import encode
+from taskrun.model.tags import typed_tags
 
 ECHOED = frozenset({"stdout", "stderr"})  # the engine itself shows what is printed
 
@@ -45,10 +49,12 @@ async def perform(options: Start, session: Session) -> int:
         check_inputs(session.config, registry)
         base = await typed_input.read_input(session, options.input)
         target = _target(registry, options.job)
-        value = await typed_input.built(session, target, options.given, base, "run")
+        given, own = input_command.claimed(target.schema, options.given)
+        value = await typed_input.built(session, target, given, base, "run")
+        tags = typed_tags([*options.tags, *own.get("tag", ())])
         async with Queue(list(registry.jobs.values()), registry.pipes, grace=session.config.grace) as queue:
             with typed_input.named_as_typed(target, "run"):
-                ended = await _to_end(queue, value, options, session)
+                ended = await _to_end(queue, value, tags, options, session)
     _print(session, ended, options.json)
     return code_of(ended)
 
@@ -70,11 +76,13 @@ def _target(registry: Registry, name: str) -> Target:
     return Target(name, InputSchema(described["input_schema"]), described)
 
 
-async def _to_end(queue: Queue, value: Any, options: Start, session: Session) -> dict[str, Any]:
+async def _to_end(queue: Queue, value: Any, tags: dict[str, str], options: Start, session: Session) -> dict[str, Any]:
     """Shows a run until it has ended. The first Ctrl-C cancels it, a second one stops waiting for it."""
     view: View = View(session) if options.quiet else PlainView(session)
     async with queue.core.bus.subscribe() as changes:
-        run = await queue.jobs[options.job].start(value)
+        prepared = await queue.core.prepare(options.job, encode(value, "input"))
+        started, _ = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), source="cli", tags=tags))
+        run = queue.handle(started)
         view.begin(dict(await run.info()))
         work = asyncio.ensure_future(_watch(changes, run.id, view))
         session.on_interrupt = _InterruptHandler(run, work).interrupted

@@ -21,6 +21,7 @@ from taskrun.cli.screens.jobs import job_screen
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Backend, Session
+from taskrun.model.tags import typed_tags
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -38,6 +39,7 @@ class Start:
     follow: bool = False
     json: bool = False
     quiet: bool = False
+    tags: Sequence[str] = ()
 
 
 @app.command(cls=InputCommand, add_help_option=False)
@@ -49,6 +51,7 @@ def start(
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
     key: str = text_option("--key", "KEY", "If there is a run with this key, return that one."),
     follow: bool = typer.Option(False, "-f", "--follow", help="Follow the run; Ctrl-C only stops following."),
+    tag: list[str] = COMMON.tag,
     json: bool = COMMON.json,
     quiet: bool = COMMON.quiet,
     help: bool = COMMON.help,
@@ -62,7 +65,8 @@ def start(
     if not job or help:
         return help_of(ctx, job)
     refuse_two_times(delay, at)
-    return partial(perform, Start(job, input_command.given(ctx), input, delay, at, key, follow, json, quiet))
+    given = input_command.given(ctx)
+    return partial(perform, Start(job, given, input, delay, at, key, follow, json, quiet, tag or ()))
 
 
 def refuse_two_times(delay: str, at: str) -> None:
@@ -91,7 +95,9 @@ async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) 
     if ctx.params["json"]:
         session.json(target.described)
     else:
-        session.show(job_screen(target.described, str(ctx.info_name), input_command.own_listing(ctx.command)))
+        session.show(
+            job_screen(target.described, str(ctx.info_name), input_command.own_listing(ctx.command, target.schema))
+        )
     return Code.DONE
 
 
@@ -101,10 +107,10 @@ async def trigger(backend: Backend, session: Session, options: Start, command: s
     when = {"delay": start_time.delay(options.delay), "at": start_time.at(options.at)}
     target = await typed_input.find_target(backend, options.job)
     typed_input.warn_of_old_code(session, target)
-    text = typed_input.as_text(
-        session, options.job, await typed_input.built(session, target, options.given, base, command)
-    )
-    named = {"key": options.key or None, "source": "cli", "intent": session.facts.intent}
+    given, own = input_command.claimed(target.schema, options.given)
+    text = typed_input.as_text(session, options.job, await typed_input.built(session, target, given, base, command))
+    tags = typed_tags([*options.tags, *own.get("tag", ())])
+    named = {"key": options.key or None, "tags": tags, "source": "cli", "intent": session.facts.intent}
     with typed_input.named_as_typed(target, command):
         answer: dict[str, Any] = await backend.call("start", job=options.job, input=text, **when, **named)
     return answer

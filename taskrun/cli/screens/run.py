@@ -62,6 +62,11 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     title.append(f" · trigger: {cell(run['source'])}" if run["source"] else "")
     yield True, title
     yield True, Text.assemble(("input   ", "dim"), given(run) or "{}")
+    if run["tags"]:
+        yield (
+            True,
+            Text.assemble(("tags    ", "dim"), " ".join(f"{name}={cell(text)}" for name, text in run["tags"].items())),
+        )
     for name, label in (("parent", "parent"), ("retried_from", "retries"), ("key", "key")):
         if run[name]:
             yield True, Text.assemble((f"{label:<8}", "dim"), cell(run[name]))

@@ -13,6 +13,7 @@ from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.queries import views
 from taskrun.model.errors import DaemonError
+from taskrun.model.tags import checked_tags
 
 T = TypeVar("T")
 TRIES = 3  # workers that are asked one after the other, when they die
@@ -29,6 +30,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     at: float | None = None
     source: str = "cli"
     intent: str | None = None
+    name: str | None = None
+    tags: dict[str, str] = {}
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -75,7 +78,15 @@ async def start(context: RequestContext, want: Start) -> Any:
     if want.key is not None:
         prepared = msgspec.structs.replace(prepared, terms=msgspec.structs.replace(prepared.terms, key=want.key))
     until = want.at if want.delay is None else context.core.clock.now() + want.delay
-    trigger = Trigger(prepared=prepared, id=new_id(), source=want.source, delay_until=until, intent=want.intent)
+    trigger = Trigger(
+        prepared=prepared,
+        id=new_id(),
+        source=want.source,
+        delay_until=until,
+        intent=want.intent,
+        name=want.name,
+        tags=checked_tags(want.tags),
+    )
     run, created = await context.core.trigger(trigger)
     return {"run": views.run_view(run), "created": created}
 

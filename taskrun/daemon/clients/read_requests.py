@@ -60,7 +60,10 @@ class RunIds(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """Which runs; `since` is a Unix time, `before` the `seq` of the last on the previous page, `roots` leaves out children."""
+    """Which runs; the fields are the parameters of `views.list_runs`, in their order.
+
+    `since` is a Unix time, `before` the `seq` of the last on the previous page.
+    """
 
     job: str | None = None
     status: list[Status] | None = None
@@ -68,6 +71,7 @@ class Listing(msgspec.Struct, frozen=True):
     limit: int | None = None
     before: int | None = None
     roots: bool = False
+    tags: list[tuple[str, str | None]] = []
 
 
 class Lines(msgspec.Struct, frozen=True):
@@ -133,9 +137,7 @@ async def jobs(context: RequestContext, want: Nothing) -> Any:
 
 async def runs(context: RequestContext, want: Listing) -> Any:
     """Returns a page of runs, newest first; an empty page at the end."""
-    return await context.core.read(
-        lambda tx: views.list_runs(tx, want.job, want.status, want.since, want.limit, want.before, want.roots)
-    )
+    return await context.core.read(lambda tx: views.list_runs(tx, *msgspec.structs.astuple(want)))
 
 
 async def overview(context: RequestContext, want: Nothing) -> Any:

@@ -58,6 +58,7 @@ class Watch(msgspec.Struct, frozen=True):
     status: list[Status] | None = None
     since: float | None = None
     limit: int | None = None
+    tags: list[tuple[str, str | None]] = []
 
 
 async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, None]:
@@ -91,7 +92,7 @@ async def _runs(context: RequestContext, want: Watch, looked: Callable[[Any], No
     for run_id in want.run or ():
         yield await context.core.read(partial(views.show, run_id=run_id), looked)
         looked = None
-    listing = partial(views.list_runs, job=want.job, statuses=want.status, since=want.since)
+    listing = partial(views.list_runs, job=want.job, statuses=want.status, since=want.since, tags=want.tags)
     left, before = want.limit if want.run is None else 0, None
     while left is None or left > 0:
         page = await context.core.read(partial(listing, limit=left, before=before), looked)

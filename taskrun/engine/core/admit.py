@@ -12,6 +12,7 @@ from taskrun.engine.core.facts import BURSTS, INTENTS, PAUSED, THROTTLES
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import NotFound
 from taskrun.model.records import Cause, Run, Status, Step, StepKind, StepStatus
+from taskrun.model.tags import tags_of
 from taskrun.rules.admission import BurstFact, Facts, Request, decide
 from taskrun.rules.policies import Prepared
 
@@ -26,6 +27,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
         id: of the run that it is to become.
         delay_until: Unix time before which it is not to start.
         intent: made by a client; a repeated request with it finds the same run.
+        name: shown in place of the job's.
+        tags: they win over those of the parent, and these over those of the job.
     """
 
     prepared: Prepared
@@ -36,6 +39,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     slot: float | None = None
     retried_from: str | None = None
     intent: str | None = None
+    name: str | None = None
+    tags: dict[str, str] = {}
 
 
 def new_id() -> str:
@@ -67,7 +72,7 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
         kept=(None if debounce is None else BURSTS.get(tx, debounce)) or BurstFact(),
     )
     paused = PAUSED.get(tx, trigger.prepared.job) is not None
-    run = _run(trigger, t.state.moments.trigger(t.now))
+    run = _run(t, trigger)
     request = Request(run=run, terms=terms, delay_until=trigger.delay_until, paused=paused)
     decision = decide(request, facts, t.now)
     if trigger.intent is not None:
@@ -107,7 +112,12 @@ def start_again(t: Transaction, ended: Run, prepared: Prepared, from_step: str |
     kept = _kept(t.tx.steps(ended.id), from_step)
     terms = replace(prepared.terms, key=None, debounce=None)  # a retry is meant, not deduplicated
     trigger = Trigger(
-        prepared=replace(prepared, terms=terms), id=new_id(), source=f"retry of {ended.id}", retried_from=ended.id
+        prepared=replace(prepared, terms=terms),
+        id=new_id(),
+        source=f"retry of {ended.id}",
+        retried_from=ended.id,
+        name=ended.name,
+        tags=tags_of(ended),
     )
     run, _ = admit(t, trigger)
     for step in kept:
@@ -132,14 +142,19 @@ def _by_name(steps: list[Step], name: str) -> int:
     raise NotFound(f'the run has no step "{name}" (there are: {known})')
 
 
-def _run(trigger: Trigger, now: float) -> Run:
+def _run(t: Transaction, trigger: Trigger) -> Run:
+    parent = t.run(trigger.parent)
+    tags = trigger.prepared.terms.tags | (tags_of(parent) if parent is not None else {}) | trigger.tags
     return Run(
         id=trigger.id,
         job=trigger.prepared.job,
-        created_at=now,
+        created_at=t.state.moments.trigger(t.now),
         parent=trigger.parent,
         source=trigger.source,
         slot=trigger.slot,
         retried_from=trigger.retried_from,
         input=trigger.prepared.input,
+        secrets=trigger.prepared.secrets,
+        name=trigger.name,
+        tags=msgspec.json.encode(tags).decode() if tags else None,
     )

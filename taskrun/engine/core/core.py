@@ -49,6 +49,7 @@ from taskrun.model.errors import (
     RunNotFound,
 )
 from taskrun.model.records import UNFINISHED, Cause, LogLine, Run, RunFilter
+from taskrun.model.secrets import whole_input
 from taskrun.model.stored_text import storable
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store, Tx
@@ -324,7 +325,7 @@ class Core:
         want = RunFilter(job=job, statuses=tuple(UNFINISHED))
 
         def act(t: Transaction) -> int:
-            same = [run for run in t.tx.runs(want) if run.input == prepared.input]
+            same = [run for run in t.tx.runs(want) if (run.input, run.secrets) == (prepared.input, prepared.secrets)]
             return sum(run_lifecycle.cancel(t, run.id, Cause.USER.value) for run in same)
 
         return await self._do(act)
@@ -401,7 +402,7 @@ class Core:
         run = await self.get(run_id)
         if not run.ended:
             raise RunNotEnded(f"run {run.id} is {run.status}; cancel it first, or wait for its end")
-        prepared = await self.prepare(run.job, run.input)
+        prepared = await self.prepare(run.job, whole_input(run))
         return await self._do(lambda t: start_again(t, run, prepared, from_step))
 
     async def _change(self, run_id: str, change: Callable[[Transaction, Run], Run]) -> Run:

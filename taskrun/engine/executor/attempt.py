@@ -21,6 +21,7 @@ from taskrun.engine.executor.step_ids import enter_root
 from taskrun.model.codec import encode, encode_error
 from taskrun.model.errors import JournalError, Unwind, leaves
 from taskrun.model.records import ErrorRecord, Run
+from taskrun.model.secrets import whole_input
 from taskrun.rules.policies import next_try
 
 NAMED = 3  # steps that a warning names
@@ -57,7 +58,7 @@ async def attempt(
 
 
 async def _call(context: Context, job: Job, bodies: Bodies) -> object:
-    value = job.input.load(context.run.input)
+    value = job.input.load(whole_input(context.run))
     try:
         if job.is_async:
             return await job.call(value)
@@ -113,7 +114,7 @@ def failed(
 def _input(job: Job, run: Run) -> object:
     """Returns the input for a function of the job's options, None where it does not fit the code any more."""
     try:
-        return job.input.load(run.input)
+        return job.input.load(whole_input(run))
     except Exception:
         return None
 

@@ -18,6 +18,7 @@ from taskrun.engine.messages import Notify
 from taskrun.model.codec import decode, rebuild
 from taskrun.model.errors import InputInvalid
 from taskrun.model.records import Run
+from taskrun.model.secrets import whole_input
 
 logger = logging.getLogger("taskrun.engine.executor.hooks")
 Listener = Callable[[Event], Any]
@@ -92,7 +93,7 @@ class Listeners:
 def _input(job: Job, run: Run) -> Any:
     """Returns the input as the job reads it, or as plain data where it does not fit the code any more."""
     try:
-        return job.input.load(run.input)
+        return job.input.load(whole_input(run))
     except InputInvalid:
         return decode(run.input)
 

@@ -33,6 +33,8 @@ from taskrun.model.clock import Clock
 from taskrun.model.codec import check_size, decode, encode, encode_error, error_from, error_text, rebuild
 from taskrun.model.errors import Unwind
 from taskrun.model.records import PLACE, ErrorRecord, Failure, Run, Step, StepKind, StepStatus
+from taskrun.model.secrets import whole_input
+from taskrun.model.tags import tags_of
 from taskrun.rules.policies import Concurrency, next_try
 from taskrun.rules.transitions import with_failure
 
@@ -76,10 +78,11 @@ class Context(AttemptState):
         return Current(
             run_id=run.id,
             job=run.job,
-            input=self._job.input.load(run.input),
+            input=self._job.input.load(whole_input(run)),
             attempt=run.attempt,
             parent=run.parent,
             slot=None if run.slot is None else datetime.fromtimestamp(run.slot, UTC),
+            tags=tags_of(run),
         )
 
     # ---- the calls of a handler

@@ -29,6 +29,7 @@ from taskrun.model.records import (
     brief_run,
     brief_step,
 )
+from taskrun.model.tags import tags_of
 from taskrun.stores.base import Tx
 
 SHORTEST_REF = 4
@@ -84,6 +85,8 @@ def run_view(
         "ended_at": rfc3339(run.ended_at),
         "parent": run.parent,
         "progress": _progress_view(run.progress),
+        "name": run.name,
+        "tags": tags_of(run),
         "attempts": max(run.retry + 1, run.attempt),  # a run that was resumed after its last has one more
         "wake_at": rfc3339(run.wake_at),
         "deadline": rfc3339(run.deadline),
@@ -191,17 +194,19 @@ def list_runs(
     limit: int | None = None,
     before: int | None = None,
     roots: bool = False,
+    tags: Sequence[tuple[str, str | None]] = (),
 ) -> list[dict[str, Any]]:
     """Returns the runs that fit, newest first, each with the step that it is at: at most a page of them.
 
     Parameters:
         before: only those whose `seq` is lower.
         roots: only those that are no children.
+        tags: only those that have all of these; None stands for any value.
     """
     most = min(limit or PAGE, PAGE)
     states = tuple(statuses) if statuses else None
-    want = RunFilter(job=job, statuses=states, since=since, limit=most, before=before, roots=roots, brief=True)
-    return _fitting([_listed(tx, run) for run in tx.runs(want)])
+    want = RunFilter(job=job, statuses=states, since=since, limit=most, before=before, roots=roots, tags=tuple(tags))
+    return _fitting([_listed(tx, run) for run in tx.runs(replace(want, brief=True))])
 
 
 def _listed(tx: Tx, run: Run) -> dict[str, Any]:
