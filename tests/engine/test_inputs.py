@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field, SecretStr
 
 from taskrun import DefinitionError, InputInvalid, Queue, job, pipe, run
 from taskrun.engine import messages as m
+from taskrun.model.records import Run
+from taskrun.model.secrets import whole_input
 from taskrun.stores.base import Store
 
 LONG = "12345678901234567890.12"
@@ -88,7 +90,10 @@ async def test_json_of_anybody_keeps_its_digits(storage: Store, jobs: list[Any])
         assert msgspec.json.decode(prepared.input)["price"] == LONG
         event = executor.prepare_event(m.PrepareEvent(pipe="orders", data=TEXT))
         [routed] = executor.route(m.Route(topic="pipe:orders", data=event))
-        assert routed.input == prepared.input == event
+        assert (routed.input, routed.secrets) == (prepared.input, prepared.secrets)
+        run = Run(id="a", job="ordered", created_at=0.0, input=prepared.input, secrets=prepared.secrets)
+        assert "s3cret" not in run.input
+        assert whole_input(run) == event
 
 
 async def test_a_step_keeps_the_further_keys_of_its_typed_dict(storage: Store, jobs: list[Any]) -> None:
