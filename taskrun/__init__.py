@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # for a checker it is true; `typing` itself takes as long
 if TYPE_CHECKING:
     from taskrun.declarations.calls import Current
     from taskrun.declarations.job import Event, Job, job
+    from taskrun.declarations.job_ref import JobRef, job_ref
     from taskrun.declarations.pipe import Pipe, pipe
     from taskrun.declarations.steps import (
         Completed,
@@ -90,6 +91,7 @@ __all__ = [
     "InputInvalid",
     "Job",
     "JobNotFound",
+    "JobRef",
     "JournalDamaged",
     "JournalError",
     "JournalLocked",
@@ -125,6 +127,7 @@ __all__ = [
     "__version__",
     "current",
     "job",
+    "job_ref",
     "log",
     "now",
     "pipe",
@@ -142,6 +145,7 @@ __all__ = [
 _HOMES = {
     "taskrun.declarations.calls": "Current",
     "taskrun.declarations.job": "Event Job job",
+    "taskrun.declarations.job_ref": "JobRef job_ref",
     "taskrun.declarations.pipe": "Pipe pipe",
     "taskrun.declarations.steps": "Completed current log now progress random run shell sleep sleep_until step thread uuid",
     "taskrun.engine.api.run": "Run",

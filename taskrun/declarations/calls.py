@@ -36,7 +36,8 @@ class Current(msgspec.Struct, frozen=True):
 class StepCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call of `run`, `thread` or `shell`, with its arguments checked.
 
-    `backoff` None is the job's. `output_type` is what the result is decoded as. The last five are of `shell` alone.
+    `backoff` None is the job's. `output_type` is what the result is decoded as. The last five are of `shell` alone; `check`
+    may be the exit codes that are no error.
     """
 
     kind: StepKind
@@ -55,7 +56,22 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str | os.PathLike[str] | None = None
     env: Mapping[str, str] | None = None
     stdin: str | bytes | None = None
-    check: bool = True
+    check: bool | tuple[int, ...] = True
+
+    def accepts(self, code: int) -> bool:
+        """Says whether an exit code is no error."""
+        return self.check is False or code in ((0,) if self.check is True else self.check)
+
+
+class Environment(dict[str, str]):
+    """Variables of a command, of which only those that are `compared` make a call of `shell` another one.
+
+    The others may differ from attempt to attempt, or hold secrets of a file.
+    """
+
+    def __init__(self, variables: Mapping[str, str], compared: Mapping[str, str]) -> None:
+        super().__init__(variables)
+        self.compared = dict(compared)
 
 
 class Target(Protocol):
@@ -104,6 +120,10 @@ class Caller(Protocol):
 
     def sleep(self, until: float | None, seconds: float | None) -> Coroutine[Any, Any, None]:
         """A durable timer: to a moment, or for a while."""
+        ...
+
+    def find_job(self, name: str) -> Any:
+        """Returns a job by its name."""
         ...
 
     def child(self, job: Any, input: object, wait: bool) -> Coroutine[Any, Any, Any]:

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal, TypedDict, TypeVar
 
+from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.pipe import Pipe, Source
 from taskrun.model.byte_escapes import escaped
 from taskrun.model.codec import message_of
@@ -246,7 +247,7 @@ def _triggers(value: Any, default_id: str) -> tuple[Source, ...]:
 def _source(value: Any) -> Source:
     if isinstance(value, Source):
         return value
-    if isinstance(value, Pipe) or hasattr(value, "perform"):  # a job, which this module does not know
+    if isinstance(value, Pipe | JobRef) or hasattr(value, "perform"):  # a job, which this module does not know
         source: Source = value.into()
         return source
     raise DefinitionError(f"takes pipes, jobs, or .into(…) of either, not {shown(value)}")

@@ -76,6 +76,10 @@ class PlainCaller:
         """Sleeps for real."""
         await asyncio.sleep(max(0.0, until - time.time()) if until is not None else seconds or 0.0)
 
+    def find_job(self, name: str) -> JobTarget:
+        """Cannot be: only a queue has jobs by name."""
+        raise NotBound(f'job_ref("{name}") needs a queue: test this handler with taskrun.testing.TestQueue')
+
     def child(self, job: JobTarget, input: object, wait: bool) -> Coroutine[Any, Any, Any]:
         """Executes another handler in place."""
         return job.perform(input) if wait else _started(job, input)
@@ -153,7 +157,7 @@ async def _shell(call: StepCall) -> Completed:
         raise
     code = process.returncode or 0
     done = Completed(code, out.decode(errors="replace"), err.decode(errors="replace"))
-    if call.check and code != 0:
+    if not call.accepts(code):
         shown = call.command if isinstance(call.command, str) else " ".join(words)
         raise CommandFailed(shown, done.code, done.stdout, done.stderr)
     return done

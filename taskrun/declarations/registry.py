@@ -13,6 +13,7 @@ from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
 from taskrun.declarations.job import Job
+from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Files, Problem
 from taskrun.declarations.pipe import Pipe, Source
 from taskrun.declarations.user_code import RAISED
@@ -85,8 +86,14 @@ class Registry:
             name: of the one job that is asked for.
         """
         wanted = [(job, source) for job, source in self.triggers.get(topic, ()) if name in (None, job.name)]
-        made = [_prepared(job, source, data) for job, source in wanted]
+        made = [_prepared(job, self._found(source), data) for job, source in wanted]
         return [prepared for prepared in made if prepared is not None]
+
+    def _found(self, source: Source) -> Source:
+        """Returns a trigger whose job, if it is known by its name only, is the job itself where there is one."""
+        if not isinstance(source.ref, JobRef):
+            return source
+        return Source(source.kind, self.jobs.get(source.ref.name, source.ref), source.fn)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import time
 import typing
 import uuid as _uuid
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any, Never, NoReturn, ParamSpec, Protocol, TypeVar, overload
@@ -207,7 +207,7 @@ def shell(
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | bytes | None = None,
-    check: bool = True,
+    check: bool | Collection[int] = True,
     retry: int = 0,
     backoff: StepBackoff | None = None,
     timeout: Duration | None = None,
@@ -220,7 +220,7 @@ def shell(
         cwd: its working folder.
         env: added to the worker's environment.
         stdin: what it reads; nothing unless given.
-        check: whether an exit code other than 0 is an error.
+        check: whether an exit code other than 0 is an error; or the exit codes that are none.
         retry: further tries after the first failed one.
         backoff: the waits between them; the job's unless given.
         timeout: of each try; then its whole process group is ended.
@@ -239,7 +239,7 @@ def shell(
         cwd=cwd,
         env=env,
         stdin=stdin,
-        check=check,
+        check=check if isinstance(check, bool) else tuple(check),
         retry=_retries(name, retry),
         backoff=None if backoff is None else backoff_of(backoff),
         timeout=_timeout(name, timeout),

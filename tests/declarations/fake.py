@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from taskrun.declarations.calls import Current, Match, StepCall, caller
@@ -32,6 +33,9 @@ class FakeCaller:
     def sleep(self, until: float | None, seconds: float | None) -> Any:
         self.asked.append(("sleep", until, seconds))
         return self._answer("sleep")
+
+    def find_job(self, name: str) -> Any:
+        return SimpleNamespace(name=name, topic=f"job:{name}")
 
     def child(self, job: Any, input: object, wait: bool) -> Any:
         self.asked.append(("child", job.name, input, wait))

@@ -223,6 +223,7 @@ class Executor:
             on_held=self._take_down_held,
             max_payload=self._max_payload,
             make_handle=self._make_handle,
+            jobs=self.registry.jobs,
         )
 
     def _end(self, context: Context, outcome: m.Outcome) -> None:

@@ -128,7 +128,7 @@ class Bodies:
             )
         finally:
             self.threads -= 1
-        if call.check and result.code != 0:
+        if not call.accepts(result.code):
             shown = call.command if isinstance(call.command, str) else " ".join(call.command or ())
             raise CommandFailed(shown, result.code, result.stdout, result.stderr)
         return Completed(code=result.code, stdout=result.stdout, stderr=result.stderr)

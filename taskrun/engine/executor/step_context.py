@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
@@ -31,7 +31,7 @@ from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_ids import identify
 from taskrun.model.clock import Clock
 from taskrun.model.codec import check_size, decode, encode, encode_error, error_from, error_text, rebuild
-from taskrun.model.errors import Unwind
+from taskrun.model.errors import JobNotFound, Unwind
 from taskrun.model.records import PLACE, ErrorRecord, Failure, Run, Step, StepKind, StepStatus
 from taskrun.model.secrets import whole_input
 from taskrun.model.tags import tags_of
@@ -61,6 +61,7 @@ class Context(AttemptState):
         on_held: Callable[[Any], None],
         max_payload: int,
         make_handle: MakeHandle,
+        jobs: Mapping[str, Job],
     ) -> None:
         super().__init__(run, host, replay, run_log, on_held)
         self._job = job
@@ -70,6 +71,7 @@ class Context(AttemptState):
         self._bodies = bodies
         self._max_payload = max_payload
         self._make_handle = make_handle
+        self._jobs = jobs
 
     @cached_property
     def current(self) -> Current:
@@ -105,6 +107,12 @@ class Context(AttemptState):
         wake_at = until if until is not None else self._clock.now() + (seconds or 0.0)
         step = self._new(key, "sleep", StepKind.SLEEP, wake_at=wake_at, call=digest)
         return self._held(key, self._wait(step, recorded, decode))
+
+    def find_job(self, name: str) -> Job:
+        """Returns a job by its name."""
+        if name not in self._jobs:
+            raise JobNotFound(f'no job "{name}"')
+        return self._jobs[name]
 
     def child(self, job: Job, input: object, wait: bool) -> Coroutine[Any, Any, Any]:
         """A child run: its output with `wait`, else its handle."""
