@@ -5,20 +5,96 @@ Called by the workers, and by commands that load the jobs themselves (`run --loc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
 from taskrun.builtins import JOBS
-from taskrun.declarations.registry import Discovery, discover
+from taskrun.builtins.commands import CommandJob, Place, command_pipe, taken
+from taskrun.declarations.job_ref import JobRef
+from taskrun.declarations.loading import Problem
+from taskrun.declarations.pipe import Source
+from taskrun.declarations.registry import Discovery, Registry, discover
+from taskrun.model.command_config import CommandFile, CommandTable
+from taskrun.model.config_sources import lines_of
+from taskrun.model.errors import DefinitionError
+
+FOLDER = "jobs"
+NOTHING_DECLARED = CommandFile()
 
 
-def load_project(entries: Sequence[str], root: Path, last_good: Mapping[str, str] = MappingProxyType({})) -> Discovery:
+def load_project(
+    entries: Sequence[str],
+    root: Path,
+    declared: CommandFile = NOTHING_DECLARED,
+    last_good: Mapping[str, str] = MappingProxyType({}),
+) -> Discovery:
     """Loads the jobs and pipes of a project.
 
     Parameters:
         entries: the setting `jobs`.
         root: the project's folder.
+        declared: the jobs and pipes of `taskrun.toml`.
         last_good: sources that are used for files that cannot be loaded any more, by path.
     """
-    return discover(entries, root, JOBS, last_good)
+    if declared.commands and list(entries) == [FOLDER] and not (root / FOLDER).exists():
+        entries = []  # the default: nobody misses that folder
+    found = discover(entries, root, JOBS, last_good)
+    return replace(found, problems=[*found.problems, *_add(found.registry, declared, root)])
+
+
+def _add(registry: Registry, declared: CommandFile, root: Path) -> Iterator[Problem]:
+    """Adds what `taskrun.toml` declares; yields what cannot be, which leaves the rest alone."""
+    if not declared.commands and not declared.pipes:
+        return
+    places = _Places(declared.path)
+    for pipe in declared.pipes:
+        place = places.of("pipes", pipe.name)
+        try:
+            registry.add_pipe(command_pipe(pipe, place))
+        except DefinitionError as error:
+            yield Problem(*place, f"[pipes.{pipe.name}] {error}")
+    jobs = registry.jobs.keys() | {table.name for table in declared.commands}
+    for table in declared.commands:
+        place = places.of("jobs", table.name)
+        triggers, wrong = _triggers(table, registry, jobs)
+        yield from (Problem(*place, f"{table.place} trigger: {text}") for text in wrong)
+        try:
+            registry.add_job(CommandJob(table, root, Path(declared.cwd), place, triggers))
+        except DefinitionError as error:
+            yield Problem(*place, f"{table.place} {error}")
+
+
+class _Places:
+    """Where the tables of a file begin."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lines: dict[tuple[str | int, ...], int] = {}
+        with suppress(OSError, UnicodeDecodeError):  # it has gone since it was read
+            self._lines = lines_of(Path(path).read_text("utf-8-sig"))
+
+    def of(self, section: str, name: str) -> Place:
+        """Returns the file, and the line of a table."""
+        return self._path, self._lines.get((section, name), 0)
+
+
+def _triggers(table: CommandTable, registry: Registry, jobs: set[str]) -> tuple[list[Source], list[str]]:
+    """Returns the triggers that the names of a table mean, and what is wrong with the other names."""
+    found, wrong = [], []
+    for name in table.trigger:
+        pipe = registry.pipes.get(name)
+        if pipe is not None and name in jobs:
+            wrong.append(f'"{name}" is a pipe and a job; give one of them another name')
+        elif pipe is not None:
+            found.append(pipe.into(taken(table, pipe.topic)))
+        elif name in jobs:
+            ref = JobRef(name)
+            found.append(ref.into(taken(table, ref.topic)))
+        else:
+            close = get_close_matches(name, [*registry.pipes, *jobs], 1)
+            wrong.append(f'there is no pipe or job "{name}"' + (f"; did you mean {close[0]}?" if close else ""))
+    return found, wrong

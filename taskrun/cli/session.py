@@ -109,8 +109,8 @@ class Session:
         check_variables(self.facts.env)  # they are the caller's, so a running daemon does not make up for them
         try:
             config = load(path, self.facts.env)
-            if config.schedules:
-                import_late(SCHEDULE_TABLES).check_schedules(path)  # loaded only when needed
+            if config.schedules or config.declared.timed:
+                import_late(SCHEDULE_TABLES).check_schedules(config)  # loaded only when needed
         except ConfigError as fault:
             return salvage(path, self.facts.env), fault
         return config, None

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from taskrun.model import durations, user_project
+from taskrun.model.command_config import CommandFile, read_commands, read_pipes
 from taskrun.model.config_keys import (
     COUNT,
     DURATION,
@@ -89,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_log: int
     schedules: list[ScheduleEntry]
     env: dict[str, str]
+    declared: CommandFile = CommandFile()
 
 
 def find(start: Path, explicit: str | None, environ: Environ) -> Path:
@@ -119,7 +121,7 @@ def load(path: Path, environ: Environ) -> Config:
         ConfigError: broken TOML, an unknown key, or a value that does not fit; names file and key.
     """
     document, root = parse(path), _root(path)
-    refuse_unknown(document, {"taskrun", "retention", "schedule", "env"}, "", path)
+    refuse_unknown(document, {"taskrun", "retention", "schedule", "jobs", "pipes", "env"}, "", path)
     keys = settings_of(path, environ)
     settings = _table(document, "taskrun", keys, path) | _overrides(environ, "", keys)
     retention = _table(document, "retention", RETENTION, path) | _overrides(environ, "RETENTION__", RETENTION)
@@ -129,6 +131,7 @@ def load(path: Path, environ: Environ) -> Config:
         cwd=_cwd(root, environ),
         journal=_located(settings.pop("journal"), root),
         schedules=[_entry(table, path) for table in _schedules(document, path)],
+        declared=_declared(document, path, environ),
         env=_variables(document, path) | _environment(environ),
         **settings,
         **retention,
@@ -307,6 +310,15 @@ def _entry(table: ScheduleTable, path: Path) -> ScheduleEntry:
 
 def _root(path: Path) -> Path:
     return path.absolute().parent.resolve()
+
+
+def _declared(document: dict[str, Any], path: Path, environ: Environ) -> CommandFile:
+    return CommandFile(
+        path=str(path.absolute()),
+        cwd=str(_cwd(_root(path), environ)),
+        commands=read_commands(document, path),
+        pipes=read_pipes(document, path),
+    )
 
 
 def _cwd(root: Path, environ: Environ) -> Path:

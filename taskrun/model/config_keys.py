@@ -31,6 +31,25 @@ class Key(msgspec.Struct, frozen=True):
     needed: bool = False
 
 
+class Place(msgspec.Struct, frozen=True):
+    """A table of a file, as messages call it: `[jobs.backup]`, `[jobs.release] steps 2`."""
+
+    path: Path
+    table: str
+
+    def at(self, inner: str) -> Place:
+        """Returns a part of it."""
+        return Place(self.path, f"{self.table} {inner}")
+
+    def error(self, text: str) -> ConfigError:
+        """Returns an error that names it, and what is wrong with it or one of its keys."""
+        return ConfigError(f"{self.path}: {self.table} {text}")
+
+    def read(self, found: dict[str, Any], keys: dict[str, Key]) -> dict[str, Any]:
+        """Reads its keys; raises ConfigError."""
+        return read_keys(found, keys, f"{self.table} ", self.path)
+
+
 # ---- readers of values
 
 

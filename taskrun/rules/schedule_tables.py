@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from taskrun.model.codec import encode
-from taskrun.model.config import Config, ScheduleEntry, ScheduleTable, load, schedule_tables
+from taskrun.model.config import Config, ScheduleTable, load, schedule_tables
 from taskrun.model.errors import ConfigError, DefinitionError, InputInvalid, NotEncodable
 from taskrun.rules.cron import CronRule
 
@@ -21,35 +21,44 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Config:
         ConfigError: it is wrong; names file, table and key.
     """
     config = load(path, environ)
-    if config.schedules:
-        check_schedules(path)
+    check_schedules(config)
     return config
 
 
-def check_schedules(path: Path) -> None:
-    """Checks the schedules of a file.
+def check_schedules(config: Config) -> None:
+    """Checks the schedules of a file, those of commands too.
 
     Raises:
         ConfigError: one is wrong; names file, table and key.
     """
-    for table in schedule_tables(path):
-        if problem := problem_of(table, path):
+    for table in schedule_tables(config.path) if config.schedules else ():
+        if problem := problem_of(table, config.path):
             raise ConfigError(problem)
+    for command in config.declared.commands:
+        for cron in command.crons:
+            if problem := _cron_problem(cron, command.timezone):
+                raise ConfigError(f"{config.path}: {command.place} {problem}")
 
 
 def problem_of(table: ScheduleTable, path: Path) -> str:
     """Returns what is wrong with a table, empty when nothing is."""
     if table.entry is None:
         return table.problem
-    for field, entry in (("cron", ScheduleEntry(table.entry.job, table.entry.cron)), ("timezone", table.entry)):
-        try:
-            CronRule(entry.cron, entry.timezone)
-        except DefinitionError as error:
-            return f"{path}: {table.place} {field}: {error}"
+    if problem := _cron_problem(table.entry.cron, table.entry.timezone):
+        return f"{path}: {table.place} {problem}"
     try:
         encode(table.entry.input, "input")
     except NotEncodable as error:
         return f"{path}: {table.place} {error}"
+    return ""
+
+
+def _cron_problem(cron: str, timezone: str | None) -> str:
+    for field, zone in (("cron", None), ("timezone", timezone)):
+        try:
+            CronRule(cron, zone)
+        except DefinitionError as error:
+            return f"{field}: {error}"
     return ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from taskrun.model.command_config import CommandFile, CommandStep, CommandTable, PipeTable
 from taskrun.model.config import Config, ScheduleEntry, find, load, salvage, schedule_tables
 from taskrun.model.errors import ConfigError
 
@@ -44,6 +45,9 @@ input = { path = "/data" }
 [[schedule]]
 job = "tidy"
 cron = "@hourly"
+[jobs.sync]
+command = "true"
+[pipes.uploads]
 [env]
 TOKEN = "x"
 EMPTY = ""
@@ -77,6 +81,12 @@ def test_everything_that_may_be_written_is_read(tmp_path: Path) -> None:
             ScheduleEntry("tidy", "@hourly", None, {}),
         ],
         env={"TOKEN": "x", "EMPTY": ""},
+        declared=CommandFile(
+            path=str(path),
+            cwd=str(tmp_path.resolve()),
+            commands=[CommandTable(name="sync", input=[], steps=[CommandStep(name="command", command="true")])],
+            pipes=[PipeTable(name="uploads")],
+        ),
     )
 
 
@@ -98,6 +108,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         max_log=50 << 20,
         schedules=[],
         env={},
+        declared=CommandFile(path=str(path), cwd=str(tmp_path.resolve())),
     )
 
 
@@ -138,7 +149,7 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("[taskrun]\nconcurency = 1", r"\[taskrun\] unknown key concurency; did you mean concurrency\?"),
         ("[retention]\nkept = '1d'", r"\[retention\] unknown key kept; did you mean keep\?"),
         ("[taskrn]", r"unknown key taskrn; did you mean taskrun\?"),
-        ("concurrency = 5", "unknown key concurrency; valid keys: env, retention, schedule, taskrun"),
+        ("concurrency = 5", "unknown key concurrency; valid keys: env, jobs, pipes, retention, schedule, taskrun"),
         ("[[schedule]]\njob='a'\ncron='x'\ntimzone='s'", r"unknown key timzone; did you mean timezone\?"),
         ("[[schedule]]\njob='a'", r"\[\[schedule\]\] cron is missing: a cron expression"),
         ("[[schedule]]\njob='a'\ncron='x'\ninput=3", r"\[\[schedule\]\] input must be a table, not 3"),

@@ -49,7 +49,8 @@ def _discovered(config: Config) -> Discovery:
     """Loads the jobs as a worker does: in its folder, with its environment and the last good versions of broken files."""
     os.environ.update(config.env)
     with chdir(config.cwd), _output_to_stderr():
-        return load_project(config.jobs, config.root, read_last_good(daemon_paths(config, make=False).last_good))
+        last_good = read_last_good(daemon_paths(config, make=False).last_good)
+        return load_project(config.jobs, config.root, config.declared, last_good)
 
 
 def _input_problems(config: Config, registry: Registry) -> dict[str, str]:

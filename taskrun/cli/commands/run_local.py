@@ -45,7 +45,7 @@ async def perform(options: Start, session: Session) -> int:
     """Loads the jobs, runs one, and prints its output."""
     os.environ.update(session.config.env)
     with chdir(session.config.cwd), redirect_stdout(sys.stderr):
-        registry = load_project(session.config.jobs, session.config.root).registry
+        registry = load_project(session.config.jobs, session.config.root, session.config.declared).registry
         check_inputs(session.config, registry)
         base = await typed_input.read_input(session, options.input)
         target = _target(registry, options.job)

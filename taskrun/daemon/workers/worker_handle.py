@@ -209,6 +209,7 @@ def _setup(config: Config, lock: Path, last_good: LastGood) -> Setup:
         grace=config.grace,
         max_payload=config.max_payload,
         last_good=dict(last_good.sources),
+        declared=config.declared,
     )
 
 

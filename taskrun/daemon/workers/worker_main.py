@@ -37,6 +37,7 @@ from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
+from taskrun.model.command_config import CommandFile
 from taskrun.processes.liveness_lock import LivenessLock
 
 ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # requests that need no event loop
@@ -56,6 +57,7 @@ class Setup(msgspec.Struct, frozen=True):
     grace: float
     max_payload: int
     last_good: dict[str, str]  # sources for job files that cannot be loaded, by path
+    declared: CommandFile  # in `taskrun.toml`
 
 
 class SocketWriter:
@@ -179,7 +181,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     control = Control(connection, frames, early, setup.root)
     watchdog = Watchdog(Path(setup.root), control.report)
     Capture.install(echo=False)  # before the jobs' code can keep a reference to a stream
-    found = load_project(setup.jobs, Path(setup.root), setup.last_good)
+    found = load_project(setup.jobs, Path(setup.root), setup.declared, setup.last_good)
     executor = Executor(
         found.registry,
         problems=[asdict(problem) for problem in found.problems],

@@ -1,0 +1,148 @@
+"""Where a field may stand in a string for the shell: only where its quoted value is a word and nothing else.
+
+Within quotes, comments, here-documents, backquotes, `${…}` and arithmetic the shell reads quotes in another way, so that a value
+could end them and be executed. This follows the string as a POSIX shell does; where shells differ, fields after that place are
+refused, too.
+"""
+
+from __future__ import annotations
+
+import re
+
+from taskrun.model.templates import Placeholder, Template
+
+_BARE = "write it bare, it is quoted by itself"
+_REFUSED = {  # by what a field stands in
+    "'": f"stands inside quotes; {_BARE}",
+    '"': f"stands inside quotes; {_BARE}",
+    "`": "stands inside backquotes; write $(…) instead",
+    "${": "stands inside ${…}, where its quotes do not hold; write it outside",
+    "((": "stands inside arithmetic, where its quotes do not hold; write it outside",
+    "#": "stands in a comment",
+}
+_AT_WORD = re.compile(r"[\s;&|()<>]$")
+_CASE = re.compile(r"case\b")
+_BEFORE = 40  # characters that are kept of what was read
+
+
+def check_fields(template: Template) -> None:
+    """Checks that each field stands where it is a word of the shell.
+
+    Raises:
+        ValueError: one does not; begins with its name.
+    """
+    reader = _Reader()
+    for part in template:
+        if isinstance(part, str):
+            reader.read(part)
+        else:
+            reader.meet(part)
+
+
+class _Reader:
+    """Follows a string for the shell; `stack` is what the place that it has reached is in, from the outside."""
+
+    def __init__(self) -> None:
+        self._stack: list[str] = []
+        self._before = "\n"  # the end of what was read so far
+        self._escaping = False  # whether a backslash stands right before
+        self._unclear = ""  # why no field may follow any more
+        self._document = False  # whether the next line begins a here-document
+
+    def meet(self, field: Placeholder) -> None:
+        """Checks that a field may stand here."""
+        name = f"{{{field.field}}}"
+        wrong = next((_REFUSED[one] for one in reversed(self._stack) if one in _REFUSED and one != '"'), "")
+        if self._stack and self._stack[-1] == '"':
+            wrong = wrong or _REFUSED['"']
+        if self._before.endswith("$"):
+            wrong = f"stands after a $; write {name} for the field, ${{{name}}} for a variable of the shell"
+        if self._escaping:
+            wrong = "stands after a backslash, which would undo its quotes"
+        if re.search(r"(?<!<)<<-?[ \t]*$", self._before):
+            wrong = "cannot be the end of a here-document"
+        if wrong or self._unclear:
+            raise ValueError(f"{name} {wrong or self._unclear}")
+        self._before += "x"  # of a word
+
+    def read(self, text: str) -> None:
+        """Follows plain text."""
+        at = 0
+        while at < len(text):
+            length = self._step(text, at)
+            self._before = (self._before + text[at : at + length])[-_BEFORE:]
+            at += length
+
+    def _step(self, text: str, at: int) -> int:
+        """Takes what stands at a place; returns its length."""
+        inside, rest, letter = self._stack[-1] if self._stack else "", text[at : at + 4], text[at]
+        if inside == "#" and letter != "\n":
+            return 1
+        if inside == "'":
+            return self._end("'", letter)
+        if letter == "\\":
+            self._escaping = at + 1 == len(text)
+            return 2
+        if inside == '"':
+            return self._end('"', letter) if letter == '"' else self._expansion(rest)
+        if inside in ("`", "${", "(("):
+            return self._unquoted(inside, rest)
+        return self._code(rest, text[at:])
+
+    def _end(self, mark: str, letter: str) -> int:
+        if letter == mark:
+            self._stack.pop()
+        return 1
+
+    def _expansion(self, rest: str) -> int:
+        """Begins what a `$` or a backquote begins."""
+        for opening, mark in (("$((", "(("), ("$(", "("), ("${", "${"), ("`", "`")):
+            if rest.startswith(opening):
+                self._stack.append(mark)
+                return len(opening)
+        return 1
+
+    def _unquoted(self, inside: str, rest: str) -> int:
+        """Within what no field may stand in: only its end counts, and quotes there are read in several ways."""
+        ends = {"`": "`", "${": "}", "((": "))"}[inside]
+        if rest.startswith(ends):
+            self._stack.pop()
+            return len(ends)
+        if rest[0] in "'\"":
+            self._unclear = "stands behind quotes within backquotes, ${…} or arithmetic; write it before them"
+        if inside == "((" and rest[0] == "(":
+            self._stack.append("(")
+            return 1
+        return 1 if rest[0] == "`" else self._expansion(rest)
+
+    def _code(self, rest: str, text: str) -> int:
+        if rest.startswith(("$'", '$"', "$[")):
+            self._unclear = f"stands behind {rest[:2]}, which not every shell reads alike; write it before that"
+            return 1
+        if rest[0] == "\n":
+            self._line_end()
+        elif rest[0] in "'\"" or (rest[0] == "#" and _AT_WORD.search(self._before)):
+            self._stack.append(rest[0])
+        elif rest.startswith("<<") and not rest.startswith("<<<"):
+            self._document = True
+            return 2
+        elif rest.startswith("<<<"):
+            return 3
+        elif rest.startswith("(("):
+            self._stack.append("((")
+            return 2
+        elif rest[0] == "(":
+            self._stack.append("(")
+        elif rest[0] == ")" and self._stack:
+            self._stack.pop()
+        elif self._stack and _AT_WORD.search(self._before) and _CASE.match(text):
+            self._unclear = "stands behind a case within parentheses; write it before that"
+        else:
+            return self._expansion(rest)
+        return 1
+
+    def _line_end(self) -> None:
+        if self._stack and self._stack[-1] == "#":
+            self._stack.pop()
+        if self._document:
+            self._unclear = "stands in or behind a here-document, where its quotes do not hold; give it as an argument"
