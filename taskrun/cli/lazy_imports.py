@@ -12,6 +12,7 @@ STORAGE = "taskrun.stores.sqlite"  # where the journal has to be written to befo
 JOB_FILES = "taskrun.cli.backend.job_files"  # where none runs: the code of the jobs
 SCHEDULE_ADD = "taskrun.cli.commands.schedule_add"  # for `schedule add` alone: inputs
 RUN_LOCAL = "taskrun.cli.commands.run_local"  # for `run --local` alone: the whole engine
+DESCRIBED_JOBS = "taskrun.cli.backend.described_jobs"  # where a job was named that has had no slot
 CRON = "taskrun.rules.cron"  # where there are schedules
 SCHEDULE_TABLES = "taskrun.rules.schedule_tables"  # where `taskrun.toml` has schedules
 SCHEDULE_SLOTS = "taskrun.engine.core.schedule_slots"  # for `schedule` alone

@@ -313,7 +313,7 @@ class Description(msgspec.Struct, frozen=True):
     jobs: list[dict[str, Any]]
     pipes: list[dict[str, Any]]
     problems: list[dict[str, Any]]
-    crons: list[dict[str, Any]] = []  # the schedules of the jobs: `job cron timezone input catch_up`, `input` JSON text
+    crons: list[dict[str, Any]] = []  # the schedules of the jobs: `due_slots.Entry` has their fields
     files: list[str] = []  # the source files behind them, helpers and broken ones included
     sources: dict[str, str] = {}  # the text of those that could be loaded, by path
     hooked: list[str] | None = None  # jobs with hooks or listeners: only these need `Notify`; None: any may get some

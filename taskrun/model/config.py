@@ -52,6 +52,9 @@ class ScheduleEntry(msgspec.Struct, frozen=True):
     timezone: str | None = None
     input: dict[str, Any] = {}
     catch_up: CatchUp = "skip"
+    within: float | None = None
+    late: float | None = None
+    slow: float | None = None
 
 
 class ScheduleTable(msgspec.Struct, frozen=True):
@@ -226,6 +229,9 @@ SCHEDULE = {
     "timezone": Key('a time zone such as "Europe/Berlin"', nonempty),
     "input": Key("a table", mapping, {}),
     "catch_up": Key('"skip", "one" or "all"', _catch_up, "skip"),
+    "within": Key(DURATION, durations.seconds),
+    "late": Key(DURATION, durations.seconds),
+    "slow": Key(DURATION, durations.seconds),
 }
 _VARIABLE = Key("text", any_text)
 

@@ -181,15 +181,24 @@ class Cron(msgspec.Struct, frozen=True):
         timezone: name of its time zone; the machine's own unless given.
         input: the input of each run.
         catch_up: which of the slots missed while nothing ran are made up for: none, the newest one, or all.
+        within: seconds or a duration; slots older than this are not made up for.
+        late: a run that starts later than this after its slot is late.
+        slow: a run that takes longer than this is slow.
     """
 
     expr: str
     timezone: str | None = None
     input: Any = None
     catch_up: CatchUp = "skip"
+    within: Duration | None = None
+    late: Duration | None = None
+    slow: Duration | None = None
 
     def __post_init__(self) -> None:
         _check_choice(self.catch_up, ("skip", "one", "all"), "catch_up of Cron")
+        for name in ("within", "late", "slow"):
+            if (given := getattr(self, name)) is not None:
+                force_setattr(self, name, seconds(given, f"{name} of Cron"))
         if self.timezone is not None:
             force_setattr(self, "timezone", str(self.timezone))  # a ZoneInfo gives its name
         self.rule()

@@ -122,6 +122,7 @@ TABLE: list[tuple[str, int, str]] = [  # in this order, on one project
     ("resume hello --json", 0, ONE),
     ("cancel @last --json", 0, ONE),
     ("schedule --json", 0, ONE),
+    ("schedule hello --json", 0, ONE),
     ("schedule add hello @yearly --name Ada --json", 0, ONE),
     ("config --json", 0, ONE),
     ("config grace --json", 0, ONE),
@@ -143,12 +144,15 @@ TABLE: list[tuple[str, int, str]] = [  # in this order, on one project
     ("show hello@last --json", 0, ONE),
     ("jobs --json", 0, ONE),
     ("schedule --json", 0, ONE),
+    ("schedule -n 3 hello --json", 0, ONE),
     ("export hello@last", 0, ONE),
     ("tail lines@last --no-follow --json", 0, STREAM),
     ("doctor --json", 1, ONE),  # its schedules do not fire
     # what is wrong
     ("start nojob --json", 3, ""),
     ("config nokey --json", 3, ""),
+    ("schedule nojob --json", 3, ""),
+    ("schedule -n 3 --json", 2, ""),
     ("schedule add nojob @daily --json", 3, ""),
     ("schedule add hello sometime --json", 2, ""),
     ("start hello --mood angry --json", 2, ""),
@@ -374,6 +378,7 @@ async def test_completion_knows_what_there_is_with_and_without_a_daemon(folder: 
     await typed(folder, f"wait {run}")
     await typed(folder, daemon)
     assert await offered(folder, "sc") == ["schedule"]
+    assert {"add", "hello"} < {*await offered(folder, "schedule", "")}
     assert await offered(folder, "start", "he") == ["hello"]
     assert await offered(folder, "start", "hello", "--mo") == ["--mood"]
     assert await offered(folder, "start", "hello", "--mood", "") == ["happy", "sad"]

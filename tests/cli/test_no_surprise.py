@@ -29,7 +29,7 @@ NIGHTLY: dict[str, Any] = {
 }
 SENT: dict[str, list[Any]] = {"started": [], "woke": [], "skipped": [], "later": []}
 NO_DAEMON = ("none fires while no daemon runs", "start it: taskrun daemon start")
-PAUSED = ("processFile is paused: its runs are recorded and held", "release them: taskrun resume processFile")
+PAUSED = ("processFile is paused: its slots are skipped", "let it go on: taskrun resume processFile")
 
 
 class FakeJournal(FakeDaemon):

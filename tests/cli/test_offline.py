@@ -74,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield project
 
 
-@pytest.mark.parametrize("line", ["list --json", "ps", "show @last --json", "schedule --json"])
+@pytest.mark.parametrize("line", ["list --json", "ps", "show @last --json", "schedule --json", "schedule nightly -n 3"])
 def test_a_look_at_the_journal_imports_neither_engine_nor_client_nor_screens(folder: Path, line: str) -> None:
     found = imported(folder, *line.split())
     assert "taskrun.cli.backend.offline" in found

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskrun import Cron, DefinitionError, MemoryStorage, current, job, sleep
-from taskrun.engine.core.schedules import Entry
+from taskrun.engine.core.due_slots import Entry
 from taskrun.model.errors import DaemonError, EngineLost
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Store

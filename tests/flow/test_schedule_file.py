@@ -15,7 +15,8 @@ from taskrun import MemoryStorage, job
 from taskrun.daemon.watch import schedule_file
 from taskrun.daemon.watch.schedule_file import ScheduleFile
 from taskrun.daemon.workers.worker_pool import NO_JOBS
-from taskrun.engine.core.schedules import Active, Entry
+from taskrun.engine.core.due_slots import Entry
+from taskrun.engine.core.schedules import Active
 from taskrun.model.errors import ConfigError
 from taskrun.rules.schedule_tables import read_config
 from taskrun.testing import TestQueue

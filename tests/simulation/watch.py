@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from taskrun.model.records import Run, Status, StepStatus
+from taskrun.engine.core.schedule_slots import SLOTS, moment_of
+from taskrun.model.records import Cause, Run, Status, StepStatus
+from taskrun.stores.base import Tx
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Engine
 from tests.simulation.timeline import Process, Timeline
@@ -197,6 +199,8 @@ class Safety:
             self._seen[run_id] = run
             if was is None or was.status is not run.status:
                 self._timeline.note(run_id, run.status, run.attempt)
+            if was is None and run.slot is not None and run.cause is Cause.JOB:
+                self.fail(f"a slot of a paused job is recorded as a run: {run_id}")
             if (end := self.ended.get(run_id)) is not None:
                 if run != end:
                     self.fail(f"an ended run is changed: {run_id} {_changed(end, run)}")
@@ -224,8 +228,22 @@ class Safety:
         slots = Counter((run.job, run.slot) for run in runs if run.slot is not None)
         if twice := [slot for slot, count in slots.items() if count > 1]:
             self.fail(f"a slot of a schedule fires twice: {twice}")
+        self._check_slots(tx, runs)
         if self.punctual:
             self._check_periods(runs)
+
+    def _check_slots(self, tx: Tx, runs: list[Run]) -> None:
+        """What the journal keeps of slots is what became of them."""
+        kept = {id: slot for id, slot in SLOTS.all(tx).items() if slot.run is not None}
+        told = Counter((id.split(":")[0], moment_of(id), slot.run or "") for id, slot in kept.items())
+        ran = Counter((run.job, run.slot or 0.0, run.id) for run in runs if run.slot is not None)
+        for job, slot, run in ran - told:
+            self.fail(f"a run of a slot is not told: {run} of {job} at {slot}")
+        known = {run.id: run for run in runs}
+        for job, slot, run in told - ran:
+            other = known.get(run)
+            if other is None or other.job != job or other.key is None:
+                self.fail(f"a slot is told to have a run that is not its own: {run} of {job} at {slot}")
 
     def _check_periods(self, runs: list[Run]) -> None:
         rolling: dict[tuple[str, int, float], list[float]] = {}

@@ -85,7 +85,7 @@ def hindrances(entries: Sequence[Entry], live: bool) -> list[tuple[str, str]]:
     paused = sorted({entry["job"] for entry in entries if entry.get("paused")})
     found = [("none fires while no daemon runs", "start it: taskrun daemon start")] if entries and not live else []
     return found + [
-        (f"{job} is paused: its runs are recorded and held", f"release them: taskrun resume {job}") for job in paused
+        (f"{job} is paused: its slots are skipped", f"let it go on: taskrun resume {job}") for job in paused
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from taskrun.cli.lazy_imports import JOB_FILES, SCHEDULE_SLOTS, STORAGE, import_late
+from taskrun.engine.core.fact import PAUSED
 from taskrun.engine.core.queries import views
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, RunNotFound
@@ -36,6 +37,7 @@ class JournalBackend:
             "piece": self._piece,
             "logs": self._logs,
             "schedule": self._schedule,
+            "slots": self._slots,
             "why": self._why,
         }
 
@@ -104,12 +106,12 @@ class JournalBackend:
     async def _schedule(self) -> Any:
         return await self._read(lambda tx: import_late(SCHEDULE_SLOTS).schedule_views(tx, time.time()), [])
 
+    async def _slots(self, job: str, limit: int = 20) -> Any:
+        return await self._read(lambda tx: import_late(SCHEDULE_SLOTS).slot_views(tx, job, limit, time.time()), [])
+
     async def _with_pauses(self, described: Any) -> Any:
-        paused = await self._read(lambda tx: tx.facts("paused:"), {})
-        return {
-            **described,
-            "jobs": [{**job, "paused": f"paused:{job['name']}" in paused} for job in described["jobs"]],
-        }
+        paused = await self._read(PAUSED.all, {})
+        return {**described, "jobs": [{**job, "paused": job["name"] in paused} for job in described["jobs"]]}
 
     def _found(self, value: Any, ref: str) -> Any:
         if value is None:

@@ -119,7 +119,8 @@ async def _candidates(line: Line, session: Session) -> list[Candidate]:
     if inner is not None and line.current.startswith("-"):
         return _options(line)
     if inner is not None:
-        return [Candidate(name, _summary(command)) for name, command in inner.items()]
+        below = [Candidate(name, _summary(command)) for name, command in inner.items()]
+        return below + (await _jobs(line, session) if line.names == ["schedule"] else [])
     name, equals, _ = line.current.partition("=")
     if equals and name.startswith("--"):
         return [Candidate(f"{name}={one.value}", one.about) for one in await _values(line, name, session)]

@@ -1,4 +1,4 @@
-"""`taskrun schedule`: the jobs that are started by schedules, and when."""
+"""`taskrun schedule`: the jobs that are started by schedules, and when; with a job, what became of its last slots."""
 
 from __future__ import annotations
 
@@ -13,19 +13,38 @@ from taskrun.cli.backend.all_schedules import all_schedules, hindrances
 from taskrun.cli.command_group import CommandGroup
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
-from taskrun.cli.lazy_imports import SCHEDULE_ADD, import_late
+from taskrun.cli.lazy_imports import DESCRIBED_JOBS, SCHEDULE_ADD, import_late
 from taskrun.cli.sanitize import cell, lines
-from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
+from taskrun.cli.screens.schedule import schedule_table, schedule_tsv, slots_table, slots_tsv
 from taskrun.cli.session import Session
+
+JOB = "taskrun.schedule.job"  # where the group keeps the job that was typed in place of a command below it
+LAST = 20  # slots
+ADD = "add"
 
 
 class ScheduleGroup(CommandGroup):
-    """`schedule` and what is below it, which is imported when it is asked for."""
+    """`schedule` and what is below it, which is imported when it is asked for. Any other word is a job."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Returns what usage says: a job, or a command."""
+        return ["[OPTIONS]", "[JOB | COMMAND]"]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Takes the job out of the words, which would be a command otherwise."""
+        valued = ["-n", "--last"]
+        words = (at for at, word in enumerate(args) if word[:1] != "-" and (at == 0 or args[at - 1] not in valued))
+        at = next(words, None)
+        if at is not None and args[at] != ADD:
+            ctx.meta[JOB] = args[at]
+            args = [*args[:at], *args[at + 1 :]]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
     @property
     def commands(self) -> MutableMapping[str, Any]:
         """The commands below by name."""
-        return {"add": _add()}
+        return {ADD: _add()}
 
     @commands.setter
     def commands(self, _: Any) -> None:
@@ -41,12 +60,42 @@ app = typer.Typer(cls=ScheduleGroup, rich_markup_mode=None, add_completion=False
 
 
 @app.callback(invoke_without_command=True)
-def schedule(ctx: typer.Context, json: bool = COMMON.json) -> Any:
-    """List the schedules: when each fires next, when it last did, and how that ended.
+def schedule(
+    ctx: typer.Context,
+    last: int = typer.Option(None, "-n", "--last", min=1, metavar="NUMBER", help=f"How many slots.  [default: {LAST}]"),
+    json: bool = COMMON.json,
+) -> Any:
+    """List the schedules: when each fires next, when it last did, and how that ended; with JOB its last slots.
 
-    Example: taskrun schedule
+    A slot ran, is late, was missed since nothing was there to run it, or was skipped since its job was paused, or a throttle
+    held it back.
+
+    Example: taskrun schedule backup -n 5
     """
-    return partial(perform, json) if ctx.invoked_subcommand is None else None
+    if ctx.invoked_subcommand is not None:
+        return None
+    if job := ctx.meta.get(JOB):
+        return partial(slots, job, last or LAST, json)
+    if last:
+        raise typer.BadParameter("whose slots? taskrun schedule JOB -n 20", ctx=ctx, param_hint="-n")
+    return partial(perform, json)
+
+
+async def slots(job: str, last: int, as_json: bool, session: Session) -> int:
+    """Shows the last slots of a job, the newest first."""
+    backend = await session.reader(lenient=True)
+    found = await backend.call("slots", job=job, limit=last)
+    if not found and all(entry["job"] != job for entry in await backend.call("schedule")):
+        await import_late(DESCRIBED_JOBS).find_described(backend, job)
+    if as_json:
+        session.json([{name: slot[name] for name in ("cron", "slot", "state", "run", "lag")} for slot in found])
+    elif not session.facts.out_tty:
+        session.data(slots_tsv(found))
+    elif found:
+        session.show(slots_table(found, session.now, session.look()))
+    else:
+        session.say(f"{cell(job)} has had no slot yet; see its schedules: taskrun schedule")
+    return Code.DONE
 
 
 async def perform(as_json: bool, session: Session) -> int:

@@ -1,4 +1,4 @@
-"""The schedules: when each fires next, and how the run of the last time ended."""
+"""The schedules: when each fires next, and how the run of the last time ended; and the slots of one job."""
 
 from __future__ import annotations
 
@@ -55,6 +55,42 @@ def day(at: float, now: float) -> str:
     if local.date() == today.date():
         return f"{local:%H:%M:%S}"
     return f"{local:%a %H:%M:%S}" if abs(at - now) < WEEK else f"{local:%Y-%m-%d %H:%M}"
+
+
+STATES = {"ran": "succeeded", "late": "retry", "missed": "failed", "skipped": "cancelled"}  # shown with these marks
+
+
+def slots_table(slots: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
+    """Returns slots as a table."""
+    rows = [
+        [Text(head, "dim") for head in ("SLOT", "STATE", "LAG", "RESULT", "SCHEDULE")],
+        *(_slot_row(slot, now, look) for slot in slots),
+    ]
+    right = (False, False, True, False, False)
+    return stacked([clipped(line, look.width) for line in columns(rows, widest(rows), right)])
+
+
+def _slot_row(slot: dict[str, Any], now: float, look: Look) -> list[Text]:
+    state = mark(STATES[slot["state"]], look) if look.utf8 else Text("")
+    result = Text("–", "dim")
+    if slot["run"]:
+        result = mark(slot["status"], look) if slot["status"] else Text("pruned", "dim")
+        result.append(f" {short(slot['run'])}")
+    at = times.moment(slot["slot"])
+    assert at is not None
+    return [
+        Text(day(at, now)),
+        Text(f"{state.plain} {slot['state']}".strip(), state.style),
+        Text("" if slot["lag"] is None else times.span(slot["lag"])),
+        result,
+        Text(cell(slot["cron"]), "dim"),
+    ]
+
+
+def slots_tsv(slots: Sequence[dict[str, Any]]) -> str:
+    """Returns slots as tab-separated lines."""
+    rows = ([slot["cron"], slot["slot"], slot["state"], slot["run"] or "", slot["lag"]] for slot in slots)
+    return "".join("\t".join("" if field is None else cell(str(field)) for field in row) + "\n" for row in rows)
 
 
 def schedule_tsv(entries: Sequence[dict[str, Any]]) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
+from taskrun.engine.core.fact import PAUSED
 from taskrun.engine.core.queries import views
-from taskrun.engine.core.schedule_slots import schedule_views
+from taskrun.engine.core.schedule_slots import schedule_views, slot_views
 from taskrun.model.names import RESERVED
 from taskrun.model.records import Status
 
@@ -74,6 +75,13 @@ class Listing(msgspec.Struct, frozen=True):
     tags: list[tuple[str, str | None]] = []
 
 
+class Slots(msgspec.Struct, frozen=True):
+    """The last `limit` slots of a job's schedules."""
+
+    job: str
+    limit: int = 20
+
+
 class Lines(msgspec.Struct, frozen=True):
     """Log lines above `after`; a negative `limit` means the last ones."""
 
@@ -127,9 +135,9 @@ async def jobs(context: RequestContext, want: Nothing) -> Any:
     await context.workers.ready()
     holding = await context.load_changes()
     found = context.workers.description
-    paused = await context.core.read(lambda tx: tx.facts("paused:"))
+    paused = await context.core.read(PAUSED.all)
     return {
-        "jobs": [{**job, "paused": f"paused:{job['name']}" in paused} for job in found.jobs],
+        "jobs": [{**job, "paused": job["name"] in paused} for job in found.jobs],
         "pipes": found.pipes,
         "problems": holding or found.problems,
     }
@@ -191,6 +199,11 @@ async def schedule(context: RequestContext, want: Nothing) -> Any:
     return await context.core.read(lambda tx: schedule_views(tx, time.time()))
 
 
+async def slots(context: RequestContext, want: Slots) -> Any:
+    """Returns the last slots of a job's schedules, the newest first."""
+    return await context.core.read(lambda tx: slot_views(tx, want.job, want.limit, time.time()))
+
+
 async def why(context: RequestContext, want: RunIds) -> Any:
     """Returns why runs are not running or not finished, one answer each."""
     return [await context.core.why(run) for run in want.runs]
@@ -211,5 +224,6 @@ READS = {
     "piece": Operation(Piece, piece),
     "logs": Operation(Lines, logs),
     "schedule": Operation(Nothing, schedule),
+    "slots": Operation(Slots, slots),
     "why": Operation(RunIds, why),
 }

@@ -16,7 +16,7 @@ import msgspec
 
 from taskrun.daemon.clients.router import JobSource
 from taskrun.engine.core.core import Core
-from taskrun.engine.core.schedules import Entry
+from taskrun.engine.core.due_slots import Entry
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DaemonError, DefinitionError, InputInvalid, JobNotFound, TaskrunError
 from taskrun.rules.schedule_tables import input_problem
@@ -113,8 +113,7 @@ class ScheduleFile:
         for problem in self.inputs.values():
             raise ConfigError(problem)
         await self._core.schedules.set(
-            Entry(job=one.job, cron=one.cron, timezone=one.timezone, input=_text(one.input), catch_up=one.catch_up)
-            for one in config.schedules
+            Entry(**{**msgspec.structs.asdict(one), "input": _text(one.input)}) for one in config.schedules
         )
 
     async def _input_problem(self, table: ScheduleTable) -> str:

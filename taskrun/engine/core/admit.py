@@ -8,7 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from taskrun.engine.core import run_lifecycle, waits
-from taskrun.engine.core.facts import BURSTS, INTENTS, PAUSED, THROTTLES
+from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.facts import BURSTS, INTENTS, THROTTLES
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import NotFound
 from taskrun.model.records import Cause, Run, Status, Step, StepKind, StepStatus

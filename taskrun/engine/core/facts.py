@@ -5,62 +5,11 @@ A fact is read and written in a transaction through its kind, so that nobody els
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
-
 import msgspec
 
+from taskrun.engine.core.fact import Fact
 from taskrun.model.records import PipeEvent
 from taskrun.rules.admission import BurstFact, LastStart, Starts
-from taskrun.stores.base import Tx
-
-T = TypeVar("T")
-
-
-class Fact(Generic[T]):
-    """One kind of small facts, by an id of its own.
-
-    Parameters:
-        prefix: of its keys.
-        kind: the type of its values.
-    """
-
-    def __init__(self, prefix: str, kind: Any) -> None:
-        self.prefix = prefix
-        self._decode = msgspec.json.Decoder(kind).decode
-
-    def key(self, id: str) -> str:
-        """Returns the whole key of a fact."""
-        return self.prefix + id
-
-    def get(self, tx: Tx, id: str) -> T | None:
-        """Returns a fact, or None."""
-        text = tx.get(self.prefix + id)
-        return None if text is None else self._decode(text)
-
-    def put(self, tx: Tx, id: str, value: T) -> None:
-        """Writes a fact."""
-        tx.put(self.prefix + id, msgspec.json.encode(value).decode())
-
-    def drop(self, tx: Tx, id: str) -> None:
-        """Removes a fact."""
-        tx.put(self.prefix + id, None)
-
-    def drop_if_any(self, tx: Tx, id: str) -> None:
-        """Removes a fact that mostly is not there."""
-        if tx.get(self.prefix + id) is not None:
-            self.drop(tx, id)
-
-    def all(self, tx: Tx, beginning: str = "") -> dict[str, T]:
-        """Returns the facts whose id begins so, by id."""
-        found = tx.facts(self.prefix + beginning)
-        return {key.removeprefix(self.prefix): self._decode(text) for key, text in found.items()}
-
-
-class PausedJob(msgspec.Struct, frozen=True):
-    """By whom a job was paused, and when."""
-
-    by: str
-    at: float
 
 
 class TriggerTopics(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,8 +22,6 @@ class TriggerTopics(msgspec.Struct, frozen=True, omit_defaults=True):
 # Each with its id, and who removes it.
 # A client's request → its run: `retention`, once the run is gone.
 INTENTS: Fact[str] = Fact("intent:", str)
-# By job: `pause_job.resume`.
-PAUSED: Fact[PausedJob] = Fact("paused:", PausedJob)
 # By run: the keys of waits that another engine than the one that has the run has ended, or has an event for. Who has the run
 # removes it; `retention`, once the run is gone.
 NEWS: Fact[list[str]] = Fact("news:", list[str])

@@ -6,12 +6,14 @@ Nothing goes that a run which has not ended may still read: its children, and th
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from functools import partial
 
 from msgspec.structs import replace
 
 from taskrun.engine.core.facts import BURSTS, INTENTS, JOBS, NEWS, ROUTES, STARTS, SUBSCRIPTIONS, THROTTLES
 from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.schedule_slots import SLOTS, moment_of
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
 from taskrun.model.errors import EngineLost, JournalUnavailable
@@ -21,6 +23,7 @@ from taskrun.stores.base import Tx
 logger = logging.getLogger("taskrun.engine.retention")
 BATCH = 200  # runs of one transaction, so that nobody waits long for the next
 EVERY = 600.0  # seconds between two looks
+MOST_SLOTS = 1_000  # that are kept of a job
 FORGET = 30 * 86_400.0  # seconds that events and small facts are kept where runs are kept for ever
 
 
@@ -115,6 +118,18 @@ def _drop_leftovers(t: Transaction, before: float) -> None:
     for job, subscription in SUBSCRIPTIONS.all(t.tx).items():
         if job not in had and subscription.at < before:
             SUBSCRIPTIONS.drop(t.tx, job)
+    _drop_slots(t, before)
     for note, event in ROUTES.all(t.tx).items():
         if note.split(":", 1)[0] not in had and event.at < before:
             ROUTES.drop(t.tx, note)
+
+
+def _drop_slots(t: Transaction, before: float) -> None:
+    """Drops slots of schedules that are old and whose runs are gone, and those over a job's number, the oldest first."""
+    seen = Counter[str]()
+    for id, slot in reversed(SLOTS.all(t.tx).items()):
+        job = id.split(":")[0]
+        seen[job] += 1
+        old = moment_of(id) < before and (slot.run is None or t.tx.run(slot.run) is None)
+        if old or seen[job] > MOST_SLOTS:
+            SLOTS.drop(t.tx, id)

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from taskrun.engine.core import run_queue, step_queue, waits
-from taskrun.engine.core.facts import JOBS, PAUSED
+from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.outbox import (
     AttemptFailed,
     CancelAsked,

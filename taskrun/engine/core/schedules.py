@@ -1,8 +1,7 @@
 """Schedules: cron slots of jobs and of `taskrun.toml`, each of which starts one run, however many engines there are.
 
 A schedule is a fact in the journal that holds its last slot, written in the transaction of the slot's trigger: whoever comes
-second finds the slot used. Slots that passed while nobody was there are missed, and made up for as `catch_up` says. Part of
-the core, whose timers call `fire`.
+second finds the slot used; what is decided about each is in `due_slots`. Part of the core, whose timers call `fire`.
 """
 
 from __future__ import annotations
@@ -10,42 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from heapq import heappop, heappush
-from itertools import islice
 from typing import Any
 
 import msgspec
 
 from taskrun.engine import messages as m
-from taskrun.engine.core.admit import Trigger, admit, new_id
+from taskrun.engine.core.due_slots import Entry, use
 from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.journal import Journal
-from taskrun.engine.core.schedule_slots import FACT, Kept, schedule_views
+from taskrun.engine.core.schedule_slots import SCHEDULES, Kept, schedule_views
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
 from taskrun.model.errors import DefinitionError, InputInvalid, JobNotFound, TaskrunError
-from taskrun.rules.cron import CatchUp, CronRule
+from taskrun.rules.cron import CronRule
 from taskrun.rules.policies import Prepared
 
 logger = logging.getLogger("taskrun.engine.core.schedules")
 CODE, FILE = "code", "file"  # origins: `@job(cron=…)`, `[[schedule]]`
-PUNCTUAL = 60.0  # seconds: a slot that is not as old is not missed, only late
 AGAIN = 1.0  # seconds until a slot is tried again that could not be used
 PLANNED = 60.0  # seconds after which all are planned anew
-BURST = 100  # missed slots that one transaction makes up for
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One schedule; `input` is JSON text."""
-
-    job: str
-    cron: str
-    timezone: str | None = None
-    input: str = "{}"
-    catch_up: CatchUp = "skip"
 
 
 @dataclass(slots=True)
@@ -176,9 +163,7 @@ class Schedules:
             stale = [
                 key
                 for key, active in self._active.items()
-                if key not in wanted
-                and key.startswith(f"{FACT}{origin}:")
-                and (jobs is None or active.entry.job in jobs)
+                if key not in wanted and key.startswith(f"{origin}:") and (jobs is None or active.entry.job in jobs)
             ]
             for key in stale:
                 del self._active[key]
@@ -200,7 +185,8 @@ class Schedules:
         try:
             while more:
                 prepared = await self._prepared(entry)
-                active.kept, more = await self._journal.do(lambda t, p=prepared: _start(t, key, active, p))  # type: ignore[misc]
+                act = partial(use, schedule=key, entry=entry, rule=active.rule, prepared=prepared)
+                active.kept, more = await self._journal.do(act)
         except Exception as error:  # the slot is still to be used
             active.pause = self._clock.now() + AGAIN
             if isinstance(error, TaskrunError):  # such as the death of a worker, or a lost lease
@@ -225,53 +211,21 @@ class Schedules:
             return None
 
 
-def due(kept: Kept, rule: CronRule, catch_up: CatchUp, now: float) -> tuple[list[float], bool]:
-    """Returns the slots that are to start a run now, and whether there are more."""
-    if catch_up == "all":
-        slots = list(islice(_between(kept, rule, kept.seen, now), BURST + 1))
-        return slots[:BURST], len(slots) > BURST
-    slots = list(_between(kept, rule, max(kept.seen, now - PUNCTUAL), now))
-    if not slots and catch_up == "one":
-        slots = [slot for slot in rule.slots(kept.seen, now, "one") if kept.upcoming(rule, slot - 1) == slot]
-    return slots, False
-
-
-def _between(kept: Kept, rule: CronRule, after: float, until: float) -> Iterator[float]:
-    """Iterates over the slots of a time that were not used."""
-    while (after := kept.upcoming(rule, after)) <= until:
-        yield after
-
-
-def _start(t: Transaction, key: str, active: Active, prepared: Prepared | None) -> tuple[Kept | None, bool]:
-    text = t.tx.get(key)
-    if text is None:  # dropped meanwhile
-        return None, False
-    kept = msgspec.json.decode(text, type=Kept).by_clock(t.now)
-    slots, more = due(kept, active.rule, active.entry.catch_up, t.now)
-    kept = msgspec.structs.replace(kept.with_used(active.rule, slots), seen=slots[-1] if more else t.now)
-    for slot in slots if prepared is not None else ():
-        trigger = Trigger(prepared=prepared, id=new_id(), source=f"schedule {active.entry.cron}", slot=slot)  # type: ignore[arg-type]
-        run, _ = admit(t, trigger)
-        kept = msgspec.structs.replace(kept, last=slot, run=run.id)
-    t.tx.put(key, msgspec.json.encode(kept).decode())
-    return kept, more
-
-
 def _keep(t: Transaction, origin: str, wanted: dict[str, Active], jobs: frozenset[str] | None) -> dict[str, Kept]:
     """Writes down new schedules, whose slots begin now, and forgets those that are gone."""
-    known = {key: msgspec.json.decode(text, type=Kept) for key, text in t.tx.facts(f"{FACT}{origin}:").items()}
+    known = SCHEDULES.all(t.tx, f"{origin}:")
     for key, kept in known.items():
         if key not in wanted and (jobs is None or kept.job in jobs):
-            t.tx.put(key, None)
+            SCHEDULES.drop(t.tx, key)
     for key, active in wanted.items():
         if key not in known:
             entry, zone = active.entry, active.rule.timezone
             begun = (t.now, t.now)
             known[key] = Kept(job=entry.job, cron=entry.cron, timezone=zone, seen=t.now, used=(begun,))
-            t.tx.put(key, msgspec.json.encode(known[key]).decode())
+            SCHEDULES.put(t.tx, key, known[key])
     return known
 
 
 def _key(origin: str, entry: Entry) -> str:
     digest = blake2b(msgspec.json.encode((entry.cron, entry.timezone, entry.input)), digest_size=6).hexdigest()
-    return f"{FACT}{origin}:{entry.job}:{digest}"
+    return f"{origin}:{entry.job}:{digest}"

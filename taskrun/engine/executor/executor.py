@@ -338,6 +338,9 @@ def _schedule(job: Job, cron: Cron) -> dict[str, Any]:
         "timezone": cron.timezone,
         "input": encode({} if cron.input is None else cron.input, f"input of the schedule of {job.name}"),
         "catch_up": cron.catch_up,
+        "within": cron.within,
+        "late": cron.late,
+        "slow": cron.slow,
     }
 
 

@@ -15,7 +15,8 @@ import msgspec
 
 from taskrun.engine.core import run_queue, step_queue
 from taskrun.engine.core.event_index import ANYTHING, topic_of
-from taskrun.engine.core.facts import PAUSED, QUEUES
+from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.facts import QUEUES
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.model.codec import error_from
 from taskrun.model.durations import human
