@@ -129,7 +129,7 @@ class TestQueue(Queue):
         """Waits until nothing more happens by itself: the journal is quiet, and handlers wait for time or have ended."""
         quiet, last = 0, self._activity()
         while quiet < QUIET:
-            if self.core.journal.riding:
+            if self.core.journal.has_deferred:
                 await self.core.journal.flush()
             busy = self.core.journal.pending > 0 or self.executor.bodies.threads > 0
             await asyncio.sleep(0.001 if busy else 0)

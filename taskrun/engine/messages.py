@@ -51,7 +51,7 @@ class Route(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """Unwind everything: runs get `grace` seconds to end by themselves, the rest is taken down → None."""
+    """End or unwind all attempts: they get `grace` seconds to end by themselves, then the rest is unwound → None."""
 
     grace: float
 
@@ -83,7 +83,7 @@ class Resume(Message, frozen=True):
 
 
 class Parked(Message, frozen=True):
-    """The attempt is parked: it has no slot any more, and begins nothing until `Resume`."""
+    """The attempt is parked: it no longer has a slot, and begins nothing until `Resume`."""
 
     run: str
 
@@ -209,7 +209,7 @@ class Order(Message, frozen=True):
 
 
 class Noted(Message, frozen=True):
-    """A step's row that rides along with the next commit: it has begun, was cancelled, or is a value."""
+    """A step has begun or was cancelled: its row is written with the next commit."""
 
     step: Step
 
@@ -224,9 +224,9 @@ class Forget(Message, frozen=True):
 class Park(Message, frozen=True):
     """All that the run does is wait; it begins nothing until it is answered: `Parked` or `Resume`.
 
-    `heard`: how many messages it has had about waits that are over; what is on its way makes it go on. `given_up`: keys of
-    steps that waited for their place when the attempt began, and that the handler has not come to. `backoff`: each of the waits
-    is a backoff of a step.
+    `heard`: how many messages about waits that are over it has received; if one is still on its way, the attempt goes on.
+    `given_up`: keys of steps that waited for their place when the attempt began, and that the handler has not come to.
+    `backoff`: each of the waits is a backoff of a step.
     """
 
     run: str
@@ -236,7 +236,7 @@ class Park(Message, frozen=True):
 
 
 class Activate(Message, frozen=True):
-    """A parked attempt wants to go on by itself: it is answered with `Resume` once it has a slot again."""
+    """The code of a parked attempt wants to go on: it is answered with `Resume` once it has a slot again."""
 
     run: str
 
@@ -395,7 +395,7 @@ class Answerer(Protocol):
 
 
 class LocalPeer:
-    """The other half in the same process: a direct call, in a context of its own and not in that of the handler that calls."""
+    """The other half in the same process: a direct call, in a context of its own rather than the calling handler's."""
 
     def __init__(self, other: Answerer) -> None:
         self._other = other

@@ -102,7 +102,7 @@ async def test_an_engine_that_cannot_begin_again_says_so_and_tries_on(
         await write(queue.core)
         assert await queue.jobs.handler.run() == 1
     assert tries == 2
-    assert "could not register anew" in caplog.text
+    assert "could not register again" in caplog.text
 
 
 async def test_nothing_is_written_without_an_id_but_the_registration(storage: Store) -> None:

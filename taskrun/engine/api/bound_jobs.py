@@ -20,8 +20,8 @@ B = TypeVar("B")
 L = TypeVar("L", bound=Callable[[Event], Any])
 
 
-class Home(Protocol):
-    """What bound things need of their queue."""
+class QueueLike(Protocol):
+    """The queue, as far as its bound jobs and pipes need it."""
 
     registry: Registry
     max_payload: int
@@ -36,15 +36,15 @@ class Home(Protocol):
         ...
 
     def shares_journal(self, handler: Caller) -> bool:
-        """Whether what a handler calls here can be a step of its run: not where another queue on another journal has it."""
+        """Whether a handler's calls on this queue can be steps of its run: not if its run is in another journal."""
         ...
 
 
 class BoundJob:
     """A job of a queue."""
 
-    def __init__(self, home: Home, job: Job) -> None:
-        self._home = home
+    def __init__(self, queue: QueueLike, job: Job) -> None:
+        self._queue = queue
         self._job = job
         self.name = job.name
         self.fn = job.fn
@@ -59,12 +59,12 @@ class BoundJob:
         Raises:
             InputInvalid: naming every bad field; nothing is recorded then.
         """
-        if _in_handler(self._home):
+        if _in_handler(self._queue):
             handle: Run = await self._job.start(*args, **fields)
             return handle
-        prepared = self._job.prepare(self._job.gather(args, fields), self._home.max_payload)
-        run, _ = await self._home.core.trigger(Trigger(prepared=prepared, id=new_id(), source="queue"))
-        return self._home.handle(run)
+        prepared = self._job.prepare(self._job.gather(args, fields), self._queue.max_payload)
+        run, _ = await self._queue.core.trigger(Trigger(prepared=prepared, id=new_id(), source="queue"))
+        return self._queue.handle(run)
 
     async def run(self, /, *args: Any, **fields: Any) -> Any:
         """Triggers a run, waits for its end, and returns its output.
@@ -73,14 +73,14 @@ class BoundJob:
             InputInvalid: naming every bad field.
             RunFailed, RunTimeout, RunCancelled, RunDiscarded: how else it ended.
         """
-        if _in_handler(self._home):
+        if _in_handler(self._queue):
             return await self._job.run(*args, **fields)
         return await (await self.start(*args, **fields)).result()
 
     async def cancel(self, /, *args: Any, **fields: Any) -> int:
         """Cancels every unfinished run of the job with exactly this input; returns how many."""
         data = encode(self._job.gather(args, fields), f"input of {self.name}")
-        return await self._home.core.cancel_runs(self.name, data)
+        return await self._queue.core.cancel_runs(self.name, data)
 
     @overload
     def on(self, kind: str, callback: L) -> L: ...
@@ -106,8 +106,8 @@ class BoundJob:
 class BoundPipe:
     """A pipe of a queue."""
 
-    def __init__(self, home: Home, pipe: Pipe) -> None:
-        self._home = home
+    def __init__(self, queue: QueueLike, pipe: Pipe) -> None:
+        self._queue = queue
         self._pipe = pipe
         self.name = pipe.name
 
@@ -117,10 +117,10 @@ class BoundPipe:
         Raises:
             InputInvalid: naming every bad field.
         """
-        if _in_handler(self._home):
+        if _in_handler(self._queue):
             return await self._pipe.send(*args, **fields)
-        data = encode(self._pipe.gather(args, fields), f"event for {self.name}", self._home.max_payload)
-        return (await self._home.core.send(self.name, data)).id
+        data = encode(self._pipe.gather(args, fields), f"event for {self.name}", self._queue.max_payload)
+        return (await self._queue.core.send(self.name, data)).id
 
 
 class Names(Generic[B], Mapping[str, B]):
@@ -153,17 +153,17 @@ class Names(Generic[B], Mapping[str, B]):
         return len(self._things)
 
 
-def bind_jobs(home: Home) -> Names[BoundJob]:
+def bind_jobs(queue: QueueLike) -> Names[BoundJob]:
     """Returns a queue's jobs."""
-    return Names({name: BoundJob(home, job) for name, job in home.registry.jobs.items()}, JobNotFound, "job")
+    return Names({name: BoundJob(queue, job) for name, job in queue.registry.jobs.items()}, JobNotFound, "job")
 
 
-def bind_pipes(home: Home) -> Names[BoundPipe]:
+def bind_pipes(queue: QueueLike) -> Names[BoundPipe]:
     """Returns a queue's pipes."""
-    return Names({name: BoundPipe(home, pipe) for name, pipe in home.registry.pipes.items()}, PipeNotFound, "pipe")
+    return Names({name: BoundPipe(queue, pipe) for name, pipe in queue.registry.pipes.items()}, PipeNotFound, "pipe")
 
 
-def _in_handler(home: Home) -> bool:
+def _in_handler(queue: QueueLike) -> bool:
     """Whether the caller is a handler's own code, where calls are durable steps."""
     current = caller.get()
-    return current is not None and not current.inside_step and home.shares_journal(current)
+    return current is not None and not current.inside_step and queue.shares_journal(current)

@@ -46,7 +46,7 @@ class Queue:
         jobs: a list of jobs, a dict from names to jobs, or a module that holds them.
         pipes: pipes that no job names as a trigger.
         storage: where the journal is; in memory by default.
-        logger: where the queue says what it does; runs' own lines are in their logs.
+        logger: gets the queue's own messages; what a run logs is in the run's log.
         concurrency: runs that execute at once; None for no limit.
         clock: the source of time, for tests.
         grace: seconds (or a duration) that handlers get to end after a cancel or at close.
@@ -56,8 +56,8 @@ class Queue:
         resident: coroutines of waiting runs that are kept; the longest waiting ones beyond them go on by replay.
 
     Raises:
-        DefinitionError: two jobs of one name, a key in `jobs` that differs from the job's name, or a setting that cannot be.
-        DurationInvalid: a `grace` or a `lease` that is none.
+        DefinitionError: two jobs have one name, a key in `jobs` differs from the job's name, or a setting is invalid.
+        DurationInvalid: `grace` or `lease` is not a duration.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class Queue:
         self._early: list[tuple[str, Listener]] = []
 
     _heartbeat = True
-    _zone: str | None = None  # of schedules that name none
+    _zone: str | None = None  # the time zone of schedules that name none
 
     # ---- life
 
     async def start(self) -> None:
-        """Opens the journal, takes over what a dead queue left, and begins to run jobs; nothing more once it has started.
+        """Opens the journal, takes over what a dead queue left, and begins to run jobs; does nothing once it has started.
 
         Raises:
             JournalError: the journal cannot be used; the message says why and what helps.
@@ -117,7 +117,7 @@ class Queue:
             self._started = _apart(self._start())
         try:
             await asyncio.shield(self._started)
-        except asyncio.CancelledError:  # nobody holds it then, so that nobody would close it
+        except asyncio.CancelledError:  # the caller does not get a started queue, and so would not close it
             await self.close()
             raise
 
@@ -154,14 +154,14 @@ class Queue:
 
     @property
     def ready(self) -> Awaitable[None]:
-        """Awaitable: the queue has started."""
+        """An awaitable that is done once the queue has started."""
         self._ready = self._ready or asyncio.get_running_loop().create_future()
         return asyncio.shield(self._ready)
 
     async def close(self, grace: float | str | timedelta | None = None) -> None:
-        """Ends: runs get the grace period, unfinished ones stay in the journal and go on at the next start.
+        """Closes the queue: runs get the grace period; unfinished ones stay in the journal and go on at the next start.
 
-        It ends also where who waits for it is cancelled: a handler of the queue itself, say, or a caller out of patience.
+        It closes even if the caller is cancelled while it waits: a handler of this very queue, or a caller that timed out.
         """
         if self._closing is None:
             self._closing = _apart(self._close(None if grace is None else seconds(grace, "grace")))
@@ -189,7 +189,7 @@ class Queue:
         await self.close()
 
     def shares_journal(self, handler: Caller) -> bool:
-        """Whether what a handler calls here can be a step of its run: not where another queue on another journal has it."""
+        """Whether a handler's calls on this queue can be steps of its run: not if its run is in another journal."""
         for queue in tuple(_open):
             if queue._executes(handler):
                 return _same(queue._storage, self._storage)
@@ -201,7 +201,7 @@ class Queue:
     # ---- runs
 
     def handle(self, record: records.Run) -> Run:
-        """Returns the handle of a run, which reads its output as its job says."""
+        """Returns the handle of a run; its job, if the queue has it, says how the output is read."""
         job = self.registry.jobs.get(record.job)
         return Run(self.core, record) if job is None else Run(self.core, record, job.read)
 
@@ -286,7 +286,7 @@ class Queue:
         return self._executor
 
 
-_open: set[Queue] = set()  # those of this process that have started
+_open: set[Queue] = set()  # the started queues of this process
 
 
 def _same(one: Store, other: Store) -> bool:
@@ -309,5 +309,5 @@ def _lease(lease: float | str | timedelta) -> float:
 
 
 def _apart(work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-    """Does work in a task that belongs to no run, whoever asks for it."""
+    """Runs a coroutine in a task that belongs to no run, even if a handler asks for it."""
     return asyncio.get_running_loop().create_task(work, context=Context())

@@ -23,7 +23,7 @@ _ANY = 1 << 62  # lines of a log that are of no interest
 
 
 class RunRequests(Protocol):
-    """Where a handle asks: the core, or a handler's way to it."""
+    """What a handle needs of the engine: the core itself, or, in a handler, the executor's way to it."""
 
     async def get(self, run_id: str) -> records.Run:
         """Returns a run."""
@@ -34,7 +34,7 @@ class RunRequests(Protocol):
         ...
 
     async def news(self, run_id: str, seen: records.Run | None, lines: int) -> records.Run:
-        """Returns a run once it is not as it was `seen`, or its log has more than so many `lines`."""
+        """Returns a run once it differs from `seen`, or its log has more than `lines` lines."""
         ...
 
     async def show(self, run_id: str) -> dict[str, Any]:
@@ -122,12 +122,12 @@ class Run:
             raise end_of(ended)
         return self._read(ended.output or "null")
 
-    async def _ended_within(self, patience: float) -> records.Run:
+    async def _ended_within(self, limit: float) -> records.Run:
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(limit):
                 return await self._requests.wait(self.id)
         except TimeoutError:
-            ended = await self._requests.get(self.id)  # it may have ended long ago, with no patience to hear of it
+            ended = await self._requests.get(self.id)  # with a timeout of 0 it may have ended long ago
             if not ended.ended:
                 raise
             return ended
@@ -155,7 +155,7 @@ class Run:
         return Run(self._requests, (await self._requests.order(self.id, "retry", from_step)).run, self._read)
 
     async def log(self) -> AsyncIterator[Any]:
-        """Yields the log lines (`seq at run step stream text`), from the first to the last of the ended run."""
+        """Yields the log lines (`seq at run step stream text`) from the first one on, until the run has ended."""
         seen, run = 0, await self._requests.get(self.id)
         while True:
             while lines := await self._requests.logs(self.id, seen):

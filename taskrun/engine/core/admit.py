@@ -22,12 +22,12 @@ _LETTERS = bytes(ALPHABET[byte % len(ALPHABET)] for byte in range(256))
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated wish for a run.
+    """A validated request for a run.
 
     Parameters:
-        id: of the run that it is to become.
-        delay_until: Unix time before which it is not to start.
-        intent: made by a client; a repeated request with it finds the same run.
+        id: the id of the new run.
+        delay_until: Unix time before which it does not start.
+        intent: a key made by the client; a repeated request with the same key finds the same run.
         name: shown in place of the job's.
         tags: they win over those of the parent, and these over those of the job.
     """
@@ -53,7 +53,7 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
     """Admits a trigger by the rules; returns the run, and whether it is new.
 
     Parameters:
-        slot: one of this engine is reserved for it.
+        slot: whether a slot of this engine is reserved for it.
 
     Raises:
         NotFound: the run that a repeated request found before was pruned.

@@ -29,7 +29,7 @@ from taskrun.model.records import Cause, Run, Status, Step
 
 logger = logging.getLogger("taskrun.engine.attempts")
 PROGRESS = 0.25  # seconds that progress may be late in the journal
-OVERDUE = 1.0  # seconds beyond its grace after which an executor is given up that does not end a cancelled attempt
+OVERDUE = 1.0  # seconds beyond the grace after which an executor that has not ended a cancelled attempt is given up
 
 
 class Phase(Enum):
@@ -50,7 +50,7 @@ class Attempt:
     peer: m.Peer
     suspect: bool = False  # was executing when a worker died
     cancelled: bool = False  # the executor was told to cancel
-    overdue: bool = False  # it was, and has not ended within its grace
+    overdue: bool = False  # it was cancelled, and has not ended within its grace
     activating: bool = False  # it is parked, and has asked for a slot
     started: bool = False  # its run has started again while its coroutine was being taken down
     ended: bool = False  # its end is on its way into the journal
@@ -69,7 +69,7 @@ class Attempts:
     Parameters:
         grace: seconds that handlers get to end after a cancel.
         resident: parked coroutines that are kept at most; the longest parked are taken down first.
-        stuck: told of an executor that does not end an attempt within its grace, and of its run.
+        stuck: called with an executor that does not end an attempt within its grace, and the id of the run.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Attempts:
         self._executors.load[attempt.peer] += 1
 
     def _give_back(self, attempt: Attempt) -> None:
-        """Gives back the slots of an attempt: here alone."""
+        """Gives back the slots of an attempt; nothing else does."""
         slot, suspect, attempt.slot, attempt.suspect_slot = attempt.slot, attempt.suspect_slot, None, None
         if slot is not None:
             self._executors.load[attempt.peer] -= 1
@@ -195,9 +195,9 @@ class Attempts:
     # ---- parking
 
     def park(self, peer: m.Peer, message: m.Park) -> None:
-        """Takes the slot of an attempt that only waits, unless one of its waits is over, which it is told or has been told.
+        """Takes back the slot of an attempt that only waits, unless one of its waits is over and it is told, or about to be.
 
-        For a run that is written as waiting must have a wait to wake it, also if everything dies right after the commit.
+        For a run that is written as waiting must have a wait to wake it, even if everything dies right after the commit.
         """
         attempt = self.get(message.run, peer)
         if attempt is None or attempt.phase is not Phase.EXECUTING:
@@ -209,7 +209,7 @@ class Attempts:
             if run is None or run.status is not Status.RUNNING:
                 return []
             if run.cancel is not None or run.pause is not None:
-                # Another engine may have asked for it just now: without a word the executor would ask to park again at once.
+                # Another engine may have asked for it just now; untold, the executor would ask to park again at once.
                 t.outbox.append(CancelAsked(run) if run.cancel is not None else PauseAsked(run))
                 return []
             step_queue.give_up(t, run, message.given_up)
@@ -248,7 +248,7 @@ class Attempts:
             attempt.peer.tell(m.Evict(run=attempt.run))
 
     def activate(self, peer: m.Peer, run_id: str) -> None:
-        """Readies a parked run that wants to go on by itself: it is resumed once it has a slot again."""
+        """Makes a parked run ready whose code wants to go on before a wait is over: it is resumed once it has a slot."""
         attempt = self.get(run_id, peer)
         if attempt is None or attempt.phase not in (Phase.PARKED, Phase.EVICTING):
             return
@@ -265,13 +265,13 @@ class Attempts:
         self._journal.post(act)
 
     def stay(self, peer: m.Peer, run_id: str) -> None:
-        """Keeps the coroutine of an attempt that was to be taken down and waits for something besides its steps."""
+        """Cancels the eviction of an attempt whose coroutine waits for something besides its steps."""
         attempt = self.get(run_id, peer)
         if attempt is not None and attempt.phase is Phase.EVICTING:
             self._stays(attempt)
 
     def _stays(self, attempt: Attempt) -> bool:
-        """Takes back that an attempt is to be taken down; whether it goes on at once, since its run has started meanwhile."""
+        """Cancels an eviction; returns whether the attempt goes on at once, since its run has started meanwhile."""
         attempt.phase = Phase.PARKED
         if attempt.started:
             self._resume(attempt)
@@ -287,8 +287,8 @@ class Attempts:
             if attempt.over:
                 self._tell(attempt, m.Over)
 
-    def hurry(self, run_id: str, reason: str, grace: float) -> None:
-        """Gives an attempt that is being cancelled another grace."""
+    def change_grace(self, run_id: str, reason: str, grace: float) -> None:
+        """Gives an attempt that is being cancelled a new grace."""
         attempt = self._by_run.get(run_id)
         if attempt is not None and attempt.cancelled:
             self._tell_cancel(attempt, reason, grace)
@@ -310,7 +310,7 @@ class Attempts:
         if attempt is not None:
             attempt.peer.tell(m.Pause(run=run.id) if run.pause is not None else m.Unpause(run=run.id))
 
-    def heed(self, runs: list[Run]) -> None:
+    def follow_requests(self, runs: list[Run]) -> None:
         """Acts on requests that another engine wrote on runs of this one."""
         for run in runs:
             if run.cancel is not None:
@@ -333,7 +333,7 @@ class Attempts:
         )
 
     def fail(self, run_id: str, error: Exception) -> None:
-        """Ends a run whose attempt could not be begun, or could not go on: what cannot be told is its failure."""
+        """Ends a run whose attempt could not begin or go on, with that error as its failure."""
         attempt = self._by_run.get(run_id)
         if attempt is not None:
             attempt.ended = True
@@ -354,10 +354,10 @@ class Attempts:
             self.blocked.pop(attempt.run, None)
         self._give_back(attempt)
 
-    # ---- what is told of them
+    # ---- reports of executors
 
     def progressed(self, peer: m.Peer, message: m.Progressed) -> None:
-        """Keeps the progress of an attempt; it is written now and then, and with its end."""
+        """Keeps the progress of an attempt; it is written from time to time, and with the attempt's end."""
         attempt = self.get(message.run, peer)
         if attempt is None:
             return
@@ -374,7 +374,7 @@ class Attempts:
                 t.set(attempt.run, progress=attempt.progress)
 
         if self._by_run.get(attempt.run) is attempt:
-            self._journal.ride(act)
+            self._journal.defer(act)
 
     def hear_blocked(self, message: m.Blocked) -> None:
         """Keeps which run blocks its executor's event loop, and where."""

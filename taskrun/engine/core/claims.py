@@ -26,8 +26,8 @@ from taskrun.model.records import Run, Status, Step
 logger = logging.getLogger("taskrun.engine.claims")
 T = TypeVar("T")
 CLAIM = 256  # runs that one transaction starts at most
-NONE = Slots(0, lambda: None).reserve(0)  # what a new run needs of the slots of suspects
-AGAIN = 1.0  # seconds until a claim is tried again that failed for a fault of ours
+NONE = Slots(0, lambda: None).reserve(0)  # the slots of suspects that a new run needs
+AGAIN = 1.0  # seconds until a claim that failed through a fault of taskrun is tried again
 
 
 class Start(NamedTuple):
@@ -60,7 +60,7 @@ class Claims:
         attempts.on_suspect_gone = self.look_again
 
     def look_again(self) -> None:
-        """Looks in the journal: something may have become ready without this engine's doing."""
+        """Looks in the journal, where something may have become ready through another engine."""
         self._ready = self._urgent = True
         self.look()
 
@@ -94,16 +94,16 @@ class Claims:
         self._journal.post(act, committed, failed)
 
     def with_slot(self, act: Callable[..., T]) -> asyncio.Future[T]:
-        """Executes `act`, which triggers a run, in the next commit; with `slot` if one is free and nobody waits for it.
+        """Executes `act`, which triggers a run, in the next commit; with `slot=True` if one is free and no ready run waits.
 
-        So the run need not be claimed. The future resolves with the value of `act`.
+        Such a run needs no claim. The future resolves with the value of `act`.
         """
         if not self.open or self._ready or self.under_way or not self.slots.free():
             return self._journal.do(act)
         slots = self.slots.reserve(1)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-        def acting(t: Transaction) -> tuple[T, list[Start]]:
+        def act_with_slot(t: Transaction) -> tuple[T, list[Start]]:
             value = act(t, slot=True)
             return value, [Start(event.run, [], fresh=True) for event in t.outbox if type(event) is SlotUsed]
 
@@ -118,16 +118,16 @@ class Claims:
             if not future.done():
                 future.set_exception(error)
 
-        self._journal.post(acting, done, failed)
+        self._journal.post(act_with_slot, done, failed)
         return future
 
     def _begin(self, starts: list[Start], slots: Reservation, suspects: Reservation) -> None:
-        """Uses what was reserved for an entry, and gives back the rest: in either of its sides."""
+        """Uses the slots that were reserved for an entry, and gives back the rest; called in either of its sides."""
         for start in starts:
             try:
                 self._start(start, slots, suspects)
             except Exception as error:
-                logger.exception("run %s could not be begun", start.run.id)
+                logger.exception("run %s could not be started", start.run.id)
                 self._attempts.fail(start.run.id, error)
         suspects.release()
         slots.release()

@@ -67,9 +67,9 @@ class Core:
         concurrency: runs that execute at once, None for no limit.
         grace: seconds that handlers get to end after a cancel or at close.
         lease: seconds after which a silent engine's runs are taken over.
-        alone: nobody else can be on this journal: what is registered there is dead.
-        heartbeat: False with virtual time: what only looks now and then does not run by itself.
-        max_log: bytes of one run's log; of more, head and tail are kept.
+        alone: no other engine can use this journal: whatever is registered there is dead.
+        heartbeat: False with virtual time: the heartbeat, retention and the rescuer do not run by themselves.
+        max_log: bytes of one run's log; of a longer one, head and tail are kept.
         keep: seconds that ended runs are kept, None for ever.
         timezone: of schedules that name none; the machine's own by default.
         blame: whether the death of an engine is held against the runs it executed (not in the daemon, which runs no user code).
@@ -95,7 +95,9 @@ class Core:
     ) -> None:
         self.clock = clock or SystemClock()
         self.grace = grace
-        self.on_stuck: Callable[[m.Peer, str], None] | None = None  # told of a worker that ends no cancelled run
+        self.on_stuck: Callable[[m.Peer, str], None] | None = (
+            None  # called when an executor does not end a cancelled run
+        )
         self.state = EngineState()
         self.bus = Subscriptions()
         self.lease = Lease(store, self.state, name, lease, alone=alone, heartbeat=heartbeat and not alone)
@@ -119,10 +121,10 @@ class Core:
         self.jobs = PauseJob(self.journal, self.executors)
         self.rescuer = Rescuer(self.journal, self.claims, self.attempts, self.clock)
         self._blame = blame
-        self._now_and_then = heartbeat
+        self._periodic = heartbeat
         self._duties: list[asyncio.Task[None]] = []
         self._closed = True  # not started yet, or closed
-        self._anew: asyncio.Task[None] | None = None  # going on under a new id
+        self._registering: asyncio.Task[None] | None = None  # going on under a new id
 
     # ---- life
 
@@ -148,7 +150,7 @@ class Core:
         self._open(True)
         self._timers.start()
         duties = [self.lease.watch(self._nudged, self._take_over_the_dead)]
-        if self._now_and_then:
+        if self._periodic:
             duties += [self.retention.run(), self.rescuer.run()]
         self._duties = [asyncio.get_running_loop().create_task(duty) for duty in duties]
 
@@ -156,14 +158,14 @@ class Core:
         self.claims.open = self.triggers.open = self.schedules.open = open
 
     async def close(self, grace: float | None = None) -> None:
-        """Starts nothing any more, lets attempts end for `grace` seconds, and leaves the rest in the journal."""
+        """Starts no more runs, gives attempts `grace` seconds to end, and leaves the rest in the journal."""
         if self._closed:
             return
         self._closed = True
         self._open(False)
-        if self._anew is not None:
-            self._anew.cancel()
-            await asyncio.wait([self._anew])
+        if self._registering is not None:
+            self._registering.cancel()
+            await asyncio.wait([self._registering])
         await self._timers.stop()
         await self.triggers.close()
         await self.schedules.close()
@@ -171,12 +173,13 @@ class Core:
             duty.cancel()
         await asyncio.gather(*self._duties, return_exceptions=True)
         seconds = self.grace if grace is None else grace
-        patience = self.clock.alarm(seconds, self.journal.hurry)  # what the disk refuses then waits for the next start
+        patience = self.clock.alarm(seconds, self.journal.stop_waiting)  # the rest waits for the next start
         await asyncio.gather(*(peer.ask(m.Drain(seconds)) for peer in self.executors.peers), return_exceptions=True)
         patience.cancel()
-        self.journal.hurry()
+        self.journal.stop_waiting()
         with contextlib.suppress(EngineLost, JournalUnavailable):  # then it holds nothing, or is taken for dead
-            await self.journal.do(self._sign_off)
+            # Releases what is still held, for the next start or another engine.
+            await self.journal.do(lambda t: run_lifecycle.take_over(t, t.engine, blame=False))
         for attempt in self.attempts.all():  # of executors that had retired, or did not answer
             self.attempts.drop(attempt)
         self.lease.release()
@@ -184,12 +187,8 @@ class Core:
         self._waiters.close()
         self.bus.close()
 
-    def _sign_off(self, t: Transaction) -> None:
-        """Releases what is still held, for the next start or another engine."""
-        run_lifecycle.take_over(t, t.engine, blame=False)
-
     async def join(self, peer: m.Peer) -> m.Description:
-        """Takes an executor on and gives it work, unless it has retired before it could say what it has."""
+        """Adds an executor and gives it work, unless it retires before it has said which jobs it has."""
         self.executors.expect(peer)
         description: m.Description = await peer.ask(m.Describe())
         if self.executors.join(peer, description):
@@ -211,12 +210,12 @@ class Core:
         self.executors.retire(peer)
 
     async def leave(self, peer: m.Peer, *, crashed: bool) -> None:
-        """Lets an executor go; call it only when none of its processes is left.
+        """Removes an executor; call it only when none of its processes is left.
 
         An attempt that was to be cancelled and did not end within its grace ends with it; the others go on by replay.
         """
         self.retire(peer)
-        # Not those whose end is written ahead of this: by the time that this is, their runs may have been started elsewhere.
+        # Not those whose end is about to be written: when this entry is, their runs may have been started elsewhere.
         gone = [attempt for attempt in self.attempts.all() if attempt.peer is peer and not attempt.ended]
 
         def act(t: Transaction) -> None:
@@ -292,7 +291,7 @@ class Core:
             self._waiters.drop(run_id, future)
 
     async def news(self, run_id: str, seen: Run | None, lines: int) -> Run:
-        """Returns a run once it is not as it was `seen`, or its log has more than so many `lines`; at once when it has ended."""
+        """Returns a run once it differs from `seen`, or its log has more than `lines` lines; at once when it has ended."""
         async with self.bus.subscribe(lambda change: concerns(change, run_id)) as changes:
             while True:
                 run = await self.get(run_id)
@@ -341,16 +340,16 @@ class Core:
         return await self._asked(lambda again: self.journal.do(executed_before(act) if again else act))
 
     async def _asked(self, submit: Callable[[bool], asyncio.Future[T]]) -> T:
-        """Asks the journal what a user wants: `again` once this engine, taken for dead, has registered anew."""
+        """Submits a user's request; once more, with `again`, after this engine was taken for dead and has registered anew."""
         again = False
         while True:
             try:
                 return await submit(again)
             except EngineLost:
                 again = True
-                if self._anew is None or self._closed:
+                if self._registering is None or self._closed:
                     raise JournalUnavailable("the queue was closed") from None
-                await asyncio.wait([self._anew])
+                await asyncio.wait([self._registering])
 
     async def cancel(self, run_id: str, reason: str = Cause.USER.value, grace: float | None = None) -> bool:
         """Cancels a run; returns False when it had ended already.
@@ -362,14 +361,14 @@ class Core:
         said = storable(reason)
         changed = await self._do(lambda t: run_lifecycle.cancel(t, run_id, said))
         if grace is not None:
-            self.attempts.hurry(run_id, reason, grace)
+            self.attempts.change_grace(run_id, reason, grace)
         return changed
 
     async def pause(self, run_id: str, by: str = Cause.USER.value) -> Run:
         """Holds a run before its next step.
 
         Raises:
-            RunOver: it has ended.
+            RunEnded: it has ended.
         """
         said = storable(by)
         return await self._change(run_id, lambda t, run: run_lifecycle.pause(t, run, said))
@@ -378,7 +377,7 @@ class Core:
         """Lets a paused run go on.
 
         Raises:
-            RunOver: it has ended.
+            RunEnded: it has ended.
         """
         return await self._change(run_id, run_lifecycle.resume)
 
@@ -452,11 +451,11 @@ class Core:
         def act(t: Transaction) -> tuple[list[Run], list[Run]]:
             return t.tx.asked(t.engine), [run for run_id in waited if (run := t.run(run_id)) is not None and run.ended]
 
-        self.journal.post(act, self._heed, lambda _: None)
+        self.journal.post(act, self._found, lambda _: None)
 
-    def _heed(self, found: tuple[list[Run], list[Run]]) -> None:
+    def _found(self, found: tuple[list[Run], list[Run]]) -> None:
         asked, ended = found
-        self.attempts.heed(asked)
+        self.attempts.follow_requests(asked)
         for run in ended:
             self._waiters.tell(run)
 
@@ -470,11 +469,11 @@ class Core:
 
     def _lost(self) -> None:
         """Gives up everything it held, since another engine has it now, and goes on under a new id."""
-        if self._closed or (self._anew is not None and not self._anew.done()):
+        if self._closed or (self._registering is not None and not self._registering.done()):
             return
         self._open(False)
-        self._anew = asyncio.get_running_loop().create_task(self._begin_again())
-        self._anew.add_done_callback(_surface)
+        self._registering = asyncio.get_running_loop().create_task(self._begin_again())
+        self._registering.add_done_callback(_report_failure)
 
     async def _begin_again(self) -> None:
         await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.executors.peers), return_exceptions=True)
@@ -486,15 +485,15 @@ class Core:
                     await self.lease.acquire(self.journal)
                     await self.journal.do(self._keep_jobs)
                     break
-            except Exception:  # such as no file to be had: nothing else can be done
-                logger.exception("the engine could not register anew yet")
+            except Exception:  # such as too many open files: all that helps is to try again
+                logger.exception("the engine could not register again yet")
                 await self.clock.sleep(AGAIN)
         self._open(True)
         self._nudged()
 
 
-def _surface(task: asyncio.Task[None]) -> None:
-    """Says that a task nobody awaits has failed."""
+def _report_failure(task: asyncio.Task[None]) -> None:
+    """Reports that a task which nobody awaits has failed."""
     if not task.cancelled() and (error := task.exception()) is not None:
         context = {"message": "an engine could not go on after it had lost its lease", "exception": error, "task": task}
         task.get_loop().call_exception_handler(context)

@@ -27,7 +27,7 @@ def subject(event: PipeEvent) -> Any:
 
 
 def addressed(t: Transaction, step: Step) -> Step:
-    """Puts the address of its pattern into the topic of a wait, and the path of that among those that events are looked at."""
+    """Puts the address of its pattern into the topic of a wait, and the address's path among those tried with each event."""
     topic = topic_of(step)
     if step.match is None or step.match == ANYTHING:
         return step

@@ -100,7 +100,7 @@ class EventTriggers:
         except (EngineLost, JournalUnavailable):  # the note is read when the engine has begun again, or by the next one
             pass
         except DaemonError as error:
-            logger.warning("%s is started by %s later: %s", job, event.topic, error)
+            logger.warning("%s will be started by %s later: %s", job, event.topic, error)
             asyncio.get_running_loop().call_soon(self._ask_another, peer, job, event)
         except TaskrunError:
             logger.exception("%s could not be started by %s", job, event.topic)
@@ -114,7 +114,7 @@ class EventTriggers:
             self._begin(job, event)
 
     async def _prepared(self, peer: m.Peer, job: str, event: PipeEvent) -> list[Prepared]:
-        """Asks user code what to start; what it refuses is logged, and the event is done with.
+        """Asks user code what to start; an error of it is logged, and nothing is started.
 
         Raises:
             DaemonError: the executor is gone, and nobody has answered.

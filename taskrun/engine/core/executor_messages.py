@@ -86,7 +86,7 @@ class ExecutorMessages:
     # ---- told
 
     def _noted(self, peer: m.Peer, message: m.Noted) -> None:
-        self._journal.ride(lambda t: run_lifecycle.note(t, message.step))
+        self._journal.defer(lambda t: run_lifecycle.note(t, message.step))
 
     def _forget(self, peer: m.Peer, message: m.Forget) -> None:
         def act(t: Transaction) -> None:

@@ -14,7 +14,7 @@ class Executors:
     def __init__(self, state: EngineState) -> None:
         self.load: Counter[Peer] = Counter()  # slots in use by each
         self._state = state
-        self._joining: set[Peer] = set()  # they are asked what they have
+        self._joining: set[Peer] = set()  # they have been asked what they have
         self._described: dict[Peer, Description] = {}
         self._with_job: dict[str, list[Peer]] = {}
         self._with_pipe: dict[str, Peer] = {}
@@ -25,23 +25,23 @@ class Executors:
         return list(self._described)
 
     def expect(self, peer: Peer) -> None:
-        """Keeps that an executor is about to join."""
+        """Notes that an executor is about to join."""
         self._joining.add(peer)
 
     def join(self, peer: Peer, description: Description) -> bool:
-        """Takes an executor on that was expected; returns False when it has retired meanwhile."""
+        """Adds an executor that was expected; returns False when it has retired meanwhile."""
         if peer not in self._joining:
             return False
         self._joining.discard(peer)
         self._described[peer] = description
-        self._learn()
+        self._index()
         return True
 
     def retire(self, peer: Peer) -> None:
         """Gives an executor no more work."""
         self._joining.discard(peer)
         if self._described.pop(peer, None) is not None:
-            self._learn()
+            self._index()
 
     def with_job(self, job: str) -> Peer | None:
         """Returns the least busy executor that has a job."""
@@ -58,7 +58,7 @@ class Executors:
         """Returns what an executor has, None when it has retired."""
         return self._described.get(peer)
 
-    def _learn(self) -> None:
+    def _index(self) -> None:
         self._with_job, self._with_pipe = {}, {}
         for peer, description in self._described.items():
             for name in description.names:

@@ -44,7 +44,7 @@ class Fact(Generic[T]):
         tx.put(self.prefix + id, None)
 
     def drop_if_any(self, tx: Tx, id: str) -> None:
-        """Removes a fact that mostly is not there."""
+        """Removes a fact that usually does not exist, without a write in that case."""
         if tx.get(self.prefix + id) is not None:
             self.drop(tx, id)
 

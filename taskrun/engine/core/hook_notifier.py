@@ -15,9 +15,9 @@ from taskrun.rules.transitions import HOOKS
 
 
 class HookNotifier:
-    """Notifies of what happened to runs, those executors that listen for their job."""
+    """Notifies executors of what happened to runs, if they have hooks or listeners for the job."""
 
-    hears: Callable[[str], bool] | None = None  # whether anybody listens for a job; None: executors describe that
+    hears: Callable[[str], bool] | None = None  # whether anybody listens for a job; None: their descriptions say so
 
     def __init__(self, journal: Journal, attempts: Attempts, executors: Executors) -> None:
         self._attempts = attempts

@@ -27,8 +27,8 @@ from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.stores.base import Answer, Store, Tx
 
 logger = logging.getLogger("taskrun.engine.journal")
-RIDE = 0.05  # seconds that a rider waits for a commit to go with
-PATIENCE = (0.05, 0.2, 1.0, 3.0)  # waits between tries while the disk refuses
+DEFER = 0.05  # seconds that a deferred entry waits for another one's commit
+RETRY_WAITS = (0.05, 0.2, 1.0, 3.0)  # seconds between tries while the disk refuses
 
 T = TypeVar("T")
 Committed = Callable[[Any], None]
@@ -77,7 +77,7 @@ class Entry:
         return value, transaction.outbox
 
     def settle(self, answer: Answer) -> None:
-        """Calls the one of its sides that has come true, and resolves its future."""
+        """Calls `committed` or `failed`, and resolves its future."""
         result, error = answer
         value: Any = None
         if error is None:
@@ -95,7 +95,7 @@ class Entry:
             else:
                 self.future.set_exception(error)
         if error is not None and self.future is None and not isinstance(error, EngineLost | JournalUnavailable):
-            logger.error("a transaction that nobody waits for failed", exc_info=error)
+            logger.error("a background transaction failed", exc_info=error)
 
 
 class Journal:
@@ -107,52 +107,52 @@ class Journal:
         self.store = store
         self.clock = clock
         self.state = state
-        self.guard = guard  # raises EngineLost when the engine may not write any more
+        self.guard = guard  # raises EngineLost when the engine may no longer write
         self.on_lost: Callable[[], None] | None = None
         self.on_nudge: Callable[[], None] | None = None  # another engine in this process has written
         self.commits = 0
         self.pending = 0  # entries that are not settled yet
         self.fault: Exception | None = None  # why the disk refuses, while it does
-        self.patient = True  # whether to wait for a disk that refuses; who starts or closes would rather know
+        self.patient = True  # whether to wait while the disk refuses; not at start and close, which report it instead
         self._followers: dict[type[Any], list[Callable[[Any], None]]] = {}
         self._tries = 0
         self._written = 0
         self._entries: list[Entry] = []
-        self._riders: list[Entry] = []
-        self._timer: asyncio.TimerHandle | None = None  # of riders, or of the next try
+        self._deferred: list[Entry] = []
+        self._timer: asyncio.TimerHandle | None = None  # of deferred entries, or of the next try
         self._busy = False  # a batch is under way, or waits for the disk
         self._closed = False
         self._writer: JournalWriter | None = None
-        self._context: Context  # what follows a commit is not part of whatever asked for it
+        self._context: Context  # of callbacks: they are not part of the run or task that made an entry
 
     # ---- life
 
     def open(self) -> None:
-        """Opens the store; the loop that runs is the one all callbacks come on."""
+        """Opens the store; all callbacks come on the event loop that runs now."""
         self.store.open()
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
         if not self.store.instant:
             self._writer = JournalWriter(self.store, self._loop)
-        _neighbours.setdefault(self.store, WeakSet()).add(self)
+        _journals.setdefault(self.store, WeakSet()).add(self)
 
     async def close(self) -> None:
         """Writes what is pending, unless the disk refuses, and closes the store."""
-        self.hurry()
+        self.stop_waiting()
         if not self._closed:
             with contextlib.suppress(EngineLost, JournalUnavailable):
                 await self.flush()
         self._closed = True
-        self._fail_all(JournalUnavailable("the journal was closed while the disk refused"))
+        self._fail_all(JournalUnavailable("the journal was closed before this could be written"))
         if self._writer is not None:
             await self._loop.run_in_executor(None, self._writer.close)
         self.store.close()
 
-    def hurry(self) -> None:
-        """Waits for a disk that refuses no longer: from now on what it refuses fails."""
+    def stop_waiting(self) -> None:
+        """Waits no longer while the disk refuses: from now on, entries that it refuses fail."""
         self.patient = False
         if self.fault is not None:
-            self._fail_all(JournalUnavailable(f"the journal is being closed, and the disk refuses: {self.fault}"))
+            self._fail_all(JournalUnavailable(f"the journal is being closed and cannot be written: {self.fault}"))
 
     # ---- entries
 
@@ -185,7 +185,7 @@ class Journal:
         """Like `do`, for when nobody waits."""
         self._add(Entry(self, Kind.WRITE, act, None, committed, failed))
 
-    def ride(
+    def defer(
         self,
         act: Callable[[Transaction], T],
         committed: Callable[[T], None] | None = None,
@@ -194,13 +194,13 @@ class Journal:
         """Like `post`, with the next commit that happens anyway, at the latest in 50 ms."""
         if self._closed:
             return
-        self._riders.append(Entry(self, Kind.WRITE, act, None, committed, failed))
+        self._deferred.append(Entry(self, Kind.WRITE, act, None, committed, failed))
         self.pending += 1
         if self._timer is None and not self._busy:
-            self._timer = self._loop.call_later(RIDE, self._kick, context=self._context)
+            self._timer = self._loop.call_later(DEFER, self._kick, context=self._context)
 
     def register(self, act: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
-        """Like `do` for what makes this engine one that may write: the guard, which refuses all others, lets it pass."""
+        """Like `do`, for the entry that registers this engine: it alone is written without asking the guard."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._add(Entry(self, Kind.REGISTER, act, future))
         return future
@@ -214,9 +214,9 @@ class Journal:
         return future
 
     @property
-    def riding(self) -> bool:
-        """Whether something waits for a commit to go with."""
-        return bool(self._riders)
+    def has_deferred(self) -> bool:
+        """Whether entries wait for another one's commit."""
+        return bool(self._deferred)
 
     async def flush(self) -> None:
         """Waits until everything put in so far is durable."""
@@ -254,7 +254,7 @@ class Journal:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        left, self._riders, self._entries = self._riders + self._entries, [], []
+        left, self._deferred, self._entries = self._deferred + self._entries, [], []
         if self.fault is not None:
             self._busy = False  # the batch that waited for the disk was among them
             self.fault = None
@@ -283,12 +283,12 @@ class Journal:
             self._settle(batch, answers, None)
 
     def _next(self) -> tuple[list[Entry], Callable[[Tx], None] | None]:
-        """Takes the next batch, and who guards it."""
+        """Takes the next batch, with its guard."""
         if registering := [entry for entry in self._entries if entry.kind is Kind.REGISTER]:
             self._entries = [entry for entry in self._entries if entry.kind is not Kind.REGISTER]
             return registering, None
-        batch = self._riders + self._entries  # riders are older than what waits for a commit of its own
-        self._riders, self._entries = [], []
+        batch = self._deferred + self._entries  # the deferred ones are older
+        self._deferred, self._entries = [], []
         return batch, self.guard
 
     def _settle(self, batch: list[Entry], answers: list[Answer], error: Exception | None) -> None:
@@ -304,25 +304,25 @@ class Journal:
         self.state.delivering.clear()  # all of them have been told, or nothing of it was written
         if isinstance(error, EngineLost) and self.on_lost is not None:
             self.on_lost()
-        if self._entries or self._riders:
+        if self._entries or self._deferred:
             self._kick()
-        self._tell_neighbours()
+        self._nudge_others()
 
     def _wait_for_the_disk(self, batch: list[Entry], error: JournalUnavailable) -> None:
         """Keeps the batch and tries again later: runs park at their next record, and nothing is lost or doubled.
 
         After an unknown outcome the store has reopened, and knows what it has written.
         """
-        waits = PATIENCE[min(self._tries, len(PATIENCE) - 1)]
+        wait = RETRY_WAITS[min(self._tries, len(RETRY_WAITS) - 1)]
         self._tries += 1
         self.fault = error
         self._entries = batch + self._entries
         self._busy = True
         self._read_past_the_fault()
-        self._timer = self._loop.call_later(waits, self._commit, context=self._context)
+        self._timer = self._loop.call_later(wait, self._commit, context=self._context)
 
     def _read_past_the_fault(self) -> None:
-        """Answers at once those who only want to look."""
+        """Answers reads at once, while writes wait for the disk."""
         reads = [entry for entry in self._entries if entry.kind is Kind.READ]
         if not reads:
             return
@@ -334,11 +334,11 @@ class Journal:
 
     # ---- other engines on the same store object
 
-    def _tell_neighbours(self) -> None:
+    def _nudge_others(self) -> None:
         """Nudges the other engines, if anything was written since this one looked last."""
         written, self._written = self._written, self.store.written
-        if self._written != written and len(neighbours := _neighbours[self.store]) > 1:
-            for journal in neighbours - {self}:
+        if self._written != written and len(journals := _journals[self.store]) > 1:
+            for journal in journals - {self}:
                 journal.nudge()
 
     def nudge(self) -> None:
@@ -350,7 +350,7 @@ class Journal:
                 self._closed = True
 
 
-_neighbours: WeakKeyDictionary[Store, WeakSet[Journal]] = WeakKeyDictionary()
+_journals: WeakKeyDictionary[Store, WeakSet[Journal]] = WeakKeyDictionary()
 
 
 def _nothing(transaction: Transaction) -> None:

@@ -52,7 +52,7 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def guard(self, tx: Tx) -> None:
-        """Raises EngineLost when this engine may not write: not registered yet, or not any more."""
+        """Raises EngineLost when this engine may not write: it is not registered yet, or no longer."""
         if tx.engine(self._state.id) is None:
             raise EngineLost("another engine has taken over the runs of this one: its lease had run out")
 
@@ -87,7 +87,7 @@ class Lease:
             Path(engine.leash).unlink(missing_ok=True)
 
     async def watch(self, nudged: Callable[[], None], take_over: Callable[[], Awaitable[None]]) -> None:
-        """Looks for what others wrote, and for the dead, until cancelled."""
+        """Looks for what other engines have written, and for dead ones, until cancelled."""
         if not self._heartbeat:
             return
         seen, check_at = self._store.outside(), time.monotonic()
@@ -102,8 +102,8 @@ class Lease:
                     await take_over()
             except (EngineLost, JournalUnavailable):  # it begins again, or the disk refuses
                 continue
-            except Exception:  # what fails now may go well at the next look
-                logger.exception("the look at what other engines do failed")
+            except Exception:  # the next look may succeed
+                logger.exception("looking for changes of other engines failed")
 
     def _row(self, engine: str) -> Engine:
         until = time.time() + self._seconds if self._heartbeat else FOREVER

@@ -1,7 +1,7 @@
-"""The runs' logs on their way into the journal: they ride along with the next commit and are published after it.
+"""The runs' logs on their way into the journal: lines are written with the next commit, and published after it.
 
-Of a log over `max_log` head and tail are kept: past the half of it, old lines go as new ones come. A marker has the seq of the
-last line that went, so that whoever reads on from any line of the gap comes to it, and whoever has read beyond the gap does not.
+Of a log over `max_log`, head and tail are kept: once it is half full, old lines go as new ones come. A marker has the seq of
+the last line that went, so that a reader that goes on from any line of the gap finds it, and one beyond the gap does not.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class KeptLog:
                     self._read(line.seq, line.seq, cost(line))
 
     def take(self, lines: list[LogLine], gap: Stretch | None = None) -> Plan:
-        """Counts new lines; says what to keep of them, and what has to go for them.
+        """Counts new lines; returns which of them to keep, and which old ones have to go for them.
 
         Parameters:
             gap: those among them that were left out already, since what comes after them fills the tail.
@@ -203,7 +203,7 @@ class Logs:
             tx.add_logs(plan.add)
             return plan.add
 
-        self._journal.ride(write, self._publish, lambda _: self._end(run_id, burst))
+        self._journal.defer(write, self._publish, lambda _: self._end(run_id, burst))
 
     def _end(self, run_id: str, burst: Burst) -> None:
         """Lets further lines begin a new burst."""
@@ -212,7 +212,7 @@ class Logs:
                 del self._bursts[run_id]
 
     def follow(self, event: RunOver) -> None:
-        """Forgets the size of a log that will not grow any more."""
+        """Forgets the size of a log that will no longer grow."""
         self._kept.pop(event.run.id, None)
 
     def _publish(self, lines: list[LogLine]) -> None:
@@ -233,5 +233,5 @@ class Logs:
 
 
 def cost(line: LogLine) -> int:
-    """Returns what a line counts."""
+    """Returns the bytes that a line counts for."""
     return ROW + (len(line.text) if line.text.isascii() else len(line.text.encode()))

@@ -1,4 +1,4 @@
-"""The rescuer: looks once in a while whether something stands still that should not, heals it, and reports it as a fault of ours.
+"""The rescuer: checks periodically for runs that stand still but should not, heals them, and logs each as a fault of taskrun.
 
 Nothing depends on it: each of its findings means that another mechanism has failed.
 """
@@ -48,14 +48,14 @@ class Rescuer:
                 await self.look()
             except (EngineLost, JournalUnavailable):  # it begins again, or the disk refuses
                 continue
-            except Exception:  # the next look may go well
-                logger.exception("it could not be looked whether something stands still")
+            except Exception:  # the next look may succeed
+                logger.exception("the check for runs that stand still failed")
 
     async def look(self) -> list[Finding]:
         """Heals what stands still; returns it."""
-        # Not by a read, which would look past a commit of which it is not known what became of it.
+        # Not by a read, which would not wait for a commit whose outcome is unknown.
         executing = await self._journal.do(lambda t: t.tx.executing(t.engine))
-        # While a claim is under way a run may be running before its attempt is there; none can begin ahead of what is put in now.
+        # While a claim is under way, a run may be `running` before its attempt exists; no claim can begin before the next entry.
         lost = [] if self._claims.under_way else [run for run in executing if self._attempts.get(run) is None]
         alive = frozenset(attempt.run for attempt in self._attempts.all())  # they wait for more than the journal knows
         found = await self._journal.do(lambda t: self._heal(t, lost, alive))

@@ -1,4 +1,4 @@
-"""Removes what is older than it is to be kept, a few at a time: ended runs with their steps and logs, events, small facts.
+"""Removes what is too old, in small batches: ended runs with their steps and logs, events, small facts.
 
 Nothing goes that a run which has not ended may still read: its children, and the events since it was triggered.
 """
@@ -21,7 +21,7 @@ from taskrun.model.records import ENDED, Run, RunFilter
 from taskrun.stores.base import Tx
 
 logger = logging.getLogger("taskrun.engine.retention")
-BATCH = 200  # runs of one transaction, so that nobody waits long for the next
+BATCH = 200  # runs that one transaction removes, so that other entries do not wait long
 EVERY = 600.0  # seconds between two looks
 MOST_SLOTS = 1_000  # that are kept of a job
 FORGET = 30 * 86_400.0  # seconds that events and small facts are kept where runs are kept for ever
@@ -48,9 +48,9 @@ class Retention:
                 else:
                     await self._journal.do(lambda t: _drop_leftovers(t, t.now - FORGET))
             except (EngineLost, JournalUnavailable):
-                pass  # the core sees to that
-            except Exception:  # the next time may go well
-                logger.exception("what is old could not be removed")
+                pass  # the core handles that
+            except Exception:  # the next try may succeed
+                logger.exception("old runs and events could not be removed")
             due = self._clock.now() + EVERY
             while (left := due - self._clock.now()) > 0:
                 await self._clock.sleep(left)

@@ -71,7 +71,7 @@ def park(t: Transaction, run: Run, backoff: bool) -> None:
 
 
 def finished(t: Transaction, run_id: str, outcome: Outcome, progress: str | None) -> None:
-    """Writes how an attempt ended, unless the run is not this engine's any more."""
+    """Writes how an attempt ended, if this engine still holds the run."""
     run = t.mine(run_id)
     if run is None:
         return
@@ -123,7 +123,7 @@ def end(
     output: str | None = None,
     error: ErrorRecord | None = None,
 ) -> Run:
-    """Gives a run its one end, tells who waits for it, and cancels the children that it was waiting for."""
+    """Gives a run its one end, tells whoever waits for it, and cancels the children that it was waiting for."""
     before = t.run(run_id)
     assert before is not None
     left = [] if before.started_at is None else t.tx.open_steps(run_id)
@@ -149,7 +149,7 @@ def _cut_off(t: Transaction, step: Step) -> None:
 
 
 def _forget_unfinished(t: Transaction, run: Run) -> None:
-    """Drops what the next attempt does afresh: all steps but the finished ones and children still under way.
+    """Drops what the next attempt does again: all steps but the finished ones and children still under way.
 
     Values that were drawn after a failed step in its branch go too: what led to them was that failure.
     """
@@ -204,7 +204,7 @@ def cancel(t: Transaction, run_id: str, reason: str, cause: Cause = Cause.USER) 
         end_cancelled(t, run, reason, cause)
     elif run.engine is not None:
         t.outbox.append(CancelAsked(t.change(run_id, transitions.ask_to_cancel, reason, cause)))
-    elif is_had(t, run.job):
+    elif some_engine_has(t, run.job):
         t.change(run_id, transitions.ask_to_cancel, reason, cause)
         t.change(run_id, transitions.ready_to_cancel)
     else:
@@ -212,17 +212,17 @@ def cancel(t: Transaction, run_id: str, reason: str, cause: Cause = Cause.USER) 
     return True
 
 
-def is_had(t: Transaction, job: str) -> bool:
+def some_engine_has(t: Transaction, job: str) -> bool:
     """Whether an engine of this journal has a job."""
     return job in t.state.jobs or any(job in jobs for jobs in JOBS.all(t.tx).values())
 
 
 def end_abandoned(t: Transaction) -> None:
-    """Ends those runs that are to be cancelled and wait for an engine that has their job, where none has it any more."""
+    """Ends runs that are to be cancelled and wait for an engine that has their job, if no engine has it any more."""
     if not t.state.jobs:
         return  # the executors of this engine are still to come
     for run in t.each(t.tx.asked(None)):
-        if run.cancel is not None and not run.ended and not is_had(t, run.job):
+        if run.cancel is not None and not run.ended and not some_engine_has(t, run.job):
             end_cancelled(t, run, run.cancel, run.cancel_cause)
 
 
@@ -272,7 +272,7 @@ def fire(t: Transaction, limit: int = 500) -> bool:
 
 
 def _fire_run(t: Transaction, run: Run) -> None:
-    """Ends a run's delay or backoff, or calls its timeout."""
+    """Ends a run's delay or backoff, or cancels it for its timeout."""
     if run.ended:
         return
     if run.deadline is not None and run.deadline <= t.now:
@@ -299,7 +299,7 @@ def take_over(t: Transaction, engine: str, blame: bool) -> None:
 
 
 def let_go(t: Transaction, run_ids: Iterable[str], blame: bool) -> None:
-    """Releases runs whose coroutines are gone; with `blame` their execution is suspected of it."""
+    """Releases runs whose coroutines are gone; with `blame`, those that were executing become suspects."""
     runs = [run for run_id in run_ids if (run := t.run(run_id)) is not None and not run.ended]
     executing = [run for run in runs if run.status is Status.RUNNING]
     suspected = any(run.crashes for run in executing)

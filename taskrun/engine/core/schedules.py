@@ -31,7 +31,7 @@ from taskrun.rules.policies import Prepared
 
 logger = logging.getLogger("taskrun.engine.core.schedules")
 CODE, FILE = "code", "file"  # origins: `@job(cron=…)`, `[[schedule]]`
-AGAIN = 1.0  # seconds until a slot is tried again that could not be used
+AGAIN = 1.0  # seconds until a slot that could not be used is tried again
 PLANNED = 60.0  # seconds after which all are planned anew
 
 
@@ -102,7 +102,7 @@ class Schedules:
         return await self._journal.do(lambda t: schedule_views(t.tx, now))
 
     async def close(self) -> None:
-        """Fires nothing any more."""
+        """Stops firing slots."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,7 +1,7 @@
 """Slots: permission to execute a run in this engine. Tokens, each handed out once and taken back once; nothing else counts.
 
-A `Reservation` is slots set aside for an entry on its way into the journal. What it is not asked for goes back with
-`release`, which whoever made it calls in both sides of that entry.
+A `Reservation` sets slots aside for an entry on its way into the journal. Those that are not taken go back with `release`,
+which whoever made the reservation calls in both sides of that entry.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who follows what happens: subscriptions to changes, and waits for the end of a run. Read by handles, the daemon and tests.
+"""Subscriptions to changes, and futures of the ends of runs. Used by handles and the daemon.
 
 A subscription never holds up a run: one that falls behind loses what it has not read and is told so by `Lagged`, after which
 it looks in the journal.
@@ -81,7 +81,7 @@ class Subscription:
 
 
 class Subscriptions:
-    """Who is subscribed."""
+    """All subscriptions of one engine."""
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
@@ -147,7 +147,7 @@ class EndWaiters:
                 del self._futures[run_id]
 
     def follow(self, event: RunOver) -> None:
-        """Tells an end."""
+        """Passes on an end."""
         self.tell(event.run)
 
     def tell(self, run: Run) -> None:

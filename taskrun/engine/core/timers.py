@@ -30,7 +30,7 @@ class Timers:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins; what became due while nobody looked fires at once."""
+        """Begins; what became due while no engine ran fires at once."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="taskrun-timers")
 
     async def stop(self) -> None:
@@ -62,7 +62,7 @@ class Timers:
             try:
                 upcoming = await self._fire()
             except Exception:  # what is due stays so in the journal
-                logger.exception("what is due could not be fired")
+                logger.exception("due sleeps, timeouts and delays could not be fired; they are tried again")
                 upcoming = self._clock.now() + AGAIN
             if upcoming is not None:
                 self.at(upcoming)

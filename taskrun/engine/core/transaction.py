@@ -2,8 +2,7 @@
 
 May be filled on the journal's thread, so it touches nothing but its store's transaction and what belongs to it. A run is
 changed by `change` alone, which reads it in the transaction that writes it: no record read before is ever written back.
-`run_queue`, `waits`, `run_lifecycle` and their neighbours say what is written; `journal` opens a transaction for each of
-its entries.
+`run_queue`, `waits`, `run_lifecycle` and others say what is written; `journal` opens a transaction for each of its entries.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ STANDS_STILL = 0.01  # seconds: more than that and the clock was set back
 
 
 class Moments:
-    """Moments of events and triggers, in the order in which they came though the clock stood still between them.
+    """Moments of events and triggers, in the order in which they came even if the clock stood still between them.
 
     A run sees the events sent since it was triggered: one sent before it at the same instant must have an earlier moment.
     """
@@ -125,10 +124,10 @@ class Transaction:
         return run if run is not None and run.engine == self.engine and not run.ended else None
 
     def must_hold(self, run_id: str) -> None:
-        """Lets nothing be written for a run that is not this engine's any more, or has ended.
+        """Checks that this engine still holds a run, and that the run has not ended.
 
         Raises:
-            EngineLost: so it is; the attempt that asked is taken down by it.
+            EngineLost: otherwise; this takes down the attempt that asked.
         """
         if not self.tx.holds(self.engine, run_id):
             raise EngineLost(f"run {run_id} has ended, or another engine has it")
@@ -169,7 +168,7 @@ class Transaction:
         return step
 
     def free(self, step: Step) -> None:
-        """Notes that a step has its place, or its turn for one, no longer."""
+        """Notes that a step no longer has its place, or its turn for one."""
         topic = step.topic or ""
         if topic.startswith((PLACE, PLACED)):
             self.freed[topic.partition(":")[2]] = None
@@ -182,7 +181,7 @@ class Transaction:
             self.set(step.run, crashes=0)
 
     def deliver(self, step: Step) -> None:
-        """Hands a step that changed to the attempt that waits for it, also one of another engine, and wakes its run."""
+        """Hands a changed step to the attempt that waits for it, even in another engine, and wakes its run."""
         run = self.run(step.run)
         if run is None or run.ended:
             return
@@ -197,8 +196,8 @@ class Transaction:
 def executed_before(act: Callable[..., T]) -> Callable[..., T]:
     """Returns `act` for a transaction that finds what it may have written before, with an unknown outcome."""
 
-    def acting(t: Transaction, **options: Any) -> T:
+    def act_again(t: Transaction, **options: Any) -> T:
         t.again = True
         return act(t, **options)
 
-    return acting
+    return act_again

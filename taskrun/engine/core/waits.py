@@ -143,10 +143,10 @@ def note(t: Transaction, step: Step) -> Step | None:
 
 
 def fire(t: Transaction, due: Step) -> None:
-    """Does what the time of a step says: ends a sleep, times out a wait, or ends a backoff."""
+    """Does what is due for a step: ends a sleep, times out a wait, or ends a backoff."""
     step, run = t.tx.step(due.run, due.key), t.run(due.run)
     if step is None or step.finished or step.wake_at is None or step.wake_at > t.now or run is None or run.ended:
-        return  # another moment that was due with it has changed that
+        return  # something else that was due at the same time has changed that
     if step.kind is StepKind.SLEEP:
         t.deliver(finish(t, step, output="null"))
     elif step.kind is StepKind.WAIT:
@@ -162,7 +162,7 @@ def fire(t: Transaction, due: Step) -> None:
 
 
 class Sent(NamedTuple):
-    """An event that was sent: the runs that it `woke`, if only to judge it, and the `jobs` that are asked what they start."""
+    """An event that was sent: the runs that it `woke`, if only to try their predicates, and the `jobs` that it may start."""
 
     id: str
     woke: tuple[str, ...]
@@ -257,7 +257,7 @@ def _fits(match: str, event: PipeEvent) -> bool:
 
 
 def end_of(run: Run) -> TaskrunError:
-    """Returns the exception that a run's end is to whoever waits for its output."""
+    """Returns the exception that whoever waits for a run's output gets, for a run that did not succeed."""
     if run.status is Status.CANCELLED:
         return RunCancelled(run.id, run.reason or Cause.USER.value)
     if run.status is Status.DISCARDED:

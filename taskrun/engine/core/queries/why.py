@@ -39,7 +39,7 @@ class Known(NamedTuple):
     Parameters:
         engine: id of this engine.
         limit: runs that it executes at once, None for any number.
-        executing: the runs that hold its places.
+        executing: the runs that hold its slots.
         jobs: those that its executors have.
         stuck: runs that block their executor's event loop, and where.
     """
