@@ -14,6 +14,13 @@ from tests.flow.look import Log, counted, outcomes
 from tests.flow.test_admission import delayed
 
 
+async def busy(queue: TestQueue, seconds: float) -> None:
+    """Takes time without a step, so that the run keeps its place."""
+    over = asyncio.Event()
+    queue.clock.alarm(seconds, over.set)
+    await over.wait()
+
+
 async def test_a_trigger_within_the_period_is_discarded(storage: Store) -> None:
     @job(throttle=60)
     async def ping(n: int) -> int:
@@ -110,6 +117,58 @@ async def test_jobs_that_share_an_id_share_its_starts_each_by_its_own_period(sto
         await queue.jobs.quick.start(n=2)
         await queue.advance(60)
         assert done.entries == [(0.0, "slow 1"), (2.0, "quick 1"), (4.0, "quick 2"), (14.0, "slow 2")]
+
+
+async def test_a_run_held_back_elsewhere_does_not_hold_up_others_behind_its_throttle(storage: Store) -> None:
+    @job(throttle=Throttle("api", 10, "queue"), concurrency=1)
+    async def narrow(n: int) -> None:
+        done(f"narrow {n}")
+        await busy(queue, 100)
+
+    @job(throttle=Throttle("api", 10, "queue"))
+    async def free(n: int) -> None:
+        done(f"free {n}")
+
+    async with TestQueue([narrow, free], storage=storage) as queue:
+        done = Log(queue)
+        for n in (1, 2):
+            await queue.jobs.narrow.start(n=n)
+        await queue.advance(11)  # the second has had its turn, and waits for the place of the first
+        for n in (1, 2):
+            await queue.jobs.free.start(n=n)
+        await queue.advance(30)
+        assert done.entries == [(0.0, "narrow 1"), (11.0, "free 1"), (21.0, "free 2")]
+        await queue.advance(100)
+        assert done.entries[3:] == [(100.0, "narrow 2")]
+
+
+async def test_a_place_that_a_throttled_run_cannot_take_goes_to_the_next(storage: Store) -> None:
+    lane = Concurrency("disk", 1)
+
+    @job(throttle=Throttle("api", 100, "queue"), concurrency=lane)
+    async def throttled(n: int) -> None:
+        done(f"throttled {n}")
+        await busy(queue, 30)
+
+    @job(throttle=Throttle("api", 100, "queue"))
+    async def other() -> None:
+        done("other")
+
+    @job(concurrency=lane)
+    async def plain(n: int) -> None:
+        done(f"plain {n}")
+        await busy(queue, 50)
+
+    async with TestQueue([throttled, other, plain], storage=storage) as queue:
+        done = Log(queue)
+        await queue.jobs.plain.start(n=1)
+        await queue.jobs.throttled.start(n=1)  # may start, but for its place
+        await queue.settle()
+        await queue.jobs.other.start()  # uses the throttle meanwhile
+        await queue.settle()
+        await queue.jobs.plain.start(n=2)
+        await queue.advance(200)
+        assert done.entries == [(0.0, "plain 1"), (0.0, "other"), (50.0, "plain 2"), (100.0, "throttled 1")]
 
 
 async def test_a_retry_is_no_further_start(storage: Store) -> None:

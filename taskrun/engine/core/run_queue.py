@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from typing import NamedTuple
+from urllib.parse import quote
 
 from taskrun.engine.core.facts import QUEUES, STARTS, THROTTLES
 from taskrun.engine.core.outbox import RunStarted
@@ -47,19 +48,26 @@ class Claim(NamedTuple):
 
 
 def limits_of(run: Run) -> list[Limit]:
-    """Returns the limits that a run has to pass to start, or to go on."""
+    """Returns the limits that a run has to pass to start, or to go on.
+
+    Where the clock opens a limit, only runs that pass the same further limit share a queue: its head may be held back there,
+    and nobody whom that does not concern must wait for it.
+    """
     first, found = run.started_at is None, []
-    if run.throttle is not None and first:
-        found.append(_limit(f"{THROTTLE}{run.throttle}", f"{run.throttle_period:g}"))
+    throttled = run.throttle is not None and first
+    if throttled:
+        further = "" if run.lane is None else f"{run.lane}/{run.lane_limit}/{run.lane_period}"
+        found.append(_limit(f"{THROTTLE}{run.throttle}", f"{run.throttle_period:g}", further))
     if run.lane is not None and run.lane_period is None:
         found.append(_limit(f"{WINDOW}{run.lane}", f"{run.lane_limit}"))
     elif run.lane is not None and first:
-        found.append(_limit(f"{ROLLING}{run.lane}", f"{run.lane_limit}/{run.lane_period:g}"))
+        further = f"{run.throttle}/{run.throttle_period}" if throttled else ""
+        found.append(_limit(f"{ROLLING}{run.lane}", f"{run.lane_limit}/{run.lane_period:g}", further))
     return found
 
 
-def _limit(group: str, terms: str) -> Limit:
-    return Limit(group, f"{group}:{terms}")
+def _limit(group: str, terms: str, further: str = "") -> Limit:
+    return Limit(group, f"{group}:{terms}+{quote(further, safe='')}" if further else f"{group}:{terms}")
 
 
 # ---- starting
@@ -211,11 +219,14 @@ def _closed(t: Transaction, run: Run) -> tuple[Limit, float] | None:
 
 
 def _held_back(t: Transaction, run: Run) -> bool:
-    """Whether a limit holds a ready run back; it is put where it waits then."""
+    """Whether a limit holds a ready run back; it is put where it waits then, and leaves a place that it was offered to others."""
     closed = _closed(t, run)
-    if closed is not None:
-        t.change(run.id, _in_line, t, *closed)
-    return closed is not None
+    if closed is None:
+        return False
+    t.change(run.id, _in_line, t, *closed)
+    if run.lane is not None and not closed[0].group.startswith(WINDOW):
+        _hand_on(t, f"{WINDOW}{run.lane}")
+    return True
 
 
 # ---- queues
