@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     )
     from taskrun.rules.policies import Backoff, Concurrency, Cron, Debounce, Throttle
     from taskrun.stores.memory import MemoryStorage
+    from taskrun.stores.postgres import PostgresStorage
     from taskrun.stores.sqlite import SqliteStorage
 
 __version__ = "0.1.0"
@@ -106,6 +107,7 @@ __all__ = [
     "PayloadTooLarge",
     "Pipe",
     "PipeNotFound",
+    "PostgresStorage",
     "Queue",
     "RetryAfter",
     "Run",
@@ -152,6 +154,7 @@ _HOMES = {
     "taskrun.engine.api.queue": "Queue",
     "taskrun.rules.policies": "Backoff Concurrency Cron Debounce Throttle",
     "taskrun.stores.memory": "MemoryStorage",
+    "taskrun.stores.postgres": "PostgresStorage",
     "taskrun.stores.sqlite": "SqliteStorage",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

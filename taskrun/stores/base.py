@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from taskrun.model.clock import Clock
 from taskrun.model.records import Engine, LogBlock, LogLine, PipeEvent, Run, RunFilter, Step
 
 Answer = tuple[Any, Exception | None]  # of an `fn`: its value, or the exception that it raised
@@ -264,6 +265,32 @@ class Store(Protocol):
 
     def outside(self) -> object:
         """Returns a token that differs once another connection has written. Cheap, made to be polled."""
+        ...
+
+    @property
+    def address(self) -> str | None:
+        """Where the journal is; the same for every object that keeps it. None where no other one can."""
+        ...
+
+    @property
+    def pace(self) -> float:
+        """Seconds between two looks at `outside`."""
+        ...
+
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
+        """Calls `call`, from any thread, once another connection has written what concerns an engine: its runs, or its jobs.
+
+        Said again with other jobs, it replaces what was said before. Where a store hears of nothing, `outside` is all there is.
+        """
+        ...
+
+    def unfollow(self, call: Callable[[], None]) -> None:
+        """Calls `call` no more."""
+        ...
+
+    @property
+    def clock(self) -> Clock | None:
+        """The clock that decides for all machines which share it; None for this machine's own."""
         ...
 
     @property

@@ -5,6 +5,7 @@ Each change leaves its inverse in a log, so that an `fn` that raises is undone a
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -45,7 +46,9 @@ class MemoryStorage:
 
     instant = True
     shared = False
-    place = None
+    place = address = None
+    clock = None
+    pace = math.inf
 
     def __init__(self) -> None:
         self.written = 0
@@ -79,6 +82,12 @@ class MemoryStorage:
     def outside(self) -> object:
         """Returns always the same: nobody else can write."""
         return None
+
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
+        """Has nothing to hear of."""
+
+    def unfollow(self, call: Callable[[], None]) -> None:
+        """Has nothing to forget."""
 
     def _answer(self, fn: Fn) -> Answer:
         before = self._tx.changes

@@ -45,6 +45,8 @@ class SqliteStorage:
     """
 
     instant = False
+    clock = None
+    pace = 0.1
 
     def __init__(
         self,
@@ -80,6 +82,8 @@ class SqliteStorage:
     def place(self) -> str:
         """The path of the journal."""
         return str(self._journal.path)
+
+    address = place
 
     def open(self) -> None:
         """Opens it, migrating an older journal. Counted: the n-th `open` only adds a user.
@@ -173,6 +177,12 @@ class SqliteStorage:
             finally:
                 self._lock.release()
         return self._token
+
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
+        """Hears of nothing: `outside` is polled."""
+
+    def unfollow(self, call: Callable[[], None]) -> None:
+        """Has nothing to forget."""
 
     # ---- a batch
     def _batch(self, connection: sqlite3.Connection, fns: Sequence[Fn], guard: Guard | None) -> list[Answer]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import Queue, job, progress, run
+from taskrun import PostgresStorage, Queue, job, progress, run
 from taskrun.engine import messages as m
 from taskrun.engine.executor import run_log
 from taskrun.engine.executor.backlog import Backlog, Pending, batches
@@ -127,6 +127,8 @@ async def test_colours_go_and_everything_else_stays_what_can_be_stored(storage: 
     async with TestQueue(jobs=[handler], storage=storage) as queue:
         handle = await queue.jobs.handler.start()
         assert await handle.result() == "done"
+        if isinstance(storage, PostgresStorage):
+            kept = kept.replace("\0", "\x1a")  # it knows no text with a NUL
         assert await texts(handle) == [kept, kept]
 
 

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from taskrun import Concurrency, Job, MemoryStorage, Queue, RunCancelled, SqliteStorage, job, run, sleep
+from taskrun import (
+    Concurrency,
+    Job,
+    MemoryStorage,
+    PostgresStorage,
+    Queue,
+    RunCancelled,
+    SqliteStorage,
+    job,
+    run,
+    sleep,
+)
 from taskrun.engine.core import run_lifecycle as ledger
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
+from tests import postgres_server
 
 Open = Callable[[], Store]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Gives each queue its own way to one journal: the same object in memory, another connection on disk."""
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Gives each queue its own way to one journal: the same object in memory, another connection on disk or to a server."""
     memory = MemoryStorage()
     if request.param == "memory":
-        return lambda: memory
-    return lambda: SqliteStorage(tmp_path / "journal.db", synchronous="normal")
+        yield lambda: memory
+    elif request.param == "sqlite":
+        yield lambda: SqliteStorage(tmp_path / "journal.db", synchronous="normal")
+    else:
+        schema = postgres_server.new_schema()
+        yield lambda: PostgresStorage(postgres_server.shared_dsn(), schema)
+        postgres_server.drop_schema(schema)
 
 
 def pair(shared: Open, *jobs: Job) -> tuple[Queue, Queue]:

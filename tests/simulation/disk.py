@@ -206,6 +206,10 @@ class SimStore:
         self.inner = disk.handle()
         self._answered: dict[Fn, Answer] = {}  # a batch that was written and reported as failed
 
+    clock = None
+    pace = 0.1
+    address = None
+
     def open(self) -> None:
         """Opens it."""
         self.inner.open()
@@ -213,6 +217,12 @@ class SimStore:
     def close(self) -> None:
         """Closes it."""
         self.inner.close()
+
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
+        """Hears of nothing."""
+
+    def unfollow(self, call: Callable[[], None]) -> None:
+        """Has nothing to forget."""
 
     def outside(self) -> object:
         """Returns a token that differs once another handle has written."""

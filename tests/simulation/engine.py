@@ -176,7 +176,7 @@ def begin(timeline: Timeline, seed: int) -> None:
 
 def look_every(seconds: float) -> None:
     """Sets how often an engine looks at what others wrote: seldom once nothing happens any more, to be fast."""
-    lease.POLL = seconds
+    SimStore.pace = seconds
     rescuer.EVERY = 10 * seconds
 
 

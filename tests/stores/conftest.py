@@ -10,7 +10,9 @@ import pytest
 
 from taskrun.stores.base import Store, Tx
 from taskrun.stores.memory import MemoryStorage
+from taskrun.stores.postgres import PostgresStorage
 from taskrun.stores.sqlite import SqliteStorage
+from tests import postgres_server
 
 Do = Callable[[Callable[[Tx], Any]], Any]
 
@@ -27,13 +29,19 @@ def _sqlite_exclusive(folder: Path) -> Store:
     return SqliteStorage(folder / "journal.db", synchronous="normal", exclusive=True)
 
 
-@pytest.fixture(params=[_memory, _sqlite, _sqlite_exclusive], ids=lambda make: make.__name__.strip("_"))
+def _postgres(folder: Path) -> Store:
+    return PostgresStorage(postgres_server.shared_dsn(), postgres_server.new_schema())
+
+
+@pytest.fixture(params=[_memory, _sqlite, _sqlite_exclusive, _postgres], ids=lambda make: make.__name__.strip("_"))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An open, empty store."""
     made: Store = request.param(tmp_path)
     made.open()
     yield made
     made.close()
+    if isinstance(made, PostgresStorage):
+        postgres_server.drop_schema(made.schema)
 
 
 @pytest.fixture

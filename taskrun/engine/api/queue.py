@@ -77,7 +77,7 @@ class Queue:
         self.logger = logger or logging.getLogger("taskrun.queue")
         _check(storage, concurrency, max_payload, resident)
         self._storage = storage if storage is not None else MemoryStorage()
-        self._clock = clock or SystemClock()
+        self._clock = clock or self._storage.clock or SystemClock()
         self._grace = seconds(grace, "grace")
         self.max_payload = max_payload
         self.registry = Registry(jobs, pipes)
@@ -290,12 +290,14 @@ _open: set[Queue] = set()  # the started queues of this process
 
 
 def _same(one: Store, other: Store) -> bool:
-    return one is other or (one.place is not None and one.place == other.place)
+    return one is other or (one.address is not None and one.address == other.address)
 
 
 def _check(storage: object, concurrency: object, max_payload: object, resident: object) -> None:
     if storage is not None and not callable(getattr(storage, "open", None)):
-        raise DefinitionError(f"storage must be a MemoryStorage or a SqliteStorage, not {shown(storage)}")
+        raise DefinitionError(
+            f"storage must be a MemoryStorage, a SqliteStorage or a PostgresStorage, not {shown(storage)}"
+        )
     if concurrency is not None:
         check_whole(concurrency, 1, "concurrency of Queue")
     check_whole(max_payload, 1, "max_payload of Queue")

@@ -93,7 +93,7 @@ class Core:
         keep: float | None = None,
         resident: int = RESIDENT,
     ) -> None:
-        self.clock = clock or SystemClock()
+        self.clock = clock or store.clock or SystemClock()
         self.grace = grace
         self.on_stuck: Callable[[m.Peer, str], None] | None = (
             None  # called when an executor does not end a cancelled run
@@ -193,6 +193,7 @@ class Core:
         description: m.Description = await peer.ask(m.Describe())
         if self.executors.join(peer, description):
             await self.journal.do(self._keep_jobs)
+            self.lease.listen()
             self.claims.look_again()
             await self.triggers.join(description)
             await self.schedules.join(description)
@@ -424,14 +425,9 @@ class Core:
 
     async def _fire(self) -> float | None:
         """Does what is due; returns the next due moment."""
-
-        def act(t: Transaction) -> float | None:
-            more = run_lifecycle.fire(t)
-            return t.now if more else t.tx.next_due(t.engine)
-
         upcoming: float | None = None
         with contextlib.suppress(EngineLost):  # it will look again under its new id
-            upcoming = await self.journal.do(act)
+            upcoming = await self.journal.do(run_lifecycle.fire)
         self.schedules.fire()
         return min((moment for moment in (upcoming, self.schedules.next()) if moment is not None), default=None)
 
@@ -484,6 +480,7 @@ class Core:
                 with contextlib.suppress(EngineLost):  # it was stopped again for longer than its lease
                     await self.lease.acquire(self.journal)
                     await self.journal.do(self._keep_jobs)
+                    self.lease.listen()
                     break
             except Exception:  # such as too many open files: all that helps is to try again
                 logger.exception("the engine could not register again yet")

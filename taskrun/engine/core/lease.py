@@ -8,6 +8,7 @@ lock is free (it and all its processes are gone), else it is assumed when its le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -25,7 +26,6 @@ from taskrun.processes.liveness_lock import LivenessLock
 from taskrun.stores.base import Store, Tx
 
 logger = logging.getLogger("taskrun.engine.core.lease")
-POLL = 0.1  # seconds between looks at a journal that other processes may write to
 FOREVER = 1e12
 
 
@@ -44,12 +44,14 @@ class Lease:
         self._state = state
         self.liveness_lock: LivenessLock | None = None
         self._store = store
+        self._now = time.time if store.clock is None else store.clock.now
         self._name = name
         self._seconds = seconds
         self._alone = alone
         self._heartbeat = heartbeat
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._hear: Callable[[], None] = lambda: None  # that another process has written; from any thread
 
     def guard(self, tx: Tx) -> None:
         """Raises EngineLost when this engine may not write: it is not registered yet, or no longer."""
@@ -70,6 +72,7 @@ class Lease:
     def release(self) -> None:
         """Ends the heartbeat: the engine has signed off."""
         self._stop.set()
+        self._store.unfollow(self._hear)
         if self.liveness_lock is not None:
             self.liveness_lock.close()
 
@@ -79,7 +82,7 @@ class Lease:
             return engine.id != self._state.id
         if engine.leash is not None and engine.host == socket.gethostname() and LivenessLock.free(Path(engine.leash)):
             return True
-        return engine.lease_until < time.time()
+        return engine.lease_until < self._now()
 
     def remove_files(self, engine: Engine) -> None:
         """Removes what a dead engine has left beside the journal."""
@@ -90,23 +93,34 @@ class Lease:
         """Looks for what other engines have written, and for dead ones, until cancelled."""
         if not self._heartbeat:
             return
-        seen, check_at = self._store.outside(), time.monotonic()
+        heard, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._hear = lambda: _wake(loop, heard)
+        self.listen()
+        # Without a journal's place no death is seen, and all there is to look for are leases that have run out.
+        seen, check_at, often = self._store.outside(), time.monotonic(), self._store.place is not None
         while True:
-            await asyncio.sleep(POLL if self._store.shared else self._seconds / 3)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(self._store.pace, self._seconds / 3)):
+                    await heard.wait()
+            heard.clear()
             try:
                 if (token := self._store.outside()) != seen:
                     seen = token
                     nudged()
                 if time.monotonic() >= check_at:
-                    check_at = time.monotonic() + min(1.0, self._seconds / 3)
+                    check_at = time.monotonic() + min(1.0 if often else self._seconds, self._seconds / 3)
                     await take_over()
             except (EngineLost, JournalUnavailable):  # it begins again, or the disk refuses
                 continue
             except Exception:  # the next look may succeed
                 logger.exception("looking for changes of other engines failed")
 
+    def listen(self) -> None:
+        """Asks to hear what others write of this engine's runs and jobs, as they are now."""
+        self._store.follow(self._state.id, self._state.jobs, self._hear)
+
     def _row(self, engine: str) -> Engine:
-        until = time.time() + self._seconds if self._heartbeat else FOREVER
+        until = self._now() + self._seconds if self._heartbeat else FOREVER
         return Engine(
             id=engine,
             name=self._name,
@@ -128,3 +142,8 @@ class Lease:
     def _renew(self, tx: Tx, engine: str) -> None:
         if tx.engine(engine) is not None:
             tx.put_engine(self._row(engine))
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # its loop is closed
+        loop.call_soon_threadsafe(event.set)

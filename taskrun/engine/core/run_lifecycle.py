@@ -39,6 +39,7 @@ from taskrun.model.records import (
 from taskrun.rules import transitions
 
 CRASH_LOOP = 5  # deaths in a row after which a run is given up
+BUSY = 0.05  # seconds until what another engine is at is looked at again
 
 
 def add(t: Transaction, run: Run, slot: bool = False) -> Run:
@@ -260,15 +261,19 @@ def note(t: Transaction, step: Step) -> None:
 # ---- the clock
 
 
-def fire(t: Transaction, limit: int = 500) -> bool:
-    """Does what is due; returns whether there may be more."""
+def fire(t: Transaction, limit: int = 500) -> float | None:
+    """Does what is due; returns the next due moment."""
     steps = t.tx.due_steps(t.engine, t.now, limit)
     for step in steps:
         waits.fire(t, step)
     runs = t.tx.due_runs(t.engine, t.now, limit)
     for run in t.each(runs):
         _fire_run(t, run)
-    return len(steps) == limit or len(runs) == limit
+    if len(steps) == limit or len(runs) == limit:
+        return t.now
+    upcoming = t.tx.next_due(t.engine)
+    # What is due still was left to another engine, which is at it.
+    return t.now + BUSY if upcoming is not None and upcoming <= t.now else upcoming
 
 
 def _fire_run(t: Transaction, run: Run) -> None:

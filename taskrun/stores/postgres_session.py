@@ -1,0 +1,144 @@
+"""One connection to a Postgres journal, and the statements that wait for its next round trip.
+
+Statements whose answer nobody needs yet are queued, and go out as one pipeline with the next one that is asked.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from taskrun.stores.queries import named_queries
+
+SQL: Final = named_queries("postgres.sql")
+Result = Callable[["psycopg.Cursor[tuple[Any, ...]]"], None]
+Statement = tuple[str, Sequence[Any], Result | None]
+
+# An engine that is stopped within a transaction must not hold its locks for longer than others wait for its lease.
+SETTINGS: Final = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "lock_timeout": "300ms",
+    "idle_in_transaction_session_timeout": "10s",
+    "client_min_messages": "warning",
+    "jit": "off",
+    "plan_cache_mode": "auto",
+    "standard_conforming_strings": "on",
+}
+KEPT_ALIVE: Final = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+    "application_name": "taskrun",
+}
+
+
+def connect(dsn: str, schema: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """Returns a connection that sees the journal's schema alone.
+
+    Raises:
+        psycopg.Error: it cannot be had.
+    """
+    given = psycopg.conninfo.conninfo_to_dict(dsn)
+    whole = psycopg.conninfo.make_conninfo(
+        dsn, **{name: value for name, value in KEPT_ALIVE.items() if name not in given}
+    )
+    connection = psycopg.connect(whole, autocommit=True, prepare_threshold=1, cursor_factory=psycopg.RawCursor)
+    try:
+        connection.prepared_max = 200
+        connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)), prepare=False)
+        for setting, value in SETTINGS.items():
+            connection.execute("SELECT set_config($1, $2, false)", (setting, value))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Session:
+    """A connection, what is queued for it, and what the server's clock says."""
+
+    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self.connection = connection
+        self._queue: list[Statement] = []
+        self._cursor = connection.cursor()
+        self._ahead = 0.0  # of the server's clock, to this process's monotonic one
+        self.look_at_the_clock()
+
+    def now(self) -> float:
+        """Returns the server's time."""
+        return time.monotonic() + self._ahead
+
+    def look_at_the_clock(self) -> None:
+        """Compares the clocks: the server answered somewhere between the question and its answer."""
+        asked = time.monotonic()
+        [(server,)] = self.ask(SQL["now"], ())
+        self._ahead = server - (asked + time.monotonic()) / 2
+
+    def put(self, query: str, values: Sequence[Any] = (), result: Result | None = None) -> None:
+        """Queues a statement; `result` is called with its cursor."""
+        self._queue.append((query, values, result))
+
+    @property
+    def queued(self) -> bool:
+        """Whether statements are queued."""
+        return bool(self._queue)
+
+    def drop_queued(self) -> None:
+        """Forgets what is queued."""
+        self._queue.clear()
+
+    def ask(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Sends what is queued, then a query; returns its rows."""
+        if not self._queue:
+            return self._cursor.execute(query, values).fetchall()
+        rows: list[tuple[Any, ...]] = []
+        self.put(query, values, lambda cursor: rows.extend(cursor.fetchall()))
+        self.send()
+        return rows
+
+    def send(self) -> None:
+        """Sends what is queued in one round trip.
+
+        Raises:
+            psycopg.Error: of the first statement that failed; those behind it were not executed.
+        """
+        queue, self._queue = self._queue, []
+        sent: list[tuple[psycopg.Cursor[tuple[Any, ...]], Result | None]] = []
+        with self.connection.pipeline():
+            for query, values, result in queue:
+                cursor = self.connection.cursor()
+                cursor.execute(query, values)
+                sent.append((cursor, result))
+        for cursor, result in sent:
+            if result is not None:
+                result(cursor)
+
+    def roll_back(self) -> None:
+        """Ends the transaction; a connection that cannot even do that is closed."""
+        self._queue.clear()
+        try:
+            if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self.connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.connection.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is still there, as far as this side knows without asking."""
+        if self.connection.closed:
+            return False
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.connection.close()
