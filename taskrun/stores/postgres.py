@@ -137,8 +137,8 @@ class PostgresStorage:
         with self._lock:
             for beside in _TRIES:
                 session = self._connected()
-                self._find_out(session)
                 try:
+                    self._find_out(session)
                     return self._written(session, fns, guard, beside)
                 except InTheWay:
                     self._roll_back(session)
@@ -253,9 +253,10 @@ class PostgresStorage:
 
     def _find_out(self, session: Session) -> None:
         """Looks what became of a COMMIT whose answer was lost: a batch writes its number in its own transaction."""
-        if self._outcomes.unknown is None:
-            return
         try:
+            session.look_at_the_clock()
+            if self._outcomes.unknown is None:
+                return
             found = session.ask(SQL["batch"], (self._writer, str(self._outcomes.unknown)))
         except psycopg.Error as error:
             session.close()

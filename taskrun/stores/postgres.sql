@@ -39,7 +39,7 @@ UPDATE runs AS r SET
     ended_at = n.ended_at, wake_at = n.wake_at, deadline = n.deadline, blocked = n.blocked, placed = n.placed,
     cancel = n.cancel, pause = n.pause, crashes = n.crashes, progress = n.progress, failures = n.failures,
     error = n.error, output = coalesce(n.output, r.output), cause = n.cause, cancel_cause = n.cancel_cause,
-    inherited = n.inherited, version = r.version + 1
+    inherited = n.inherited, after = n.after, awaited = n.awaited, version = r.version + 1
 FROM json_populate_recordset(NULL::runs, $1::json) AS n WHERE r.id = n.id
 RETURNING r.id, r.version
 
@@ -347,6 +347,9 @@ parent = ?
 
 -- name: runs_roots
 parent IS NULL
+
+-- name: runs_tag
+tags IS NOT NULL AND tags::json ->> ? = coalesce(?, tags::json ->> ?)
 
 -- name: runs_before
 seq < ?::bigint

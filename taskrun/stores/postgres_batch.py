@@ -137,6 +137,8 @@ class Batch:
         """Gathers a new run."""
         if run.id in self._new or self.runs.get(run.id) is not None:
             raise ValueError(f"a run {run.id} is there already")
+        if run.id in self._saved:  # which changed nothing, since it was not there
+            self.seal()
         self._note(run)
         self._new[run.id] = self.runs[run.id] = run
         self.versions[run.id] = 0

@@ -329,6 +329,8 @@ def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
     if want.statuses is not None:
         bulk = Status.SUCCEEDED in want.statuses
         yield "runs_status_any" if bulk else "runs_status_rare", ([str(status) for status in want.statuses],)
+    for name, value in want.tags:
+        yield "runs_tag", (name, value, name)
     if want.id_prefix:
         yield "runs_id_prefix", (want.id_prefix,)
     if want.id_suffix:

@@ -42,6 +42,11 @@ CREATE TABLE runs (
     cause text,
     cancel_cause text,
     inherited bigint,
+    after text,
+    awaited boolean NOT NULL,
+    tags text,
+    name text,
+    secrets text,
     version bigint NOT NULL DEFAULT 0 -- counts the writes to the run, and those to its steps by others than its engine
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 
@@ -72,6 +77,8 @@ CREATE INDEX runs_debounce ON runs (debounce)
     WHERE debounce IS NOT NULL AND status = 'scheduled';
 CREATE INDEX runs_parent ON runs (parent, seq)
     WHERE parent IS NOT NULL;
+CREATE INDEX runs_tagged ON runs (seq)
+    WHERE tags IS NOT NULL;
 
 CREATE TABLE steps (
     run text COLLATE "C" NOT NULL,
