@@ -29,6 +29,7 @@ from taskrun.model.errors import ConfigError, DefinitionError
 from taskrun.model.input_fields import InputField, read_fields
 from taskrun.model.names import check_free, check_name
 from taskrun.model.shell_syntax import check_fields
+from taskrun.model.tags import checked_tags
 from taskrun.model.templates import Template, parse_template
 
 Output = Literal["text", "json", "none"]
@@ -226,6 +227,7 @@ OPTIONS = {
     "throttle": Key('a duration such as "10s", or a frequency such as "3/s"', _period),
     "debounce": Key('a duration such as "10s", or a frequency such as "3/s"', _period),
     "priority": Key("a whole number", _whole, 0),
+    "tags": Key("a table of texts", checked_tags),
     "on_exhausted": Key('"fail" or "pause"', _one_of("fail", "pause"), "fail"),
     "key_ttl": Key(DURATION, _duration, "24h"),
 }
@@ -247,7 +249,7 @@ JOB = {
     **OPTIONS,
 }
 PIPE = {"input": Key(_TABLE, mapping)}
-_NEEDS = {"timezone": "cron", "catch_up": "cron", "key_ttl": "key"}  # keys that do nothing without another
+NEEDS = {"timezone": "cron", "catch_up": "cron", "key_ttl": "key"}  # keys that do nothing without another
 
 
 # ---- tables
@@ -255,7 +257,7 @@ _NEEDS = {"timezone": "cron", "catch_up": "cron", "key_ttl": "key"}  # keys that
 
 def _job(name: str, table: dict[str, Any], place: Place) -> CommandTable:
     read = place.read(table, JOB)
-    for key, other in _NEEDS.items():
+    for key, other in NEEDS.items():
         if key in table and other not in table:
             raise place.error(f"{key} does nothing without {other}")
     fields = read_fields(read["input"], place)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from taskrun.model.command_config import JOB, NEEDS
 from taskrun.model.config import (
     PREFIX,
     RETENTION,
@@ -56,7 +57,7 @@ def effective(path: Path, environ: Environ, reveal: bool = False) -> Tree:
     load(path, environ)
     document, lines = parse(path), lines_of(path.read_text("utf-8-sig"))
     file = _File(str(path.absolute()), lines)
-    found = {
+    found: Tree = {
         "taskrun": _section(document, "taskrun", settings_of(path, environ), "", environ, file),
         "retention": _section(document, "retention", RETENTION, "RETENTION__", environ, file),
         "env": _variables(document.get("env", {}), environ, file),
@@ -64,7 +65,13 @@ def effective(path: Path, environ: Environ, reveal: bool = False) -> Tree:
             _schedule(table, file.at("schedule", number)) for number, table in enumerate(document.get("schedule", []))
         ],
     }
-    return found if reveal else {name: _veiled(tree, name == "env") for name, tree in found.items()}
+    if "jobs" in document:
+        found["jobs"] = {name: _command(table, file.at("jobs", name)) for name, table in document["jobs"].items()}
+    if "pipes" in document:
+        found["pipes"] = {name: _written(table, file.at("pipes", name)) for name, table in document["pipes"].items()}
+    if reveal:
+        return found
+    return {name: (_veiled_jobs if name == "jobs" else _veiled)(tree, name == "env") for name, tree in found.items()}
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -109,6 +116,19 @@ def _schedule(table: Tree, file: _File) -> Tree:
     return {**_written(table, file), **defaults}
 
 
+def _command(table: Tree, file: _File) -> Tree:
+    """Returns a `[jobs.NAME]`: a step that is only a command is a table, too, and defaults are those that do something."""
+    steps = [one if isinstance(one, dict) else {"command": one} for one in table.get("steps", [])]
+    written = _written({name: value for name, value in table.items() if name != "steps"}, file)
+    defaults = {
+        name: Sourced(key.default, DEFAULT)
+        for name, key in JOB.items()
+        if name not in table and key.default not in (None, "", [], {}) and NEEDS.get(name, name) in {name, *table}
+    }
+    listed = {"steps": [_written(step, file.at("steps")) for step in steps]} if steps else {}
+    return {**written, **defaults, **listed}
+
+
 def _written(table: Tree, file: _File) -> Tree:
     return {
         name: _written(value, file.at(name)) if isinstance(value, dict) else file.value(name, value)
@@ -131,6 +151,17 @@ def _without_passwords(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_passwords(item) for item in value]
     return without_password(value) if isinstance(value, str) else value
+
+
+def _veiled_jobs(found: Tree, secret: bool) -> Tree:
+    """A job or a field may be called `env`; the variables of a job and its steps are secret."""
+    return {job: {name: _veiled_key(name, item) for name, item in table.items()} for job, table in found.items()}
+
+
+def _veiled_key(name: str, item: Any) -> Any:
+    if name == "steps":
+        return [{key: _veiled_key(key, value) for key, value in step.items()} for step in item]
+    return _veiled(item, name == "env")
 
 
 # ---- lines

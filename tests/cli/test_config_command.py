@@ -112,6 +112,46 @@ async def test_a_key_is_named_with_dots(tmp_path: Path, key: str, found: dict[st
     assert tomllib.loads((await config(tmp_path, key)).written) == found
 
 
+COMMANDS = """
+[jobs.env]
+command = "make {env}"
+input = { env = "prod", level = { type = "int", default = 3 } }
+env = { TOKEN = "abc" }
+tags = { team = "x" }
+
+[jobs.release]
+steps = ["one", { name = "two", command = ["a", "b"], env = { KEY = "abc" } }]
+
+[pipes.uploads]
+input = { path = "str" }
+"""
+
+
+async def test_jobs_and_pipes_are_there_with_their_sources_and_without_secrets(tmp_path: Path) -> None:
+    terminal = await config(tmp_path, text=COMMANDS)
+    lines = terminal.written.splitlines()
+    assert line_of(tmp_path, 'command = "make {env}"', 3) in lines
+    assert line_of(tmp_path, 'env = "prod"', 4) in lines
+    assert 'output = "text"  # default' in lines
+    assert "abc" not in terminal.written
+    found = tomllib.loads(terminal.written)
+    assert found["jobs"]["env"]["env"] == {"TOKEN": "***"}
+    assert found["jobs"]["release"]["steps"] == [
+        {"command": "one"},
+        {"name": "two", "command": ["a", "b"], "env": {"KEY": "***"}},
+    ]
+    assert found["pipes"] == {"uploads": {"input": {"path": "str"}}}
+    level = json.loads((await config(tmp_path, "jobs.env.input.level.default", "--json", text=COMMANDS)).written)
+    assert level == {"value": 3, "source": str(tmp_path / "taskrun.toml"), "line": 4}
+
+
+async def test_jobs_and_pipes_that_are_printed_mean_the_same(tmp_path: Path) -> None:
+    revealed = (await config(tmp_path, "--reveal", text=COMMANDS)).written
+    again = (await config(tmp_path, "--reveal", text=revealed)).written
+    assert tomllib.loads(again) == tomllib.loads(revealed)
+    assert "abc" in revealed
+
+
 async def test_a_key_that_there_is_not_and_a_file_that_is_wrong_are_errors(tmp_path: Path) -> None:
     terminal = await config(tmp_path, "retention.kep")
     assert (terminal.code, "did you mean  retention.keep" in terminal.chatter) == (Code.NOT_FOUND, True)  # type: ignore[attr-defined]

@@ -67,6 +67,7 @@ def job_screen(job: dict[str, Any], command: str = "start", own: Sequence[tuple[
     parts += [Text(), *columns(fields, widths, (False, False))] if fields else []
     parts += [Text(), Text(f"of taskrun {command} itself:"), *columns(taken, widths, (False, False))] if taken else []
     parts += [Text()] if taken else []
+    parts += [Text(f"runs        {cell(command)}") for command in job.get("commands") or ()] if not own else []
     parts += [Text(f"started by  {', '.join(started_by(job))}")] if started_by(job) else []
     if job.get("options") and not own:
         named = " · ".join(_option(name, given) for name, given in job["options"].items())
