@@ -14,7 +14,7 @@ FieldPath = tuple[str, ...]
 
 RUN = "run."
 # Options of `start` and `run` that give way to a field of that name; `--run.NAME` always means the command's own.
-YIELDING = ("tag",)
+YIELDING = ("each", "fail-after", "max", "tag")
 
 
 class Own(NamedTuple):

@@ -282,6 +282,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     error: ErrorRecord
     retry_in: float | None
     pause: bool = False  # instead of failing for good: `on_exhausted="pause"`
+    output: str | None = None  # of a run that has failed for good, if its handler gave one
 
 
 class Cancelled(msgspec.Struct, frozen=True, tag=True):

@@ -113,7 +113,15 @@ class PayloadTooLarge(TaskrunError):
 
 
 class Fatal(TaskrunError):
-    """Stops retrying, of the step and of the run."""
+    """Stops retrying, of the step and of the run.
+
+    Parameters:
+        output: what the run that fails with it leaves as its output all the same.
+    """
+
+    def __init__(self, *args: Any, output: Any = None) -> None:
+        super().__init__(*args)
+        self.output = output
 
 
 class RetryAfter(TaskrunError):

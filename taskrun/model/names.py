@@ -8,8 +8,9 @@ from taskrun.model.durations import shown
 from taskrun.model.errors import DefinitionError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+EACH = "each"
 RESERVED = frozenset(
-    {"each", "exec", "notify"}
+    {EACH, "exec", "notify"}
 )  # jobs that come with taskrun: every project has them, no list shows them
 
 

@@ -16,6 +16,7 @@ from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Backend, Session
 from taskrun.model.errors import RunNotFound
+from taskrun.model.names import EACH
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 REF = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last.")
@@ -26,6 +27,7 @@ REF_OR_JOB = typer.Argument(..., metavar="RUN|JOB", help="A run, or a job with a
 def retry(
     run: str = REF,
     step: str = text_option("--from", "STEP", "Keep only the finished steps before this one."),
+    failed: bool = typer.Option(False, "--failed", help="Of a run of --each: only what failed or was not started."),
     json: bool = COMMON.json,
     quiet: bool = COMMON.quiet,
 ) -> Any:
@@ -33,7 +35,9 @@ def retry(
 
     Example: taskrun retry @last --from fetch
     """
-    return partial(start_again, run, step or None, json, quiet)
+    if failed and step:
+        raise Stop(Code.USAGE, "--failed keeps every run that succeeded, so --from has no meaning with it")
+    return partial(start_again, run, step or None, failed, json, quiet)
 
 
 @app.command()
@@ -54,10 +58,12 @@ def resume(target: str = REF_OR_JOB, json: bool = COMMON.json) -> Any:
     return partial(change, "resume", target, json)
 
 
-async def start_again(ref: str, step: str | None, as_json: bool, quiet: bool, session: Session) -> int:
+async def start_again(ref: str, step: str | None, failed: bool, as_json: bool, quiet: bool, session: Session) -> int:
     """Retries and reports the new run."""
     backend = await session.daemon()
     old = await backend.call("find", ref=ref)
+    if failed and (await backend.call("show", run=old))["job"] != EACH:
+        raise Stop(Code.USAGE, f"--failed is for runs that --each started; {short(old)} is none")
     run = await backend.call("retry", run=old, step=step)
     if as_json:
         session.json(await completed(backend, run))

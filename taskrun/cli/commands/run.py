@@ -12,6 +12,7 @@ import typer
 from taskrun.cli.backend.documents import completed
 from taskrun.cli.commands.follow import View, view_for, watch_to_end
 from taskrun.cli.commands.start import Start, help_of, refuse_two_times, trigger
+from taskrun.cli.commands.typed_each import EACH
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
 from taskrun.cli.inputs import input_command
@@ -29,6 +30,10 @@ KILLED_WITHIN = 3.0  # seconds that a run which is being killed is waited for
 def run(
     ctx: typer.Context,
     job: str = typer.Argument("", metavar="JOB"),
+    more: list[str] = EACH.more,
+    each: list[str] = EACH.each,
+    max: str = EACH.max,
+    fail_after: str = EACH.fail_after,
     input: str = COMMON.input,
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
@@ -48,7 +53,9 @@ def run(
     if not job or help:
         return help_of(ctx, job)
     refuse_two_times(delay, at)
-    options = Start(job, input_command.given(ctx), input, delay, at, key, True, json, quiet, tag or ())
+    given = input_command.given(ctx)
+    many = EACH.typed(ctx.params, given)
+    options = Start(job, given, input, delay, at, key, True, json, quiet, tag or (), many)
     if local and (delay or at or key):
         raise Stop(
             Code.USAGE, "--local starts at once and records nothing, so --in, --at and --key have no meaning with it"

@@ -18,7 +18,7 @@ from taskrun.builtins.project import load_project
 from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.backend.job_files import check_inputs
 from taskrun.cli.backend.time_order import TimeOrder
-from taskrun.cli.commands import typed_input
+from taskrun.cli.commands import typed_each, typed_input
 from taskrun.cli.commands.follow import PlainView, View
 from taskrun.cli.commands.run import print_output
 from taskrun.cli.commands.start import Start
@@ -50,8 +50,12 @@ async def perform(options: Start, session: Session) -> int:
         base = await typed_input.read_input(session, options.input)
         target = _target(registry, options.job)
         given, own = input_command.claimed(target.schema, options.given)
-        value = await typed_input.built(session, target, given, base, "run")
         tags = typed_tags([*options.tags, *own.get("tag", ())])
+        each = options.each.with_claimed(own)
+        if each.sources:
+            raise Stop(Code.USAGE, "--local executes one run, so --each has no meaning with it")
+        typed_each.refuse_alone(each)
+        value = await typed_input.built(session, target, given, base, "run")
         async with Queue(list(registry.jobs.values()), registry.pipes, grace=session.config.grace) as queue:
             with typed_input.named_as_typed(target, "run"):
                 ended = await _to_end(queue, value, tags, options, session)

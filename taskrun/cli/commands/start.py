@@ -10,8 +10,9 @@ from typing import Any
 import typer
 
 from taskrun.cli.backend.documents import completed
-from taskrun.cli.commands import typed_input
+from taskrun.cli.commands import typed_each, typed_input
 from taskrun.cli.commands.follow import follow
+from taskrun.cli.commands.typed_each import EACH, NONE, Each
 from taskrun.cli.common_options import COMMON, Action, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
 from taskrun.cli.inputs import input_command, start_time
@@ -40,12 +41,17 @@ class Start:
     json: bool = False
     quiet: bool = False
     tags: Sequence[str] = ()
+    each: Each = NONE
 
 
 @app.command(cls=InputCommand, add_help_option=False)
 def start(
     ctx: typer.Context,
     job: str = typer.Argument("", metavar="JOB"),
+    more: list[str] = EACH.more,
+    each: list[str] = EACH.each,
+    max: str = EACH.max,
+    fail_after: str = EACH.fail_after,
     input: str = COMMON.input,
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
@@ -58,7 +64,8 @@ def start(
 ) -> Any:
     """Trigger a job and return once the trigger is durable.
 
-    The job's input gives its options: taskrun start JOB --help lists them.
+    The job's input gives its options: taskrun start JOB --help lists them. With --each there is a run for each of many
+    inputs, as in taskrun start transcode --each path='videos/*.mov' --max 4
 
     Example: taskrun start hello --name Ada
     """
@@ -66,7 +73,8 @@ def start(
         return help_of(ctx, job)
     refuse_two_times(delay, at)
     given = input_command.given(ctx)
-    return partial(perform, Start(job, given, input, delay, at, key, follow, json, quiet, tag or ()))
+    many = EACH.typed(ctx.params, given)
+    return partial(perform, Start(job, given, input, delay, at, key, follow, json, quiet, tag or (), many))
 
 
 def refuse_two_times(delay: str, at: str) -> None:
@@ -95,9 +103,8 @@ async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) 
     if ctx.params["json"]:
         session.json(target.described)
     else:
-        session.show(
-            job_screen(target.described, str(ctx.info_name), input_command.own_listing(ctx.command, target.schema))
-        )
+        own = input_command.own_listing(ctx.command, target.schema)
+        session.show(job_screen(target.described, str(ctx.info_name), own))
     return Code.DONE
 
 
@@ -108,11 +115,20 @@ async def trigger(backend: Backend, session: Session, options: Start, command: s
     target = await typed_input.find_target(backend, options.job)
     typed_input.warn_of_old_code(session, target)
     given, own = input_command.claimed(target.schema, options.given)
-    text = typed_input.as_text(session, options.job, await typed_input.built(session, target, given, base, command))
     tags = typed_tags([*options.tags, *own.get("tag", ())])
     named = {"key": options.key or None, "tags": tags, "source": "cli", "intent": session.facts.intent}
+    start = partial(backend.call, "start", job=options.job, **when, **named)
+    each = options.each.with_claimed(own)
+    answer: dict[str, Any]
+    if each.sources:
+        inputs, places = await typed_each.typed(session, target, each, given, base)
+        with typed_each.named_by_place(target, places):
+            answer = await start(each=inputs)
+        return answer
+    typed_each.refuse_alone(each)
+    text = typed_input.as_text(session, options.job, await typed_input.built(session, target, given, base, command))
     with typed_input.named_as_typed(target, command):
-        answer: dict[str, Any] = await backend.call("start", job=options.job, input=text, **when, **named)
+        answer = await start(input=text)
     return answer
 
 

@@ -121,12 +121,10 @@ def _key(schema: InputSchema, typed: str) -> str:
 
 
 def _apply(schema: InputSchema, value: dict[str, Any], name: str, texts: list[str | None], folder: Path) -> list[str]:
-    field = schema.find(name)
-    if field is None and (negated := schema.find_negated(name)) is not None:
+    if schema.find(name) is None and (negated := schema.find_negated(name)) is not None:
         _put(value, negated.path, False)
         return [f"--{name} takes no value, but {_quoted(text)} follows" for text in texts if text is not None]
-    if field is None:
-        field = _free(schema, name)
+    field = find_field(schema, name)
     if field is None:
         return [_unknown(schema, name)]
     if (of_items := _repeated(field, len(texts))) is not None:
@@ -174,6 +172,11 @@ def _converted(field: Field, text: str | None, schema: Schema, folder: Path) -> 
         return convert(text, schema, folder)
     except ValueError as problem:
         raise ValueError(f"--{field.name} {_quoted(text)} {problem}") from None
+
+
+def find_field(schema: InputSchema, name: str) -> Field | None:
+    """Returns a field, also one that is not listed."""
+    return schema.find(name) or _free(schema, name)
 
 
 def _free(schema: InputSchema, name: str) -> Field | None:

@@ -10,6 +10,7 @@ from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import LONGEST, brief, cell, cut
 from taskrun.cli.screens.look import Look, bar, labelled
+from taskrun.model.names import EACH
 
 BAR = 5
 LEAST_PATH = 8  # characters of a path that are always shown
@@ -54,6 +55,8 @@ def state(run: dict[str, Any], now: float, look: Look) -> Text:
 
 def current(run: dict[str, Any], look: Look) -> Text:
     """Returns the current step of a run, with its tries and the run's progress; or why the run is held."""
+    if run["job"] == EACH and run["progress"]:
+        return progress(run, look)
     step = run.get("step")
     under_way = run.get("steps_under_way") or 0
     several = step is not None and under_way > 1 and run["status"] not in ENDED
@@ -87,8 +90,10 @@ def progress(run: dict[str, Any], look: Look, width: int = BAR, now: float = 0.0
     if not total:
         return Text(f"{found['done']:g} {note}".rstrip(), "blue")
     fraction = found["done"] / total
-    shown = Text(f"{bar(fraction, width, look)} {min(fraction, 1.0):4.0%}", "blue")
     count = f"{found['done']:g}/{total:g}"
+    if f"{note} ".startswith(f"{count} ") and run["job"] == EACH:  # which says all that there is to say
+        return Text(f"{bar(fraction, width, look)} {note}", "blue")
+    shown = Text(f"{bar(fraction, width, look)} {min(fraction, 1.0):4.0%}", "blue")
     if width > BAR and count not in note:
         shown.append(f"  {count}", "blue")
     shown.append(f"  {note}" if note else "", "dim")

@@ -13,6 +13,7 @@ from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, val
 from taskrun.cli.screens.folds import around, names, with_groups
 from taskrun.cli.screens.look import MARKS, Look, clipped, columns, hanging, labelled, mark, stacked, widest
 from taskrun.cli.screens.phrases import COMMAND_FAILED, ENDED, fault, given, last_words, progress, short, state
+from taskrun.model.names import EACH
 from taskrun.model.records import WHOLE
 
 TRACK = 20  # columns of the timeline
@@ -238,6 +239,8 @@ def next_lines(run: dict[str, Any], look: Look) -> Iterator[Line]:
 def next_commands(run: dict[str, Any]) -> list[str]:
     """Returns what to type next, the likeliest command first."""
     ref = short(run["id"])
+    if run["status"] in ("failed", "cancelled") and run["job"] == EACH:
+        return [f"what failed or is missing: taskrun retry {ref} --failed", f"its runs: taskrun list --parent {ref}"]
     if run["status"] in ("failed", "cancelled"):
         kept = [
             step["key"] for step in run.get("steps") or () if step["status"] == "succeeded" and step["kind"] != "value"
@@ -294,7 +297,7 @@ def _live_row(run: dict[str, Any], step: dict[str, Any], now: float, look: Look)
     if step["status"] == "failed" or (running and step["attempt"] > 1):
         latest = step["error"] or (step["failures"] or [{"error": None}])[-1]["error"]
         tail = Text(f"try {step['attempt']}  " if step["attempt"] > 1 else "", "yellow").append(fault(latest), "red")
-    if step.get("group"):
+    if step.get("group") and not (running and run.get("job") == EACH):
         tail = Text(cell(step["group"]), "red" if step["status"] == "failed" else "dim")
     took = Text("" if seconds is None else times.span(seconds))
     return [mark(step["status"], look), Text(cell(step["key"])), took, tail]

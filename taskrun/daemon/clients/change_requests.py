@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from taskrun.daemon.clients.each_inputs import EachInput, check_inputs, with_inputs
 from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
 from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.queries import views
 from taskrun.model.errors import DaemonError
+from taskrun.model.records import Step
 from taskrun.model.tags import checked_tags
 
 T = TypeVar("T")
@@ -21,7 +23,10 @@ PAUSE = 0.05
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """A trigger: `input` is JSON text, `delay` seconds, `at` a Unix time, `intent` the idempotency key of this request."""
+    """A trigger: `input` is JSON text, `delay` seconds, `at` a Unix time, `intent` the idempotency key of this request.
+
+    With `each` there are many inputs, and the run is one of the job `each`.
+    """
 
     job: str
     input: str = "{}"
@@ -32,6 +37,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     intent: str | None = None
     name: str | None = None
     tags: dict[str, str] = {}
+    each: EachInput | None = None
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -74,7 +80,12 @@ class Retry(msgspec.Struct, frozen=True):
 async def start(context: RequestContext, want: Start) -> Any:
     """Triggers a job; answers once that is durable."""
     await context.load_changes()
-    prepared = await _ask_worker(context, lambda: context.core.prepare(want.job, want.input))
+    job, text = want.job, want.input
+    steps: Sequence[Step] = ()
+    if want.each is not None:
+        await _ask_worker(context, lambda: check_inputs(context.core, want.job, want.each))  # type: ignore[arg-type]
+        job, text, steps = with_inputs(want.job, want.each, context.core.clock.now())
+    prepared = await _ask_worker(context, lambda: context.core.prepare(job, text))
     if want.key is not None:
         prepared = msgspec.structs.replace(prepared, terms=msgspec.structs.replace(prepared.terms, key=want.key))
     until = want.at if want.delay is None else context.core.clock.now() + want.delay
@@ -86,6 +97,7 @@ async def start(context: RequestContext, want: Start) -> Any:
         intent=want.intent,
         name=want.name,
         tags=checked_tags(want.tags),
+        steps=steps,
     )
     run, created = await context.core.trigger(trigger)
     return {"run": views.run_view(run), "created": created}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -30,6 +31,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
         intent: a key made by the client; a repeated request with the same key finds the same run.
         name: shown in place of the job's.
         tags: they win over those of the parent, and these over those of the job.
+        steps: finished ones with which it begins.
     """
 
     prepared: Prepared
@@ -39,6 +41,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     slot: float | None = None
     retried_from: str | None = None
+    steps: Sequence[Step] = ()
     intent: str | None = None
     name: str | None = None
     tags: dict[str, str] = {}
@@ -86,7 +89,15 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
         THROTTLES.put(tx, throttle, decision.accepted)
     if debounce is not None and decision.kept is not None:
         BURSTS.put(tx, debounce, decision.kept)
-    return run_lifecycle.add(t, decision.run, slot and trigger.retried_from is None), True
+    run = run_lifecycle.add(t, decision.run, slot and not trigger.steps)
+    return (_with_steps(t, run, trigger.steps) if trigger.steps else run), True
+
+
+def _with_steps(t: Transaction, run: Run, steps: Iterable[Step]) -> Run:
+    """Writes down finished steps with which a run begins."""
+    for step in steps:
+        t.save_step(replace(step, run=run.id))
+    return t.set(run.id, inherited=t.order())
 
 
 def start_child(t: Transaction, step: Step, prepared: Prepared, wait: bool, slot: bool = False) -> Step:
@@ -119,11 +130,9 @@ def start_again(t: Transaction, ended: Run, prepared: Prepared, from_step: str |
         retried_from=ended.id,
         name=ended.name,
         tags=tags_of(ended),
+        steps=kept,
     )
-    run, _ = admit(t, trigger)
-    for step in kept:
-        t.save_step(replace(step, run=run.id))
-    return t.set(run.id, inherited=t.order())
+    return admit(t, trigger)[0]
 
 
 def _kept(steps: list[Step], from_step: str | None) -> list[Step]:

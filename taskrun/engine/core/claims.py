@@ -156,7 +156,7 @@ class Claims:
         run = started.run
         if started.alive:
             return Start(run, waits.take_news(t, run.id), alive=True)
-        if started.first and run.retried_from is None:
+        if started.first and run.inherited is None:  # it begins without steps
             return Start(run, [], fresh=True)
         NEWS.drop_if_any(t.tx, run.id)  # it is in what is read now
         return Start(run, t.tx.steps(run.id), t.tx.last_log(run.id), fresh=started.first)

@@ -85,17 +85,19 @@ def finished(t: Transaction, run_id: str, outcome: Outcome, progress: str | None
             end_cancelled(t, run, run.cancel, run.cancel_cause)
         case Succeeded(output):
             end(t, run_id, Status.SUCCEEDED, output=output)
-        case Failed(error, retry_in, pause):
-            fail(t, run, error, retry_in, pause)
+        case Failed(error, retry_in, pause, left):
+            fail(t, run, error, retry_in, pause, left)
         case Cancelled():
             end_cancelled(t, run, Cause.USER.value, Cause.USER)
 
 
-def fail(t: Transaction, run: Run, error: ErrorRecord, retry_in: float | None, pause: bool) -> None:
-    """Keeps a failed attempt: schedules the next, pauses, or ends the run."""
+def fail(
+    t: Transaction, run: Run, error: ErrorRecord, retry_in: float | None, pause: bool, output: str | None = None
+) -> None:
+    """Keeps a failed attempt: schedules the next, pauses, or ends the run, with what it leaves as its output."""
     t.outbox.append(AttemptFailed(run, error))
     if retry_in is None and not pause:
-        end(t, run.id, Status.FAILED, error=error)
+        end(t, run.id, Status.FAILED, error=error, output=output)
         return
     _forget_unfinished(t, run)
     if retry_in is None:

@@ -16,10 +16,10 @@ from taskrun.engine import messages as m
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.sink import sink
 from taskrun.engine.executor.step_bodies import Bodies
-from taskrun.engine.executor.step_context import Context
+from taskrun.engine.executor.step_context import Context, see
 from taskrun.engine.executor.step_ids import enter_root
 from taskrun.model.codec import encode, encode_error
-from taskrun.model.errors import JournalError, Unwind, leaves
+from taskrun.model.errors import Fatal, JournalError, Unwind, leaves
 from taskrun.model.records import ErrorRecord, Run
 from taskrun.model.secrets import whole_input
 from taskrun.rules.policies import next_try
@@ -50,7 +50,7 @@ async def attempt(
         error = caught
     if context.has_values:
         error = await _keep_values(context) or error
-    outcome = _classify(context, job, output, error)
+    outcome = _classify(context, job, output, error, max_payload)
     context.over = True
     if context.stepping:
         await _end_steps(context, outcome)
@@ -78,14 +78,14 @@ async def _keep_values(context: Context) -> BaseException | None:
     return None
 
 
-def _classify(context: Context, job: Job, output: str, error: BaseException | None) -> m.Outcome:
+def _classify(context: Context, job: Job, output: str, error: BaseException | None, max_payload: int) -> m.Outcome:
     if (interrupted := taken_down(context)) is not None:
         return interrupted
     if _holds(error, Unwind):
         return m.Unwound()
     if error is None:
         return m.Succeeded(output=output)
-    return failed(context.run, job, error, context.used_up)
+    return failed(context.run, job, error, context.used_up, max_payload)
 
 
 def taken_down(context: Context) -> m.Outcome | None:
@@ -96,19 +96,29 @@ def taken_down(context: Context) -> m.Outcome | None:
 
 
 def failed(
-    run: Run, job: Job | None, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]
+    run: Run,
+    job: Job | None,
+    error: BaseException,
+    used_up: list[tuple[BaseException, ErrorRecord]],
+    max_payload: int | None = None,
 ) -> m.Failed:
     """Returns the failure of an attempt: whether, and when, the next one is to start."""
     if job is None:
         return m.Failed(error=encode_error(error), retry_in=None)
     delay: float | None = None
+    output: str | None = None
     if not _final(job, error, used_up):
         try:
             delay, error = next_try(job.options.backoff, run.attempt, run.retry, error, _input(job, run))
         except Exception as wrong:  # the function that is to say how long to wait
             error = wrong
+    if isinstance(error, Fatal) and error.output is not None:
+        try:
+            output = encode(error.output, f"output of {job.name}", max_payload)
+        except Exception as wrong:
+            error = wrong
     pause = delay is None and job.options.on_exhausted == "pause"
-    return m.Failed(error=_told(error, used_up), retry_in=delay, pause=pause)
+    return m.Failed(error=_told(error, used_up), retry_in=delay, pause=pause, output=output)
 
 
 def _input(job: Job, run: Run) -> object:
@@ -139,7 +149,7 @@ async def _end_steps(context: Context, outcome: m.Outcome) -> None:
     if left and isinstance(outcome, m.Succeeded | m.Failed):
         context.log(logging.WARNING, _left_behind(sorted(left.values())))
     for task in left:
-        task.add_done_callback(_see)
+        task.add_done_callback(see)
         task.cancel()
     if left:
         await asyncio.wait(left, timeout=1.0)
@@ -149,12 +159,6 @@ def _left_behind(keys: list[str]) -> str:
     named = ", ".join(f'"{key}"' for key in keys[:NAMED]) + (f" and {len(keys) - NAMED} more" if keys[NAMED:] else "")
     steps, were = ("step", "was") if len(keys) == 1 else ("steps", "were")
     return f"{steps} {named} {were} left behind and ended with the handler: await every task that calls a step"
-
-
-def _see(task: asyncio.Task[object]) -> None:
-    """Keeps asyncio from complaining, in whatever run the garbage collector comes, that nobody has looked at a task's end."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _holds(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -345,6 +345,9 @@ class Context(AttemptState):
         self.stepping[task] = key
         try:
             return await call
+        except Unwind:
+            task.add_done_callback(see)  # who awaits it may have left before it
+            raise
         finally:
             del self.stepping[task]
 
@@ -386,3 +389,9 @@ class Context(AttemptState):
 
     async def _record(self, step: Step) -> None:
         await self._busily(m.Record(step))
+
+
+def see(task: asyncio.Task[Any]) -> None:
+    """Keeps asyncio from complaining, in whatever run the garbage collector comes, that nobody has looked at a task's end."""
+    if not task.cancelled():
+        task.exception()

@@ -31,13 +31,21 @@ def _waits(task: Task, alive: set[Task], waits: Collection[asyncio.Future[Any]])
     children = getattr(blocker, "_children", None)  # of a gather
     if children is not None:
         return all(child in alive or child in waits or child.done() for child in children)
-    return _in_task_group(task)
+    inner = _innermost(task)
+    code = getattr(inner, "cr_code", None)
+    if code is _WAIT:  # of `asyncio.wait`, without a timeout
+        awaited = inner.cr_frame.f_locals
+        return awaited["timeout"] is None and all(one in alive or one.done() for one in awaited["fs"])
+    # At the end of a `TaskGroup`, whose tasks are among the handler's.
+    return code is not None and code.co_filename == asyncio.taskgroups.__file__
 
 
-def _in_task_group(task: Task) -> bool:
-    """Whether a task stands at the end of a `TaskGroup`, whose tasks are among the handler's."""
+def _innermost(task: Task) -> Any:
+    """Returns the coroutine in which a task stands."""
     inner: Any = task.get_coro()
     while (deeper := getattr(inner, "cr_await", None)) is not None and hasattr(deeper, "cr_code"):
         inner = deeper
-    code = getattr(inner, "cr_code", None)
-    return code is not None and code.co_filename == asyncio.taskgroups.__file__
+    return inner
+
+
+_WAIT = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", asyncio)  # nothing is it where there is none
