@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from taskrun.processes.output import Decoder, Excerpt, OutputPipe
+from taskrun.processes.excerpt import Excerpt
+from taskrun.processes.output import Decoder, OutputPipe
 from taskrun.processes.process import Process
 
 KEEP = 1_000_000  # bytes of each stream that the result holds

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskrun.engine.executor.output_lines import LIVELY, LONGEST, OutputLines
+from taskrun.processes.output_lines import LIVELY, LONGEST, OutputLines
 
 
 def lines(*texts: str) -> list[str]:

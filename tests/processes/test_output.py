@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskrun.processes.output import Decoder, Excerpt
+from taskrun.processes.excerpt import Excerpt
+from taskrun.processes.output import Decoder
 
 
 def text(*chunks: bytes) -> str:

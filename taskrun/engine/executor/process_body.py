@@ -22,9 +22,9 @@ from taskrun.declarations.plain import PlainCaller
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.child_output import MOST, drain
 from taskrun.engine.executor.inside import inside
-from taskrun.engine.executor.output_lines import LONGEST
 from taskrun.engine.executor.progress_values import ProgressValues
 from taskrun.engine.executor.sink import sink
+from taskrun.processes.output_lines import LONGEST
 from taskrun.processes.pool import ProcessPool
 
 PAUSE = 0.05  # seconds between two states of the progress
