@@ -36,8 +36,8 @@ class Current(msgspec.Struct, frozen=True):
 class StepCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call of `run`, `thread` or `shell`, with its arguments checked.
 
-    `backoff` None is the job's. `output_type` is what the result is decoded as. The last five are of `shell` alone; `check`
-    may be the exit codes that are no error.
+    `backoff` None is the job's. `output_type` is what the result is decoded as. From `command` on they are of `shell` alone;
+    `check` may be the exit codes that are no error.
     """
 
     kind: StepKind
@@ -57,6 +57,8 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True):
     env: Mapping[str, str] | None = None
     stdin: str | bytes | None = None
     check: bool | tuple[int, ...] = True
+    survive: bool = False  # it goes on when its worker dies
+    rerun: bool = True  # it is begun again after it was cut off
 
     def accepts(self, code: int) -> bool:
         """Says whether an exit code is no error."""

@@ -211,6 +211,8 @@ def shell(
     retry: int = 0,
     backoff: StepBackoff | None = None,
     timeout: Duration | None = None,
+    survive: bool = False,
+    rerun: bool = True,
 ) -> Coroutine[Any, Any, Completed]:
     """Runs a command as a durable step; what it prints goes to the run's log as it comes.
 
@@ -224,9 +226,12 @@ def shell(
         retry: further tries after the first failed one.
         backoff: the waits between them; the job's unless given.
         timeout: of each try; then its whole process group is ended.
+        survive: the command goes on when the worker or the daemon ends, however that may be; whoever has the run next adopts it.
+        rerun: whether it is begun again when it was cut off all the same, as by a reboot; without, it also survives.
 
     Raises:
         CommandFailed: it ended with a code other than 0, with `check`.
+        WorkerCrashed: it was cut off, without `rerun`; no retry repeats that.
         StepTimeout: the last try took too long.
     """
     words = _words(command)
@@ -240,6 +245,8 @@ def shell(
         env=env,
         stdin=stdin,
         check=check if isinstance(check, bool) else tuple(check),
+        survive=survive or not rerun,
+        rerun=rerun,
         retry=_retries(name, retry),
         backoff=None if backoff is None else backoff_of(backoff),
         timeout=_timeout(name, timeout),

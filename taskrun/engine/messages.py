@@ -118,6 +118,10 @@ class Unpause(Message, frozen=True):
     run: str
 
 
+class Leave(Message, frozen=True):
+    """The executor is to go: attempts that only follow commands which survive are taken down, now and later."""
+
+
 class Notify(Message, frozen=True):
     """Call the hooks and listeners of `kind` (`trigger start success failure error cancel settled`) for a run."""
 
@@ -248,9 +252,10 @@ class Stay(Message, frozen=True):
 
 
 class Logged(Message, frozen=True):
-    """New lines of a run's log."""
+    """New lines of a run's log. `steps` are commands that survive: with these lines their output is logged up to the `cursor`."""
 
     lines: list[LogLine]
+    steps: list[Step] = []
 
 
 class Progressed(Message, frozen=True):
@@ -358,6 +363,7 @@ Told = (
     | Evict
     | Pause
     | Unpause
+    | Leave
     | Notify
     | Noted
     | Forget

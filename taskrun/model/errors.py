@@ -169,7 +169,19 @@ class StepTimeout(TaskrunError, TimeoutError):
 
 
 class WorkerCrashed(TaskrunError):
-    """The process of a `thread` step died, or went over its memory or CPU limit."""
+    """The process of a `thread` step died, or went over its memory or CPU limit; a command that survives was cut off.
+
+    Parameters:
+        final: no retry repeats it.
+    """
+
+    def __init__(self, message: str = "", final: bool = False) -> None:
+        super().__init__(*((message, True) if final else (message,)))
+        self.message = message
+        self.final = final
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class CommandFailed(TaskrunError):

@@ -173,7 +173,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     order: int | None = None  # position among the run's finished steps, in the order the handler was given them
     topic: str | None = None  # wait: `pipe:NAME` or `job:NAME`; send: the pipe
     match: str | None = None  # wait: JSON of the mapping to match; absent with `topic` set: a predicate or any
-    cursor: int | None = None  # wait: seq of the event that it consumed
+    cursor: int | None = (
+        None  # wait: seq of the event that it consumed; command that survives: how far its output is logged
+    )
     child: str | None = None  # child: run id
     failures: str | None = None  # JSON list of Failure: the tries before this one
     error: str | None = None  # JSON ErrorRecord
@@ -184,6 +186,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def finished(self) -> bool:
         """Whether its end is recorded."""
         return self.status is not StepStatus.RUNNING
+
+    @property
+    def survives(self) -> bool:
+        """Whether it is a command under way that goes on without its worker."""
+        return self.kind is StepKind.SHELL and self.cursor is not None and not self.finished
 
     @property
     def asks_place(self) -> bool:

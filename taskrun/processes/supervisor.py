@@ -165,15 +165,23 @@ class Group:
             os.read(self.wake, 4096)
 
     def obey(self) -> None:
-        """Read the newest order. A later one can only bring the end nearer."""
+        """Read the newest order; without an engine there will be none."""
         try:
             orders = os.read(self.control, 4096).decode().splitlines()
         except OSError:
             orders = []
-        if not orders:
-            self.deadline = 0.0
-            return
-        deadline = time.monotonic() + float(orders[-1].split()[1])
+        if orders:
+            self.stop(float(orders[-1].split()[1]))
+        else:
+            self.lose_engine()
+
+    def lose_engine(self) -> None:
+        """The other end of CONTROL is gone: end everything now."""
+        self.deadline = 0.0
+
+    def stop(self, grace: float) -> None:
+        """TERM now, KILL after the grace. A later order can only bring the end nearer."""
+        deadline = time.monotonic() + grace
         if self.deadline is None:
             self.signal(signal.SIGTERM)
             self.signal(signal.SIGCONT)  # a stopped process takes its TERM only when it goes on

@@ -26,6 +26,7 @@ from taskrun.model.errors import (
     NotEncodable,
     PayloadTooLarge,
     RetryAfter,
+    WorkerCrashed,
     leaves,
 )
 from taskrun.rules.cron import CatchUp, CronRule
@@ -315,10 +316,14 @@ def next_delay(
     causes = list(leaves(error))
     if isinstance(policy, Backoff) and policy.attempts is not None:
         retries = min(retries, policy.attempts)
-    if attempt > retries or any(isinstance(leaf, HOPELESS) for leaf in causes):
+    if attempt > retries or any(isinstance(leaf, HOPELESS) or _is_final(leaf) for leaf in causes):
         return None
     asked = [_asked(leaf) for leaf in causes if isinstance(leaf, RetryAfter)]
     return min(max(asked) if asked else _delay(policy, attempt, input, rng or _RNG), LONGEST)
+
+
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, WorkerCrashed) and error.final
 
 
 def next_try(

@@ -54,6 +54,7 @@ class Core:
         self.refusals: list[Exception] = []
         self.left: list[bool] = []
         self.journal = SimpleNamespace(flush=None)
+        self.commands = SimpleNamespace(folder=None)
         self.on_stuck: Any = None
 
     async def join(self, peer: Any) -> Description:

@@ -54,7 +54,6 @@ class Log:
         bus = Subscriptions()
         bus.subscribe(self._hear)
         self.logs = Logs(self.journal, bus, MAX)
-        self.journal.follow(RunOver, self.logs.follow)
 
     def _hear(self, change: Any) -> bool:
         if isinstance(change, LogAdded):

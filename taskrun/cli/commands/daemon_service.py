@@ -52,7 +52,7 @@ ExecStart={" ".join(_quoted(part).replace("$", "$$") for part in _command(config
 WorkingDirectory={_percent(_line(config.root))}
 {variables}Restart=on-failure
 RestartSec=1
-KillMode=mixed
+KillMode=process
 TimeoutStopSec={config.grace + 15:.0f}
 
 [Install]

@@ -52,6 +52,7 @@ class PoolContext(msgspec.Struct, frozen=True):
         caught_up: waits until what they have sent is in the journal.
         log: takes what they print outside of runs.
         last_good: sources for job files that they cannot load.
+        commands: the folder with the files of commands that survive.
     """
 
     paths: DaemonPaths
@@ -59,6 +60,7 @@ class PoolContext(msgspec.Struct, frozen=True):
     caught_up: Callable[[], Awaitable[None]]
     log: Callable[[bytes], None]
     last_good: LastGood
+    commands: Path | None
 
 
 class WorkerHandle:
@@ -70,7 +72,7 @@ class WorkerHandle:
         protocol: PipeProtocol,
         lock: Path,
         output: asyncio.Task[None],
-        last_good: LastGood,
+        around: PoolContext,
     ) -> None:
         self.retired = False  # it gets no more work
         self.given_up: set[str] = set()  # runs that it could not end in time
@@ -78,7 +80,7 @@ class WorkerHandle:
         self._protocol = protocol
         self._lock = lock
         self._output = output
-        self._last_good = last_good
+        self._around = around
         self._ending = asyncio.get_running_loop().create_task(self._end_pipe())
 
     @classmethod
@@ -107,11 +109,11 @@ class WorkerHandle:
         child = ChildProcess(process)
         ours.setblocking(False)
         _, protocol = await loop.create_unix_connection(lambda: PipeProtocol(around.core, around.caught_up), sock=ours)
-        return cls(child, protocol, lock, loop.create_task(_log_output(read, around.log)), around.last_good)
+        return cls(child, protocol, lock, loop.create_task(_log_output(read, around.log)), around)
 
     def begin(self, config: Config) -> None:
         """Lets it load the jobs."""
-        self._protocol.send(frame(msgspec.msgpack.encode(_setup(config, self._lock, self._last_good)), PIPE_CAP))
+        self._protocol.send(frame(msgspec.msgpack.encode(_setup(config, self._lock, self._around)), PIPE_CAP))
 
     @property
     def peer(self) -> PipePeer:
@@ -200,7 +202,7 @@ async def _freed(lock: Path, seconds: float) -> bool:
     return True
 
 
-def _setup(config: Config, lock: Path, last_good: LastGood) -> Setup:
+def _setup(config: Config, lock: Path, around: PoolContext) -> Setup:
     return Setup(
         root=str(config.root),
         jobs=config.jobs,
@@ -208,8 +210,9 @@ def _setup(config: Config, lock: Path, last_good: LastGood) -> Setup:
         daemon=os.getpid(),
         grace=config.grace,
         max_payload=config.max_payload,
-        last_good=dict(last_good.sources),
+        last_good=dict(around.last_good.sources),
         declared=config.declared,
+        commands=None if around.commands is None else str(around.commands),
     )
 
 

@@ -58,6 +58,7 @@ class Setup(msgspec.Struct, frozen=True):
     max_payload: int
     last_good: dict[str, str]  # sources for job files that cannot be loaded, by path
     declared: CommandFile  # in `taskrun.toml`
+    commands: str | None  # the folder with the files of commands that survive
 
 
 class SocketWriter:
@@ -189,6 +190,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
         sources=found.sources,
         grace=setup.grace,
         lock_fd=lock.fd,
+        commands=None if setup.commands is None else Path(setup.commands),
         echo=False,
         max_payload=setup.max_payload,
         sealed=True,

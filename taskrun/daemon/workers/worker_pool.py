@@ -20,7 +20,7 @@ from taskrun.daemon.workers.worker_handle import PoolContext, WorkerHandle
 from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.executor_messages import ExecutorMessages
-from taskrun.engine.messages import Describe, Description, Drain, Peer
+from taskrun.engine.messages import Describe, Description, Drain, Leave, Peer
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
 
@@ -49,7 +49,9 @@ class WorkerPool:
         self.description = NO_JOBS
         self._core = core
         self._last_good = LastGood(paths.last_good)
-        self._around = PoolContext(paths, ExecutorMessages(core), core.journal.flush, log, self._last_good)
+        self._around = PoolContext(
+            paths, ExecutorMessages(core), core.journal.flush, log, self._last_good, core.commands.folder
+        )
         self._read_config = config
         self._config = config()
         self._workers: set[WorkerHandle] = set()
@@ -296,6 +298,7 @@ class WorkerPool:
 
     async def _drain(self, worker: WorkerHandle, patient: bool) -> None:
         if patient:
+            worker.peer.tell(Leave())
             await self._idle(worker)
         grace = self._config.grace if self._reload_grace is None else min(self._reload_grace, self._config.grace)
         with suppress(WorkerGone, TimeoutError):

@@ -138,6 +138,7 @@ class Queue:
             clock=self._clock,
             grace=self._grace,
             lock_fd=None if lock is None else lock.fd,
+            commands=self.core.commands.folder,
             max_payload=self.max_payload,
             make_handle=Run,
         )

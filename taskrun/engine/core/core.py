@@ -26,6 +26,7 @@ from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.hook_notifier import HookNotifier
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.lease import Lease
+from taskrun.engine.core.left_commands import LeftCommands
 from taskrun.engine.core.logs import Logs
 from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged
 from taskrun.engine.core.pause_job import PauseJob
@@ -107,6 +108,7 @@ class Core:
         self.slots = Slots(concurrency, lambda: self.claims.look())
         self.log = Logs(self.journal, self.bus, max_log)
         self.retention = Retention(self.journal, self.clock, keep)
+        self.commands = LeftCommands(self.journal, store.place, grace)
         self._timers = Timers(self.clock, self._fire)
         self._waiters = EndWaiters()
         for changed in (RunChanged, StepChanged):
@@ -116,7 +118,6 @@ class Core:
         self.journal.follow(RunOver, self._waiters.follow)
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
         self.triggers = EventTriggers(self.journal, self.executors)
-        self.journal.follow(RunOver, self.log.follow)
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
         self.jobs = PauseJob(self.journal, self.executors)
         self.rescuer = Rescuer(self.journal, self.claims, self.attempts, self.clock)
@@ -149,7 +150,7 @@ class Core:
         self._closed = False
         self._open(True)
         self._timers.start()
-        duties = [self.lease.watch(self._nudged, self._take_over_the_dead)]
+        duties = [self.lease.watch(self._nudged, self._take_over_the_dead), self.commands.run()]
         if self._periodic:
             duties += [self.retention.run(), self.rescuer.run()]
         self._duties = [asyncio.get_running_loop().create_task(duty) for duty in duties]
@@ -182,6 +183,7 @@ class Core:
             await self.journal.do(lambda t: run_lifecycle.take_over(t, t.engine, blame=False))
         for attempt in self.attempts.all():  # of executors that had retired, or did not answer
             self.attempts.drop(attempt)
+        await self.commands.close()
         self.lease.release()
         await self.journal.close()
         self._waiters.close()
@@ -420,8 +422,6 @@ class Core:
     def _stuck(self, peer: m.Peer, run_id: str) -> None:
         if self.on_stuck is not None:
             self.on_stuck(peer, run_id)
-
-    # ---- following transactions
 
     async def _fire(self) -> float | None:
         """Does what is due; returns the next due moment."""

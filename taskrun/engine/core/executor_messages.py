@@ -110,7 +110,7 @@ class ExecutorMessages:
         self._attempts.finished(peer, message)
 
     def _logged(self, peer: m.Peer, message: m.Logged) -> None:
-        self._core.log.add(message.lines)
+        self._core.log.add(message.lines, message.steps)
 
     def _progressed(self, peer: m.Peer, message: m.Progressed) -> None:
         self._attempts.progressed(peer, message)

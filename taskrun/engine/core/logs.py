@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunOver
 from taskrun.engine.core.subscriptions import LogAdded, Subscriptions
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.durations import human_size
-from taskrun.model.records import LogLine
+from taskrun.model.records import LogLine, Step
 from taskrun.stores.base import Tx
 
 ROW = 32  # bytes that a line takes beside its text
@@ -137,6 +140,7 @@ class Burst:
 
     def __init__(self, half: int) -> None:
         self.gap: Stretch | None = None
+        self.steps: dict[str, Step] = {}  # commands that survive, with how far these lines go
         self._half = half
         self._head: list[LogLine] = []
         self._head_size = 0
@@ -176,17 +180,24 @@ class Logs:
         self._kept: OrderedDict[str, KeptLog] = OrderedDict()  # used on the journal's thread, but for `follow`
         self._bursts: dict[str, Burst] = {}  # of each run the one that may still grow
         self._lock = threading.Lock()  # of the bursts, which the loop fills and the journal's thread takes
+        journal.follow(RunOver, self.follow)
 
-    def add(self, lines: list[LogLine]) -> None:
-        """Writes lines of one run, unawaited; those that come after its end are dropped."""
+    def add(self, lines: list[LogLine], steps: Sequence[Step] = ()) -> None:
+        """Writes lines of one run, unawaited; those that come after its end are dropped.
+
+        Parameters:
+            steps: commands that survive, with how far these lines go of what they print.
+        """
         run_id = lines[0].run
         with self._lock:
             burst = self._bursts.get(run_id)
-            if burst is not None:
-                burst.add(lines)
-                return
-            burst = self._bursts[run_id] = Burst(self._half)
+            begins = burst is None
+            if burst is None:
+                burst = self._bursts[run_id] = Burst(self._half)
             burst.add(lines)
+            burst.steps.update((step.key, step) for step in steps)
+            if not begins:
+                return
         plan: Plan | None = None
 
         def write(transaction: Transaction) -> list[LogLine]:
@@ -201,6 +212,8 @@ class Logs:
             if plan.gone is not None:
                 tx.drop_logs(run_id, *plan.gone)
             tx.add_logs(plan.add)
+            for step in burst.steps.values():
+                _keep_cursor(transaction, step)
             return plan.add
 
         self._journal.defer(write, self._publish, lambda _: self._end(run_id, burst))
@@ -230,6 +243,15 @@ class Logs:
         if len(self._kept) > REMEMBERED:
             self._kept.popitem(last=False)
         return kept
+
+
+def _keep_cursor(t: Transaction, step: Step) -> None:
+    """Keeps how far the output of a command is in the log, also where nothing is known of its step yet."""
+    known = t.tx.step(step.run, step.key)
+    if known is None or (known.attempt != step.attempt and not known.finished):
+        t.save_step(step)
+    elif not known.finished:
+        t.tx.put_step(replace(known, cursor=step.cursor))
 
 
 def cost(line: LogLine) -> int:

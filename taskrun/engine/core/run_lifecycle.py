@@ -308,14 +308,20 @@ def take_over(t: Transaction, engine: str, blame: bool) -> None:
 def let_go(t: Transaction, run_ids: Iterable[str], blame: bool) -> None:
     """Releases runs whose coroutines are gone; with `blame`, those that were executing become suspects."""
     runs = [run for run_id in run_ids if (run := t.run(run_id)) is not None and not run.ended]
-    executing = [run for run in runs if run.status is Status.RUNNING]
-    suspected = any(run.crashes for run in executing)
+    executing = {run.id for run in runs if run.status is Status.RUNNING and not (blame and _only_follows(t, run))}
+    suspected = any(run.crashes for run in runs if run.id in executing)
     for run in t.each(runs):
         if run.ended:
             continue
-        if blame and run.status is Status.RUNNING and (not suspected or run.crashes > 0):
+        if blame and run.id in executing and (not suspected or run.crashes > 0):
             run = t.set(run.id, crashes=run.crashes + 1)
         _let_go(t, run)
+
+
+def _only_follows(t: Transaction, run: Run) -> bool:
+    """Whether all that a run does is follow commands that survive, which cannot kill a worker."""
+    busy = [step for step in t.tx.open_steps(run.id) if not step.is_wait]
+    return bool(busy) and all(step.survives for step in busy)
 
 
 def _let_go(t: Transaction, run: Run) -> None:

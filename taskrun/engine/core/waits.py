@@ -134,8 +134,11 @@ def note(t: Transaction, step: Step) -> Step | None:
     known = t.tx.step(step.run, step.key)
     if (known is not None and known.finished) or not t.tx.holds(t.engine, step.run):
         return None
-    child = step.child or (known.child if known is not None else None)
-    kept = t.save_step(replace(step, child=child))
+    child, cursor = step.child, step.cursor
+    if known is not None:
+        child = child or known.child
+        cursor = max(cursor or 0, known.cursor or 0) if known.survives and known.attempt == step.attempt else cursor
+    kept = t.save_step(replace(step, child=child, cursor=cursor))
     return kept if kept.status is StepStatus.CANCELLED else None
 
 

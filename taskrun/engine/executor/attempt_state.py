@@ -46,6 +46,8 @@ class AttemptState:
         self.unwinding = False
         self.over = False
         self.pausing = False
+        self.leaving = False  # it is taken down as soon as it only follows commands that survive
+        self.following = 0  # such commands, as steps in flight
         self.given_up = False  # it has used up its grace
         self.cancel_reason: str | None = None
         self.task: asyncio.Task[Any] | None = None
@@ -123,6 +125,16 @@ class AttemptState:
         if not pausing:
             self._end_waits()
         self.look_soon()
+
+    def leave(self) -> None:
+        """Takes the handler down as soon as it only follows commands that survive: they go on, and are adopted."""
+        self.leaving = True
+        self.look_soon()
+
+    @property
+    def leaves(self) -> bool:
+        """Whether what is cut off now goes on elsewhere, since the handler is only taken down."""
+        return self.unwinding and not self.given_up
 
     def unwind(self) -> None:
         """Takes the handler down: `Unwind` at every wait; a body in flight is cancelled."""
@@ -209,6 +221,10 @@ class AttemptState:
             self._busy -= 1
             self.look_soon()
 
+    async def settle_log(self) -> None:
+        """Returns when all lines so far are in the journal."""
+        await self._ask(m.RecordValues([]))
+
     async def _ask(self, message: m.Asked) -> Any:
         self.run_log.flush()  # a line that came before a record must not be lost where the record is kept
         return await self._answer(self._host.ask(message))
@@ -225,7 +241,7 @@ class AttemptState:
 
     def look_soon(self) -> None:
         """Looks, once the handler has had its turn, whether all it does is wait."""
-        if not self._looking and (self.waits or self._waiting or self._cancel_due):
+        if not self._looking and (self.waits or self._waiting or self._cancel_due or self.leaving):
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
@@ -238,6 +254,8 @@ class AttemptState:
         elif self._cancel_due:  # it is told where the handler has come as far as it was
             if self._busy or self.replay.exhausted or self._stands():
                 self.replay.when_still(self._tell_cancel)
+        elif self.leaving and self.following and self._busy == self.following and self.cancel_reason is None:
+            self._on_held(self)
         elif self._busy or self.cancel_reason is not None or not self._stands():
             return  # it goes on by itself, or is ending
         elif self.pausing:

@@ -17,6 +17,7 @@ class Pending(NamedTuple):
     stream: str
     text: str
     step: str | None
+    cursor: int | None = None  # of a command that survives: how far its output goes with this line
 
 
 class Backlog:

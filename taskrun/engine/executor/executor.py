@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -45,6 +46,7 @@ class Executor:
         lock_fd: descriptor of the liveness lock, that processes of steps keep open.
         echo: whether what runs print goes to the real stdout as well.
         max_payload: bytes of one input, output or step result.
+        commands: the folder with the files of commands that survive; without one none does.
         sealed: no listeners will be added any more, so that the core need only tell of jobs that have some.
         make_handle: makes the handle of a child that was started.
     """
@@ -61,6 +63,7 @@ class Executor:
         sources: Mapping[str, str] = MappingProxyType({}),
         grace: float = 10.0,
         lock_fd: int | None = None,
+        commands: Path | None = None,
         echo: bool = True,
         max_payload: int = MAX_PAYLOAD,
         sealed: bool = False,
@@ -70,7 +73,7 @@ class Executor:
         self.clock = clock or SystemClock()
         self.contexts: dict[str, Context] = {}
         self.listeners = Listeners(registry)
-        self.bodies = Bodies(self.clock, grace, lock_fd)
+        self.bodies = Bodies(self.clock, grace, lock_fd, commands)
         self._problems = list(problems)
         self._files = list(files)
         self._sources = dict(sources)
@@ -79,6 +82,7 @@ class Executor:
         self._grace = grace
         self._make_handle = make_handle
         self._draining = False
+        self._leaving = False
         self._factory: TaskFactory | None = None
         self._scope = copy_context()  # what each attempt begins with: nothing of the run that happened to come before
         self._chores: set[asyncio.Task[Any]] = set()
@@ -159,6 +163,7 @@ class Executor:
         self._draining = True
         for context in self.contexts.values():
             context.pause(True)  # the step in flight may end, no other begins
+            context.leave()
         tasks = [context.task for context in self.contexts.values() if context.task is not None]
         if tasks and message.grace > 0:
             await self._settle(tasks, message.grace)
@@ -202,11 +207,14 @@ class Executor:
         context.task.add_done_callback(lambda task: self._must_have_reported(context, job, task))
         if self._draining:
             context.pause(True)
+        if self._draining or self._leaving:
+            context.leave()
         if run.cancel is not None:
             self._cancel(m.Cancel(run=run.id, reason=run.cancel, grace=self._grace))
 
     async def _attempt(self, context: Context, job: Job, fresh: bool) -> None:
         before = self.listeners.before(context.run) if fresh else None
+        await self.bodies.end_earlier(context.run)
         self._end(context, await attempt(context, job, self.bodies, self._max_payload, before))
 
     def _context(self, message: m.Execute, job: Job) -> Context:
@@ -313,6 +321,11 @@ class Executor:
         if (context := self.contexts.get(message.run)) is not None:
             context.pause(False)
 
+    def _leave(self, message: m.Leave) -> None:
+        self._leaving = True
+        for context in self.contexts.values():
+            context.leave()
+
     def _notify(self, message: m.Notify) -> None:
         self.listeners.notify(message, self._chore)
 
@@ -360,5 +373,6 @@ _HEARS: dict[type[m.Message], Callable[[Executor, Any], None]] = {
     m.Evict: Executor._evict,
     m.Pause: Executor._pause,
     m.Unpause: Executor._unpause,
+    m.Leave: Executor._leave,
     m.Notify: Executor._notify,
 }

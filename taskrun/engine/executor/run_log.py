@@ -15,16 +15,17 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from taskrun.engine import messages as m
 from taskrun.engine.executor.backlog import Backlog, Pending, batches
 from taskrun.engine.executor.child_output import MOST, drain
 from taskrun.engine.executor.inside import inside
-from taskrun.engine.executor.output_lines import OutputLines
 from taskrun.engine.executor.progress_values import ProgressValues
 from taskrun.model.clock import Clock
-from taskrun.model.records import LogLine
+from taskrun.model.records import LogLine, Step
 from taskrun.model.stored_text import storable
+from taskrun.processes.output_lines import OutputLines
 
 PAUSE = 0.05  # seconds between two batches
 BATCH = 1_000_000  # characters of one message to the core
@@ -55,6 +56,7 @@ class RunLog:
         self._lock = threading.RLock()  # the garbage collector may print at any moment, inside `write` too
         self._room: threading.Condition | None = None  # for threads that wait; made when the first has to
         self._outputs: dict[tuple[str, str | None], OutputLines] = {}  # streams with a line that is not ended
+        self._followed: dict[str, Step] = {}  # commands that survive, as they began
         self._backlog: Backlog | None = None  # made for the first line: most runs print none
         self._progress: tuple[object, object, object] | None = None
         self._values: ProgressValues | None = None
@@ -84,6 +86,14 @@ class RunLog:
             self._schedule()
             if self.full and threading.get_ident() != self._loop_thread:
                 self._wait_for_room()
+
+    def take(self, lines: list[Pending], step: Step) -> None:
+        """Takes whole lines of a command that survives, each with how far its output goes."""
+        with self._lock:
+            if not self.closed:
+                self._followed[step.key] = step
+                self._keep(lines)
+                self._schedule()
 
     @property
     def full(self) -> bool:
@@ -133,9 +143,16 @@ class RunLog:
             if self._room is not None:
                 self._room.notify_all()
         for batch in batches(lines, BATCH):
-            self._host.tell(m.Logged([self._line(line) for line in batch]))
+            self._host.tell(m.Logged([self._line(line) for line in batch], self._cursors(batch)))
 
     # ---- lines
+
+    def _cursors(self, batch: list[Pending]) -> list[Step]:
+        """Returns the commands that survive, each with how far its output goes with these lines."""
+        if not self._followed:
+            return []
+        cursors = {line.step: line.cursor for line in batch if line.cursor is not None}
+        return [replace(self._followed[step], cursor=cursor) for step, cursor in cursors.items() if step is not None]
 
     @property
     def _size(self) -> int:

@@ -9,16 +9,20 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from taskrun.declarations.calls import StepCall
 from taskrun.declarations.steps import Completed
 from taskrun.engine import messages as m
+from taskrun.engine.executor.attempt_state import AttemptState
 from taskrun.engine.executor.process_body import in_process, process_pool, to_log
+from taskrun.engine.executor.surviving_body import command_key, follow, timed_out
 from taskrun.model.clock import Clock
-from taskrun.model.errors import CommandFailed, StepTimeout
-from taskrun.model.records import Step, StepKind
-from taskrun.processes.command import run_command
+from taskrun.model.errors import CommandFailed
+from taskrun.model.records import Run, Step, StepKind
+from taskrun.processes.command import CommandResult, run_command
+from taskrun.processes.surviving_command import SurvivingCommands
 from taskrun.processes.threads import in_thread
 
 SLOW = 0.05  # seconds after which a body's beginning is worth a record
@@ -27,17 +31,22 @@ SLOW = 0.05  # seconds after which a body's beginning is worth a record
 class Bodies:
     """What executes step bodies for all attempts of an executor."""
 
-    def __init__(self, clock: Clock, grace: float, lock_fd: int | None) -> None:
+    def __init__(self, clock: Clock, grace: float, lock_fd: int | None, commands: Path | None) -> None:
         self.threads = 0  # bodies and handlers in threads and processes, which virtual time must wait for
         self.started = 0  # bodies begun so far
         self._clock = clock
         self._grace = grace
         self._lock_fd = lock_fd
         self._pool = process_pool(lock_fd)
+        self._commands = None if commands is None else SurvivingCommands(commands)
         self._fresh: dict[int, tuple[m.Peer, Step]] = {}
         self._ticking = False
 
-    async def execute(self, call: StepCall, key: str) -> Any:
+    def survives(self, call: StepCall) -> bool:
+        """Whether a call is of a command that goes on without its worker: it needs a journal that does."""
+        return call.survive and self._commands is not None
+
+    async def execute(self, call: StepCall, step: Step, attempt: AttemptState) -> Any:
         """Executes a body once.
 
         Raises:
@@ -47,9 +56,11 @@ class Bodies:
         self.started += 1
         run = _KINDS[call.kind]
         try:
+            if self.survives(call):
+                return await self._surviving(call, step, attempt)
             if call.timeout is None:
-                return await run(self, call, key)
-            return await self._within(call.timeout, key, lambda: run(self, call, key))
+                return await run(self, call, step.key)
+            return await self._within(call.timeout, step.key, lambda: run(self, call, step.key))
         except SystemExit as exit:
             if exit.code in (None, 0):  # as every `main` of a command ends
                 return None
@@ -76,9 +87,22 @@ class Bodies:
         finally:
             self._fresh.pop(mark, None)
 
+    def forget(self, call: StepCall, step: Step, run: Run) -> None:
+        """Lets go of what was kept for a step whose end is in the journal."""
+        if self._commands is not None and self.survives(call):
+            self._commands.forget(command_key(step, run))
+
+    async def end_earlier(self, run: Run) -> None:
+        """Ends the commands that a run has left: those of earlier attempts, and all of them when it is to be cancelled."""
+        if self._commands is not None:
+            attempt = run.attempt if run.cancel is None else run.attempt + 1
+            await self._commands.end_earlier(run.id, attempt, self._grace)
+
     async def close(self) -> None:
-        """Ends the worker processes."""
+        """Ends the worker processes; commands that survive go on by themselves."""
         await self._pool.close()
+        if self._commands is not None:
+            await self._commands.close()
 
     def _tick(self) -> None:
         fresh, self._fresh = self._fresh, {}
@@ -95,7 +119,7 @@ class Bodies:
                 return await execute()
         except TimeoutError as error:
             if limit.expired():
-                raise StepTimeout(f'step "{key}" took longer than its timeout of {seconds:g} s') from error
+                raise timed_out(key, seconds) from error
             raise
         finally:
             alarm.cancel()
@@ -128,10 +152,24 @@ class Bodies:
             )
         finally:
             self.threads -= 1
-        if not call.accepts(result.code):
-            shown = call.command if isinstance(call.command, str) else " ".join(call.command or ())
-            raise CommandFailed(shown, result.code, result.stdout, result.stderr)
-        return Completed(code=result.code, stdout=result.stdout, stderr=result.stderr)
+        return _completed(call, result)
+
+    async def _surviving(self, call: StepCall, step: Step, attempt: AttemptState) -> Completed:
+        assert self._commands is not None
+        self.threads += 1
+        try:
+            result = await follow(self._commands, call, step, attempt, self._clock, self._grace)
+        finally:
+            self.threads -= 1
+        return _completed(call, result)
+
+
+def _completed(call: StepCall, result: CommandResult) -> Completed:
+    """Returns the result of a command as the step has it; one that failed raises, with `check`."""
+    if not call.accepts(result.code):
+        shown = call.command if isinstance(call.command, str) else " ".join(call.command or ())
+        raise CommandFailed(shown, result.code, result.stdout, result.stderr)
+    return Completed(code=result.code, stdout=result.stdout, stderr=result.stderr)
 
 
 _KINDS = {StepKind.RUN: Bodies._call, StepKind.THREAD: Bodies._process, StepKind.SHELL: Bodies._command}

@@ -196,6 +196,8 @@ class Context(AttemptState):
         while True:
             await self._ready()
             step = self._new(key, call.name, call.kind, attempt=attempt, failures=failures, call=digest)
+            if self._bodies.survives(call):
+                step = _surviving(step, recorded)
             if call.concurrency is not None:
                 step = await self._with_place(step, call.concurrency)
             done, error = await self._perform(step, call)
@@ -205,11 +207,13 @@ class Context(AttemptState):
             record = encode_error(error)
             if delay is None:
                 await self._record(replace(done, status=StepStatus.FAILED, error=error_text(record)))
+                self._bodies.forget(call, step, self.run)
                 raise self._mark(record, key) from error
             failure = Failure(attempt=attempt, at=self._clock.now(), error=record, started_at=step.started_at)
             attempt, failures = attempt + 1, with_failure(failures, failure)
             wake_at = self._clock.now() + delay
-            again = replace(step, attempt=attempt, failures=failures, wake_at=wake_at, topic=None, match=None)
+            fresh = {"topic": None, "match": None, "cursor": None}
+            again = replace(step, attempt=attempt, failures=failures, wake_at=wake_at, **fresh)
             await self._wait_backoff(again, m.Wait(again))
 
     async def _with_place(self, step: Step, terms: Concurrency) -> Step:
@@ -227,11 +231,12 @@ class Context(AttemptState):
         token = inside.set(step.key)
         try:
             with self._bodies.note(self._host, step):
-                value = await self._bodies.execute(call, step.key)
+                value = await self._bodies.execute(call, step, self)
             output = encode(value, f'result of step "{step.key}"', self._max_payload)
             done = replace(step, status=StepStatus.SUCCEEDED, output=output, ended_at=self._clock.now())
             self._check()
             await self._ask(m.Record(done))
+            self._bodies.forget(call, step, self.run)
             return done, None  # a cancel during the record is noted in vain: the core keeps what is finished
         except (Unwind, GeneratorExit):
             raise
@@ -395,3 +400,10 @@ def see(task: asyncio.Task[Any]) -> None:
     """Keeps asyncio from complaining, in whatever run the garbage collector comes, that nobody has looked at a task's end."""
     if not task.cancelled():
         task.exception()
+
+
+def _surviving(step: Step, recorded: Step | None) -> Step:
+    """Returns the step of a command that survives: as it was recorded, where this try of it has begun already."""
+    if recorded is not None and recorded.survives and recorded.attempt == step.attempt:
+        return replace(step, cursor=recorded.cursor, started_at=recorded.started_at)
+    return replace(step, cursor=0)

@@ -1,0 +1,72 @@
+"""Ends the commands that survive, and removes their files, where their run has ended or is gone: nothing outlives its run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.outbox import RunOver
+from taskrun.model.errors import EngineLost, JournalUnavailable
+from taskrun.processes.surviving_command import end_command, files_of
+
+logger = logging.getLogger("taskrun.engine.commands")
+EVERY = 600.0  # seconds between two looks for what nobody has told of
+
+
+class LeftCommands:
+    """The commands of a journal.
+
+    Parameters:
+        journal_path: their files are beside it; where it has none, there are no such commands.
+        grace: seconds that they get to end.
+    """
+
+    def __init__(self, journal: Journal, journal_path: str | None, grace: float) -> None:
+        self.folder = None if journal_path is None else Path(f"{journal_path}.commands")
+        self._journal = journal
+        self._grace = grace
+        self._ending: set[asyncio.Task[None]] = set()
+        journal.follow(RunOver, lambda event: self._end(event.run.id))
+
+    async def run(self) -> None:
+        """Looks at the start and now and then, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except (EngineLost, JournalUnavailable):
+                pass  # the core sees to that
+            except Exception:
+                logger.exception("what is left of commands could not be removed")
+            await asyncio.sleep(EVERY)
+
+    async def look(self) -> None:
+        """Ends the commands of runs that have ended or are gone."""
+        try:
+            run_ids = [] if self.folder is None else os.listdir(self.folder)  # noqa: PTH208
+        except FileNotFoundError:
+            return
+        for run_id in run_ids:
+            run = await self._journal.read(lambda tx, run_id=run_id: tx.run(run_id))  # type: ignore[misc]
+            if run is None or run.ended:
+                self._end(run_id)
+
+    async def close(self) -> None:
+        """Waits until those are gone that are being ended."""
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _end(self, run_id: str) -> None:
+        if self.folder is None or not (files := files_of(self.folder, run_id)):
+            return
+        task = asyncio.get_running_loop().create_task(self._end_all(files))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end_all(self, files: list[Path]) -> None:
+        ends = await asyncio.gather(*(end_command(path, self._grace) for path in files), return_exceptions=True)
+        for error in ends:
+            if isinstance(error, BaseException):
+                logger.error("a command could not be ended", exc_info=error)

@@ -1,0 +1,143 @@
+"""The file of a command that survives its worker: what it is, who supervises it, what it prints, how it ends.
+
+The supervisor holds a lock on the file as long as it lives, so that at every instant it can be decided how the command stands:
+
+    no `begun`            not begun
+    locked                alive (or about to begin)
+    an END                ended, with that code
+    none of these         cut off: its supervisor is gone, with the machine or alone
+
+The first block has the facts, and how far the output is in the journal. Behind it records are appended, each written whole or
+cut off by a death, which makes it the last: lines, excerpts of both streams, the END. A command that is run again goes on in the
+same file, so that a position in it means the same for ever. Standard library only, since supervisors use it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+VERSION = 1
+START = 4096  # of the first record: facts and marks have the block before it
+MARKS = 3840  # where the marks are, behind the facts
+OUT, ERR, STDOUT, STDERR, END = range(1, 6)  # kinds of records: lines, excerpts, the end
+STREAMS = {OUT: "stdout", ERR: "stderr"}
+CHUNK = 256 * 1024  # bytes read at once
+_RECORD = struct.Struct("<BdI")  # kind, moment, bytes that follow
+_MARKS = struct.Struct("<Qd?")
+
+
+class Record(NamedTuple):
+    """What was appended at one time."""
+
+    kind: int
+    at: float
+    text: str
+    after: int  # position behind it
+
+
+class Marks(NamedTuple):
+    """What readers write into the file.
+
+    Parameters:
+        read: position up to which the output is in the journal.
+        adopted_at: when somebody else than who started the command went on with it, 0 for never.
+        cut_off: it was ended from outside: its end does not count.
+    """
+
+    read: int = START
+    adopted_at: float = 0.0
+    cut_off: bool = False
+
+
+class UnknownVersion(OSError):
+    """The file was written by a newer version of taskrun."""
+
+
+def write_facts(fd: int, facts: dict[str, Any]) -> None:
+    """Writes what is known of a command, in one piece."""
+    os.pwrite(fd, json.dumps({"version": VERSION, **facts}).encode().ljust(MARKS, b"\0"), 0)
+
+
+def read_facts(fd: int) -> dict[str, Any] | None:
+    """Returns what is known of a command, None where whoever began to write it has died over it.
+
+    Raises:
+        UnknownVersion: it cannot be read.
+    """
+    try:
+        facts = json.loads(os.pread(fd, MARKS, 0).rstrip(b"\0"))
+    except ValueError:
+        return None
+    if facts["version"] > VERSION:
+        raise UnknownVersion(f"it was started by a newer version of taskrun (its file has version {facts['version']})")
+    return dict(facts)
+
+
+def write_marks(fd: int, marks: Marks) -> None:
+    """Writes the marks."""
+    os.pwrite(fd, _MARKS.pack(*marks), MARKS)
+
+
+def read_marks(fd: int) -> Marks:
+    """Returns the marks."""
+    data = os.pread(fd, _MARKS.size, MARKS)
+    return Marks(*_MARKS.unpack(data)) if len(data) == _MARKS.size else Marks()
+
+
+def record(kind: int, at: float, text: str) -> bytes:
+    """Returns the bytes of a record."""
+    data = text.encode(errors="replace")
+    return _RECORD.pack(kind, at, len(data)) + data
+
+
+def records(fd: int, position: int) -> Iterator[Record]:
+    """Yields the records from a position on, as far as they are complete."""
+    while True:
+        data = os.pread(fd, CHUNK, position)
+        begin = position
+        for found in _whole(data, position):
+            position = found.after
+            yield found
+        if position == begin:
+            long = _long(fd, data, position)
+            if long is None:
+                return
+            position = long.after
+            yield long
+
+
+def _whole(data: bytes, position: int) -> Iterator[Record]:
+    """Yields the records that a chunk holds whole."""
+    at = 0
+    while len(data) - at >= _RECORD.size:
+        kind, moment, size = _RECORD.unpack_from(data, at)
+        end = at + _RECORD.size + size
+        if end > len(data) or not kind:
+            return
+        yield Record(kind, moment, data[at + _RECORD.size : end].decode(errors="replace"), position + end)
+        at = end
+
+
+def _long(fd: int, data: bytes, position: int) -> Record | None:
+    """Returns a record that is longer than a chunk."""
+    if len(data) < CHUNK or not data[0]:
+        return None
+    kind, moment, size = _RECORD.unpack_from(data)
+    body = os.pread(fd, size, position + _RECORD.size)
+    if len(body) < size:
+        return None
+    return Record(kind, moment, body.decode(errors="replace"), position + _RECORD.size + size)
+
+
+def try_lock(fd: int, shared: bool = False) -> bool:
+    """Locks a file, unless somebody has; with `shared` others may look at the same time."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

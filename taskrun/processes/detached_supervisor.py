@@ -1,0 +1,276 @@
+"""Supervises commands that survive their worker: what they print and how they end goes to a file, whoever lives to read it.
+
+A worker starts one launcher, which has everything imported and does nothing but fork: once for each command, so that a command
+costs little more than a process does, and an upgrade of the package reaches none that is under way. The fork leads a session of
+its own, takes over the lock on the command's file and holds one end of a socket pair, by which the worker gives orders and hears
+that there is something to read. When the worker is gone, the fork goes on; then SIGUSR1 is the order to end the command, SIGUSR2
+to end it at once.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any, NoReturn
+
+from taskrun.processes.command_file import END, ERR, OUT, STDERR, STDOUT, read_marks, record, write_facts
+from taskrun.processes.excerpt import Excerpt
+from taskrun.processes.output_lines import LIVELY, OutputLines
+from taskrun.processes.process_table import process
+from taskrun.processes.supervisor import DEAF, LOOK, PR_SET_CHILD_SUBREAPER, Group, listen, prctl, spawn
+
+KEEP = 1_000_000  # bytes of each stream that the result holds
+CHUNK = 64 * 1024
+AHEAD = 8_000_000  # bytes that a command may print ahead of a worker that reads, before it has to wait
+ALONE = 1_000_000_000  # and of none
+DISK = 0.2  # seconds between two tries while the disk refuses
+PATIENCE = 2.0  # seconds that a command which is to end waits for such a disk
+MOST = 1024 * 1024  # bytes that are read from a pipe when the command is gone: more than any holds
+FDS = 4  # that come with each command: CONTROL, the command's file, its stdin, what to execute
+
+
+def main(fd: int) -> NoReturn:
+    """Forks a supervisor for each command that comes, until the worker is gone."""
+    connection = socket.socket(fileno=fd)
+    for number in DEAF:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody need reap the supervisors
+    gc.collect()
+    gc.freeze()  # the pages of what is there now stay shared
+    while True:
+        message, fds, _, _ = socket.recv_fds(connection, 1, FDS)
+        if not message:
+            os._exit(0)
+        if len(fds) == FDS and os.fork() == 0:
+            try:
+                connection.close()
+                supervise(*fds)
+            finally:
+                os._exit(1)
+        for received in fds:
+            os.close(received)
+
+
+def supervise(control: int, file: int, stdin: int, order_file: int) -> NoReturn:
+    """Runs one command to its end."""
+    os.setsid()
+    for fd in (control, file, stdin):
+        os.set_inheritable(fd, False)
+    with open(order_file, "rb") as orders:
+        order: dict[str, Any] = json.loads(orders.read())
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    wake = listen()
+    output = Output(file)
+    facts = {**order["facts"], "supervisor": _known(os.getpid())}
+    write_facts(file, facts)
+    try:
+        leader, streams = _start(order, stdin)
+    except OSError as error:
+        output.end({"error": error.errno or 0, "what": str(error.filename or order["command"][0])})
+    else:
+        write_facts(file, {**facts, "leader": _known(leader)})
+        Supervision(leader, control, wake, output, streams, order["grace"], order["timeout"]).run()
+    os._exit(0)
+
+
+def _known(pid: int) -> tuple[int, str]:
+    """Returns a process as it is known by."""
+    found = process(pid)
+    return pid, "" if found is None else found.started
+
+
+def _start(order: dict[str, Any], stdin: int) -> tuple[int, list[Stream]]:
+    """Starts the command; returns its pid and its streams.
+
+    Raises:
+        OSError: it cannot be started, or its folder is not there.
+    """
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    streams, null = [Stream(OUT), Stream(ERR)], os.open(os.devnull, os.O_RDWR)
+    for number, fd in enumerate((stdin, *(stream.write_fd for stream in streams))):
+        os.dup2(fd, number)
+    try:
+        leader = spawn(order["command"])
+    finally:
+        for number in range(3):
+            os.dup2(null, number)
+        for fd in (stdin, null, *(stream.write_fd for stream in streams)):
+            os.close(fd)
+    return leader, streams
+
+
+class Stream:
+    """One output stream of the command."""
+
+    def __init__(self, kind: int) -> None:
+        self.excerpt = Excerpt(KEEP)
+        self.lines = OutputLines()
+        self.fd, self.write_fd = os.pipe()
+        self._kind = kind
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        os.set_blocking(self.fd, False)
+
+    def read(self) -> bytes | None:
+        """Returns records of what the command has printed; None where there is nothing. At the end `fd` is closed."""
+        try:
+            data = os.read(self.fd, CHUNK)
+        except BlockingIOError:
+            return None
+        if not data:
+            os.close(self.fd)
+            self.fd = -1
+            return None
+        self.excerpt.add(data)
+        return self._records(self.lines.feed(self._decoder.decode(data)))
+
+    def state(self) -> bytes:
+        """Returns a record of a line that is written again and again, if it is time."""
+        state = self.lines.state(time.monotonic())
+        return b"" if state is None else self._records([state])
+
+    def finish(self) -> bytes:
+        """Returns records of what is left when the command is gone."""
+        found: list[bytes] = []
+        while self.fd >= 0 and len(found) < MOST // CHUNK and (more := self.read()) is not None:
+            found.append(more)
+        rest = self.lines.feed(self._decoder.decode(b"", final=True))
+        return b"".join([*found, self._records([*rest, *self.lines.finish()])])
+
+    def _records(self, lines: list[str]) -> bytes:
+        now = time.time()
+        return b"".join([record(self._kind, now, line) for line in lines])
+
+
+class Output:
+    """The command's file, for writing. While the disk refuses, what could not be written is kept, and nothing more is read."""
+
+    def __init__(self, fd: int) -> None:
+        self.position = os.lseek(fd, 0, os.SEEK_END)
+        self.unwritten = b""
+        self._fd = fd
+        self._retry_at = 0.0
+        self._read = 0  # how far it has been read, when last looked
+
+    def write(self, data: bytes) -> bool:
+        """Appends; returns whether all of it was written."""
+        self.unwritten += data
+        while self.unwritten:
+            if time.monotonic() < self._retry_at:
+                return False
+            try:
+                written = os.write(self._fd, self.unwritten)
+            except OSError:
+                self._retry_at = time.monotonic() + DISK
+                return False
+            self.unwritten = self.unwritten[written:]
+            self.position += written
+        return True
+
+    def ahead(self, limit: int) -> bool:
+        """Whether more than so many bytes wait to be read."""
+        if self.position - self._read > limit:
+            self._read = read_marks(self._fd).read
+        return self.position - self._read > limit
+
+    def end(
+        self, how: dict[str, Any], excerpts: bytes = b"", *, give_up: float | None = None, keep: bool = False
+    ) -> None:
+        """Appends the END, however long the disk refuses.
+
+        Parameters:
+            give_up: the moment from which the disk is waited for no longer.
+            keep: nobody will soon write down elsewhere what is in the file, so it has to be on the disk.
+        """
+        done = self.write(excerpts + record(END, time.time(), json.dumps(how)))
+        while not done and (give_up is None or time.monotonic() < give_up):
+            time.sleep(DISK)
+            done = self.write(b"")
+        if keep:
+            os.fsync(self._fd)
+
+
+class Supervision(Group):
+    """A command under way, with a worker that reads or without.
+
+    Parameters:
+        timeout: seconds after which it is ended where no worker sees to that.
+    """
+
+    def __init__(
+        self,
+        leader: int,
+        control: int,
+        wake: int,
+        output: Output,
+        streams: list[Stream],
+        grace: float,
+        timeout: float | None,
+    ) -> None:
+        super().__init__(leader, control, wake, os.getppid())
+        self._output = output
+        self._streams = streams
+        self._grace = grace
+        self._limit = None if timeout is None else time.monotonic() + timeout
+        self._timed_out = False
+        os.set_blocking(control, False)
+        signal.signal(signal.SIGUSR1, lambda *_: self.stop(grace))
+        signal.signal(signal.SIGUSR2, lambda *_: self.stop(0.0))
+
+    def run(self) -> None:
+        """Oversees it to its end, and writes that down."""
+        self._tell()
+        code = self.oversee()
+        rest = b"".join([stream.finish() for stream in self._streams])
+        for kind, stream in zip((STDOUT, STDERR), self._streams, strict=True):
+            if text := stream.excerpt.text():
+                rest += record(kind, 0.0, text)
+        give_up = None if self.deadline is None else time.monotonic() + PATIENCE
+        end = {"code": code, "timed_out": True} if self._timed_out else {"code": code}
+        self._output.end(end, rest, give_up=give_up, keep=self.control < 0)
+
+    def wait(self) -> None:
+        """Hands on what is printed, until a child ends or an order comes."""
+        flowing = not self._output.unwritten and not self._output.ahead(AHEAD if self.control >= 0 else ALONE)
+        pipes = {stream.fd: stream for stream in self._streams if stream.fd >= 0} if flowing else {}
+        fds = [self.wake, *pipes] if self.control < 0 else [self.wake, self.control, *pipes]
+        ready = select.select(fds, [], [], self._pause(flowing))[0]
+        if self.wake in ready:
+            os.read(self.wake, 4096)
+        if self.control in ready:
+            self.obey()
+        found = b"".join([pipes[fd].read() or b"" for fd in ready if fd in pipes])
+        found += b"".join([stream.state() for stream in self._streams])
+        if found or self._output.unwritten:
+            self._output.write(found)
+            self._tell()
+        if self.control < 0 and self.deadline is None and self._limit is not None and time.monotonic() > self._limit:
+            self._timed_out = True
+            self.stop(self._grace)
+
+    def lose_engine(self) -> None:
+        """The worker is gone: the command goes on."""
+        os.close(self.control)
+        self.control = -1
+
+    def _pause(self, flowing: bool) -> float:
+        if self.deadline is not None or not flowing:
+            return 0.05
+        return LIVELY if any(stream.lines.restless for stream in self._streams) else LOOK
+
+    def _tell(self) -> None:
+        """Lets the worker know that there is something to read."""
+        if self.control >= 0:
+            try:
+                os.write(self.control, b".")
+            except OSError:  # it has been told and has not come to it, or is gone
+                pass

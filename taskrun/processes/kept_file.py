@@ -1,0 +1,152 @@
+"""The file of one command that survives, as the engine holds it open. Its format: `command_file.py`."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from taskrun.processes.command_file import (
+    END,
+    START,
+    STREAMS,
+    Marks,
+    read_facts,
+    read_marks,
+    records,
+    try_lock,
+    write_facts,
+    write_marks,
+)
+from taskrun.processes.process_table import boot
+
+PUNCH_HOLE = 3  # of `fallocate`: gives room back, and leaves the size as it is
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def run_folder(folder: Path, run_id: str) -> Path:
+    """Returns the folder with the files of a run."""
+    return folder / run_id
+
+
+class KeptFile:
+    """Open as a context manager.
+
+    Parameters:
+        make: whether to create it, for this user alone.
+    """
+
+    def __init__(self, path: Path, make: bool = True) -> None:
+        self.path = path
+        self.lock_fd = -1
+        self.fd = self._open(make)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unlock()
+        os.close(self.fd)
+
+    def _open(self, make: bool) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+        while True:
+            try:
+                return os.open(self.path, flags, 0o600)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                for folder in (self.path.parent.parent, self.path.parent):  # again, if another command's end removed it
+                    folder.mkdir(0o700, parents=True, exist_ok=True)
+
+    # ---- the lock
+
+    def lock(self) -> bool:
+        """Takes the lock, unless its supervisor, or who is about to begin it, has it."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        if not try_lock(fd):
+            os.close(fd)
+            return False
+        self.lock_fd = fd
+        return True
+
+    def unlock(self) -> None:
+        """Lets go of the lock here; a supervisor that has it keeps it."""
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+
+    def free(self) -> bool:
+        """Whether nobody has the lock."""
+        if not try_lock(self.fd, shared=True):
+            return False
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        return True
+
+    def is_there(self) -> bool:
+        """Whether it is still the file at its path."""
+        with suppress(OSError):
+            found, ours = self.path.stat(), os.fstat(self.fd)
+            return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+        return False
+
+    def remove(self) -> None:
+        """Removes it, and the folder of its run when it was the last there."""
+        if self.is_there():
+            with suppress(OSError):
+                self.path.unlink()
+                self.path.parent.rmdir()
+
+    # ---- what it says
+
+    def facts(self) -> dict[str, Any] | None:
+        """Returns what is known of the command, None before it is about to begin."""
+        return read_facts(self.fd)
+
+    def begun(self) -> dict[str, Any] | None:
+        """Returns what is known of the command once it has begun, or is about to for certain; None before."""
+        facts = self.facts()
+        return facts if facts is not None and "supervisor" in facts else None
+
+    def begin(self, facts: dict[str, Any], position: int) -> None:
+        """Lets what comes begin behind the lines that are there, which nobody can lengthen while this has the lock.
+
+        Parameters:
+            position: a whole record ends there.
+        """
+        for found in records(self.fd, position):
+            if found.kind not in STREAMS:
+                break
+            position = found.after
+        os.ftruncate(self.fd, max(position, START))
+        write_facts(self.fd, facts)
+        write_marks(self.fd, Marks(read=position))
+
+    def ended(self, position: int, facts: dict[str, Any]) -> bool:
+        """Whether it has ended by itself; not where somebody cut it off, or the machine when that was shut down."""
+        marks = read_marks(self.fd)
+        if marks.cut_off:
+            return False
+        for found in records(self.fd, max(position, marks.read)):
+            if found.kind == END:
+                return bool(facts["boot"] == boot() or json.loads(found.text).get("code", 0) >= 0)
+        return False
+
+    def mark(self, **changes: Any) -> None:
+        """Changes marks."""
+        write_marks(self.fd, read_marks(self.fd)._replace(**changes))
+
+    def give_back(self, position: int) -> None:
+        """Keeps how far the output is in the journal, and gives back the room that it took, where the file system can."""
+        self.mark(read=position)
+        if _libc is not None:
+            length = position - START
+            _libc.fallocate(self.fd, PUNCH_HOLE, ctypes.c_int64(START), ctypes.c_int64(length))

@@ -1,0 +1,445 @@
+"""Commands that survive their worker, as the engine sees them: begun once, followed by whoever has the run, ended with it.
+
+A command has one file (`command_file`), whose supervisor (`detached_supervisor`) goes on when the worker dies. Whoever comes to
+its step takes what the file says: it begins the command, *adopts* one that is alive, takes the end of one that has ended, or
+finds that it was cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol
+
+from taskrun.model.errors import WorkerCrashed
+from taskrun.processes.command import CommandResult, stdin_file, words
+from taskrun.processes.command_file import END, START, STDERR, STDOUT, STREAMS, Record, records
+from taskrun.processes.kept_file import KeptFile, run_folder
+from taskrun.processes.launcher import Launcher
+from taskrun.processes.leftovers import MARK, end_leftovers, signal_supervisor
+from taskrun.processes.output import REST
+from taskrun.processes.process import OVERDUE
+from taskrun.processes.process_table import boot
+from taskrun.processes.threads import in_thread
+
+POLL = 0.1  # seconds between two looks at a command that was adopted
+PORTION = 256 * 1024  # characters that are handed on at once
+KEPT = 4_000_000  # bytes of output that are handed on before their room in the file is given back
+
+
+class CommandKey(NamedTuple):
+    """Which execution of a command: of what step, in which attempt of the run, at which try."""
+
+    run: str
+    attempt: int
+    step: str
+    tries: int
+
+    @property
+    def name(self) -> str:
+        """The name of its file in the folder of the run."""
+        return f"{self.attempt}-{blake2b(self.step.encode(), digest_size=12).hexdigest()}-{self.tries}"
+
+
+class Order(NamedTuple):
+    """What to execute.
+
+    Parameters:
+        call: a digest of it; a file of another call is not of this command.
+        now: the moment by the engine's clock.
+        timeout: seconds after which it is ended where nobody follows it.
+        rerun: whether it is begun again after it was cut off.
+    """
+
+    command: str | Sequence[str]
+    cwd: str | os.PathLike[str] | None
+    env: Mapping[str, str] | None
+    stdin: str | bytes | None
+    call: str | None
+    now: float
+    timeout: float | None
+    grace: float
+    rerun: bool
+
+
+class Reader(Protocol):
+    """Who follows a command."""
+
+    def begun(self, at: float, adopted: bool) -> None:
+        """It has begun, at that moment by the engine's clock; `adopted` if by somebody else, or earlier."""
+        ...
+
+    def take(self, lines: list[Record]) -> bool:
+        """Takes lines of its output; returns whether that is enough for now."""
+        ...
+
+    async def durable(self) -> None:
+        """Returns when all that it has taken is in the journal."""
+        ...
+
+    def leaves(self) -> bool:
+        """Whether a cancel only means that it follows no longer: the command goes on, and somebody else adopts it."""
+        ...
+
+
+class TimedOut(Exception):
+    """It was ended because of its timeout while nobody followed it."""
+
+
+class SurvivingCommands:
+    """The commands of one executor.
+
+    Parameters:
+        folder: where their files are; it need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._launcher = Launcher()
+
+    async def run(self, key: CommandKey, order: Order, position: int, reader: Reader) -> CommandResult:
+        """Follows a command to its end; begins it if that has not been done. Nothing that it started is left then.
+
+        A cancel ends it, unless the reader only leaves.
+
+        Parameters:
+            position: how far its output is in the journal.
+
+        Raises:
+            OSError: it could not be started.
+            TimedOut: so it was, by its supervisor.
+            WorkerCrashed: it was cut off, and is not to be begun again.
+        """
+        path = run_folder(self.folder, key.run) / key.name
+        output = _Output(reader, max(position, START))
+        while True:
+            with KeptFile(path) as file:
+                link = await self._take_up(file, order, output)
+                if link is None:  # somebody is about to begin or to remove it
+                    await asyncio.sleep(POLL)
+                    continue
+                try:
+                    end = await output.follow(file, link)
+                except asyncio.CancelledError:
+                    if not reader.leaves():
+                        await end_by_order(file, link, order.grace)
+                        output.take_rest(file)
+                        file.remove()
+                    raise
+                finally:
+                    link.close()
+                if end is not None:
+                    return _result(end, output, order)
+                if not file.is_there():
+                    raise WorkerCrashed("the command was ended by somebody else", True)
+
+    def forget(self, key: CommandKey) -> None:
+        """Removes the file of a command whose end is in the journal."""
+        with suppress(OSError):
+            (run_folder(self.folder, key.run) / key.name).unlink()
+            run_folder(self.folder, key.run).rmdir()
+
+    async def end_earlier(self, run_id: str, attempt: int, grace: float) -> None:
+        """Ends those of a run that earlier attempts have left."""
+        for path in files_of(self.folder, run_id):
+            if int(path.name.partition("-")[0]) < attempt:
+                await end_command(path, grace)
+
+    async def close(self) -> None:
+        """Lets the commands go on by themselves."""
+        await in_thread(self._launcher.close)
+
+    async def _take_up(self, file: KeptFile, order: Order, output: _Output) -> Link | None:
+        """Begins or adopts a command, or comes too late; returns what to follow it by, None while it cannot be told."""
+        if not file.lock():
+            facts = file.begun()
+            if facts is None:
+                return None
+            if facts["call"] != order.call:
+                await end_by_order(file, Adopted(file), order.grace)
+                return None
+            output.reader.begun(facts["at"], True)
+            file.mark(adopted_at=time.time())
+            return Adopted(file)
+        if not file.is_there():
+            return None
+        facts = file.begun()
+        if facts is not None and facts["call"] != order.call:
+            await in_thread(end_leftovers, facts)
+            output.position = START
+        elif facts is not None:
+            if file.ended(output.position, facts):
+                output.reader.begun(facts["at"], True)
+                return Ended()
+            await in_thread(end_leftovers, facts)
+            if not order.rerun:
+                file.remove()
+                raise WorkerCrashed("the command is gone and left no exit code, and is not to be run again", True)
+        return self._begin(file, order, output)
+
+    def _begin(self, file: KeptFile, order: Order, output: _Output) -> Live:
+        facts = {"call": order.call, "at": order.now, "token": secrets.token_hex(16), "boot": boot()}
+        file.begin(facts, output.position)
+        ours, theirs = socket.socketpair()
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(theirs)
+                stdin = stack.enter_context(stdin_file(order.stdin))
+                told = stack.enter_context(_order_file(order, facts))
+                self._launcher.launch([theirs.fileno(), file.lock_fd, stdin.fileno(), told.fileno()])
+        except BaseException:
+            ours.close()
+            file.remove()
+            raise
+        file.unlock()
+        output.reader.begun(order.now, False)
+        return Live(file, ours)
+
+
+def _order_file(order: Order, facts: dict[str, Any]) -> IO[bytes]:
+    """Returns a file without a name that says what to execute."""
+    env = {**os.environ, **(order.env or {}), MARK: facts["token"]}
+    told = {
+        "command": words(order.command),
+        "cwd": os.path.abspath(order.cwd or os.getcwd()),  # noqa: PTH100, PTH109 - bytes that are no text stay as they are
+        "env": env,
+        "timeout": order.timeout,
+        "grace": order.grace,
+        "facts": facts,
+    }
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    file.write(json.dumps(told).encode())
+    file.seek(0)
+    return file
+
+
+def _result(end: dict[str, Any], output: _Output, order: Order) -> CommandResult:
+    if "error" in end:
+        raise OSError(end["error"], os.strerror(end["error"]), end["what"])
+    if end.get("timed_out"):
+        raise TimedOut
+    return CommandResult(end["code"], output.excerpts.get(STDOUT, ""), output.excerpts.get(STDERR, ""))
+
+
+class _Output:
+    """What a command prints, on its way from the file to a reader."""
+
+    def __init__(self, reader: Reader, position: int) -> None:
+        self.reader = reader
+        self.position = position  # up to which it has been handed on
+        self.excerpts: dict[int, str] = {}
+        self._given_back = position
+
+    async def follow(self, file: KeptFile, link: Link) -> dict[str, Any] | None:
+        """Hands on what there is and what comes; returns the END, None where there will be none."""
+        while True:
+            over = link.over()  # before the look: what it wrote is there
+            while (portion := self._portion(file)).lines:
+                full = self.reader.take(portion.lines)
+                await asyncio.sleep(REST if full else 0)
+                await self._give_back(file)
+            if portion.end is not None or over:
+                return portion.end
+            await link.wait(None)
+
+    def take_rest(self, file: KeptFile) -> None:
+        """Hands on what there is, at once."""
+        while lines := self._portion(file).lines:
+            self.reader.take(lines)
+
+    def _portion(self, file: KeptFile) -> Portion:
+        """Reads the next lines, or what comes behind the last."""
+        lines: list[Record] = []
+        size = 0
+        for found in records(file.fd, self.position):
+            if found.kind in STREAMS:
+                lines.append(found)
+                self.position = found.after
+                size += len(found.text)
+                if size > PORTION:
+                    break
+            elif lines:
+                break
+            elif found.kind == END:
+                return Portion([], json.loads(found.text))
+            else:
+                self.excerpts[found.kind] = found.text
+        return Portion(lines, None)
+
+    async def _give_back(self, file: KeptFile) -> None:
+        """Gives back the room of what the journal has."""
+        if self.position - self._given_back > KEPT:
+            await self.reader.durable()
+            self._given_back = self.position
+            file.give_back(self.position)
+
+
+class Portion(NamedTuple):
+    """What is read at once: lines, or the END where there are no more."""
+
+    lines: list[Record]
+    end: dict[str, Any] | None
+
+
+# ---- how a command is followed
+
+
+class Link(Protocol):
+    """By what a command is followed."""
+
+    def over(self) -> bool:
+        """Whether its supervisor is gone."""
+        ...
+
+    async def wait(self, seconds: float | None) -> None:
+        """Waits until there may be something new, at most so long."""
+        ...
+
+    def stop(self, grace: float) -> None:
+        """Orders its end."""
+        ...
+
+    def close(self) -> None:
+        """Follows it no longer."""
+        ...
+
+
+class Live:
+    """A command that was begun here: its supervisor says when there is something new."""
+
+    def __init__(self, file: KeptFile, control: socket.socket) -> None:
+        self._file = file
+        self._control = control
+        self._over = False
+        self._news = asyncio.Event()
+        control.setblocking(False)
+        asyncio.get_running_loop().add_reader(control, self._hear)
+
+    def over(self) -> bool:
+        """Whether its supervisor is gone."""
+        return self._over
+
+    async def wait(self, seconds: float | None) -> None:
+        """Waits until there is something new."""
+        waiting = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait([waiting], timeout=seconds)
+        finally:
+            waiting.cancel()
+        self._news.clear()
+
+    def stop(self, grace: float) -> None:
+        """Orders its end; a supervisor that was stopped has to go on for that."""
+        with suppress(OSError):
+            self._control.send(f"stop {grace}\n".encode())
+        signal_supervisor(self._file.facts() or {}, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Lets it go on by itself, if it does."""
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+
+    def _hear(self) -> None:
+        try:
+            self._over = not self._control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._over = True
+        if self._over:
+            asyncio.get_running_loop().remove_reader(self._control)
+        self._news.set()
+
+
+class Adopted:
+    """A command that somebody else has begun."""
+
+    def __init__(self, file: KeptFile) -> None:
+        self._file = file
+
+    def over(self) -> bool:
+        """Whether its supervisor is gone."""
+        return self._file.free()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Waits a little."""
+        await asyncio.sleep(POLL if seconds is None else min(POLL, seconds))
+
+    def stop(self, grace: float) -> None:
+        """Orders its end; the grace is the one that it was begun with."""
+        facts = self._file.facts() or {}
+        signal_supervisor(facts, signal.SIGUSR1 if grace else signal.SIGUSR2)
+        signal_supervisor(facts, signal.SIGCONT)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+class Ended(Adopted):
+    """A command that ended while nobody followed it."""
+
+    def __init__(self) -> None:
+        pass
+
+    def over(self) -> bool:
+        """It is."""
+        return True
+
+
+# ---- ending one
+
+
+async def end_by_order(file: KeptFile, link: Link, grace: float) -> None:
+    """Orders the end of a command and returns when nothing of it is left. A cancel during that ends the grace, not the wait."""
+    loop = asyncio.get_running_loop()
+    cancelled: asyncio.CancelledError | None = None
+    link.stop(grace)
+    deadline = loop.time() + grace + OVERDUE
+    while not link.over() and (left := deadline - loop.time()) > 0:
+        try:
+            await link.wait(left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            link.stop(0)
+            deadline = min(deadline, loop.time() + OVERDUE)
+    facts = file.facts() or {}
+    if not link.over() or not file.ended(START, facts):
+        await asyncio.shield(in_thread(end_leftovers, facts))
+    if cancelled is not None:
+        raise cancelled
+
+
+def files_of(folder: Path, run_id: str) -> list[Path]:
+    """Returns the files of a run's commands."""
+    try:
+        names = os.listdir(run_folder(folder, run_id))  # noqa: PTH208 - asked at the end of every run
+    except OSError:
+        return []
+    return [run_folder(folder, run_id) / name for name in sorted(names)]
+
+
+async def end_command(path: Path, grace: float, cut_off: bool = False) -> None:
+    """Ends a command that nobody is to follow any more.
+
+    Parameters:
+        cut_off: it is to count as cut off, so that it is begun again when its run goes on; else its file goes too.
+    """
+    with suppress(FileNotFoundError), KeptFile(path, make=False) as file:
+        if cut_off:
+            file.mark(cut_off=True)
+        if not file.lock():
+            await end_by_order(file, Adopted(file), grace)
+        elif (facts := file.begun()) is not None and not file.ended(START, facts):
+            await in_thread(end_leftovers, facts)
+        if not cut_off:
+            file.remove()
