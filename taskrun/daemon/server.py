@@ -139,6 +139,7 @@ class Daemon:
             max_log=config.max_log,
             keep=config.keep,
         )
+        core.notifier.set(config.notify)  # before anything can happen that is to be told
         await core.start()
         self._state = StateFiles(self._lock, config.journal)
         try:

@@ -35,6 +35,7 @@ from taskrun.model.config_keys import (
     texts,
 )
 from taskrun.model.errors import ConfigError
+from taskrun.model.notify_config import NotifyTable, read_notify
 
 FILE = "taskrun.toml"
 PREFIX = "TASKRUN_"
@@ -94,6 +95,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     schedules: list[ScheduleEntry]
     env: dict[str, str]
     declared: CommandFile = CommandFile()
+    notify: list[NotifyTable] = []
 
 
 def find(start: Path, explicit: str | None, environ: Environ) -> Path:
@@ -124,7 +126,7 @@ def load(path: Path, environ: Environ) -> Config:
         ConfigError: broken TOML, an unknown key, or a value that does not fit; names file and key.
     """
     document, root = parse(path), _root(path)
-    refuse_unknown(document, {"taskrun", "retention", "schedule", "jobs", "pipes", "env"}, "", path)
+    refuse_unknown(document, {"taskrun", "retention", "schedule", "jobs", "pipes", "notify", "env"}, "", path)
     keys = settings_of(path, environ)
     settings = _table(document, "taskrun", keys, path) | _overrides(environ, "", keys)
     retention = _table(document, "retention", RETENTION, path) | _overrides(environ, "RETENTION__", RETENTION)
@@ -135,6 +137,7 @@ def load(path: Path, environ: Environ) -> Config:
         journal=_located(settings.pop("journal"), root),
         schedules=[_entry(table, path) for table in _schedules(document, path)],
         declared=_declared(document, path, environ),
+        notify=read_notify(document, path),
         env=_variables(document, path) | _environment(environ),
         **settings,
         **retention,

@@ -26,9 +26,9 @@ from taskrun.model.config import (
     without_password,
 )
 from taskrun.model.config_keys import Key
+from taskrun.model.notify_config import HIDDEN, NOTIFY, without_path
 
 DEFAULT = "default"
-HIDDEN = "***"
 SECRETS = frozenset({"secret"})  # keys whose values are shown to nobody who does not ask for them
 
 Place = tuple[str | int, ...]  # of a value in the document: names, and numbers of tables in a list
@@ -61,9 +61,8 @@ def effective(path: Path, environ: Environ, reveal: bool = False) -> Tree:
         "taskrun": _section(document, "taskrun", settings_of(path, environ), "", environ, file),
         "retention": _section(document, "retention", RETENTION, "RETENTION__", environ, file),
         "env": _variables(document.get("env", {}), environ, file),
-        "schedule": [
-            _schedule(table, file.at("schedule", number)) for number, table in enumerate(document.get("schedule", []))
-        ],
+        "schedule": _listed(document, "schedule", SCHEDULE, file),
+        "notify": _listed(document, "notify", NOTIFY, file),
     }
     if "jobs" in document:
         found["jobs"] = {name: _command(table, file.at("jobs", name)) for name, table in document["jobs"].items()}
@@ -109,11 +108,15 @@ def _variables(written: Mapping[str, str], environ: Environ, file: _File) -> Tre
     return found | {name: Sourced(environ[variable], variable) for name, variable in over.items()}
 
 
-def _schedule(table: Tree, file: _File) -> Tree:
-    defaults = {
-        name: Sourced(key.default, DEFAULT) for name, key in SCHEDULE.items() if key.default and name not in table
-    }
-    return {**_written(table, file), **defaults}
+def _listed(document: Tree, section: str, keys: Mapping[str, Key], file: _File) -> list[Tree]:
+    """Returns the tables of a list, with the defaults that are not nothing."""
+    return [
+        {
+            **_written(table, file.at(section, number)),
+            **{name: Sourced(key.default, DEFAULT) for name, key in keys.items() if key.default and name not in table},
+        }
+        for number, table in enumerate(document.get(section, []))
+    ]
 
 
 def _command(table: Tree, file: _File) -> Tree:
@@ -139,11 +142,13 @@ def _written(table: Tree, file: _File) -> Tree:
 # ---- secrets
 
 
-def _veiled(found: Any, secret: bool) -> Any:
+def _veiled(found: Any, secret: bool, key: str = "") -> Any:
     if isinstance(found, dict):
-        return {name: _veiled(item, secret or name in SECRETS) for name, item in found.items()}
+        return {name: _veiled(item, secret or name in SECRETS, name) for name, item in found.items()}
     if isinstance(found, list):
         return [_veiled(item, secret) for item in found]
+    if key == "webhook" and not secret:
+        return msgspec.structs.replace(found, value=without_path(found.value))
     return msgspec.structs.replace(found, value=HIDDEN if secret else _without_passwords(found.value))
 
 

@@ -8,10 +8,8 @@ from taskrun.model.durations import shown
 from taskrun.model.errors import DefinitionError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
-EACH = "each"
-RESERVED = frozenset(
-    {EACH, "exec", "notify"}
-)  # jobs that come with taskrun: every project has them, no list shows them
+EACH, EXEC, NOTIFY = "each", "exec", "notify"
+RESERVED = frozenset({EACH, EXEC, NOTIFY})  # jobs that come with taskrun: every project has them, no list shows them
 
 
 def check_name(name: object, what: str) -> str:

@@ -112,6 +112,7 @@ class ScheduleFile:
                 self.inputs[table.place] = problem
         for problem in self.inputs.values():
             raise ConfigError(problem)
+        self._core.notifier.set(config.notify)
         await self._core.schedules.set(
             Entry(**{**msgspec.structs.asdict(one), "input": _text(one.input)}) for one in config.schedules
         )

@@ -28,6 +28,7 @@ from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.left_commands import LeftCommands
 from taskrun.engine.core.logs import Logs
+from taskrun.engine.core.notifier import Notifier
 from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged
 from taskrun.engine.core.pause_job import PauseJob
 from taskrun.engine.core.queries import views
@@ -49,7 +50,7 @@ from taskrun.model.errors import (
     RunNotEnded,
     RunNotFound,
 )
-from taskrun.model.records import UNFINISHED, Cause, LogLine, Run, RunFilter
+from taskrun.model.records import Cause, LogLine, Run
 from taskrun.model.secrets import whole_input
 from taskrun.model.stored_text import storable
 from taskrun.rules.policies import Prepared
@@ -119,6 +120,8 @@ class Core:
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
         self.triggers = EventTriggers(self.journal, self.executors)
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
+        self.notifier = Notifier(self.journal, self.executors, self.clock, self._timers.at)
+        self._starters = (self.triggers, self.schedules, self.notifier)
         self.jobs = PauseJob(self.journal, self.executors)
         self.rescuer = Rescuer(self.journal, self.claims, self.attempts, self.clock)
         self._blame = blame
@@ -156,7 +159,8 @@ class Core:
         self._duties = [asyncio.get_running_loop().create_task(duty) for duty in duties]
 
     def _open(self, open: bool) -> None:
-        self.claims.open = self.triggers.open = self.schedules.open = open
+        for starter in (self.claims, *self._starters):
+            starter.open = open
 
     async def close(self, grace: float | None = None) -> None:
         """Starts no more runs, gives attempts `grace` seconds to end, and leaves the rest in the journal."""
@@ -168,8 +172,8 @@ class Core:
             self._registering.cancel()
             await asyncio.wait([self._registering])
         await self._timers.stop()
-        await self.triggers.close()
-        await self.schedules.close()
+        for starter in self._starters:
+            await starter.close()
         for duty in self._duties:
             duty.cancel()
         await asyncio.gather(*self._duties, return_exceptions=True)
@@ -197,8 +201,8 @@ class Core:
             await self.journal.do(self._keep_jobs)
             self.lease.listen()
             self.claims.look_again()
-            await self.triggers.join(description)
-            await self.schedules.join(description)
+            for starter in self._starters:
+                await starter.join(description)
         return description
 
     def _keep_jobs(self, t: Transaction) -> None:
@@ -324,13 +328,7 @@ class Core:
     async def cancel_runs(self, job: str, data: str) -> int:
         """Cancels every unfinished run of a job with exactly this input (JSON text); returns how many."""
         prepared = await self.prepare(job, data)
-        want = RunFilter(job=job, statuses=tuple(UNFINISHED))
-
-        def act(t: Transaction) -> int:
-            same = [run for run in t.tx.runs(want) if (run.input, run.secrets) == (prepared.input, prepared.secrets)]
-            return sum(run_lifecycle.cancel(t, run.id, Cause.USER.value) for run in same)
-
-        return await self._do(act)
+        return await self._do(lambda t: run_lifecycle.cancel_same(t, prepared))
 
     async def read(self, fn: Callable[[Tx], T], done: Callable[[T], None] | None = None) -> T:
         """Reads in a transaction, after everything that was written before; while the disk refuses, what is durable.
@@ -429,7 +427,9 @@ class Core:
         with contextlib.suppress(EngineLost):  # it will look again under its new id
             upcoming = await self.journal.do(run_lifecycle.fire)
         self.schedules.fire()
-        return min((moment for moment in (upcoming, self.schedules.next()) if moment is not None), default=None)
+        self.notifier.fire()
+        moments = [upcoming, self.schedules.next(), self.notifier.next()]
+        return min((moment for moment in moments if moment is not None), default=None)
 
     # ---- other engines
 
@@ -442,6 +442,7 @@ class Core:
         self._timers.at(0.0)
         self.bus.publish(Lagged())
         self.triggers.look()
+        self.notifier.look()
         waited = self._waiters.ids()
 
         def act(t: Transaction) -> tuple[list[Run], list[Run]]:

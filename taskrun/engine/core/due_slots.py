@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from taskrun.engine.core import notices, slot_watch
 from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.fact import PAUSED
 from taskrun.engine.core.schedule_slots import SCHEDULES, SLOTS, Kept, Slot, SlotState, slot_id
@@ -113,8 +114,12 @@ def use(
     kept = replace(kept.with_used(rule, what.run), seen=what.run[-1] if what.more else t.now)
     _write(t, schedule, entry, "missed", what.missed.newest)
     _write(t, schedule, entry, "skipped", what.skipped.newest)
+    if what.missed.number:
+        _tell(t, entry, what.missed.number, what.missed.newest[-1], "nothing was there to run it")
     if prepared is None:
         _write(t, schedule, entry, "missed", what.run)
+        if what.run and not kept.refused:
+            _tell(t, entry, len(what.run), what.run[-1], "the job refused its input")
     else:
         for slot in what.run:
             kept = replace(kept, last=slot, run=_run(t, schedule, entry, slot, prepared))
@@ -129,10 +134,16 @@ def _write(t: Transaction, schedule: str, entry: Entry, state: SlotState, slots:
         SLOTS.put(t.tx, slot_id(schedule, slot), Slot(entry.cron, state))
 
 
+def _tell(t: Transaction, entry: Entry, number: int, last: float, reason: str) -> None:
+    notices.missed(t, entry.job, number, last, MOST_COUNTED, reason)
+
+
 def _run(t: Transaction, schedule: str, entry: Entry, slot: float, prepared: Prepared) -> str:
     """Starts the run of a slot; returns its id."""
     trigger = Trigger(prepared=prepared, id=new_id(), source=f"schedule {entry.cron}", slot=slot)
-    run, _ = admit(t, trigger)
+    run, new = admit(t, trigger)
     state: SlotState = "skipped" if run.status is Status.DISCARDED else "ran"
     SLOTS.put(t.tx, slot_id(schedule, slot), Slot(entry.cron, state, run.id, entry.late))
+    if new and not run.ended:
+        slot_watch.watch(t, run, entry.late, entry.slow)
     return run.id

@@ -5,9 +5,12 @@ A fact is read and written in a transaction through its kind, so that nobody els
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from taskrun.engine.core.fact import Fact
+from taskrun.model.notify_config import Way
 from taskrun.model.records import PipeEvent
 from taskrun.rules.admission import BurstFact, LastStart, Starts
 
@@ -17,6 +20,29 @@ class TriggerTopics(msgspec.Struct, frozen=True, omit_defaults=True):
 
     topics: list[str]
     at: float = 0.0
+
+
+class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What people are to be told, and how.
+
+    Parameters:
+        message: the JSON that they get.
+        ready: the moment from which on it is told: until then more of the same may come.
+        number, last: missed slots, and the last of them.
+    """
+
+    message: dict[str, Any]
+    ways: list[Way]
+    ready: float = 0.0
+    number: int = 0
+    last: float = 0.0
+
+
+class SlotLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When a run of a schedule is late, and after how many seconds it is slow; None: it is not, or that was told."""
+
+    late_at: float | None = None
+    slow: float | None = None
 
 
 # Each with its id, and who removes it.
@@ -37,5 +63,11 @@ PATHS: Fact[list[list[str]]] = Fact("paths:", list[list[str]])
 SUBSCRIPTIONS: Fact[TriggerTopics] = Fact("trigger:", TriggerTopics)
 # JOB:EVENT: `event_triggers`, or `retention` where no engine has the job.
 ROUTES: Fact[PipeEvent] = Fact("route:", PipeEvent)
+# EVENT:RUN:MOMENT, or `missed:JOB`: `notifier`, once the runs that tell it are started.
+NOTICES: Fact[Notice] = Fact("notice:", Notice)
+# By job: since when it fails: `notices`, once it succeeds; `retention`, where no engine has the job.
+FAILING: Fact[float] = Fact("failing:", float)
+# By run: `slot_watch`, once nothing can be told of it any more.
+LIMITS: Fact[SlotLimits] = Fact("limits:", SlotLimits)
 # An engine → the jobs that its executors have: goes with the engine.
 JOBS: Fact[list[str]] = Fact("jobs:", list[str])

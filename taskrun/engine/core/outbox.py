@@ -69,6 +69,19 @@ class EventRouted(msgspec.Struct, frozen=True, gc=False):
     event: PipeEvent
 
 
+class NoticeWritten(msgspec.Struct, frozen=True, gc=False):
+    """People are to be told something, from the moment `ready` on."""
+
+    id: str
+    ready: float
+
+
+class LimitsSet(msgspec.Struct, frozen=True, gc=False):
+    """A run of a schedule is to be watched."""
+
+    run: str
+
+
 class SlotUsed(msgspec.Struct, frozen=True, gc=False):
     """A new run was started in its own trigger, with a slot that was reserved for it."""
 
@@ -86,5 +99,7 @@ Outgoing = (
     | CancelAsked
     | PauseAsked
     | EventRouted
+    | NoticeWritten
+    | LimitsSet
     | SlotUsed
 )

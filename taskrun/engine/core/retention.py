@@ -11,7 +11,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from taskrun.engine.core.facts import BURSTS, INTENTS, JOBS, NEWS, ROUTES, STARTS, SUBSCRIPTIONS, THROTTLES
+from taskrun.engine.core.facts import BURSTS, FAILING, INTENTS, JOBS, NEWS, ROUTES, STARTS, SUBSCRIPTIONS, THROTTLES
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.schedule_slots import SLOTS, moment_of
 from taskrun.engine.core.transaction import Transaction
@@ -118,6 +118,9 @@ def _drop_leftovers(t: Transaction, before: float) -> None:
     for job, subscription in SUBSCRIPTIONS.all(t.tx).items():
         if job not in had and subscription.at < before:
             SUBSCRIPTIONS.drop(t.tx, job)
+    for job, since in FAILING.all(t.tx).items():
+        if job not in had and since < before:
+            FAILING.drop(t.tx, job)
     _drop_slots(t, before)
     for note, event in ROUTES.all(t.tx).items():
         if note.split(":", 1)[0] not in had and event.at < before:

@@ -28,15 +28,18 @@ from taskrun.model.codec import encode_error
 from taskrun.model.durations import human
 from taskrun.model.errors import WorkerCrashed
 from taskrun.model.records import (
+    UNFINISHED,
     Cause,
     ErrorRecord,
     Run,
+    RunFilter,
     Status,
     Step,
     StepKind,
     StepStatus,
 )
 from taskrun.rules import transitions
+from taskrun.rules.policies import Prepared
 
 CRASH_LOOP = 5  # deaths in a row after which a run is given up
 BUSY = 0.05  # seconds until what another engine is at is looked at again
@@ -218,6 +221,13 @@ def cancel(t: Transaction, run_id: str, reason: str, cause: Cause = Cause.USER) 
 def some_engine_has(t: Transaction, job: str) -> bool:
     """Whether an engine of this journal has a job."""
     return job in t.state.jobs or any(job in jobs for jobs in JOBS.all(t.tx).values())
+
+
+def cancel_same(t: Transaction, prepared: Prepared) -> int:
+    """Cancels every unfinished run of a job that has this input; returns how many."""
+    unfinished = t.tx.runs(RunFilter(job=prepared.job, statuses=tuple(UNFINISHED)))
+    same = [run for run in unfinished if (run.input, run.secrets) == (prepared.input, prepared.secrets)]
+    return sum(cancel(t, run.id, Cause.USER.value) for run in same)
 
 
 def end_abandoned(t: Transaction) -> None:

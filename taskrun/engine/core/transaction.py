@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from taskrun.engine.core.facts import NEWS
 from taskrun.engine.core.outbox import Outgoing, RunChanged, StepChanged, WaitOver
 from taskrun.model.errors import EngineLost
+from taskrun.model.notify_config import NotifyTable
 from taskrun.model.records import PLACE, PLACED, Run, Step
 from taskrun.rules import transitions
 from taskrun.stores.base import Tx
@@ -72,6 +73,8 @@ class EngineState:
         self.jobs: list[str] = []  # those that its executors have
         self.delivering: set[str] = set()  # runs whose attempts are about to be told that a wait is over
         self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
+        self.notify: tuple[NotifyTable, ...] = ()  # who is told of what
+        self.observer: Callable[[Transaction, Run | None, Run], None] | None = None  # of runs in another state
         self.sequence = Sequence()
         self.moments = Moments()
 
@@ -136,6 +139,8 @@ class Transaction:
         """Inserts a run, unless an outcome that was unknown turns out to have inserted it."""
         run = (self.tx.run(run.id) if self.again else None) or self.tx.add_run(run)
         self._runs[run.id] = run
+        if run.ended and self.state.observer is not None:
+            self.state.observer(self, None, run)
         return run
 
     def change(self, run_id: str, transition: Callable[..., Run], *args: Any, **options: Any) -> Run:
@@ -147,6 +152,8 @@ class Transaction:
             self._runs[run_id] = after
             self.tx.save_run(after)
             self.outbox.append(RunChanged(after))
+            if after.status is not before.status and self.state.observer is not None:
+                self.state.observer(self, before, after)
         return after
 
     def set(self, run_id: str, **fields: Any) -> Run:

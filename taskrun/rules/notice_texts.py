@@ -1,0 +1,86 @@
+"""What a notification says: its title and its text, by what happened to a run. Pure functions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from taskrun.model.durations import human
+from taskrun.model.records import Cause, ErrorRecord, Run
+
+LONGEST = 2_000  # characters of a text
+Said = tuple[str, str]  # title and text
+
+
+def name_of(run: Run) -> str:
+    """Returns what a run is called."""
+    return run.name or run.job
+
+
+def error_of(run: Run) -> ErrorRecord | None:
+    """Returns the error that a run has ended or was paused with."""
+    return None if run.error is None else msgspec.json.decode(run.error, type=ErrorRecord)
+
+
+def failed(run: Run) -> Said:
+    """It failed for good."""
+    attempts = f", after {run.attempt} attempts" if run.attempt > 1 else ""
+    return f"{name_of(run)} failed{attempts}", _cut(_problem(run))
+
+
+def recovered(run: Run, since: float, now: float) -> Said:
+    """The first success after a failure."""
+    return f"{name_of(run)} works again", f"It had failed for {human(now - since)}."
+
+
+def succeeded(run: Run, now: float) -> Said:
+    """It succeeded."""
+    return f"{name_of(run)} succeeded", f"It took {human(now - (run.started_at or now))}."
+
+
+def cancelled(run: Run) -> Said:
+    """It was cancelled."""
+    return f"{name_of(run)} was cancelled", _cut(f"Reason: {run.reason or Cause.USER.value}.")
+
+
+def paused(run: Run) -> Said:
+    """It is paused, by somebody or since its retries are used up."""
+    said = _problem(run) if run.cause is Cause.EXHAUSTED else f"Paused by: {run.reason}."
+    return f"{name_of(run)} is paused", _cut(f"{said}\nResume it: taskrun resume {run.id}")
+
+
+def missed(job: str, number: int, last: float, most: int, reason: str) -> Said:
+    """Slots of its schedules were missed: so many, of which `last` was the last; more than `most` are not counted."""
+    slots = "a slot" if number == 1 else f"{number} slots" if number < most else f"{most} slots or more"
+    which = "It was at" if number == 1 else "The last was at"
+    return f"{job} missed {slots}", f"{which} {_clock(last)}; {reason}."
+
+
+def late(run: Run, now: float) -> Said:
+    """It started late after its slot, or has not started yet."""
+    slot = run.slot or now
+    begun = "is not started yet" if run.started_at is None else "was started"
+    after = human((now if run.started_at is None else run.started_at) - slot)
+    return f"{name_of(run)} is late", f"Its slot was at {_clock(slot)}; it {begun}, {after} after that."
+
+
+def slow(run: Run, limit: float) -> Said:
+    """It takes longer than it should."""
+    verb = "took" if run.ended else "has taken"
+    return f"{name_of(run)} is slow", f"It {verb} longer than {human(limit)}."
+
+
+def _problem(run: Run) -> str:
+    error = error_of(run)
+    if error is None:
+        return run.reason or "no reason is known"
+    return f"{error.type}: {error.message}" if error.message else error.type
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M}"
