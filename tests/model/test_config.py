@@ -149,7 +149,10 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("[taskrun]\nconcurency = 1", r"\[taskrun\] unknown key concurency; did you mean concurrency\?"),
         ("[retention]\nkept = '1d'", r"\[retention\] unknown key kept; did you mean keep\?"),
         ("[taskrn]", r"unknown key taskrn; did you mean taskrun\?"),
-        ("concurrency = 5", "unknown key concurrency; valid keys: env, jobs, notify, pipes, retention, schedule, taskrun"),
+        (
+            "concurrency = 5",
+            "unknown key concurrency; valid keys: env, jobs, notify, pipes, retention, schedule, taskrun",
+        ),
         ("[[schedule]]\njob='a'\ncron='x'\ntimzone='s'", r"unknown key timzone; did you mean timezone\?"),
         ("[[schedule]]\njob='a'", r"\[\[schedule\]\] cron is missing: a cron expression"),
         ("[[schedule]]\njob='a'\ncron='x'\ninput=3", r"\[\[schedule\]\] input must be a table, not 3"),
