@@ -68,6 +68,16 @@ class CommonOptions(NamedTuple):
         metavar="NAME=VALUE",
         help="A tag of the run, which its children inherit; repeatable.",
     )
+    after: Any = typer.Option(
+        None, "--after", f"--{RUN}after", metavar="RUN", help="Start it once this run has succeeded; repeatable."
+    )
+    after_any: Any = typer.Option(
+        None,
+        "--after-any",
+        f"--{RUN}after-any",
+        metavar="RUN",
+        help="Start it once this run has ended, however; repeatable.",
+    )
     help: Any = typer.Option(False, "--help", help="Show this, and with a name its options.", show_default=False)
 
 

@@ -14,7 +14,7 @@ FieldPath = tuple[str, ...]
 
 RUN = "run."
 # Options of `start` and `run` that give way to a field of that name; `--run.NAME` always means the command's own.
-YIELDING = ("each", "fail-after", "max", "tag")
+YIELDING = ("after", "after-any", "each", "fail-after", "max", "tag")
 
 
 class Own(NamedTuple):

@@ -47,6 +47,7 @@ class Cause(StrEnum):
     USER = "explicit"  # paused, or asked to cancel, by somebody
     PARENT = "parent"  # asked to cancel with the run that waits for it
     TIMEOUT = "timeout"  # asked to cancel since its time is over
+    DEPENDENCY = "dependency"  # cancelled since a run that it was to start after did not succeed
 
 
 class StepKind(StrEnum):

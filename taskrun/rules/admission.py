@@ -1,7 +1,8 @@
 """Whether a trigger becomes a run, and when it may start: each rule once, as a pure function of (request, facts, now).
 
 Called by the engine inside a transaction, which reads the facts before and writes the decision after. The order is
-validate (done before) → key → throttle (discard) → debounce → delay; at a start: throttle (queue), then concurrency.
+validate (done before) → key → the ends of other runs → throttle (discard) → debounce → delay; at a start: throttle (queue), then
+concurrency.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.model.records import Cause, Run, Status
+from taskrun.model.records import Awaited, Cause, Run, Status
+from taskrun.rules.dependencies import after_text, is_failed, is_open
 from taskrun.rules.policies import Debounce, Terms, Throttle
 
 
@@ -21,12 +23,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     Parameters:
         run: the run that it is to become; its status and what follows from `terms` are not decided yet.
         delay_until: it is not to start before this moment.
+        after: the runs that it starts after, with the ends that there are.
         paused: its job is paused: the run is recorded and held.
     """
 
     run: Run
     terms: Terms
     delay_until: float | None = None
+    after: Sequence[Awaited] = ()
     paused: bool = False
 
 
@@ -98,13 +102,18 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
     if facts.known is not None and answers(facts.known, request.terms.key_ttl, now):
         return Decision(run=facts.known, new=False)
     run = with_terms(request.run, request.terms)
+    if request.after:
+        run = replace(run, after=after_text(request.after))
+    if is_failed(request.after):
+        return Decision(run=replace(run, status=Status.CANCELLED, reason=Cause.DEPENDENCY.value, ended_at=now))
     start = now if request.delay_until is None else max(now, request.delay_until)
     if _is_throttled(request.terms, facts, start):
         return Decision(run=replace(run, status=Status.DISCARDED, reason=Cause.THROTTLE.value, ended_at=now))
     if facts.burst is not None and facts.burst.started_at is not None:
         facts = replace(facts, burst=None)  # it waits for another attempt
     decision = _debounced(run, request.terms.debounce, facts, now)
-    decision.run = _held(_delayed(decision.run, start, now), request.paused)
+    run = _delayed(decision.run, start, now)
+    decision.run = _held(_awaiting(run) if is_open(request.after) else run, request.paused)
     decision.accepted = _accepted(request.terms.throttle, start)
     return decision
 
@@ -173,6 +182,13 @@ def _delayed(run: Run, start: float, now: float) -> Run:
         return run if queued else replace(run, status=Status.QUEUED, reason=None, cause=None, wake_at=None)
     cause = run.cause or Cause.DELAY
     return replace(run, status=Status.SCHEDULED, reason=cause.value, cause=cause, wake_at=wake_at)
+
+
+def _awaiting(run: Run) -> Run:
+    """Schedules a run for the end of others; one in a burst waits for its moment first, so that bursts stay whole."""
+    if run.cause is Cause.DEBOUNCE:
+        return run
+    return replace(run, status=Status.SCHEDULED, reason=Cause.AFTER.value, cause=Cause.AFTER)
 
 
 def _held(run: Run, paused: bool) -> Run:

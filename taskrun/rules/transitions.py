@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from taskrun.model.codec import error_text
 from taskrun.model.records import ENDED, UNFINISHED, Cause, ErrorRecord, Failure, Run, Status
+from taskrun.rules.dependencies import awaited_by, is_open
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.SCHEDULED: frozenset({Status.QUEUED, Status.PAUSED, Status.SCHEDULED}) | ENDED,
@@ -84,6 +85,11 @@ def park(run: Run, backoff: bool) -> Run:
     return advance(run, Status.SCHEDULED, placed=False, reason=Cause.BACKOFF.value, cause=Cause.BACKOFF)
 
 
+def await_ends(run: Run) -> Run:
+    """Lets a run whose moment has come wait for the ends of others alone."""
+    return advance(run, Status.SCHEDULED, wake_at=None, reason=Cause.AFTER.value, cause=Cause.AFTER)
+
+
 def wake(run: Run) -> Run:
     """Makes a waiting or scheduled run ready for a place; any other stays as it is."""
     if run.status not in (Status.WAITING, Status.SCHEDULED):
@@ -123,7 +129,9 @@ def hold(run: Run, by: str, cause: Cause) -> Run:
 
 
 def unhold(run: Run, now: float) -> Run:
-    """Resumes a paused run: to its moment, if that is still to come, else to the queue."""
+    """Resumes a paused run: to the ends that it waits for, or to its moment, if these are still to come, else to the queue."""
+    if run.started_at is None and is_open(awaited_by(run)):
+        return advance(run, Status.SCHEDULED, reason=Cause.AFTER.value, cause=Cause.AFTER, pause=None, error=None)
     if run.wake_at is not None and run.wake_at > now:
         return advance(run, Status.SCHEDULED, reason=Cause.DELAY.value, cause=Cause.DELAY, pause=None, error=None)
     return advance(run, Status.QUEUED, reason=None, cause=None, wake_at=None, pause=None, error=None)

@@ -670,7 +670,7 @@ async def test_the_help_with_a_name_lists_its_options_and_the_commands_own(
 @pytest.mark.parametrize("option", ["--in 1h", "--at 10:00", "--key k"])
 async def test_a_local_run_refuses_what_needs_a_journal(pipe: FakeTerminal, option: str) -> None:
     assert await typed(f"run hello --local {option}", pipe, FakeDaemon()) == Code.USAGE
-    assert "--in, --at and --key have no meaning with it" in pipe.chatter
+    assert "have no meaning with it" in pipe.chatter
 
 
 async def test_of_many_cancelled_runs_the_first_are_named_and_all_are_counted(pipe: FakeTerminal) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -26,7 +26,7 @@ from taskrun.engine.core.executor_messages import ExecutorMessages
 from taskrun.engine.executor import step_bodies
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
-from taskrun.model.records import Run
+from taskrun.model.records import Awaited, Run
 from taskrun.rules import policies
 from taskrun.stores import highwater
 from tests.simulation.disk import SimStore, SimWriter
@@ -259,11 +259,12 @@ class Engine:
 
     # ---- what clients ask
 
-    async def trigger(self, job: str, data: str, delay: float | None) -> str:
+    async def trigger(self, job: str, data: str, delay: float | None, after: Sequence[Awaited]) -> str:
         """Triggers a run; returns its id once that is acknowledged."""
         prepared = await self.core.prepare(job, data)
         until = None if delay is None else self.core.clock.now() + delay
-        run, _ = await self.core.trigger(Trigger(prepared=prepared, id=new_id(), source="sim", delay_until=until))
+        trigger = Trigger(prepared=prepared, id=new_id(), source="sim", delay_until=until, after=after)
+        run, _ = await self.core.trigger(trigger)
         return run.id
 
     async def wait(self, run_id: str) -> Run:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec.structs import replace
 
-from taskrun.engine.core import run_lifecycle, run_queue, step_queue, waits
+from taskrun.engine.core import dependents, run_lifecycle, run_queue, step_queue, waits
 from taskrun.engine.core.journal import Entry
 from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.timers import Timers
@@ -70,6 +70,12 @@ def a_body_begins_while_its_run_parks() -> None:
             await self.flush_values()
 
     patch(AttemptState, "_ready", ready)
+
+
+@hole
+def an_end_is_not_told_to_those_that_start_after_it() -> None:
+    """Nothing but the rescuer finds out that a run can start."""
+    patch(dependents, "tell", lambda *args: [])
 
 
 @hole

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from taskrun.model.records import Run, Status, Step, StepKind
+from taskrun.model.records import Awaited, Cause, Run, Status, Step, StepKind
+from taskrun.rules.dependencies import awaited_by
 from tests.simulation import engine as engines
 from tests.simulation.engine import DaemonEngine, Engine
 from tests.simulation.plans import Programmer, Scale
@@ -27,6 +28,7 @@ class Script:
     def __init__(self, world: World) -> None:
         self.world = world
         self.rng = Random(world.seed + 4)
+        self._awaits = Random(world.seed + 6)
         self._again: list[tuple[float, Callable[[], None]]] = []
 
     # ---- input
@@ -52,7 +54,10 @@ class Script:
     def _trigger(self) -> None:
         job = self.rng.choice(self.world.plans).name
         delay = self.rng.choice((0.0, 0.3, 5.0)) if self.rng.random() < 0.1 else None
-        self.world.trigger(job, self.rng.randrange(3), delay)
+        known = self.world.runs if self._awaits.random() < 0.3 else []
+        awaited = self._awaits.sample(known, min(len(known), self._awaits.choice((1, 1, 2))))
+        after = [Awaited(run, self._awaits.random() < 0.4) for run in awaited]
+        self.world.trigger(job, self.rng.randrange(3), delay, after)
 
     def _order(self) -> None:
         verb = self.rng.choice(("cancel", "cancel", "pause", "resume", "retry"))
@@ -249,8 +254,18 @@ class Script:
             self.world.ask(f"resume {run.id}", live[0], live[0].order(run.id, "resume"))
 
 
-def may_rest(world: World, run: Run) -> bool:
-    """Whether a run rightly does nothing: it is paused, waits for an event that nobody sent, or for a run that may rest."""
+def may_rest(world: World, run: Run, behind: frozenset[str] = frozenset()) -> bool:
+    """Whether a run rightly does nothing: it is paused, waits for an event that nobody sent, or for a run that may rest.
+
+    Parameters:
+        behind: runs that wait for this one: it may wait for one of them itself, found by its key, and they rest for ever.
+    """
+    if run.id in behind:
+        return True
+    behind |= {run.id}
+    if run.cause is Cause.AFTER:
+        awaited = [world.disk.peek().run(one.run) for one in awaited_by(run) if one.ended is None]
+        return any(other is not None and not other.ended and may_rest(world, other, behind) for other in awaited)
     if run.status is not Status.WAITING:
         return run.status is Status.PAUSED or run.job not in {plan.name for plan in world.plans}
     tx = world.disk.peek()
@@ -258,7 +273,7 @@ def may_rest(world: World, run: Run) -> bool:
         if step.kind is StepKind.WAIT and step.wake_at is None and (step.topic or "").startswith("pipe:"):
             return not missed(world, run, step)
         child = None if step.child is None else tx.run(step.child)
-        if child is not None and not child.ended and may_rest(world, child):
+        if child is not None and not child.ended and may_rest(world, child, behind):
             return True
     return False
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskrun.engine.core.schedule_slots import SLOTS, moment_of
-from taskrun.model.records import Cause, Run, Status, StepStatus
+from taskrun.model.records import ENDED, Cause, Run, Status, StepStatus
+from taskrun.rules.dependencies import awaited_by
 from taskrun.stores.base import Tx
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Engine
@@ -201,6 +202,8 @@ class Safety:
                 self._timeline.note(run_id, run.status, run.attempt)
             if was is None and run.slot is not None and run.cause is Cause.JOB:
                 self.fail(f"a slot of a paused job is recorded as a run: {run_id}")
+            if run.after is not None and (run.ended or run.started_at is not None):
+                self._check_awaited(run)
             if (end := self.ended.get(run_id)) is not None:
                 if run != end:
                     self.fail(f"an ended run is changed: {run_id} {_changed(end, run)}")
@@ -212,6 +215,15 @@ class Safety:
         for keyed in self._keyed.values():
             if len(keyed) > 1:
                 self.fail(f"two runs of one key are there at once: {', '.join(sorted(keyed))}")
+
+    def _check_awaited(self, run: Run) -> None:
+        """Looks whether a run that starts after others has started, or ended, as their ends say."""
+        ends = {one: self._disk.runs()[one.run].status for one in awaited_by(run)}
+        failed = [one.run for one, end in ends.items() if end in ENDED - {Status.SUCCEEDED} and not one.any]
+        if run.started_at is not None and (failed or not ENDED.issuperset(ends.values())):
+            self.fail(f"a run has started before those that it starts after: {run.id}")
+        if run.reason == Cause.DEPENDENCY and not failed:
+            self.fail(f"a run was given up though all went well that it starts after: {run.id}")
 
     def at_the_end(self) -> None:
         """Looks at what needs no look before: gaps of logs, periods, bursts, slots of schedules."""

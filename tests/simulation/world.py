@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from taskrun.model.errors import DaemonError, EngineLost, InputInvalid, JournalError, NotFound, RunEnded, RunNotEnded
-from taskrun.model.records import Run
+from taskrun.model.records import Awaited, Run
 from tests.simulation import engine as engines
 from tests.simulation.disk import Disk, MemoryDisk, SimStore, SqliteDisk
 from tests.simulation.engine import DaemonEngine, Engine, Settings
@@ -209,16 +209,17 @@ class World:
 
         engine.process.spawn(work, answered, engine.asked.add)
 
-    def trigger(self, job: str, n: int, delay: float | None = None) -> None:
+    def trigger(self, job: str, n: int, delay: float | None = None, after: Sequence[Awaited] = ()) -> None:
         """Triggers a job."""
         if not (live := self.live()):
             return
         engine = self._rng.choice(live)
         late = "" if delay is None else f" in {delay:g} s"
+        late += "".join(f" after{'-any' if one.any else ''} {one.run}" for one in after)
         self.ask(
             f"start {job} n={n}{late}",
             engine,
-            engine.trigger(job, json.dumps({"n": n}), delay),
+            engine.trigger(job, json.dumps({"n": n}), delay, after),
             lambda run_id: self._acknowledged(engine, job, run_id),
         )
 

@@ -38,6 +38,8 @@ def run(
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
     key: str = text_option("--key", "KEY", "If there is a run with this key, follow that one."),
+    after: list[str] = COMMON.after,
+    after_any: list[str] = COMMON.after_any,
     tag: list[str] = COMMON.tag,
     local: bool = typer.Option(False, "--local", help="Execute in this process, without daemon and journal."),
     json: bool = COMMON.json,
@@ -55,11 +57,10 @@ def run(
     refuse_two_times(delay, at)
     given = input_command.given(ctx)
     many = EACH.typed(ctx.params, given)
-    options = Start(job, given, input, delay, at, key, True, json, quiet, tag or (), many)
-    if local and (delay or at or key):
-        raise Stop(
-            Code.USAGE, "--local starts at once and records nothing, so --in, --at and --key have no meaning with it"
-        )
+    options = Start(job, given, input, delay, at, key, True, json, quiet, tag or (), many, after or (), after_any or ())
+    if local and (delay or at or key or after or after_any):
+        refused = "--in, --at, --key, --after and --after-any have no meaning with it"
+        raise Stop(Code.USAGE, f"--local starts at once and records nothing, so {refused}")
     if local:
         performed: Any = import_late(RUN_LOCAL).perform  # loads the engine, which no other command needs
         return partial(performed, options)

@@ -42,6 +42,8 @@ class Start:
     quiet: bool = False
     tags: Sequence[str] = ()
     each: Each = NONE
+    after: Sequence[str] = ()
+    after_any: Sequence[str] = ()
 
 
 @app.command(cls=InputCommand, add_help_option=False)
@@ -57,6 +59,8 @@ def start(
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
     key: str = text_option("--key", "KEY", "If there is a run with this key, return that one."),
     follow: bool = typer.Option(False, "-f", "--follow", help="Follow the run; Ctrl-C only stops following."),
+    after: list[str] = COMMON.after,
+    after_any: list[str] = COMMON.after_any,
     tag: list[str] = COMMON.tag,
     json: bool = COMMON.json,
     quiet: bool = COMMON.quiet,
@@ -74,7 +78,7 @@ def start(
     refuse_two_times(delay, at)
     given = input_command.given(ctx)
     many = EACH.typed(ctx.params, given)
-    return partial(perform, Start(job, given, input, delay, at, key, follow, json, quiet, tag or (), many))
+    return partial(perform, Start(job, given, input, delay, at, key, follow, json, quiet, tag or (), many, after or (), after_any or ()))
 
 
 def refuse_two_times(delay: str, at: str) -> None:
@@ -116,7 +120,14 @@ async def trigger(backend: Backend, session: Session, options: Start, command: s
     typed_input.warn_of_old_code(session, target)
     given, own = input_command.claimed(target.schema, options.given)
     tags = typed_tags([*options.tags, *own.get("tag", ())])
-    named = {"key": options.key or None, "tags": tags, "source": "cli", "intent": session.facts.intent}
+    after = [*options.after, *own.get("after", ())], [*options.after_any, *own.get("after-any", ())]
+    named = {
+        "key": options.key or None,
+        "tags": tags,
+        "after": await awaited(backend, *after),
+        "source": "cli",
+        "intent": session.facts.intent,
+    }
     start = partial(backend.call, "start", job=options.job, **when, **named)
     each = options.each.with_claimed(own)
     answer: dict[str, Any]
@@ -130,6 +141,16 @@ async def trigger(backend: Backend, session: Session, options: Start, command: s
     with typed_input.named_as_typed(target, command):
         answer = await start(input=text)
     return answer
+
+
+async def awaited(backend: Backend, after: Sequence[str], after_any: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the runs that a run is to start after, as a request has them.
+
+    Raises:
+        RunNotFound, AmbiguousRun: one of them is not there, or may be several.
+    """
+    wanted = [(ref, False) for ref in after] + [(ref, True) for ref in after_any]
+    return [{"run": await backend.call("find", ref=ref), "any": ended} for ref, ended in wanted]
 
 
 async def perform(options: Start, session: Session) -> int:
@@ -153,8 +174,8 @@ def tell(options: Start, session: Session, run: dict[str, Any], created: bool) -
         look = session.look(err=True)
         session.say(run_head(run, session.now, look))
         session.say("  " + "   ".join(([] if created else ["existed already"]) + next_commands(run)))
-    if run["status"] == "discarded" and not options.quiet:
-        session.say(f"discarded: {run['reason']}; see it: taskrun show {short(run['id'])}")
+    if run["status"] in ("discarded", "cancelled") and not options.quiet:
+        session.say(f"{run['status']}: {run['reason']}; see it: taskrun show {short(run['id'])}")
 
 
 async def _followed(options: Start, session: Session, run: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.queries import views
 from taskrun.model.errors import DaemonError
-from taskrun.model.records import Step
+from taskrun.model.records import Awaited, Step
 from taskrun.model.tags import checked_tags
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     tags: dict[str, str] = {}
     each: EachInput | None = None
+    after: list[Awaited] = []
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -98,6 +99,7 @@ async def start(context: RequestContext, want: Start) -> Any:
         name=want.name,
         tags=checked_tags(want.tags),
         steps=steps,
+        after=want.after,
     )
     run, created = await context.core.trigger(trigger)
     return {"run": views.run_view(run), "created": created}

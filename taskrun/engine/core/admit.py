@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.engine.core import run_lifecycle, waits
+from taskrun.engine.core import dependents, run_lifecycle, waits
 from taskrun.engine.core.fact import PAUSED
 from taskrun.engine.core.facts import BURSTS, INTENTS, THROTTLES
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import NotFound
-from taskrun.model.records import Cause, Run, Status, Step, StepKind, StepStatus
+from taskrun.model.records import Awaited, Cause, Run, Status, Step, StepKind, StepStatus
 from taskrun.model.tags import tags_of
 from taskrun.rules.admission import BurstFact, Facts, Request, decide
 from taskrun.rules.policies import Prepared
@@ -30,6 +30,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
         delay_until: Unix time before which it does not start.
         intent: a key made by the client; a repeated request with the same key finds the same run.
         name: shown in place of the job's.
+        after: the runs that it starts after, by their whole ids.
         tags: they win over those of the parent, and these over those of the job.
         steps: finished ones with which it begins.
     """
@@ -45,6 +46,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     intent: str | None = None
     name: str | None = None
     tags: dict[str, str] = {}
+    after: Sequence[Awaited] = ()
 
 
 def new_id() -> str:
@@ -59,7 +61,7 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
         slot: whether a slot of this engine is reserved for it.
 
     Raises:
-        NotFound: the run that a repeated request found before was pruned.
+        NotFound: the run that a repeated request found before was pruned; or one that it is to start after is not there.
     """
     tx, terms = t.tx, trigger.prepared.terms
     if trigger.intent is not None and (known := INTENTS.get(tx, trigger.intent)) is not None:
@@ -77,7 +79,8 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
     )
     paused = PAUSED.get(tx, trigger.prepared.job) is not None
     run = _run(t, trigger)
-    request = Request(run=run, terms=terms, delay_until=trigger.delay_until, paused=paused)
+    after = dependents.looked_up(t, trigger.after) if trigger.after else ()
+    request = Request(run=run, terms=terms, delay_until=trigger.delay_until, after=after, paused=paused)
     decision = decide(request, facts, t.now)
     if trigger.intent is not None:
         INTENTS.put(tx, trigger.intent, decision.run.id)

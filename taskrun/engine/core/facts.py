@@ -51,6 +51,8 @@ INTENTS: Fact[str] = Fact("intent:", str)
 # By run: the keys of waits that another engine than the one that has the run has ended, or has an event for. Who has the run
 # removes it; `retention`, once the run is gone.
 NEWS: Fact[list[str]] = Fact("news:", list[str])
+# AWAITED:WAITING → the run that waits for the end of the awaited one: `dependents`.
+DEPENDENTS: Fact[str] = Fact("after:", str)
 # A group of limits → its queues with their heads: `run_queue`.
 QUEUES: Fact[dict[str, str]] = Fact("queues:", dict[str, str])
 # By throttle id, concurrency id, debounce id: `retention`, once they are over.

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from taskrun.engine.core import run_lifecycle, run_queue, waits
+from taskrun.engine.core import dependents, run_lifecycle, run_queue, waits
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.claims import Claims
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
 from taskrun.model.errors import EngineLost, JournalUnavailable
-from taskrun.model.records import Run, RunFilter, Status
+from taskrun.model.records import Cause, Run, RunFilter, Status
 
 logger = logging.getLogger("taskrun.engine.rescuer")
 EVERY = 5.0  # seconds between two looks
@@ -89,6 +89,10 @@ class Rescuer:
                 if awaited is None or awaited.ended:
                     t.deliver(waits.ended(t, step, awaited))
                     return Finding(run.id, f'the run that its step "{step.key}" waits for has ended')
+        if run.cause is Cause.AFTER and (hopeless := dependents.mend(t, run)) is not None:
+            for one in hopeless:
+                run_lifecycle.end(t, one.id, Status.CANCELLED, reason=Cause.DEPENDENCY.value)
+            return Finding(run.id, "a run that it starts after has ended")
         if not run_lifecycle.waits_for_nothing(t, run):
             return None
         t.wake(run.id)

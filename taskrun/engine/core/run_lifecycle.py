@@ -9,8 +9,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from taskrun.engine.core import run_queue, step_queue, waits
-from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core import dependents, run_queue, step_queue, waits
 from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.outbox import (
     AttemptFailed,
@@ -62,6 +61,10 @@ def add(t: Transaction, run: Run, slot: bool = False) -> Run:
         t.outbox += (RunStarted(run), SlotUsed(run))
     if run.ended:
         t.outbox.append(RunOver(run))
+    elif run.after is not None:
+        for hopeless in dependents.note(t, run):
+            end(t, hopeless.id, Status.CANCELLED, reason=Cause.DEPENDENCY.value)
+        run = t.run(run.id) or run
     return run
 
 
@@ -129,9 +132,29 @@ def end(
     output: str | None = None,
     error: ErrorRecord | None = None,
 ) -> Run:
-    """Gives a run its one end, tells whoever waits for it, and cancels the children that it was waiting for."""
+    """Gives a run its one end, and ends those that were to start after its success; each with all that hangs on it."""
+    ended = _end(t, run_id, status, reason, output, error)
+    over = [ended]
+    while over:  # a chain of them may be long
+        last = over.pop()
+        hopeless = dependents.tell(t, last) if last.awaited else []
+        over += [_end(t, run.id, Status.CANCELLED, Cause.DEPENDENCY.value) for run in t.each(hopeless) if not run.ended]
+    return ended
+
+
+def _end(
+    t: Transaction,
+    run_id: str,
+    status: Status,
+    reason: str | None = None,
+    output: str | None = None,
+    error: ErrorRecord | None = None,
+) -> Run:
+    """Gives a run its end, tells the steps that wait for it, and cancels the children that it was waiting for."""
     before = t.run(run_id)
     assert before is not None
+    if before.after is not None:
+        dependents.forget(t, before)
     left = [] if before.started_at is None else t.tx.open_steps(run_id)
     ended = t.change(run_id, transitions.end, status, t.now, reason=reason, output=output, error=error)
     t.outbox.append(RunOver(ended))
@@ -295,13 +318,8 @@ def _fire_run(t: Transaction, run: Run) -> None:
     if run.deadline is not None and run.deadline <= t.now:
         t.set(run.id, deadline=None)
         cancel(t, run.id, Cause.TIMEOUT.value, Cause.TIMEOUT)
-    elif run.status is not Status.SCHEDULED or run.wake_at is None or run.wake_at > t.now:
-        return
-    elif run.started_at is None and PAUSED.get(t.tx, run.job) is not None:
-        t.change(run.id, transitions.hold, Cause.JOB.value, Cause.JOB)
-        run_queue.leave(t, run)
-    else:
-        run_queue.fire(t, run)
+    elif run.status is Status.SCHEDULED and run.wake_at is not None and run.wake_at <= t.now:
+        dependents.release(t, run)
 
 
 # ---- deaths
@@ -350,5 +368,6 @@ def _let_go(t: Transaction, run: Run) -> None:
 
 def waits_for_nothing(t: Transaction, run: Run) -> bool:
     """Whether a run is written as waiting for its steps, and none of them waits: its waits were over before."""
-    parked = run.status is Status.WAITING or (run.status is Status.SCHEDULED and run.wake_at is None)
+    waits_for_time = run.wake_at is not None or run.cause is Cause.AFTER
+    parked = run.status is Status.WAITING or (run.status is Status.SCHEDULED and not waits_for_time)
     return parked and not any(step.is_wait for step in t.tx.open_steps(run.id))

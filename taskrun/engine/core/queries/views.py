@@ -30,6 +30,7 @@ from taskrun.model.records import (
     brief_step,
 )
 from taskrun.model.tags import tags_of
+from taskrun.rules.dependencies import awaited_by
 from taskrun.stores.base import Tx
 
 SHORTEST_REF = 4
@@ -88,6 +89,7 @@ def run_view(
         "name": run.name,
         "tags": tags_of(run),
         "attempts": max(run.retry + 1, run.attempt),  # a run that was resumed after its last has one more
+        "after": [{"run": one.run, "any": one.any, "status": one.ended} for one in awaited_by(run)],
         "wake_at": rfc3339(run.wake_at),
         "deadline": rfc3339(run.deadline),
         "slot": rfc3339(run.slot),

@@ -12,6 +12,7 @@ from shlex import quote
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from taskrun.engine.core import run_queue, step_queue
 from taskrun.engine.core.event_index import ANYTHING, topic_of
@@ -23,6 +24,7 @@ from taskrun.model.durations import human
 from taskrun.model.errors import RunNotFound
 from taskrun.model.records import PLACE, PLACED, Failure, Run, Status, Step, StepKind
 from taskrun.model.records import Cause as RunCause
+from taskrun.rules.dependencies import awaited_by
 from taskrun.stores.base import Tx
 
 Cause = dict[str, Any]
@@ -116,6 +118,10 @@ def _scheduled(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
         yield from (_limit(tx, run, limit, known) for limit in run_queue.limits_of(run)[:1])
     elif run.cause is RunCause.BACKOFF:
         yield from _waits(tx, run, known)
+    elif run.cause is RunCause.AFTER:
+        yield _after(tx, run, known)
+        if run.wake_at is not None:
+            yield _moment(replace(run, cause=RunCause.DELAY), known)
     else:
         yield _moment(run, known)
 
@@ -131,6 +137,19 @@ def _moment(run: Run, known: Known) -> Cause:
         text = f'debounce "{run.debounce}": it starts {when} unless a newer trigger takes its place'
         return _cause("debounce", text, id=run.debounce, until=until)
     return _cause("delay", f"it was triggered for later: it starts {when}", until=until)
+
+
+def _after(tx: Tx, run: Run, known: Known) -> Cause:
+    left = [one for one in awaited_by(run) if one.ended is None]
+    held = [found for one in left[:MANY] if (found := tx.run(one.run)) is not None]
+    every = all(one.any for one in left)
+    until = "have ended" if every else "have succeeded"
+    if len(left) == 1:
+        until = "has ended" if every else "has succeeded"
+    text = f"it starts once {_named(held, known)} {until}"
+    if not every and any(one.any for one in left):
+        text += ", or ended where that is enough"
+    return _cause("after", text, runs=[one.run for one in left], command=f"taskrun why {left[0].run[:SHORT]}")
 
 
 def _queued(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
