@@ -78,7 +78,10 @@ def start(
     refuse_two_times(delay, at)
     given = input_command.given(ctx)
     many = EACH.typed(ctx.params, given)
-    return partial(perform, Start(job, given, input, delay, at, key, follow, json, quiet, tag or (), many, after or (), after_any or ()))
+    return partial(
+        perform,
+        Start(job, given, input, delay, at, key, follow, json, quiet, tag or (), many, after or (), after_any or ()),
+    )
 
 
 def refuse_two_times(delay: str, at: str) -> None:
