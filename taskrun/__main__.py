@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 
+from taskrun import __version__
 from taskrun.cli.fastpath.thin_client import INTERRUPTED, run_in_daemon
 from taskrun.daemon.command_protocol import new_intent
 
@@ -17,6 +18,9 @@ LOCAL = "--local"  # user code runs in this process
 def main() -> None:
     """Runs the command line of this process."""
     argv, intent = sys.argv[1:], new_intent()
+    if argv == ["--version"]:
+        print("taskrun", __version__)
+        _exit(0)
     try:
         code = run_in_daemon(argv, intent)
         if code is None:
@@ -29,9 +33,11 @@ def main() -> None:
 
 
 def _run_in_this_process(argv: list[str], intent: str) -> int:
-    """Imports the app, meanwhile without TLS and garbage collection, and executes the command line in this process."""
+    """Imports the app, meanwhile without garbage collection and what its libraries can do without, and executes the line."""
     gc.disable()
-    without = [] if LOCAL in argv else ["ssl"]  # asyncio can do without
+    without = (
+        [] if LOCAL in argv else ["ssl", "typing_extensions"]
+    )  # asyncio needs no TLS; msgspec finds the same in `typing`
     sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]
     app = __import__(APP, fromlist=["main"])
     for name in without:

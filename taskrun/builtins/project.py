@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -43,7 +42,7 @@ def load_project(
     if declared.commands and list(entries) == [FOLDER] and not (root / FOLDER).exists():
         entries = []  # the default: nobody misses that folder
     found = discover(entries, root, JOBS, last_good)
-    return replace(found, problems=[*found.problems, *_add(found.registry, declared, root)])
+    return found._replace(problems=[*found.problems, *_add(found.registry, declared, root)])
 
 
 def _add(registry: Registry, declared: CommandFile, root: Path) -> Iterator[Problem]:

@@ -14,9 +14,7 @@ from taskrun.model.byte_escapes import restored
 
 _JSON = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"  # what `json` does not escape
 _MORE = "\U000e0000-\U000e007f"  # tags, which are invisible
-_IN_JSON = re.compile(f"[{_JSON}]")
-_IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_JSON}{_MORE}]")
-_IN_CELL = re.compile(f"[\x00-\x1f{_JSON}{_MORE}]")
+_UNSAFE = re.compile(f"[\x00-\x1f{_JSON}{_MORE}]")  # one pattern for all, since each takes long to compile
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
 _SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
@@ -27,12 +25,12 @@ CUT = 200  # characters of a value in a piped table
 
 def lines(text: str) -> str:
     """Returns text of several lines; line ends and tabs are kept."""
-    return _IN_LINES.sub(_shown, restored(text).replace("\r\n", "\n"))
+    return _UNSAFE.sub(_shown_in_lines, restored(text).replace("\r\n", "\n"))
 
 
 def cell(text: str) -> str:
     """Returns text as one line, for a cell of a table."""
-    return _IN_CELL.sub(lambda found: _ESCAPES.get(found[0]) or _shown(found), restored(text))
+    return _UNSAFE.sub(lambda found: _ESCAPES.get(found[0]) or _shown(found), restored(text))
 
 
 def cut(text: str, limit: int = CUT) -> str:
@@ -57,7 +55,7 @@ def safe_json(text: str, ascii: bool) -> str:
     text = restored(text)
     if ascii and not text.isascii():
         text = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
-    return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNSAFE.sub(_escaped_in_json, text)
 
 
 def value(given: Any) -> str:
@@ -68,6 +66,15 @@ def value(given: Any) -> str:
 def brief(given: Any) -> str:
     """Returns a value as a cell, cut to what a screen can show: outputs may have many megabytes."""
     return cut(value(given[: LONGEST + 1] if isinstance(given, str) else given), LONGEST)
+
+
+def _escaped_in_json(found: re.Match[str]) -> str:
+    char = found[0]
+    return f"\\u{ord(char):04x}" if " " < char <= "\uffff" else char  # it has line ends of its own
+
+
+def _shown_in_lines(found: re.Match[str]) -> str:
+    return found[0] if found[0] in "\n\t" else _shown(found)
 
 
 def _shown(found: re.Match[str]) -> str:

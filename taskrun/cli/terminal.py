@@ -11,17 +11,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
+
+import msgspec
 
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.daemon.command_protocol import new_intent
 from taskrun.processes.threads import in_thread
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What a command may know about its caller. `cursor`, `colour`, `utf8`: what the terminal and its user allow."""
 
     in_tty: bool = False
@@ -30,9 +30,11 @@ class Facts:
     cursor: bool = False  # whether a screen can be drawn over the one before
     colour: bool = False
     utf8: bool = True
-    cwd: Path = field(default_factory=Path.cwd)
-    env: Mapping[str, str] = field(default_factory=dict)
-    intent: str = field(default_factory=new_intent)  # idempotency key of the one trigger that the command may make
+    cwd: Path = msgspec.field(default_factory=Path.cwd)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    intent: str = msgspec.field(
+        default_factory=new_intent
+    )  # idempotency key of the one trigger that the command may make
 
 
 class Terminal(Protocol):

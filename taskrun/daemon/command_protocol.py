@@ -14,7 +14,7 @@ FOLDER = ".taskrun"
 JOURNAL = "journal.db"
 LOCK = "daemon.lock"
 PATIENCE = 10.0  # seconds that a client waits for a sign of life
-MAGIC = b"\0taskrun order 1\0"  # no JSON begins like this, so a daemon that does not know it refuses it
+MAGIC = b"\0taskrun order 2\0"  # no JSON begins like this, so a daemon that does not know it refuses it
 LOCAL_PEERCRED, LOCAL_PEERPID = 1, 2  # of macOS
 
 # sent by the daemon
@@ -56,6 +56,7 @@ class CommandRequest:
         intent: the idempotency key of the one trigger that it may make.
         ttys: which of the descriptors 0, 1 and 2 are terminals, as in `"011"`.
         size: columns and rows, 0 where there is no terminal.
+        brief: it is to be refused unless it ends at once, since it may outlive the daemon.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class CommandRequest:
         cwd: str,
         argv: list[str],
         env: dict[str, str],
+        brief: bool = False,
     ) -> None:
         self.version = version
         self.intent = intent
@@ -77,17 +79,21 @@ class CommandRequest:
         self.cwd = cwd
         self.argv = argv
         self.env = env
+        self.brief = brief
 
     def packed(self) -> bytes:
         """Returns it as bytes, separated by NUL, which none of its parts can contain."""
-        head = [self.version, self.intent, self.ttys, f"{self.size[0]}x{self.size[1]}", self.encoding, self.cwd]
+        size, brief = f"{self.size[0]}x{self.size[1]}", "brief" * self.brief
+        head = [self.version, self.intent, self.ttys, size, self.encoding, self.cwd, brief]
         env = [f"{name}={value}" for name, value in self.env.items()]
         return MAGIC + b"\0".join(map(os.fsencode, [*head, str(len(self.argv)), *self.argv, *env]))
 
     @classmethod
     def unpacked(cls, data: bytes) -> "CommandRequest":
         """Reads what `packed` returns; raises ValueError when it is something else."""
-        version, intent, ttys, size, encoding, cwd, count, *rest = map(os.fsdecode, data[len(MAGIC) :].split(b"\0"))
+        version, intent, ttys, size, encoding, cwd, brief, count, *rest = map(
+            os.fsdecode, data[len(MAGIC) :].split(b"\0")
+        )
         columns, rows = map(int, size.split("x"))
         argv, env = rest[: int(count)], dict(one.split("=", 1) for one in rest[int(count) :])
-        return cls(version, intent, ttys, (columns, rows), encoding, cwd, argv, env)
+        return cls(version, intent, ttys, (columns, rows), encoding, cwd, argv, env, bool(brief))

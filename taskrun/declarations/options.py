@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal, TypedDict, TypeVar
+
+import msgspec
 
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.pipe import Pipe, Source
@@ -68,8 +69,7 @@ class Options(TypedDict, total=False):
     on_settled: Hook | None
 
 
-@dataclass(frozen=True)
-class JobOptions:
+class JobOptions(msgspec.Struct, frozen=True, dict=True):
     """The checked options of a job. What is a function is called with the input of each trigger."""
 
     retry: int | Of[Any] = 3
@@ -83,10 +83,10 @@ class JobOptions:
     priority: int | Of[Any] = 0
     key: Of[Any] | None = None
     key_ttl: float = 86_400.0
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = msgspec.field(default_factory=dict)
     triggers: tuple[Source, ...] = ()
     crons: tuple[Cron, ...] = ()
-    hooks: Mapping[str, Hook] = field(default_factory=dict)
+    hooks: Mapping[str, Hook] = msgspec.field(default_factory=dict)
 
     @cached_property
     def fixed(self) -> Terms | None:
@@ -96,7 +96,7 @@ class JobOptions:
 
     def describe(self) -> dict[str, Any]:
         """Returns those that differ from their defaults as JSON; a function is `fn`."""
-        names = [one for one in self.__dataclass_fields__ if one not in _DESCRIBED_APART]
+        names = [one for one in self.__struct_fields__ if one not in _DESCRIBED_APART]
         given = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(_DEFAULTS, name)}
         return {name: _shown(value) for name, value in given.items()} | {f"on_{kind}": "fn" for kind in self.hooks}
 

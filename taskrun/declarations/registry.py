@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from taskrun.declarations.job import Job
 from taskrun.declarations.job_ref import JobRef
@@ -96,8 +95,7 @@ class Registry:
         return Source(source.kind, self.jobs.get(source.ref.name, source.ref), source.fn)
 
 
-@dataclass(frozen=True)
-class Discovery:
+class Discovery(NamedTuple):
     """What a project's files hold.
 
     Parameters:

@@ -12,7 +12,6 @@ import math
 import numbers
 import re
 import sys
-import sysconfig
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -282,7 +281,7 @@ def error_from(text: str) -> ErrorRecord:
 
 
 _PACKAGE = str(Path(__file__).parents[1]) + "/"
-_LIBRARIES = (sysconfig.get_path("stdlib") + "/", sysconfig.get_path("platstdlib") + "/", "<frozen ")
+_LIBRARIES = (str(Path(traceback.__file__).parent) + "/", "<frozen ")  # `sysconfig` takes ten times as long to be asked
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
 

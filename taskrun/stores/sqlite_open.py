@@ -11,10 +11,11 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
+
+import msgspec
 
 from taskrun.model.durations import human_size
 from taskrun.model.errors import JournalDamaged, JournalError, JournalLocked, JournalNewer, JournalUnavailable
@@ -40,8 +41,7 @@ class OlderJournal(Exception):
     """A journal that an older taskrun wrote, or whose making was cut off: only a connection that writes can open it."""
 
 
-@dataclass(frozen=True)
-class JournalFile:
+class JournalFile(msgspec.Struct, frozen=True):
     """Where a journal is, and how it is to be opened."""
 
     path: Path

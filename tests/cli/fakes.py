@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from taskrun.cli.app import execute
 from taskrun.cli.session import Backend
@@ -69,7 +70,7 @@ class FakeTerminal:
     """Keeps what is written."""
 
     def __init__(self, cwd: Path, stdin: str = "", width: int = 80, height: int = 24, **facts: Any) -> None:
-        self.facts = replace(Facts(cwd=cwd, env={}), **facts)
+        self.facts = msgspec.structs.replace(Facts(cwd=cwd, env={}), **facts)
         self.written = ""
         self.chatter = ""
         self.width, self.height = width, height

@@ -261,7 +261,7 @@ async def test_ctrl_c_ends_a_live_listing_well(screen: FakeTerminal) -> None:
 
 
 def _fields(terminal: FakeTerminal) -> dict[str, Any]:
-    return {name: getattr(terminal.facts, name) for name in terminal.facts.__slots__}
+    return {name: getattr(terminal.facts, name) for name in terminal.facts.__struct_fields__}
 
 
 # ---- looking

@@ -15,15 +15,25 @@ from pathlib import Path
 
 import pytest
 
+from taskrun import __version__
 from tests.cli.test_terminal import ENV, Person, command, plain
 
 JOBS = """
 import asyncio
-from taskrun import job
+from taskrun import job, pipe
 
 @job
 async def hello(name: str = "you") -> str:
     return "hello " + name
+
+@job
+async def brief(seconds: float) -> str:
+    print("begins")
+    await asyncio.sleep(seconds)
+    print("ends")
+    return "slept"
+
+greetings = pipe("greetings")
 
 @job
 async def slow() -> None:
@@ -95,6 +105,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "show @last --json",
         "wait @last",
         "start hello",
+        "start hello -f",
+        "run hello",
+        "tail @last",
+        "show @last -w",
+        "why @last",
+        "cancel @last",
+        "schedule",
+        "send greetings",
         "_complete -- st",
     ],
 )
@@ -102,6 +120,33 @@ def test_a_warm_command_imports_next_to_nothing(folder: Path, line: str) -> None
     heavy = {name for name in imported(folder, *line.split()) if name.split(".")[0] not in ALLOWED}
     assert not heavy
     assert {"taskrun.daemon.command_protocol", "taskrun.cli.fastpath.thin_client"} <= imported(folder, *line.split())
+
+
+def test_the_version_needs_no_more_than_this_process(folder: Path) -> None:
+    assert plain(folder, "--version").stdout == f"taskrun {__version__}\n"
+    assert not {name for name in imported(folder, "--version") if name.split(".")[0] not in ALLOWED}
+
+
+def test_what_does_not_end_at_once_goes_on_in_its_own_process_with_the_same_run(folder: Path) -> None:
+    assert "taskrun.cli.app" in imported(folder, "run", "brief", "--seconds", "0.3")
+    before = runs_of(folder, "brief")
+    done = plain(folder, "run", "brief", "--seconds", "0.3")
+    assert (done.returncode, done.stdout) == (0, "slept\n")
+    assert [line.split()[-1] for line in done.stderr.splitlines()[1:3]] == ["begins", "ends"]
+    (run,) = [run for run in runs_of(folder, "brief") if run not in before]
+    assert run in plain(folder, "tail", run, "--json").stdout
+
+
+def test_input_that_can_be_read_once_is_read_where_it_stays(folder: Path) -> None:
+    line = [*command("run", "brief", "--input", "-")]
+    done = subprocess.run(
+        line, cwd=folder, env=ENV, input='{"seconds": 0.3}', capture_output=True, text=True, timeout=20
+    )
+    assert done.stdout == "slept\n"
+
+
+def runs_of(folder: Path, job: str) -> list[str]:
+    return [run["id"] for run in json.loads(plain(folder, "list", "--job", job, "--json", "--all").stdout)]
 
 
 def in_process(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:

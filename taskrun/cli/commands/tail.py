@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -126,6 +128,7 @@ class Follower:
         self._order = TimeOrder(printer.line, self._step)
         self._reports = False  # whether steps are reported: those had ended before that come first
         self._joined = asyncio.Event()
+        self._over = defaultdict[str, asyncio.Event](asyncio.Event)  # set once the end of a run came with its steps
 
     async def follow(self, after: dict[str, int]) -> list[dict[str, Any]]:
         """Prints until all runs have ended; returns them.
@@ -177,7 +180,9 @@ class Follower:
             if message["kind"] != "end":
                 self._order.add_line(message)
                 continue
-            await asyncio.sleep(HELD)  # its last steps come on the other stream
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HELD):  # its last steps come on the other stream
+                    await self._over[message["run"]["id"]].wait()
             self._order.flush()
             self._printer.end(message["run"])
             self._ended.append(message["run"])
@@ -193,6 +198,8 @@ class Follower:
             if message["kind"] == "run" and self._begun is not None:
                 self._add_new(message["run"], self._begun)
             self._order.add_steps(message)
+            if message["kind"] == "run" and message["run"]["status"] in ENDED:
+                self._over[message["run"]["id"]].set()
 
     def _add_new(self, run: dict[str, Any], begun: float) -> None:
         fresh = run["status"] not in ENDED or (times.moment(run["created_at"]) or 0.0) >= begun

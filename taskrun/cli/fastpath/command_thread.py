@@ -23,6 +23,7 @@ from taskrun.daemon.command_protocol import END, REFUSED, CommandRequest
 
 APP = "taskrun.cli.app"
 AFTER = 0.3  # seconds after the daemon's start: the command that started it is answered first
+AT_ONCE = 0.1  # seconds in which a command that follows a run has to end, or its client executes it
 
 
 class CommandThread:
@@ -44,12 +45,13 @@ class CommandThread:
         """Begins to execute a command line."""
         if self._app is None or request.version != __version__ or request.env.get("TZ") != os.environ.get("TZ"):
             return None
+        held: list[bytes] = []
         try:
-            terminal = RemoteTerminal(request, send, self._most_input)
+            terminal = RemoteTerminal(request, held.append if request.brief else send, self._most_input)
         except LookupError:  # an encoding that only the caller's Python knows
             return None
         command = ThreadCommand(terminal, self._loop)
-        command.executing = asyncio.run_coroutine_threadsafe(self._execute(request, terminal, send), self._loop)
+        command.executing = asyncio.run_coroutine_threadsafe(self._execute(request, terminal, held, send), self._loop)
         return command
 
     def close(self) -> None:
@@ -67,14 +69,23 @@ class CommandThread:
         self._app = app
         self._loop.run_forever()
 
-    async def _execute(self, request: CommandRequest, terminal: RemoteTerminal, send: Callable[[bytes], None]) -> None:
+    async def _execute(
+        self, request: CommandRequest, terminal: RemoteTerminal, held: list[bytes], send: Callable[[bytes], None]
+    ) -> None:
+        """Executes a command line; `held`: what it prints until it ends, if it has to end at once."""
         assert self._app is not None
         try:
-            code = await self._app.execute(request.argv, terminal, self._connector)
-        except OtherProject:
+            async with asyncio.timeout(AT_ONCE if request.brief else None) as limit:
+                code = await self._app.execute(request.argv, terminal, self._connector)
+        except (OtherProject, TimeoutError):
             send(REFUSED)
-        else:
-            send(END + b"%d" % code)
+            return
+        if limit.expired():  # taken for Ctrl-C; the client begins anew, with the run that it has started by then
+            send(REFUSED)
+            return
+        for payload in held:
+            send(payload)
+        send(END + b"%d" % code)
 
 
 class ThreadCommand:

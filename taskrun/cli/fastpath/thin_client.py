@@ -36,10 +36,17 @@ from taskrun.model import user_project
 
 COMPLETE = "_complete"
 LOOKING = {"list", "ps", "show", "tail", "jobs", "schedule", "why", "wait", COMPLETE}
-REPEATABLE = LOOKING | {"start", "cancel", "pause", "resume"}  # done twice they do the same as once
+REPEATABLE = LOOKING | {"start", "run", "cancel", "pause", "resume"}  # done twice they do the same as once
 ONCE = {"send", "retry"}  # not to be repeated when the answer was lost
-LOCAL = {"--follow", "--watch", "--local"}  # what runs for long outlives daemons, so it stays in this process
-LOCAL_LETTERS = "fw"
+FOLLOWING = {
+    "run",
+    "tail",
+    "start",
+    "show",
+}  # the daemon executes them if they end at once: what runs for long outlives it
+FOLLOW = {"--follow", "--watch"}
+FOLLOW_LETTERS = "fw"
+LOCAL = {"--local"}
 LOCAL_FILES = ("@/dev/", "@/proc/")  # to another process these are other files
 FORWARDED = {"COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "TZ", "HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"}
 FORWARDED_PREFIXES = ("LC_", "TASKRUN_", "_TASKRUN_", "COMP_")
@@ -51,14 +58,14 @@ AT_ONCE = 4096  # bytes that a pipe takes without blocking, once it takes any
 
 def run_in_daemon(argv: list[str], intent: str) -> int | None:
     """Returns the exit code of a command line that the daemon has executed, None when this process is to execute it."""
-    name, config, user = _command_and_project(argv)
+    name, config, user, follows = _command_and_project(argv)
     if name not in REPEATABLE | ONCE or None in (sys.stdin, sys.stdout, sys.stderr):
         return None
     if name == "schedule" and "add" in argv:  # what it writes is the caller's own file
         return None
     stopped = False
     for _ in range(TRIES):
-        client = _requested(config, user, argv, intent)
+        client = _requested(config, user, argv, intent, follows)
         try:
             if client is not None:
                 return client.serve(name in REPEATABLE)
@@ -70,22 +77,25 @@ def run_in_daemon(argv: list[str], intent: str) -> int | None:
     return _failed("the daemon was stopped; start it: taskrun daemon start", argv)
 
 
-def _requested(config: str, user: bool, argv: list[str], intent: str) -> "CommandClient | None":
+def _requested(config: str, user: bool, argv: list[str], intent: str, follows: bool) -> "CommandClient | None":
     """Returns the connection on which a daemon was sent the command line; None when there is no warm daemon."""
     try:
         connection = _connected(_socket_path(_user_config() if user else _config_path(config)))
         if connection is None:
             return None
         client = CommandClient(connection, argv)
-        client.send(_request(argv, intent).packed())
+        client.send(_request(argv, intent, follows).packed())
     except (OSError, ValueError, _Lost):
         return None
     return client
 
 
-def _command_and_project(argv: list[str]) -> tuple[str, str, bool]:
-    """Returns the command, the value of `--config`, and whether `--user` is there; no command when it stays in this process."""
-    name, config, user, local, rest = "", "", False, False, iter(argv)
+def _command_and_project(argv: list[str]) -> tuple[str, str, bool, bool]:
+    """Returns the command, the value of `--config`, whether `--user` is there, and whether it follows something to its end.
+
+    There is no command when it stays in this process.
+    """
+    name, config, user, local, follows, rest = "", "", False, False, False, iter(argv)
     for token in rest:
         if token == "--":
             break
@@ -98,9 +108,16 @@ def _command_and_project(argv: list[str]) -> tuple[str, str, bool]:
         elif not name:
             name = token
         local = local or token in LOCAL or any(one in token for one in LOCAL_FILES)
-        local = local or (token[:1] == "-" != token[1:2] and any(one in token for one in LOCAL_LETTERS))
-    local = "--no-follow" not in argv if name == "tail" else local and name != COMPLETE
-    return "" if local or (user and config) else name, config, user
+        follows = follows or token in FOLLOW
+        follows = follows or (token[:1] == "-" != token[1:2] and any(one in token for one in FOLLOW_LETTERS))
+    if name in ("run", "tail"):
+        follows = "--no-follow" not in argv
+    if follows and (
+        name not in FOLLOWING or "-" in argv or "--input=-" in argv
+    ):  # standard input can be read only once
+        local = True
+    local = (local and name != COMPLETE) or bool(user and config)
+    return "" if local else name, config, user, follows
 
 
 # ---- finding the daemon
@@ -159,12 +176,13 @@ def _connected(path: bytes) -> socket | None:
 # ---- what the caller's terminal is like
 
 
-def _request(argv: list[str], intent: str) -> CommandRequest:
+def _request(argv: list[str], intent: str, follows: bool) -> CommandRequest:
     ttys = "".join("01"[os.isatty(number)] for number in (0, 1, 2))
     env = {
         name: value for name, value in os.environ.items() if name in FORWARDED or name.startswith(FORWARDED_PREFIXES)
     }
-    return CommandRequest(__version__, intent, ttys, _size(ttys), sys.stdout.encoding, os.getcwd(), argv, env)
+    size = _size(ttys)
+    return CommandRequest(__version__, intent, ttys, size, sys.stdout.encoding, os.getcwd(), argv, env, follows)
 
 
 def _size(ttys: str) -> tuple[int, int]:

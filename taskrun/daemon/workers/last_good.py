@@ -11,10 +11,12 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from taskrun.engine.messages import Description
+if TYPE_CHECKING:  # commands read the file, and need nothing of the engine for that
+    from taskrun.engine.messages import Description
 
 logger = logging.getLogger(__name__)
 

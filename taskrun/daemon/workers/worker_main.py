@@ -21,7 +21,6 @@ import time
 import traceback
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -185,7 +184,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     found = load_project(setup.jobs, Path(setup.root), setup.declared, setup.last_good)
     executor = Executor(
         found.registry,
-        problems=[asdict(problem) for problem in found.problems],
+        problems=[problem._asdict() for problem in found.problems],
         files=[str(file) for file in found.files],
         sources=found.sources,
         grace=setup.grace,
