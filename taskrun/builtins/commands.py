@@ -85,13 +85,17 @@ def _options(table: CommandTable, triggers: Sequence[Source]) -> Options:
         "name": table.name,
         "retry": 0,
         "trigger": triggers,
-        "cron": [Cron(cron, table.timezone, catch_up=table.catch_up) for cron in table.crons],
+        "cron": [_cron(cron, table) for cron in table.crons],
         **table.options,  # type: ignore[typeddict-item]  # their names and values were checked when the table was read
     }
     if table.key is not None:
         template = parse_template(table.key, [field.name for field in table.input])
         options["key"] = lambda values: as_text(template, values)
     return options
+
+
+def _cron(expr: str, table: CommandTable) -> Cron:
+    return Cron(expr, table.timezone, catch_up=table.catch_up, within=table.within, late=table.late, slow=table.slow)
 
 
 # ---- the handler

@@ -69,6 +69,9 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True):
     crons: list[str] = []
     timezone: str | None = None
     catch_up: Literal["skip", "one", "all"] = "skip"
+    within: float | None = None
+    late: float | None = None
+    slow: float | None = None
     options: dict[str, Any] = {}
 
     @property
@@ -246,10 +249,16 @@ JOB = {
     "cron": Key('a cron expression such as "0 3 * * *", or a list of them', _one_or_more, []),
     "timezone": Key('a time zone such as "Europe/Berlin"', nonempty),
     "catch_up": Key('"skip", "one" or "all"', _one_of("skip", "one", "all"), "skip"),
+    "within": Key(DURATION, durations.seconds),
+    "late": Key(DURATION, durations.seconds),
+    "slow": Key(DURATION, durations.seconds),
     **OPTIONS,
 }
 PIPE = {"input": Key(_TABLE, mapping)}
-NEEDS = {"timezone": "cron", "catch_up": "cron", "key_ttl": "key"}  # keys that do nothing without another
+NEEDS = {
+    **dict.fromkeys(("timezone", "catch_up", "within", "late", "slow"), "cron"),
+    "key_ttl": "key",
+}  # keys that do nothing without another
 
 
 # ---- tables
@@ -286,6 +295,9 @@ _AS_WRITTEN = (
     "key",
     "timezone",
     "catch_up",
+    "within",
+    "late",
+    "slow",
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taskrun import InputInvalid, RunFailed
+from taskrun import Cron, InputInvalid, RunFailed
 from taskrun.builtins.command_environment import read_env_file
 from taskrun.model.errors import DefinitionError
 from tests.builtin_jobs.conftest import Project, queue_of
@@ -248,6 +248,15 @@ throttle = { }
     assert terms.concurrency is not None
     assert terms.throttle is not None
     assert (terms.concurrency.limit, terms.throttle.duration) == (3, 1.0)
+
+
+async def test_a_schedule_takes_all_that_a_cron_takes(project: Project) -> None:
+    cron = 'cron = ["@daily", "@hourly"]\ntimezone = "UTC"\ncatch_up = "one"\nwithin = "2h"\nlate = "5m"\nslow = "1h"'
+    found = project(f'[jobs.x]\ncommand = "true"\ntags = {{ team = "a" }}\n{cron}')
+    crons = found.registry.jobs["x"].options.crons
+    rest = {"timezone": "UTC", "catch_up": "one", "within": "2h", "late": "5m", "slow": "1h"}
+    assert list(crons) == [Cron("@daily", **rest), Cron("@hourly", **rest)]
+    assert found.registry.jobs["x"].prepare({}).terms.tags == {"team": "a"}
 
 
 async def test_it_is_described_like_a_job_of_a_file(project: Project, tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ MISTAKES = {
     C + 'key_ttl = "1h"': "key_ttl does nothing without key",
     C + 'timezone = "UTC"': "timezone does nothing without cron",
     C + 'catch_up = "one"': "catch_up does nothing without cron",
+    C + 'slow = "1h"': "slow does nothing without cron",
+    C + 'cron = "@daily"\nlate = "soon"': "late must be a duration such as",
     C + 'cron = "@daily"\ninput = { a = { type = "str" } }': "cron: a has no default, which a schedule needs",
     C + "input = { a = {} }": "input.a needs a type (str, int, float, bool, path, list) or a default",
     C
