@@ -254,7 +254,7 @@ async def test_a_schedule_takes_all_that_a_cron_takes(project: Project) -> None:
     cron = 'cron = ["@daily", "@hourly"]\ntimezone = "UTC"\ncatch_up = "one"\nwithin = "2h"\nlate = "5m"\nslow = "1h"'
     found = project(f'[jobs.x]\ncommand = "true"\ntags = {{ team = "a" }}\n{cron}')
     crons = found.registry.jobs["x"].options.crons
-    rest = {"timezone": "UTC", "catch_up": "one", "within": "2h", "late": "5m", "slow": "1h"}
+    rest: dict[str, Any] = {"timezone": "UTC", "catch_up": "one", "within": "2h", "late": "5m", "slow": "1h"}
     assert list(crons) == [Cron("@daily", **rest), Cron("@hourly", **rest)]
     assert found.registry.jobs["x"].prepare({}).terms.tags == {"team": "a"}
 

@@ -512,6 +512,14 @@ async def test_init_writes_a_project_and_overwrites_nothing(tmp_path: Path) -> N
     assert (tmp_path / "shop" / "taskrun.toml").exists()
 
 
+async def test_both_first_jobs_run_and_fit_together(tmp_path: Path) -> None:
+    await typed("init", FakeTerminal(tmp_path), FakeDaemon())
+    for line, printed in (("run hello --name Ada --local", "Hello, Ada.\n"), ("run disk --path / --local", "% ")):
+        terminal = FakeTerminal(tmp_path)
+        assert await typed(line, terminal, FakeDaemon()) == 0, terminal.chatter
+        assert printed in terminal.written
+
+
 @pytest.mark.parametrize(
     ("command", "kind"),
     [

@@ -24,6 +24,13 @@ jobs = ["jobs"]                  # modules, packages, folders or globs
 # [retention]
 # keep = "30d"                   # finished runs older than this are pruned
 
+[jobs.disk]                      # a job that is a command: taskrun run disk --path /
+description = "How full the disk of a folder is"
+command = "df -h {path}"         # {fields} are quoted for the shell
+input = { path = { type = "path", default = "." } }
+# cron = "0 9 * * *"             # every morning
+# retry = 2
+
 # [[schedule]]                   # start a job by the clock, without touching its code
 # job = "hello"
 # cron = "0 9 * * *"
@@ -53,7 +60,7 @@ FILES = {"taskrun.toml": CONFIG, "jobs/hello.py": HELLO, ".taskrun/.gitignore": 
 
 @app.command()
 def init(folder: str = typer.Argument(".", metavar="[DIR]")) -> Any:
-    """Write taskrun.toml and a first job that runs; overwrites nothing.
+    """Write taskrun.toml with a first command, and a first job in Python; overwrites nothing.
 
     Example: taskrun init my-project
     """
@@ -75,6 +82,7 @@ async def perform(folder: str, session: Session) -> int:
             session.say(f"  {name}  {'written' if name in written else 'exists already, not changed'}")
     there = "" if folder == "." else f"cd {cell(folder)} && "
     session.say(f"next: {there}taskrun run hello --name Ada")
+    session.say(f"  or  {there}taskrun run disk, the command in taskrun.toml")
     return Code.DONE
 
 
