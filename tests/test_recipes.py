@@ -1,0 +1,165 @@
+"""The recipes of docs/automation.md, executed as they are written: the tables, then each line that is typed.
+
+The programs that they call are scripts that note how they were called. What has effects outside of the folder is only looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from taskrun.model.command_config import CommandFile
+from taskrun.model.config import load
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "automation.md").read_text()
+PROGRAMS = ["curl", "convert", "fetch-mail", "ffmpeg", "git", "make", "restic", "rsync", "sync-photos", "tidy"]
+NOT_EXECUTED = {"taskrun daemon install"}
+PATIENCE = 60.0
+
+
+class Recipe(NamedTuple):
+    """A section with tables: its title, its `taskrun.toml`, and the lines that are typed."""
+
+    title: str
+    toml: str
+    typed: list[str]
+
+
+def recipes() -> Iterator[Recipe]:
+    for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]:
+        title = section.partition("\n")[0]
+        toml = "".join(re.findall(r"^```toml\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+        console = "".join(re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+        if toml:
+            yield Recipe(title, toml, re.findall(r"^\$ (.*)$", console, re.MULTILINE))
+
+
+RECIPES = {recipe.title: recipe for recipe in recipes()}
+
+
+class Folder:
+    """A project in which the programs of the recipes only note their arguments."""
+
+    def __init__(self, root: Path, runtime: Path) -> None:
+        self.root = root
+        self.calls = root / "calls"
+        self.calls.touch()
+        bin = root / "bin"
+        bin.mkdir()
+        note = f'#!/bin/sh\nprintf \'%s\\n\' "$(basename "$0") $*" >> {shlex.quote(str(self.calls))}\n'
+        for name in PROGRAMS:
+            (bin / name).write_text(note)
+            (bin / name).chmod(0o755)
+        (bin / "taskrun").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m taskrun "$@"\n')
+        (bin / "taskrun").chmod(0o755)
+        path = f"{bin}:{os.environ['PATH']}"
+        self.env = {
+            **os.environ,
+            "PATH": path,
+            "XDG_RUNTIME_DIR": str(runtime),
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(root),
+        }
+
+    def type(self, line: str) -> str:
+        """Types a line in a shell; returns what it printed."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", line], cwd=self.root, env=self.env, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def called(self) -> list[str]:
+        """Returns how the programs were called."""
+        return self.calls.read_text().splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    root = tmp_path / "project"
+    root.mkdir()
+    with tempfile.TemporaryDirectory(prefix="tr", dir="/tmp") as runtime:
+        made = Folder(root, Path(runtime))
+        yield made
+        (root / "taskrun.toml").write_text("")
+        made.type("taskrun daemon stop")
+
+
+def declared(recipe: Recipe, tmp_path: Path) -> CommandFile:
+    (tmp_path / "taskrun.toml").write_text(recipe.toml)
+    return load(tmp_path / "taskrun.toml", {}).declared
+
+
+@pytest.mark.parametrize("title", RECIPES)
+def test_its_tables_are_valid(title: str, tmp_path: Path) -> None:
+    assert declared(RECIPES[title], tmp_path).commands
+
+
+def backup(folder: Folder) -> None:
+    (folder.root / "restic.env").write_text("RESTIC_REPOSITORY=here\n")
+
+
+def videos(folder: Folder) -> None:
+    (folder.root / "videos").mkdir()
+    for name in ("a.mov", "it's b.mov", "c.txt"):
+        (folder.root / "videos" / name).touch()
+
+
+def nothing(folder: Folder) -> None:
+    pass
+
+
+PREPARED: dict[str, tuple[Callable[[Folder], None], list[str]]] = {
+    "A backup at night": (backup, ["restic backup /data/photos --tag now"]),
+    "A folder of videos": (
+        videos,
+        [
+            "ffmpeg -n -i VIDEOS/a.mov -crf 28 VIDEOS/a.mov.mp4",
+            "ffmpeg -n -i VIDEOS/it's b.mov -crf 28 VIDEOS/it's b.mov.mp4",
+        ],
+    ),
+    "A nightly release": (
+        nothing,
+        [
+            "git pull --ff-only",
+            "make test",
+            "make dist VERSION=1.2",
+            "make publish VERSION=1.2",
+            "make publish VERSION=1.2",
+        ],
+    ),
+    "A crontab moved over": (nothing, ["tidy HOME/tmp --older 7"]),
+}
+
+
+def test_every_recipe_is_executed() -> None:
+    assert PREPARED.keys() == {title for title, recipe in RECIPES.items() if recipe.typed}
+
+
+@pytest.mark.parametrize("title", PREPARED)
+def test_it_does_what_it_says(title: str, folder: Folder) -> None:
+    prepare, called = PREPARED[title]
+    prepare(folder)
+    (folder.root / "taskrun.toml").write_text(RECIPES[title].toml)
+    for line in RECIPES[title].typed:
+        if line not in NOT_EXECUTED:
+            printed = folder.type(line)
+            if "retry" in line:
+                folder.type("taskrun wait @last")
+            if " list " in line:
+                assert printed, line
+    places = {"VIDEOS": str(folder.root / "videos"), "HOME": str(folder.root)}
+    expected = [re.sub("VIDEOS|HOME", lambda found: places[found[0]], line) for line in called]
+    assert sorted(line for line in folder.called() if line in expected) == sorted(expected)
+    by_the_clock = ("fetch-mail", "sync-photos", "tidy")  # where a slot happens to come meanwhile
+    assert not [line for line in folder.called() if line not in expected and not line.startswith(by_the_clock)]
