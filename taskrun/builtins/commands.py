@@ -9,17 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from taskrun.builtins.command_environment import read_env_file, told
-from taskrun.declarations.calls import Environment
+from taskrun.declarations.calls import StepCall
 from taskrun.declarations.job import Job
 from taskrun.declarations.options import Options
 from taskrun.declarations.pipe import Pipe, Source
-from taskrun.declarations.steps import Completed, current, shell
+from taskrun.declarations.plain import reach
+from taskrun.declarations.steps import Completed, current
 from taskrun.model.codec import encode, parse_json, plain
 from taskrun.model.command_config import Command, CommandStep, CommandTable, Output, PipeTable
 from taskrun.model.errors import InputInvalid, OutputInvalid
 from taskrun.model.fields_shape import FieldsShape
 from taskrun.model.input_fields import InputField
+from taskrun.model.records import StepKind
 from taskrun.model.schema import Schema
 from taskrun.model.signature import whole
 from taskrun.model.templates import as_arguments, as_text, in_shell, parse_template
@@ -110,7 +114,9 @@ def _handler(table: CommandTable, root: Path, cwd: Path) -> Callable[[Any], Any]
         done: Completed | None = None
         with told(current()) as facts:
             for step, fill in commands:
-                done = await _execute(step, fill(values), facts, table, root, cwd)
+                folder = root / Path(step.cwd or table.cwd or cwd).expanduser()
+                call = _call(step, fill(values), table, folder, {**_variables(step, table, root), **facts})
+                done = await reach(f'step "{step.name}"').step(replace(call, compared=values))
         return None if done is None else output(done)
 
     handler.__doc__ = table.description
@@ -125,20 +131,24 @@ def _filler(command: Command, fields: Sequence[str]) -> Callable[[Mapping[str, A
     return lambda values: as_arguments(templates, values)
 
 
-async def _execute(
-    step: CommandStep, command: Command, facts: Mapping[str, str], table: CommandTable, root: Path, home: Path
-) -> Completed:
-    own = {**table.env, **step.env}
+def _variables(step: CommandStep, table: CommandTable, root: Path) -> dict[str, str]:
     file = {} if table.env_file is None else read_env_file(root / Path(table.env_file).expanduser(), os.environ)
-    cwd = step.cwd or table.cwd
-    return await shell(
-        command,
+    return {**file, **table.env, **step.env}
+
+
+def _call(step: CommandStep, command: Command, table: CommandTable, cwd: Path, env: Mapping[str, str]) -> StepCall:
+    return StepCall(
+        kind=StepKind.SHELL,
         name=step.name,
-        cwd=home if cwd is None else root / Path(cwd).expanduser(),
-        env=Environment({**file, **own, **facts}, compared=own),
+        command=command,
+        cwd=cwd,
+        env=env,
         check=step.success_codes or table.success_codes,
         retry=step.retry,
         timeout=step.timeout,
+        survive=True,
+        rerun=table.rerun,
+        output_type=Completed,
     )
 
 

@@ -37,7 +37,8 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call of `run`, `thread` or `shell`, with its arguments checked.
 
     `backoff` None is the job's. `output_type` is what the result is decoded as. From `command` on they are of `shell` alone;
-    `check` may be the exit codes that are no error.
+    `check` may be the exit codes that are no error. `compared` is what makes it the same call, where that is not the command
+    itself, with its folder and variables.
     """
 
     kind: StepKind
@@ -59,21 +60,11 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True):
     check: bool | tuple[int, ...] = True
     survive: bool = False  # it goes on when its worker dies
     rerun: bool = True  # it is begun again after it was cut off
+    compared: Any = None
 
     def accepts(self, code: int) -> bool:
         """Says whether an exit code is no error."""
         return self.check is False or code in ((0,) if self.check is True else self.check)
-
-
-class Environment(dict[str, str]):
-    """Variables of a command, of which only those that are `compared` make a call of `shell` another one.
-
-    The others may differ from attempt to attempt, or hold secrets of a file.
-    """
-
-    def __init__(self, variables: Mapping[str, str], compared: Mapping[str, str]) -> None:
-        super().__init__(variables)
-        self.compared = dict(compared)
 
 
 class Target(Protocol):

@@ -72,6 +72,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True):
     within: float | None = None
     late: float | None = None
     slow: float | None = None
+    rerun: bool = True
     options: dict[str, Any] = {}
 
     @property
@@ -155,6 +156,12 @@ def _variables(value: Any) -> dict[str, str]:
             raise ConfigError(f"{shown_value(name)} cannot be the name of a variable")
         any_text(found[name])
     return found
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError
 
 
 def _codes(value: Any) -> tuple[int, ...]:
@@ -242,6 +249,7 @@ JOB = {
     "cwd": Key("a folder", nonempty),
     "env": Key("a table of texts", _variables, {}),
     "env_file": Key("a file", nonempty),
+    "rerun": Key("true or false", _flag, True),
     "success_codes": Key(_CODES, _codes, [0]),
     "output": Key('"text", "json" or "none"', _one_of(*get_args(Output)), "text"),
     "trigger": Key("a list of names of pipes and jobs", _one_or_more, []),
@@ -289,6 +297,7 @@ _AS_WRITTEN = (
     "cwd",
     "env",
     "env_file",
+    "rerun",
     "success_codes",
     "output",
     "trigger",

@@ -14,6 +14,7 @@ from taskrun import Cron, InputInvalid, RunFailed
 from taskrun.builtins.command_environment import read_env_file
 from taskrun.model.errors import DefinitionError
 from tests.builtin_jobs.conftest import Project, queue_of
+from tests.declarations.fake import handler
 
 SHOW = "python3 -c 'import sys; print(repr(sys.argv[1:]))'"
 
@@ -228,6 +229,15 @@ async def test_a_step_may_retry_by_itself(project: Project, tmp_path: Path) -> N
     text = '[jobs.x]\nsteps = [{ command = "echo x >> log; test $(wc -l < log) = 3", retry = 2 }]\nbackoff = 0'
     await output_of(project, text)
     assert (tmp_path / "log").read_text() == "x\n" * 3
+
+
+@pytest.mark.parametrize(("written", "rerun"), [("", True), ("rerun = false", False)])
+async def test_its_commands_outlive_their_worker(project: Project, written: str, rerun: bool) -> None:
+    found = project(f'[jobs.x]\ncommand = "true"\noutput = "none"\n{written}')
+    with handler() as fake:
+        await found.registry.jobs["x"].fn({})
+    (call,) = fake.calls
+    assert (call.survive, call.rerun) == (True, rerun)
 
 
 async def test_options_are_those_of_a_job(project: Project) -> None:

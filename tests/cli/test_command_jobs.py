@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -126,6 +127,25 @@ async def test_a_cancel_ends_its_processes(folder: Path) -> None:
     assert (await typed(folder, "cancel", "@last"))[0] == 0
     assert (await typed(folder, "wait", "@last"))[0] == Code.INTERRUPTED
     assert not alive(pid)
+
+
+async def test_a_command_goes_on_when_the_daemon_is_killed_whatever_becomes_of_its_table(folder: Path) -> None:
+    counting = "echo $$ >> pids; for i in 1 2 3; do echo line $i; until test -e go; do sleep 0.05; done; done"
+    toml = f'[jobs.count]\ncommand = """{counting}"""\n[jobs.other]\ncommand = "true"\n'
+    (folder / "taskrun.toml").write_text(toml)
+    await typed(folder, "start", "count")
+    await until(lambda: (folder / "pids").exists())
+    _, terminal = await typed(folder, "daemon", "status", "--json")
+    os.kill(json.loads(terminal.written)["pid"], signal.SIGKILL)
+    (folder / "taskrun.toml").write_text(toml.replace("line", "LINE"))
+    assert (await typed(folder, "run", "other"))[0] == 0
+    (folder / "go").touch()
+    code, terminal = await typed(folder, "wait", "@last", "count@last", "--json")
+    assert (code, [run["status"] for run in json.loads(terminal.written)]) == (0, ["succeeded"] * 2)
+    assert len((folder / "pids").read_text().split()) == 1
+    _, terminal = await typed(folder, "tail", "count@last", "--no-follow", "--json")
+    lines = [json.loads(line) for line in terminal.written.splitlines()]
+    assert [line["text"] for line in lines if line["stream"] == "stdout"] == ["line 1", "line 2", "line 3"]
 
 
 # ---- an edited file

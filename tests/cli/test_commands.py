@@ -207,6 +207,26 @@ async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:
     assert pipe.written == "a\nb\n"
 
 
+@pytest.mark.parametrize(
+    ("commands", "more", "output", "printed"),
+    [
+        (["echo hi"], "", '"hi"', ""),
+        (["echo hi"], " -q", '"hi"', "hi\n"),
+        (["echo 1"], "", "1", "1\n"),
+        ([], "", '"hi"', "hi\n"),
+    ],
+)
+async def test_a_terminal_that_has_shown_what_a_command_printed_needs_no_second_one(
+    screen: FakeTerminal, pipe: FakeTerminal, commands: list[str], more: str, output: str, printed: str
+) -> None:
+    run = a_run(status=Status.SUCCEEDED, output=output)
+    jobs = {"jobs": [{**JOB, "commands": commands}], "pipes": [], "problems": []}
+    assert await typed(f"run processFile --path a{more}", screen, starting(tail=ending(run), jobs=jobs)) == 0
+    assert screen.written == printed
+    assert await typed(f"run processFile --path a{more}", pipe, starting(tail=ending(run), jobs=jobs)) == 0
+    assert pipe.written == f"{json.loads(output)}\n"
+
+
 async def test_json_of_run_is_the_run_and_nothing_else(pipe: FakeTerminal) -> None:
     assert await typed("run processFile --path a --json", pipe, starting(tail=ending(DONE))) == 0
     assert json.loads(pipe.written) == DONE

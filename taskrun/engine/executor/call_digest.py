@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from taskrun.declarations.calls import Environment, StepCall
+from taskrun.declarations.calls import StepCall
 from taskrun.model.codec import encode, to_plain
 from taskrun.model.records import StepKind
 
@@ -32,8 +32,8 @@ def of_step(call: StepCall) -> str:
     """Returns what a `run`, `thread` or `shell` step calls."""
     if call.kind is StepKind.SHELL:
         words = call.command if isinstance(call.command, str) else list(call.command or ())
-        env = call.env.compared if isinstance(call.env, Environment) else dict(call.env or {})
-        return _with_digest("shell", (words, str(call.cwd or ""), env, call.stdin))
+        whole = (words, str(call.cwd or ""), dict(call.env or {}), call.stdin)
+        return _with_digest("shell", whole if call.compared is None else call.compared)
     fn, args, kwargs = call.fn, call.args, call.kwargs
     while isinstance(fn, partial):
         args, kwargs, fn = fn.args + args, {**fn.keywords, **kwargs}, fn.func
