@@ -22,6 +22,7 @@ from taskrun.model.config import load
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "automation.md").read_text()
+README = (ROOT / "README.md").read_text()
 PROGRAMS = ["curl", "convert", "fetch-mail", "ffmpeg", "git", "make", "restic", "rsync", "sync-photos", "tidy"]
 NOT_EXECUTED = {"taskrun daemon install"}
 PATIENCE = 60.0
@@ -103,6 +104,18 @@ def declared(recipe: Recipe, tmp_path: Path) -> CommandFile:
 @pytest.mark.parametrize("title", RECIPES)
 def test_its_tables_are_valid(title: str, tmp_path: Path) -> None:
     assert declared(RECIPES[title], tmp_path).commands
+
+
+def test_the_tour_begins_with_a_command_that_runs_beside_those_of_init(folder: Folder) -> None:
+    first, *_ = re.findall(r"^```(\w+)$", README.partition("## A tour")[2], re.MULTILINE)
+    (toml, *_) = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert first == "toml"
+    folder.type("taskrun init")
+    with (folder.root / "taskrun.toml").open("a") as file:
+        file.write(toml)
+    assert folder.type("taskrun run tick --to 1") == "line 1\n"
+    assert folder.type("taskrun run hello --name Ada") == "Hello, Ada.\n"
+    assert "Filesystem" in folder.type("taskrun run disk --path /")
 
 
 def backup(folder: Folder) -> None:
