@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from taskrun.daemon.command_protocol import LOCK, state_folder
+from taskrun.daemon.command_protocol import JOURNAL, LOCK, state_folder
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
 
@@ -35,6 +35,11 @@ class DaemonPaths(NamedTuple):
     def last_good(self) -> Path:
         """The last good source of each job file."""
         return self.folder / f"{self.prefix}last-good.json"
+
+    @property
+    def commands(self) -> Path:
+        """The folder with the files of commands that survive; a `Queue` on the same journal uses it too."""
+        return self.folder / f"{self.prefix[:-1] or JOURNAL}.commands"
 
     def worker_lock(self, worker: str) -> Path:
         """The liveness lock of a worker: held by it and by everything that it started."""

@@ -140,6 +140,7 @@ class Daemon:
             keep=config.keep,
         )
         core.notifier.set(config.notify)  # before anything can happen that is to be told
+        core.commands.folder = self._paths.commands
         await core.start()
         self._state = StateFiles(self._lock, config.journal)
         try:

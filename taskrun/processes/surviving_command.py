@@ -34,6 +34,7 @@ from taskrun.processes.threads import in_thread
 
 POLL = 0.1  # seconds between two looks at a command that was adopted
 PORTION = 256 * 1024  # characters that are handed on at once
+NAME = 200  # characters of a step's name in the file
 KEPT = 4_000_000  # bytes of output that are handed on before their room in the file is given back
 
 
@@ -55,12 +56,14 @@ class Order(NamedTuple):
     """What to execute.
 
     Parameters:
+        step: its name, for people.
         call: a digest of it; a file of another call is not of this command.
         now: the moment by the engine's clock.
         timeout: seconds after which it is ended where nobody follows it.
         rerun: whether it is begun again after it was cut off.
     """
 
+    step: str
     command: str | Sequence[str]
     cwd: str | os.PathLike[str] | None
     env: Mapping[str, str] | None
@@ -188,7 +191,13 @@ class SurvivingCommands:
         return self._begin(file, order, output)
 
     def _begin(self, file: KeptFile, order: Order, output: _Output) -> Live:
-        facts = {"call": order.call, "at": order.now, "token": secrets.token_hex(16), "boot": boot()}
+        facts = {
+            "step": order.step[:NAME],
+            "call": order.call,
+            "at": order.now,
+            "token": secrets.token_hex(16),
+            "boot": boot(),
+        }
         file.begin(facts, output.position)
         ours, theirs = socket.socketpair()
         try:
@@ -426,6 +435,29 @@ def files_of(folder: Path, run_id: str) -> list[Path]:
     except OSError:
         return []
     return [run_folder(folder, run_id) / name for name in sorted(names)]
+
+
+class UnderWay(NamedTuple):
+    """A command that is alive."""
+
+    path: Path
+    step: str
+    pid: int | None  # None while it is about to begin
+
+    @property
+    def run(self) -> str:
+        """The run that it belongs to."""
+        return self.path.parent.name
+
+
+def under_way(folder: Path) -> list[UnderWay]:
+    """Returns the commands in a folder that are alive."""
+    found = []
+    for path in sorted(folder.glob("*/*")):
+        with suppress(FileNotFoundError), KeptFile(path, make=False) as file:
+            if not file.free() and (facts := file.begun()) is not None:
+                found.append(UnderWay(path, facts["step"], facts.get("leader", (None,))[0]))
+    return found
 
 
 async def end_command(path: Path, grace: float, cut_off: bool = False) -> None:

@@ -30,6 +30,7 @@ from taskrun.model import durations
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError, TaskrunError
 from taskrun.model.records import UNFINISHED
+from taskrun.processes.surviving_command import end_command, under_way
 from taskrun.processes.threads import in_thread
 from taskrun.stores.highwater import log_size
 
@@ -50,12 +51,14 @@ def start(json: bool = COMMON.json) -> Any:
 
 
 @app.command()
-def stop() -> Any:
-    """Stop the daemon; unfinished runs go on when it is back.
+def stop(
+    kill: bool = typer.Option(False, "--kill", help="End the commands too that go on without it; they run again."),
+) -> Any:
+    """Stop the daemon; unfinished runs go on when it is back. Commands that survive it go on meanwhile.
 
     Example: taskrun daemon stop
     """
-    return end
+    return partial(end, kill)
 
 
 @app.command()
@@ -127,11 +130,19 @@ async def begin(as_json: bool, session: Session) -> int:
     return await tell(as_json, session)
 
 
-async def end(session: Session) -> int:
+async def end(kill: bool, session: Session) -> int:
     """Stops it and reports that."""
     stopped = await in_thread(lambda: stop_daemon(_with_daemon(session)))
     left = "; unfinished runs wait in the journal" if stopped and await _has_unfinished(session) else ""
     session.say(f"stopped{left}" if stopped else "no daemon runs")
+    commands = under_way(daemon_paths(session.project, make=False).commands)
+    if kill:
+        await asyncio.gather(*(end_command(one.path, session.project.grace, cut_off=True) for one in commands))
+    for one in commands:
+        pid = "" if one.pid is None else f", pid {one.pid}"
+        session.say(cell(f"  {'ended' if kill else 'goes on'}: {one.step} of run {one.run}{pid}"))
+    if commands and not kill:
+        session.say("  end what goes on: taskrun daemon stop --kill")
     session.say("  start it: taskrun daemon start")
     return Code.DONE
 

@@ -28,6 +28,7 @@ async def follow(
         StepTimeout: it took longer than its timeout.
     """
     order = Order(
+        step=step.key,
         command=call.command or "",
         cwd=call.cwd,
         env=call.env,
