@@ -6,6 +6,7 @@ import html
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -15,7 +16,7 @@ from taskrun.declarations.job import job as declare_job
 from taskrun.declarations.steps import run as run_step
 from taskrun.declarations.steps import shell
 from taskrun.model.names import NOTIFY
-from taskrun.model.notify_config import FIELDS
+from taskrun.model.notify_config import FIELDS, Way
 from taskrun.model.templates import in_shell, parse_template
 from taskrun.rules.policies import Backoff
 
@@ -59,6 +60,13 @@ async def notify(
     else:
         await shell(_desktop(title, text, event), name="desktop", timeout=PATIENCE)
     return "told"
+
+
+def test_message(way: Way, project: str, now: float) -> dict[str, Any]:
+    """Returns the input of a run that tries a way."""
+    at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+    told = {"event": TEST, "at": at, "title": "taskrun: a test", "text": f"Notifications of {project} arrive."}
+    return {**told, "to": way.label, "way": way.target()}
 
 
 def _desktop(title: str, text: str, event: str, platform: str = sys.platform) -> list[str]:

@@ -26,6 +26,7 @@ COMMANDS = {  # in the order of the help
     "resume": "change",
     "why": "why",
     "schedule": "schedule",
+    "notify": "notify",
     "watch": "watch",
     "prune": "prune",
     "export": "export",

@@ -35,6 +35,10 @@ class Way(msgspec.Struct, frozen=True, omit_defaults=True):
             return f"webhook {without_path(self.webhook)}"
         return "desktop" if self.command is None else "command"
 
+    def target(self) -> dict[str, Any]:
+        """Returns what is set of it, as JSON."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value}
+
 
 class NotifyTable(msgspec.Struct, frozen=True):
     """A `[[notify]]`; without `jobs` it is for all of them."""

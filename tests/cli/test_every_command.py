@@ -151,6 +151,7 @@ TABLE: list[tuple[str, int, str]] = [  # in this order, on one project
     # what is wrong
     ("start nojob --json", 3, ""),
     ("config nokey --json", 3, ""),
+    ("notify test --json", 2, ""),
     ("schedule nojob --json", 3, ""),
     ("schedule -n 3 --json", 2, ""),
     ("schedule add nojob @daily --json", 3, ""),
@@ -217,7 +218,10 @@ def every_command() -> Iterator[str]:
 
 
 def test_the_table_has_every_command() -> None:
-    tried = {" ".join(command.split()[: 1 + command.startswith(("daemon", "schedule add"))]) for command, _, _ in TABLE}
+    tried = {
+        " ".join(command.split()[: 1 + command.startswith(("daemon", "notify", "schedule add"))])
+        for command, _, _ in TABLE
+    }
     assert set(every_command()) - FOREGROUND == tried - {"ps"}
 
 

@@ -31,6 +31,8 @@ SENT: dict[str, list[Any]] = {"started": [], "woke": [], "skipped": [], "later":
 NO_DAEMON = ("none fires while no daemon runs", "start it: taskrun daemon start")
 PAUSED = ("processFile is paused: its slots are skipped", "let it go on: taskrun resume processFile")
 
+MISSED = ("processFile missed its last 3 slots", "see them: taskrun schedule processFile")
+
 
 class FakeJournal(FakeDaemon):
     """Answers as the journal does while no daemon runs."""
@@ -49,6 +51,7 @@ class FakeJournal(FakeDaemon):
         ([NIGHTLY], False, [NO_DAEMON]),
         ([{**NIGHTLY, "paused": True}] * 2, True, [PAUSED]),
         ([NIGHTLY, {**NIGHTLY, "paused": True}], False, [NO_DAEMON, PAUSED]),
+        ([{**NIGHTLY, "missed": 2}, {**NIGHTLY, "missed": 1}], True, [MISSED]),
     ],
 )
 def test_what_keeps_schedules_from_starting_anything_is_known(

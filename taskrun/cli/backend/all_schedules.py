@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -81,11 +82,17 @@ def merged(
 
 
 def hindrances(entries: Sequence[Entry], live: bool) -> list[tuple[str, str]]:
-    """Returns why schedules that are in order do not start anything all the same, and what to type for each reason."""
+    """Returns why schedules that are in order do not start anything, or did not, and what to type for each reason."""
     paused = sorted({entry["job"] for entry in entries if entry.get("paused")})
+    missed = Counter[str]()
+    for entry in entries:
+        missed[entry["job"]] += entry.get("missed") or 0
     found = [("none fires while no daemon runs", "start it: taskrun daemon start")] if entries and not live else []
+    found += [(f"{job} is paused: its slots are skipped", f"let it go on: taskrun resume {job}") for job in paused]
     return found + [
-        (f"{job} is paused: its slots are skipped", f"let it go on: taskrun resume {job}") for job in paused
+        (f"{job} missed its last {'slot' if number == 1 else f'{number} slots'}", f"see them: taskrun schedule {job}")
+        for job, number in sorted(missed.items())
+        if number
     ]
 
 
@@ -109,6 +116,7 @@ def _unless_there(left: list[Entry], job: str, written: dict[str, Any], problem:
             "last_run": None,
             "last_status": None,
             "paused": False,
+            "missed": 0,
             "problem": problem or None,
         }
     ]

@@ -19,6 +19,7 @@ from taskrun.cli.backend.all_schedules import all_schedules, hindrances
 from taskrun.cli.commands.daemon_service import service_of
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import near, problem_line
+from taskrun.cli.screens.phrases import short
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder
 from taskrun.daemon.paths import daemon_paths
@@ -26,12 +27,13 @@ from taskrun.daemon.unix_socket import socket_path
 from taskrun.model.config import Config
 from taskrun.model.durations import human_size
 from taskrun.model.errors import ConfigError, TaskrunError
-from taskrun.model.names import RESERVED
+from taskrun.model.names import NOTIFY, RESERVED
 from taskrun.processes.threads import in_thread
 from taskrun.stores.highwater import is_absent, log_size
 from taskrun.stores.sqlite import SqliteStorage
 
 LITTLE_SPACE = 200_000_000  # bytes that are free on the journal's disk
+LATELY = 20  # notifications
 WAL_RESET_FIXED = (3, 51, 3)
 MOST_NAMES = 10  # of variables that are listed
 TELLING = {"VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "HOME", "USER"}  # listed first
@@ -148,6 +150,21 @@ async def _schedules(session: Session, config: Config) -> Check:
     return Check("schedules", backend.live or not entries, text, "; ".join(hint for _, hint in held))
 
 
+async def _notifications(session: Session, config: Config) -> Check:
+    """Whether what was told lately has arrived."""
+    if not config.notify:
+        return Check("notifications", True, "none: there is no [[notify]]")
+    backend = await session.reader(lenient=True)
+    runs = await backend.call("runs", job=NOTIFY, limit=LATELY)
+    failed = [run for run in runs if run["status"] == "failed"]
+    ways = [way.label for table in config.notify for way in table.ways]
+    if failed:
+        told = f"{len(failed)} of the last {len(runs)} could not be delivered"
+        hint = f"see why: taskrun show {short(failed[0]['id'])}; try them: taskrun notify test"
+        return Check("notifications", False, told, hint)
+    return Check("notifications", True, f"{', '.join(dict.fromkeys(ways))}; {len(runs)} told lately, none lost")
+
+
 async def _journal(session: Session, config: Config) -> Check:
     if "://" in config.journal:
         return Check("journal", True, "on a server: " + config.journal.rpartition("@")[2])
@@ -216,6 +233,7 @@ _CHECKS: dict[str, Checking] = {
     "environment": _environment,
     "jobs": _jobs,
     "schedules": _schedules,
+    "notifications": _notifications,
     "service": _service,
 }
 

@@ -123,8 +123,7 @@ class Notifier:
             self._under_way.pop(id, None)
 
     async def _prepared(self, peer: m.Peer, notice: Notice, way: Way) -> Prepared:
-        target = {name: value for name, value in msgspec.structs.asdict(way).items() if value}
-        message = msgspec.json.encode({**notice.message, "to": way.label, "way": target}).decode()
+        message = msgspec.json.encode({**notice.message, "to": way.label, "way": way.target()}).decode()
         prepared: Prepared = await peer.ask(m.Prepare(job=NOTIFY, input=message))
         return prepared
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import Any, Literal
 
 import msgspec
@@ -115,7 +116,10 @@ def _with_slot(used: tuple[Stretch, ...], rule: CronRule, slot: float) -> tuple[
 def schedule_views(tx: Tx, now: float) -> list[dict[str, Any]]:
     """Returns the schedules that the journal knows as JSON (`job cron timezone next last last_run`), the next one first."""
     paused = PAUSED.all(tx)
-    views = [{**_view(tx, one, now), "paused": one.job in paused} for one in SCHEDULES.all(tx).values()]
+    views = [
+        {**_view(tx, one, now), "paused": one.job in paused, "missed": _missed(tx, id)}
+        for id, one in SCHEDULES.all(tx).items()
+    ]
     return sorted(views, key=lambda view: (view["next"] or "~", view["job"]))
 
 
@@ -131,6 +135,13 @@ def _view(tx: Tx, kept: Kept, now: float) -> dict[str, Any]:
         "last_run": kept.run,
         "last_status": None if run is None else run.status.value,
     }
+
+
+def _missed(tx: Tx, schedule: str) -> int:
+    """Returns how many of the last slots of a schedule in a row were missed."""
+    origin, job, digest = schedule.split(":")
+    own = (slot for id, slot in reversed(SLOTS.all(tx, f"{job}:").items()) if id.endswith(f":{origin}:{digest}"))
+    return sum(1 for _ in takewhile(lambda slot: slot.state == "missed", own))
 
 
 def slot_views(tx: Tx, job: str, limit: int, now: float) -> list[dict[str, Any]]:
