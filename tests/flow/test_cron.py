@@ -235,6 +235,7 @@ async def test_the_schedules_are_shown_with_their_next_and_last_slot(storage: St
             "last_run": None,
             "last_status": None,
             "paused": False,
+            "missed": 0,
         }
         await queue.advance("1h")
         [after] = await queue.core.schedules.views()
