@@ -5,6 +5,7 @@ Made by a `Queue` from what it is given, or by `discover` from a project's files
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ from taskrun.declarations.job import Job
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Files, Problem
 from taskrun.declarations.pipe import Pipe, Source
-from taskrun.declarations.user_code import RAISED
 from taskrun.model.codec import message_of
 from taskrun.model.errors import DefinitionError
 from taskrun.model.names import check_free
@@ -23,6 +23,8 @@ from taskrun.rules.policies import Cron, Prepared
 
 log = logging.getLogger("taskrun.triggers")
 N = TypeVar("N", Job, Pipe)
+# What a plain call of users' code may raise: everything but Ctrl-C, which is meant for the whole process.
+_RAISED = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
 
 
 class Registry:
@@ -135,7 +137,7 @@ def _registered(modules: Iterable[ModuleType], builtin: Iterable[Job]) -> tuple[
     for thing in _declared(modules):
         try:
             _add(registry, thing)
-        except RAISED as error:  # a validator's own code
+        except _RAISED as error:  # a validator's own code
             refused.append(Problem(thing.file, thing.line, message_of(error) or type(error).__name__, thing.file))
     return registry, refused
 

@@ -26,7 +26,7 @@ from taskrun import (
     sleep,
     uuid,
 )
-from taskrun.engine.executor import call_digest
+from taskrun.engine.executor.replay import digest_of_step
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -478,7 +478,7 @@ def test_calls_are_compared_as_far_as_they_can_be(one: Any, other: Any, same: bo
 
     def digest(call: Any) -> str:
         _, args, kwargs = call
-        return call_digest.of_step(StepCall(kind=StepKind.RUN, name="s", fn=digest, args=args, kwargs=kwargs))
+        return digest_of_step(StepCall(kind=StepKind.RUN, name="s", fn=digest, args=args, kwargs=kwargs))
 
     assert (digest(one) == digest(other)) is same
 

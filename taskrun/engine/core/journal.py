@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from enum import Enum, auto
+from queue import SimpleQueue
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from taskrun.engine.core import step_queue
-from taskrun.engine.core.journal_writer import JournalWriter
 from taskrun.engine.core.outbox import Outgoing
 from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.model.clock import Clock
@@ -33,6 +34,8 @@ RETRY_WAITS = (0.05, 0.2, 1.0, 3.0)  # seconds between tries while the disk refu
 T = TypeVar("T")
 Committed = Callable[[Any], None]
 Failed = Callable[[Exception], None]
+Settle = Callable[[list[Answer], Exception | None], None]
+Batch = tuple[Sequence[Callable[[Tx], Any]], Callable[[Tx], None] | None, Settle]
 
 
 class Kind(Enum):
@@ -348,6 +351,40 @@ class Journal:
                 self._loop.call_soon_threadsafe(self.on_nudge)
             except RuntimeError:  # its loop is closed: a queue that was abandoned, not closed
                 self._closed = True
+
+
+class JournalWriter:
+    """The thread on which a store commits, one batch at a time; it tells the event loop what became of each."""
+
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._loop = loop
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="taskrun-journal", daemon=True)
+        self._thread.start()
+
+    def put(self, fns: Sequence[Callable[[Tx], Any]], guard: Callable[[Tx], None] | None, settle: Settle) -> None:
+        """Has a batch applied."""
+        self._batches.put((fns, guard, settle))
+
+    def close(self) -> None:
+        """Waits for the last batch; blocks."""
+        self._batches.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            fns, guard, settle = batch
+            answers: list[Answer] = []
+            error: Exception | None = None
+            try:
+                answers = self._store.apply(fns, guard)
+            except Exception as caught:
+                error = caught
+            try:
+                self._loop.call_soon_threadsafe(settle, answers, error)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
 
 
 _journals: WeakKeyDictionary[Store, WeakSet[Journal]] = WeakKeyDictionary()

@@ -14,7 +14,7 @@ from taskrun.declarations.calls import caller
 from taskrun.declarations.job import Job
 from taskrun.engine import messages as m
 from taskrun.engine.executor.capture import Capture
-from taskrun.engine.executor.sink import sink
+from taskrun.engine.executor.run_context import sink
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_context import Context, see
 from taskrun.engine.executor.step_ids import enter_root

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, TextIO
 
 from taskrun.engine.executor import child_output, log_records, thread_context
-from taskrun.engine.executor.sink import sink, target
+from taskrun.engine.executor.run_context import sink, target
 
 
 class Stream:

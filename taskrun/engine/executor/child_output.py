@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import Any
 
-from taskrun.engine.executor.inside import inside
-from taskrun.engine.executor.sink import Sink, target
+from taskrun.engine.executor.run_context import Sink, inside, target
 from taskrun.processes.output import Decoder
 
 CHUNK = 64 * 1024

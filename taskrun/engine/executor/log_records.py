@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from taskrun.engine.executor.sink import Sink, sink, target
+from taskrun.engine.executor.run_context import Sink, sink, target
 from taskrun.model.errors import Unwind, leaves
 
 RUN = "taskrun.run"  # the logger that users import as `log`

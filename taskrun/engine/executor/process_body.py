@@ -21,9 +21,8 @@ from taskrun.declarations.calls import Current, StepCall, caller
 from taskrun.declarations.plain import PlainCaller
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.child_output import MOST, drain
-from taskrun.engine.executor.inside import inside
 from taskrun.engine.executor.progress_values import ProgressValues
-from taskrun.engine.executor.sink import sink
+from taskrun.engine.executor.run_context import inside, sink
 from taskrun.processes.output_lines import LONGEST
 from taskrun.processes.pool import ProcessPool
 

@@ -20,8 +20,8 @@ from msgspec.structs import replace
 from taskrun.engine import messages as m
 from taskrun.engine.executor.backlog import Backlog, Pending, batches
 from taskrun.engine.executor.child_output import MOST, drain
-from taskrun.engine.executor.inside import inside
 from taskrun.engine.executor.progress_values import ProgressValues
+from taskrun.engine.executor.run_context import inside
 from taskrun.model.clock import Clock
 from taskrun.model.records import LogLine, Step
 from taskrun.model.stored_text import storable

@@ -21,10 +21,9 @@ from taskrun.declarations.calls import Current, Match, StepCall
 from taskrun.declarations.job import Job
 from taskrun.declarations.pipe import Pipe
 from taskrun.engine import messages as m
-from taskrun.engine.executor import call_digest
 from taskrun.engine.executor.attempt_state import AttemptState, is_offer
-from taskrun.engine.executor.inside import inside
-from taskrun.engine.executor.replay import Replay
+from taskrun.engine.executor.replay import Replay, digest_of_child, digest_of_step, digest_of_wait
+from taskrun.engine.executor.run_context import inside
 from taskrun.engine.executor.run_log import RunLog
 from taskrun.engine.executor.run_requests import RunRequests
 from taskrun.engine.executor.step_bodies import Bodies
@@ -96,7 +95,7 @@ class Context(AttemptState):
 
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """A run, thread or shell step."""
-        key, digest = identify(call.name), call_digest.of_step(call)
+        key, digest = identify(call.name), digest_of_step(call)
         return self._held(key, self._step(key, call, digest, self._find(key, call.kind, digest)))
 
     def sleep(self, until: float | None, seconds: float | None) -> Coroutine[Any, Any, None]:
@@ -116,13 +115,13 @@ class Context(AttemptState):
 
     def child(self, job: Job, input: object, wait: bool) -> Coroutine[Any, Any, Any]:
         """A child run: its output with `wait`, else its handle."""
-        key, digest = identify(job.name), call_digest.of_child(job.name, input, wait)
+        key, digest = identify(job.name), digest_of_child(job.name, input, wait)
         recorded = self._find(key, StepKind.CHILD, digest)
         return self._held(key, self._child(key, digest, recorded, job, input, wait))
 
     def wait(self, source: Job | Pipe, match: Match, timeout: float | None) -> Coroutine[Any, Any, Any]:
         """Waits for an event of a pipe, or for the success of a run of a job."""
-        key, digest = identify(source.name), call_digest.of_wait(source.topic, match)
+        key, digest = identify(source.name), digest_of_wait(source.topic, match)
         recorded = self._find(key, StepKind.WAIT, digest)
         wake_at = None if timeout is None else self._clock.now() + timeout
         pattern = None if callable(match) else encode(match or {}, f"match of {key}")
@@ -142,7 +141,7 @@ class Context(AttemptState):
 
     def send(self, pipe: Pipe, data: object) -> Coroutine[Any, Any, str]:
         """Sends an event, as a step."""
-        key, digest = identify(pipe.name), call_digest.of_child(pipe.topic, data)
+        key, digest = identify(pipe.name), digest_of_child(pipe.topic, data)
         recorded = self._find(key, StepKind.SEND, digest)
         step = self._new(key, pipe.name, StepKind.SEND, topic=pipe.topic, call=digest)
         return self._held(key, self._send(step, recorded, pipe, data))

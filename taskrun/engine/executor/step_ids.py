@@ -13,7 +13,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from taskrun.engine.executor.inside import inside
+from taskrun.engine.executor.run_context import inside
 
 Task = asyncio.Task[Any]
 

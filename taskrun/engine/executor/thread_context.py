@@ -13,8 +13,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
-from taskrun.engine.executor.inside import THREAD, inside
-from taskrun.engine.executor.sink import sink
+from taskrun.engine.executor.run_context import THREAD, inside, sink
 
 _start = threading.Thread.start
 _submit: Callable[..., Any] = ThreadPoolExecutor.submit

@@ -1,4 +1,7 @@
-"""Where what the caller prints and logs goes: one context variable, set per attempt, read by whatever captures output."""
+"""The run and step that the caller is in: `sink`, the log that takes what it prints, and `inside`, the step whose body it is in.
+
+Two context variables, set per attempt and per step; read by whatever captures output, and by the step calls.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ class Sink(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether it takes nothing any more."""
+        """Whether it takes no more."""
         ...
 
     @property
     def full(self) -> bool:
-        """Whether whoever can wait should, before there is more."""
+        """Whether whoever can wait should wait before writing more."""
         ...
 
     def write(self, stream: str, text: str, step: str | None = None) -> None:
@@ -26,6 +29,8 @@ class Sink(Protocol):
 
 
 sink: ContextVar[Sink | None] = ContextVar("taskrun-sink", default=None)
+inside: ContextVar[str | None] = ContextVar("taskrun-step", default=None)
+THREAD = ""  # `inside` in a thread that a handler started itself: in no step, and none can be recorded from there
 
 os.register_at_fork(after_in_child=lambda: sink.set(None))  # a fork has no way to the run
 
