@@ -15,7 +15,7 @@ from taskrun.cli.inputs.field_options import build
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.sanitize import cell, coloured, lines, to_json
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
-from taskrun.cli.screens.look import Look, bar, printed
+from taskrun.cli.screens.look import Look, bar, printed, wrapped
 from taskrun.cli.screens.phrases import current, fault, given, progress, short_ids
 from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_head, run_screen
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
@@ -66,13 +66,56 @@ def several() -> list[dict[str, Any]]:
 
 def test_the_table_of_runs_at_80_columns() -> None:
     assert printed(runs_table(several(), NOW, Look(80)), Look(80)).splitlines() == [
-        "RUN     JOB          STATE       AGE   TOOK  STEP                  INPUT",
-        "9q2mx1  processFile  ⠹ running    1m  12.0s  transcode ██     41%  path=b.flac …",
-        "7k3fq2  processFile  ✓ done       1m  54.0s  2 steps               path=song.mp3",
-        "5d0xa8  syncLibrary  ✗ failed     1m  13.0s                        path=song.mp…",
-        "4a7pz0  reindex      ↻ retry 8s   1m      –  attempt 2/4           path=song.mp3",
-        "2c9vk3  processFile  ◌ queued     1m      –                        path=song.mp3",
+        "RUN     JOB          STATE       AGE   TOOK  DETAILS",
+        "9q2mx1  processFile  ⠹ running    1m  12.0s  transcode ██     41%",
+        "7k3fq2  processFile  ✓ done       1m  54.0s  2 steps  path=song.mp3",
+        "5d0xa8  syncLibrary  ✗ failed     1m  13.0s  HTTPError: 503 Service Unavailable",
+        "4a7pz0  reindex      ↻ retry 8s   1m      –  attempt 2/4  path=song.mp3",
+        "2c9vk3  processFile  ◌ queued     1m      –  path=song.mp3",
     ]
+
+
+def test_what_fits_has_columns_of_its_own() -> None:
+    runs = [run for run in several() if run["status"] != "failed"]
+    assert printed(runs_table(runs, NOW, Look(90)), Look(90)).splitlines()[:2] == [
+        "RUN     JOB          STATE       AGE   TOOK  STEP                  INPUT",
+        "9q2mx1  processFile  ⠹ running    1m  12.0s  transcode ██     41%  path=b.flac dry",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "why", "shown"),
+    [
+        (
+            Status.WAITING,
+            'it has waited 1m 5s for an event of pipe "p"',
+            '◔ waiting   1m    1m  for an event of pipe "p"',
+        ),
+        (
+            Status.SCHEDULED,
+            "it was triggered for later: it starts in 2h, at 18:30",
+            "◷ scheduled   1m     –  starts in 2h, at 18:30",
+        ),
+    ],
+)
+def test_a_reason_does_not_repeat_other_columns(status: Status, why: str, shown: str) -> None:
+    run = {**a_run(status=status, wake_at=NOW + 7200, started_at=None if "later" in why else NOW - 60), "why": [why]}
+    assert shown in printed(runs_table([run], NOW, Look(120)), Look(120))
+
+
+def test_an_error_comes_before_the_input_where_there_is_no_room_for_both() -> None:
+    long = error("cannot open /srv/media/library/shows/the-long-show/season-01/episode-01.mkv")
+    run = a_run(status=Status.FAILED, started_at=NOW - 20, ended_at=NOW - 7, error=long)
+    (_, line) = printed(runs_table([run], NOW, Look(80)), Look(80)).splitlines()
+    assert "HTTPError: cannot open" in line
+    assert "song.mp3" not in line
+
+
+def test_totals_are_wrapped_between_counts() -> None:
+    assert (
+        wrapped("8 of 68 runs · 5 running · 57 queued · 2 failed", 26)
+        == "8 of 68 runs · 5 running\n57 queued · 2 failed"
+    )
 
 
 def test_a_wide_screen_shows_the_error_beside_the_input() -> None:

@@ -20,7 +20,7 @@ from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
 from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
-from taskrun.cli.screens.look import MARKS, clipped, stacked
+from taskrun.cli.screens.look import MARKS, clipped, stacked, wrapped
 from taskrun.cli.screens.phrases import ENDED
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
 from taskrun.cli.session import Backend, Session
@@ -132,7 +132,8 @@ async def once(options: Listing, session: Session) -> int:
         kept = await explained(backend, kept) if backend.live else kept  # else there is one reason for all
         session.show(runs_table(once_each(kept), session.now, session.look(), more, overview["defaults"]))
         if options.counted:
-            session.show(Text(totals(overview["counts"], options.job, len(kept), overview["children"]), "dim"))
+            counts = totals(overview["counts"], options.job, len(kept), overview["children"])
+            session.show(Text(wrapped(counts, session.look().width), "dim"))
         session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
     else:
         session.say(nothing_found(options))

@@ -140,6 +140,18 @@ def hanging(head: Text, body: Sequence[Text], look: Look) -> Text:
     return Text("\n" + " " * indent).join([head.append_text(lines[0]), *lines[1:]] if lines else [head])
 
 
+def wrapped(text: str, width: int, separator: str = " · ") -> str:
+    """Returns text with line ends in place of separators, so that no line is wider than it must be."""
+    lines = [""]
+    for part in text.split(separator):
+        longer = f"{lines[-1]}{separator}{part}" if lines[-1] else part
+        if lines[-1] and cell_len(longer) > width:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
 def stacked(lines: Sequence[Text]) -> Text:
     """Returns lines as one renderable."""
     return Text("\n").join(lines)

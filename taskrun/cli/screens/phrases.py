@@ -61,7 +61,7 @@ def current(run: dict[str, Any], look: Look) -> Text:
     under_way = run.get("steps_under_way") or 0
     several = step is not None and under_way > 1 and run["status"] not in ENDED
     if run.get("why") and not several:
-        return Text(cut(cell(run["why"][0]).removeprefix("it "), REASON), "dim")
+        return Text(cut(_brief_reason(cell(run["why"][0])), REASON), "dim")
     if step is None:
         count = run.get("steps_ended")
         words = f"{count} step{'s' if count != 1 else ''}" if count and run["status"] in ENDED else ""
@@ -74,6 +74,12 @@ def current(run: dict[str, Any], look: Look) -> Text:
         text.append(f" (try {step['attempt']})", "yellow")
     bars = progress(run, look) if run["status"] not in ENDED else Text()
     return text.append(" ").append_text(bars) if bars else text
+
+
+def _brief_reason(text: str) -> str:
+    """Returns why a run is held, without what its row says in other columns."""
+    text = text.removeprefix("it ").removeprefix("was triggered for later: it ")
+    return f"for {text.partition(' for ')[2]}" if text.startswith("has waited ") else text
 
 
 def progress(run: dict[str, Any], look: Look, width: int = BAR, now: float = 0.0) -> Text:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from taskrun.cli import times
-from taskrun.cli.lazy_imports import Text
+from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.sanitize import cell, cut, to_json
-from taskrun.cli.screens.look import GAP, MARKS, Look, columns, stacked, widest
+from taskrun.cli.screens.look import GAP, MARKS, Look, columns, labelled, stacked, widest
 from taskrun.cli.screens.phrases import ENDED, current, fault, given, short_ids, state, tried
 
 RECENT = 3600
@@ -28,7 +29,7 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("RUN", lambda run, now, look: Text(run["shown"], "bold")),
     Column("JOB", lambda run, now, look: Text(cell(run["job"]))),
-    Column("STATE", state),
+    Column("STATE", lambda run, now, look: _state(run, now, look)),
     Column(
         "AGE", lambda run, now, look: Text(times.age(max(0.0, now - (times.moment(run["created_at"]) or now)))), True
     ),
@@ -36,7 +37,7 @@ COLUMNS = (
     Column("STEP", lambda run, now, look: _step(run, look)),
     Column("INPUT", lambda run, now, look: _input(run)),
 )
-INPUT = len(COLUMNS) - 1
+DETAILS = Column("DETAILS", lambda run, now, look: _details(run, look))  # in place of both, where there is room for one
 LATER = frozenset({"queued", "scheduled"})
 COUNTED = (
     "running",
@@ -50,21 +51,12 @@ COUNTED = (
     "cancelled",
     "discarded",
 )
+LEAST_INPUT = 16  # columns below which a part of an input says nothing
 QUEUED = 3  # queued runs that are shown where there are many
 Defaults = Mapping[str, Mapping[str, Any]]
 # What is reduced when the screen is narrow, in this order: to a width, or the column is dropped (0).
-GIVE_WAY = (
-    ("INPUT", 40),
-    ("STEP", 22),
-    ("INPUT", 12),
-    ("STEP", 18),
-    ("TOOK", 0),
-    ("INPUT", 0),
-    ("STEP", 10),
-    ("STEP", 0),
-    ("AGE", 0),
-    ("JOB", 6),
-)
+GIVE_WAY = (("INPUT", 40), ("STEP", 40), ("STEP", 22))
+GIVE_WAY_JOINED = (("DETAILS", 32), ("TOOK", 0), ("JOB", 12), ("DETAILS", 16), ("AGE", 0), ("DETAILS", 0), ("JOB", 6))
 
 
 def runs_table(
@@ -82,19 +74,29 @@ def runs_table(
     """
     shown = short_ids([run["id"] for run in runs])
     runs = [{**run, "defaults": defaults.get(run["job"], {})} for run in runs]
-    rows = [[column.of({**run, "shown": shown[run["id"]]}, now, look) for column in COLUMNS] for run in runs]
-    heads = [Text(column.head, "dim") for column in COLUMNS]
-    used = [at for at in range(len(COLUMNS)) if any(row[at] for row in rows)]
-    kept, widths = fit([[line[at] for at in used] for line in [heads, *rows]], used, look.width)
-    if INPUT in kept:
-        for row, run in zip(rows, runs, strict=True):
-            row[INPUT] = _input(run, widths[-1])
-    lines = [[line[at] for at in kept] for line in [heads, *rows]]
-    made = columns(lines, widths, [COLUMNS[at].right for at in kept])
+    made = _table([{**run, "shown": shown[run["id"]]} for run in runs], now, look)
     if more_queued:
         last = max((at for at, run in enumerate(runs, 1) if run["status"] == "queued"), default=0)
         made.insert(last + 1, Text(f"… {more_queued:,} more queued", "dim"))
     return stacked(made)
+
+
+def _table(runs: Sequence[dict[str, Any]], now: float, look: Look) -> list[Text]:
+    """Returns heads and rows: steps and inputs in columns of their own, or in one where that is too much for the width."""
+    cells = {column.head: [column.of(run, now, look) for run in runs] for column in COLUMNS}
+    used = {head: [Text(head, "dim"), *column] for head, column in cells.items() if any(column)}
+    widths = fit(used, GIVE_WAY, look.width)
+    if _total(widths) > look.width:
+        joined = [DETAILS.of(run, now, look) for run in runs]
+        used = {head: column for head, column in used.items() if head not in ("STEP", "INPUT")}
+        used |= {DETAILS.head: [Text(DETAILS.head, "dim"), *joined]} if any(joined) else {}
+        widths = fit(used, GIVE_WAY_JOINED, look.width)
+    for head, of in (("INPUT", _input), (DETAILS.head, partial(_details, look=look))):
+        if head in widths:
+            used[head][1:] = [of(run, width=widths[head]) for run in runs]
+    rights = {column.head: column.right for column in COLUMNS}
+    rows = list(zip(*(used[head] for head in widths), strict=True))
+    return columns(rows, list(widths.values()), [rights.get(head, False) for head in widths])
 
 
 def arranged(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -140,10 +142,10 @@ def totals(counts: Iterable[Sequence[Any]], job: str, shown: int, children: int 
     return " · ".join([f"{head}, {children:,} of them children" if children and not job else head, *parts])
 
 
-def fit(lines: Sequence[Sequence[Text]], used: Sequence[int], width: int) -> tuple[list[int], list[int]]:
-    """Returns which columns are shown, and how wide each is."""
-    natural = dict(zip([COLUMNS[at].head for at in used], widest(lines), strict=True))
-    for head, least in GIVE_WAY:
+def fit(used: Mapping[str, Sequence[Text]], give_way: Sequence[tuple[str, int]], width: int) -> dict[str, int]:
+    """Returns which columns are shown, and how wide each is; too wide if that is all that can give way."""
+    natural = dict(zip(used, widest(list(zip(*used.values(), strict=True))), strict=True))
+    for head, least in give_way:
         over = _total(natural) - width
         if over <= 0 or head not in natural:
             continue
@@ -151,7 +153,7 @@ def fit(lines: Sequence[Sequence[Text]], used: Sequence[int], width: int) -> tup
             natural[head] = max(min(least, natural[head]), natural[head] - over)
         else:
             del natural[head]
-    return [at for at in used if COLUMNS[at].head in natural], list(natural.values())
+    return natural
 
 
 def _total(widths: dict[str, int]) -> int:
@@ -191,11 +193,27 @@ def _took(run: dict[str, Any], now: float) -> Text:
     return Text("–" if seconds is None else times.span(seconds))
 
 
+def _state(run: dict[str, Any], now: float, look: Look) -> Text:
+    """Returns the state, without the time where the reason tells it."""
+    told = run.get("why") and run["status"] in ("scheduled", "waiting") and run["reason"] not in ("retry", "backoff")
+    return labelled(run["status"], look) if told else state(run, now, look)
+
+
 def _step(run: dict[str, Any], look: Look) -> Text:
     text, tries = current(run, look), tried(run)
-    if not tries or run["status"] in ("succeeded", "cancelled"):
+    if not tries or run.get("why") or run["status"] in ("succeeded", "cancelled"):
         return text
     return text.append(f", {tries}" if text else tries, "yellow")
+
+
+def _details(run: dict[str, Any], look: Look, width: int | None = None) -> Text:
+    """Returns what matters most of a run: its error, or its step or why it is held; then its input."""
+    error = fault(run["error"]) if run["error"] and run["status"] in ENDED else ""
+    lead = Text(error, "red") if error else _step(run, look)
+    room = None if width is None else width - bool(lead) * (cell_len(lead.plain) + GAP)
+    fields = given(run, room, run.get("defaults") or {})
+    fields = fields if room is None or room >= min(LEAST_INPUT, cell_len(fields)) else ""
+    return lead.append("  " if lead and fields else "").append(fields)
 
 
 def _input(run: dict[str, Any], width: int | None = None) -> Text:
