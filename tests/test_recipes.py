@@ -23,7 +23,9 @@ from taskrun.model.config import load
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "automation.md").read_text()
 README = (ROOT / "README.md").read_text()
-PROGRAMS = ["curl", "convert", "fetch-mail", "ffmpeg", "git", "make", "restic", "rsync", "sync-photos", "tidy"]
+PROGRAMS = ["curl", "convert", "fetch-mail", "ffmpeg", "git", "mail", "make", "restic", "rsync", "sync-photos", "tidy"]
+PROGRAMS += ["notify-send", "osascript"]
+DESKTOP = "notify-send --app-name=taskrun --urgency=normal --"
 NOT_EXECUTED = {"taskrun daemon install"}
 PATIENCE = 60.0
 
@@ -133,7 +135,14 @@ def nothing(folder: Folder) -> None:
 
 
 PREPARED: dict[str, tuple[Callable[[Folder], None], list[str]]] = {
-    "A backup at night": (backup, ["restic backup /data/photos --tag now"]),
+    "A backup at night": (
+        backup,
+        [
+            "restic backup /data/photos --tag now",
+            "mail -s taskrun: a test me",
+            f"{DESKTOP} taskrun: a test Notifications of HOME arrive.",
+        ],
+    ),
     "A folder of videos": (
         videos,
         [
