@@ -50,7 +50,7 @@ class OutputLines:
         return lines
 
     def state(self, now: float) -> str | None:
-        """Returns how a line that is written again and again stands, if that is news and not too soon."""
+        """Returns the state of a line that is written again and again, if it is new and not too soon after the last."""
         if not self.restless or now - self._shown_at < LIVELY:
             return None
         self._shown, self._shown_at = self._text(), now

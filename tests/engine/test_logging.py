@@ -100,7 +100,7 @@ class BadHandler(logging.Handler):
         (lambda to: to.warning("none", 1, 2), "not all arguments converted"),
         (lambda to: to.warning("%(a)s", {"b": 1}), "KeyError"),
         (lambda to: to.warning("%s", Wrong()), "ZeroDivisionError: no text today"),
-        (lambda to: to.warning("%r", Wrong()), "<Wrong without a text: ZeroDivisionError>"),
+        (lambda to: to.warning("%r", Wrong()), "<Wrong whose str() raised ZeroDivisionError>"),
         (lambda to: to.warning(Wrong()), "ZeroDivisionError"),
         (lambda to: to.warning(Wrong(), Wrong()), "ZeroDivisionError"),
         (lambda to: to.warning("text", extra={"message": 1}), 'WARNING text (a bad logging call: KeyError: "Attempt'),

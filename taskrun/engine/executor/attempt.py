@@ -1,6 +1,6 @@
 """One attempt as a pipeline: read → enter → call → flush → close → classify → `Outcome`. Called by the executor.
 
-Whatever goes wrong on the way, in what the attempt is given, in the handler or in what it returns, is how the attempt ended.
+Whatever goes wrong on the way, in the input, in the handler or in its output, is the attempt's failure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def attempt(
     """Runs a handler once, from its beginning, and says how that ended.
 
     Parameters:
-        before: the hooks that the start waits for.
+        before: the hooks that the start waits for, if any.
     """
     context.root = enter_root()
     caller.set(context)
@@ -70,7 +70,7 @@ async def _call(context: Context, job: Job, bodies: Bodies) -> object:
 
 
 async def _keep_values(context: Context) -> BaseException | None:
-    """Has the values that were drawn recorded, also of an attempt that has failed; returns what is in the way."""
+    """Has the values that were drawn recorded, even if the attempt has failed; returns the error if that is impossible."""
     try:
         await context.flush_values()
     except (Unwind, JournalError, asyncio.CancelledError) as error:
@@ -102,7 +102,7 @@ def failed(
     used_up: list[tuple[BaseException, ErrorRecord]],
     max_payload: int | None = None,
 ) -> m.Failed:
-    """Returns the failure of an attempt: whether, and when, the next one is to start."""
+    """Returns the failure of an attempt: with whether, and when, the next one starts."""
     if job is None:
         return m.Failed(error=encode_error(error), retry_in=None)
     delay: float | None = None
@@ -110,7 +110,7 @@ def failed(
     if not _final(job, error, used_up):
         try:
             delay, error = next_try(job.options.backoff, run.attempt, run.retry, error, _input(job, run))
-        except Exception as wrong:  # the function that is to say how long to wait
+        except Exception as wrong:  # the backoff function
             error = wrong
     if isinstance(error, Fatal) and error.output is not None:
         try:
@@ -122,7 +122,7 @@ def failed(
 
 
 def _input(job: Job, run: Run) -> object:
-    """Returns the input for a function of the job's options, None where it does not fit the code any more."""
+    """Returns the input for a function of the job's options, None if it no longer fits the code."""
     try:
         return job.input.load(whole_input(run))
     except Exception:
@@ -139,7 +139,7 @@ def _told(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]
 
 
 def _final(job: Job, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> bool:
-    """Whether a step has retried it already, and the job sets no retry itself."""
+    """Whether the error comes from a step that has used up its own retries, and the job sets no retry itself."""
     return not job.options.retry_given and any(leaf is used for leaf in leaves(error) for used, _ in used_up)
 
 

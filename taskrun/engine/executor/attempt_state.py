@@ -1,7 +1,7 @@
 """The state of one attempt in its executor: what it waits for, whether a step may begin, and whether all that it does is wait.
 
-Whether it has its slot the core decides. From the moment that it has asked to park, nothing begins until it is answered. The step
-context builds on this.
+The core decides whether it has its slot: once it has asked to park, nothing begins until it is answered. The step context
+builds on this.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LATE = 60.0  # seconds that what cuts a step off may come later on a replay than
 
 
 class AttemptState:
-    """One attempt, as far as its steps concern each other.
+    """One attempt: the state that its steps share.
 
     Parameters:
-        on_held: called with it when it is held back and nothing is in flight any more.
+        on_held: called with it when it is paused and nothing is in flight.
     """
 
     def __init__(self, run: Run, host: m.Peer, replay: Replay, run_log: RunLog, on_held: Callable[[Any], None]) -> None:
@@ -74,7 +74,7 @@ class AttemptState:
     async def flush_values(self) -> None:
         """Waits until the values made so far are durable: no step body and no end may overtake them.
 
-        They are on their way once this has begun, also if whoever waits is cancelled.
+        They are on their way once this has begun, even if the waiting task is cancelled.
         """
         if self._values:
             values, self._values = self._values, []
@@ -103,7 +103,7 @@ class AttemptState:
         self.deliver(steps)
 
     def parked(self) -> None:
-        """The attempt has no slot any more."""
+        """The attempt no longer has a slot."""
         self._permission = PARKED
         if self._waiting:
             self._activate()
@@ -143,7 +143,7 @@ class AttemptState:
         for future in futures:
             if not future.done():
                 future.set_exception(Unwind())
-                future.exception()  # whoever waited may be gone: then nobody misses it
+                future.exception()  # whoever waited may be gone: then nothing is logged
 
     # ---- whether a step may begin
 
@@ -189,10 +189,10 @@ class AttemptState:
             self.task.cancel()
 
     async def _cut_off_again(self, step: Step) -> None:
-        """Stands for a step that was cut off, until what cut it off comes again, within the time that it has taken.
+        """Waits in place of a step that was cut off until it is cut off again, within the time that this took before.
 
         Raises:
-            NonDeterminismError: it does not come, so the code is another.
+            NonDeterminismError: it is not, so the code has changed.
         """
         lasted = (step.ended_at or 0.0) - (self.run.started_at or 0.0)
         self._busy += 1
@@ -226,11 +226,11 @@ class AttemptState:
         await self._ask(m.RecordValues([]))
 
     async def _ask(self, message: m.Asked) -> Any:
-        self.run_log.flush()  # a line that came before a record must not be lost where the record is kept
+        self.run_log.flush()  # if a record is kept, so must be the log lines before it
         return await self._answer(self._host.ask(message))
 
     async def _answer(self, answer: Awaitable[Any]) -> Any:
-        """Waits for an answer of the core; a journal that is gone takes the handler down, it is no error of a step."""
+        """Waits for an answer of the core; if the journal is gone the handler is taken down, which is no error of a step."""
         try:
             return await answer
         except JournalError:
@@ -240,7 +240,7 @@ class AttemptState:
     # ---- whether all that it does is wait
 
     def look_soon(self) -> None:
-        """Looks, once the handler has had its turn, whether all it does is wait."""
+        """Checks, once the handler has had its turn, whether all it does is wait."""
         if not self._looking and (self.waits or self._waiting or self._cancel_due or self.leaving):
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
@@ -252,11 +252,11 @@ class AttemptState:
         if self.replay.moving:
             self.replay.when_still(self.look_soon)
         elif self._cancel_due:  # it is told where the handler has come as far as it was
-            if self._busy or self.replay.exhausted or self._stands():
+            if self._busy or self.replay.exhausted or self._stands_still():
                 self.replay.when_still(self._tell_cancel)
         elif self.leaving and self.following and self._busy == self.following and self.cancel_reason is None:
             self._on_held(self)
-        elif self._busy or self.cancel_reason is not None or not self._stands():
+        elif self._busy or self.cancel_reason is not None or not self._stands_still():
             return  # it goes on by itself, or is ending
         elif self.pausing:
             self._on_held(self)
@@ -266,10 +266,10 @@ class AttemptState:
             backoff = self._backoffs == len(self.waits)
             self._host.tell(m.Park(run=self.run.id, heard=self._heard, given_up=given_up, backoff=backoff))
 
-    def _stands(self) -> bool:
-        """Whether no step call is about to go on; where one is, it is looked again once it has.
+    def _stands_still(self) -> bool:
+        """Whether no step call is about to go on; if one is, this is checked again later.
 
-        What it waited for may have ended after this look was asked for, so that nobody asks for another one.
+        What it waited for may have ended after this check was scheduled, and then nothing else schedules another.
         """
         if not (self.waits or self._waiting):
             return False

@@ -57,7 +57,7 @@ class Backlog:
     def _marker(self) -> Iterator[Pending]:
         if self._dropped:
             lines = "1 line is" if self._dropped == 1 else f"{self._dropped:,} lines are"
-            text = f"… {lines} left out here: more came at once than can be written down …"
+            text = f"… {lines} left out here: too many came at once …"
             yield Pending(self._tail[0].at, "system", text, None)
 
 

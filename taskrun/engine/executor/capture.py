@@ -22,13 +22,13 @@ class Stream:
     """Stands for stdout or stderr. Inside of runs it never raises for what happens to text on its way.
 
     Parameters:
-        echo: whether what runs print is shown as well.
+        echo: whether what runs print goes to the real stream as well.
     """
 
     def __init__(self, name: str, real: TextIO, echo: bool) -> None:
         self.real = real
         self.buffer = _Bytes(self)
-        self.closed = False  # it is everybody's
+        self.closed = False  # always: all code of the process shares it
         self._name = name
         self._echo = echo
 
@@ -74,7 +74,7 @@ class Stream:
         except UnicodeError:
             with contextlib.suppress(Exception):
                 self.real.write(text.encode("ascii", "backslashreplace").decode())
-        except Exception:  # it was closed, or nobody reads it: that is nothing to whoever prints
+        except Exception:  # it was closed, or nobody reads it: no concern of whoever prints
             pass
         finally:
             sink.reset(token)

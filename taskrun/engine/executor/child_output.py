@@ -22,7 +22,7 @@ from taskrun.processes.output import Decoder
 
 CHUNK = 64 * 1024
 MOST = 16  # chunks that a pipe holds
-BUSY = 0.05  # seconds that nobody waits longer for a thread that hands on
+BUSY = 0.05  # seconds to wait at most for the thread that reads a pipe
 _popen: Callable[..., None] = subprocess.Popen.__init__
 _system = os.system
 _pipes: defaultdict[Sink, set[ChildPipe]] = defaultdict(set)  # of children that may still print
@@ -35,7 +35,7 @@ def begin() -> None:
 
 
 def end() -> None:
-    """Hands on what children print that are there, and no more."""
+    """Captures no more new children; what the running ones print is still handed on."""
     if subprocess.Popen.__init__ is popen_in_run:
         subprocess.Popen.__init__ = _popen  # type: ignore[method-assign]
     if os.system is system_in_run:
@@ -107,7 +107,7 @@ class ChildPipe:
         _pipes[log].add(self)
 
     def follow(self) -> None:
-        """Reads to the end; waits where the log does."""
+        """Reads to the end, no faster than the log takes it."""
         ready = select.poll()
         ready.register(self._fd, select.POLLIN)
         while not self._ended:
@@ -116,7 +116,7 @@ class ChildPipe:
                 self._read()
 
     def drain(self) -> bool:
-        """Hands on a chunk; not where there is so much that the thread is still at it."""
+        """Hands on a chunk, unless the thread is busy reading."""
         if not self._lock.acquire(timeout=BUSY):
             return False
         try:

@@ -47,7 +47,7 @@ class Executor:
         echo: whether what runs print goes to the real stdout as well.
         max_payload: bytes of one input, output or step result.
         commands: the folder with the files of commands that survive; without one none does.
-        sealed: no listeners will be added any more, so that the core need only tell of jobs that have some.
+        sealed: no more listeners will be added, so that the core need only notify of jobs that have some.
         make_handle: makes the handle of a child that was started.
     """
 
@@ -89,7 +89,7 @@ class Executor:
         Capture.install(echo)
 
     def connect(self, core: m.Peer) -> None:
-        """Tells it how to reach the core; the loop that runs is the one that handlers run on."""
+        """Sets how it reaches the core; handlers run on the event loop that runs now."""
         self.core = core
         self._factory = TaskFactory.install(asyncio.get_running_loop())
 
@@ -143,7 +143,7 @@ class Executor:
         return pipe.prepare(self._read(message.data, message.pipe, "event for"))
 
     def _read(self, text: str, name: str, what: str) -> Any:
-        """Returns JSON that may come from anybody, once it is known to be JSON, as it is: no number loses digits."""
+        """Checks that text from outside is JSON, and returns it undecoded, so that no number loses digits."""
         check_size(text.encode(), f"{what} {name}", self._max_payload)
         try:
             decode(text)
@@ -189,7 +189,7 @@ class Executor:
         _HEARS[type(message)](self, message)
 
     def _execute(self, message: m.Execute) -> None:
-        """Begins an attempt. It always reports: what it is given and cannot be read is how it ended."""
+        """Begins an attempt. It always reports: what cannot be read of it is its failure."""
         run = message.run
         job = self.registry.jobs.get(run.job)
         try:
@@ -235,7 +235,7 @@ class Executor:
         )
 
     def _end(self, context: Context, outcome: m.Outcome) -> None:
-        """Reports the end of an attempt, unless it was given up on: its later words are not heard."""
+        """Reports the end of an attempt, unless that was reported before: what a given-up one does later is ignored."""
         if self.contexts.get(context.run.id) is not context:
             return
         del self.contexts[context.run.id]
@@ -243,7 +243,7 @@ class Executor:
         try:
             context.run_log.close()
         except Exception:
-            logger.exception("the last lines of run %s are lost", context.run.id)
+            logger.exception("the last log lines of run %s are lost", context.run.id)
         self.core.tell(m.Finished(run=context.run.id, outcome=outcome))
 
     def _must_have_reported(self, context: Context, job: Job, task: asyncio.Task[None]) -> None:
@@ -284,10 +284,10 @@ class Executor:
             self._chore(self._unwind(context) if message.anyway else self._unwind_still(context))
 
     async def _unwind_still(self, context: Context) -> None:
-        """Takes an attempt down that certainly does nothing but wait: a task hears of another's end a turn later."""
+        """Takes down an attempt that certainly does nothing but wait; checked twice, as tasks notice ends a turn later."""
         for looks_left in (1, 0):
             if context.activating:
-                return  # the core hears that it wants to go on
+                return  # the core has been told that it wants to go on
             if not context.only_waits():
                 self.core.tell(m.Stay(run=context.run.id))
                 return
@@ -296,7 +296,7 @@ class Executor:
         await self._unwind(context)
 
     async def _unwind(self, context: Context) -> None:
-        """Takes an attempt down; one that resists is given up, and its later words are not heard."""
+        """Takes an attempt down; one that resists is given up, and what it does later is ignored."""
         await self._take_down(context)
         self._end(context, m.Unwound())
 
@@ -310,7 +310,7 @@ class Executor:
             await asyncio.sleep(0)
         if task is not None and not task.done():
             for one in (task, *context.stepping):
-                one.cancel()  # each of them: a group that is ending already does not hand it on
+                one.cancel()  # each of them: a task group that is already ending does not pass a cancel on
             await asyncio.wait([task], timeout=UNWIND)
 
     def _pause(self, message: m.Pause) -> None:

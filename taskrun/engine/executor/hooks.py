@@ -25,7 +25,7 @@ Listener = Callable[[Event], Any]
 
 
 class Listeners:
-    """Who wants to know."""
+    """The listeners of a queue, and the calls that are under way."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -47,7 +47,7 @@ class Listeners:
         return [job.name for job in self._registry.jobs.values() if job.options.hooks or job.heard]
 
     def hears(self, job: str) -> bool:
-        """Whether somebody listens to what happens to runs of a job."""
+        """Whether a job has hooks or listeners."""
         found = self._registry.jobs.get(job)
         return bool(self._all) or (found is not None and (found.heard or bool(found.options.hooks)))
 
@@ -82,7 +82,7 @@ class Listeners:
                 if task.cancelling():  # the executor is being closed
                     raise
                 logger.exception("the %s hook of %s was cancelled", message.kind, job.name)
-            except BaseException:  # none of it may end the event loop, or keep others from being called
+            except BaseException:  # it may not end the event loop, nor keep others from being called
                 logger.exception("the %s hook of %s raised", message.kind, job.name)
         if self._last.get(message.run.id) is task:
             del self._last[message.run.id]
@@ -91,7 +91,7 @@ class Listeners:
 
 
 def _input(job: Job, run: Run) -> Any:
-    """Returns the input as the job reads it, or as plain data where it does not fit the code any more."""
+    """Returns the input as the job reads it, or as plain data if it no longer fits the code."""
     try:
         return job.input.load(whole_input(run))
     except InputInvalid:

@@ -21,7 +21,7 @@ _call_handlers = logging.Logger.callHandlers
 
 
 class _Silence:
-    """Takes what handlers print of a record that the run's log has already."""
+    """Discards what handlers print of a record that the run's log has already."""
 
     closed = False
     full = False
@@ -65,7 +65,7 @@ def _is_of_no_run(name: str) -> bool:
 
 
 def _hand_on(logger: logging.Logger, record: logging.LogRecord, to: Sink) -> None:
-    """Calls the handlers; what they print on this process's streams is not said twice."""
+    """Calls the handlers; what they print on this process's streams is not logged twice."""
     if not logger.hasHandlers():  # else logging would print it as a last resort
         return
     token = sink.set(_SILENCE)
@@ -78,9 +78,9 @@ def _hand_on(logger: logging.Logger, record: logging.LogRecord, to: Sink) -> Non
 
 
 def _elsewhere(logger: logging.Logger, record: logging.LogRecord) -> None:
-    """What taskrun and asyncio have to say is not of the run that happens to execute.
+    """Hands on a message of taskrun or asyncio, which does not belong to the run that happens to execute.
 
-    asyncio complains of lost errors whenever the garbage collector finds them.
+    asyncio reports lost errors whenever the garbage collector finds them.
     """
     token = sink.set(None)
     try:
@@ -101,7 +101,7 @@ def _text(value: object) -> str:
     try:
         return str(value)
     except Exception as error:
-        return f"<{type(value).__name__} without a text: {type(error).__name__}>"
+        return f"<{type(value).__name__} whose str() raised {type(error).__name__}>"
 
 
 def _told(error: Exception) -> str:
@@ -146,7 +146,7 @@ _settings: _Settings | None = None
 
 
 def begin(worker: bool) -> None:
-    """Begins to record. In a worker the root logger takes INFO and up, unless the code of the jobs wants it otherwise."""
+    """Begins to record. In a worker the root logger takes INFO and up, unless the jobs' code sets another level."""
     global _settings
     if logging.Logger._log is _log:
         logging.Logger._log = guarded_log  # type: ignore[method-assign]
@@ -158,7 +158,7 @@ def begin(worker: bool) -> None:
 
 
 def put_back() -> None:
-    """Lets no configuration that a job makes silence the runs after it."""
+    """Keeps the logging configuration of one job from silencing later runs."""
     if _settings is not None:
         _settings.put_back()
 
@@ -174,7 +174,7 @@ def end() -> None:
 
 
 def _as_of_logging(fn: Any) -> None:
-    """Lets whoever looks for the caller of a logging call pass by our frames as by those of logging itself."""
+    """Makes logging skip our frames, like its own, when it looks for the caller of a logging call."""
     fn.__code__ = fn.__code__.replace(co_filename=logging.addLevelName.__code__.co_filename)
 
 

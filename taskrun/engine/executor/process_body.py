@@ -1,7 +1,7 @@
-"""The body of a `thread` step: what surrounds a function in the worker process, so that it behaves there as a `run` step does.
+"""The body of a `thread` step: wraps a function in the worker process, so that it behaves there as a `run` step does.
 
-`in_process` is called by the step bodies; a `Body` travels to the process, where `print`, `logging`, `progress` and `current()`
-reach the run by what it tells. What children of the process print comes by its pipes.
+`in_process` is called by the step bodies; a `Body` is sent to the process, whose messages bring `print`, `logging` and
+`progress` back to the run. What children of the process print comes through its pipes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def in_process(pool: ProcessPool, call: StepCall, key: str, grace: float) 
 
 
 def to_log(key: str) -> Callable[[str, str], bool]:
-    """Returns what takes the output of a process for the caller's run, and says whether that is enough for now."""
+    """Returns a function that takes output of a process for the caller's run, and returns whether that is enough for now."""
     log = sink.get()
 
     def on_text(stream: str, text: str) -> bool:

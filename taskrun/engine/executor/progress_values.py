@@ -16,7 +16,7 @@ class ProgressValues:
     """Reads the progress of one run.
 
     Parameters:
-        complain: gets a line when something cannot be taken, the first time.
+        complain: gets a line the first time that a value cannot be used.
     """
 
     def __init__(self, complain: Callable[[str], None]) -> None:
@@ -24,7 +24,7 @@ class ProgressValues:
         self._complained = False
 
     def plain(self, done: object, total: object, note: object) -> dict[str, Any] | None:
-        """Returns what can be had of a progress; None without a number that says how much is done."""
+        """Returns the usable part of a progress; None if `done` is not a number."""
         amount = self._try("number", lambda: number(done))
         whole = None if total is None else self._try("total", lambda: number(total))
         text = self._try("note", lambda: storable(str(note))[:LONGEST_NOTE])
@@ -36,15 +36,15 @@ class ProgressValues:
         except Exception as error:  # it is an object of the user's, and may do anything
             if not self._complained:
                 self._complained = True
-                self._complain(f"a {what} given to progress() is left out: {described(error)}\n")
+                self._complain(f"progress() ignores its {what}: {described(error)}\n")
             return None
 
 
 def number(value: Any) -> float:
-    """Returns anything that is a number as one that JSON holds.
+    """Returns a number of any type as one that JSON holds.
 
     Raises:
-        Exception: it is none, or not finite.
+        Exception: it is not a number, or not finite.
     """
     if isinstance(value, numbers.Integral) and abs(int(value)) < 1 << 53:
         return int(value)

@@ -45,7 +45,7 @@ class Replay:
         self._then: Callable[[], None] | None = None
 
     def is_active(self) -> bool:
-        """Whether the handler is still where an earlier execution has been."""
+        """Whether the handler is still where an earlier execution got to."""
         return bool(self._unseen)
 
     @property
@@ -100,7 +100,7 @@ class Replay:
         return self._steps.get(key)
 
     def update(self, step: Step) -> None:
-        """Takes in what the core says of a recorded step before the handler has come to it."""
+        """Takes the new state of a recorded step that the handler has not come to yet."""
         if step.key not in self._steps:
             return
         self._steps[step.key] = step
@@ -109,7 +109,7 @@ class Replay:
             self._left.add(step.key)
 
     def when_still(self, then: Callable[[], None]) -> None:
-        """Calls `then` once the handler does nothing any more with what it was given."""
+        """Calls `then` once the handler has acted on everything that it was given."""
         if self._steps:
             self._then = then
             self._watch()
@@ -158,7 +158,7 @@ class Replay:
         asyncio.get_running_loop().call_soon(self._look, turns, self.moves)
 
     def _hand_out(self) -> bool:
-        """Hands out the next step; where it is not asked for, the lowest that is."""
+        """Hands out the next step; if that is not asked for, the first one that is."""
         key = self._next()
         if key not in self._asked:
             key = next((later for later in self._order if later in self._asked), None)
@@ -178,7 +178,7 @@ class Replay:
 
 
 def _differs(step: Step, kind: StepKind, call: str) -> str:
-    """Says how a call differs from the one that is recorded."""
+    """Returns how a call differs from the recorded one, for a message."""
     recorded = step.call or ""
     if step.kind is not kind:
         return f"is a {kind} now, but the journal holds a {step.kind} under that name"
@@ -189,7 +189,7 @@ def _differs(step: Step, kind: StepKind, call: str) -> str:
 
 
 def _is_given(step: Step) -> bool:
-    """Whether a handler awaits it and gets its end: values are there at once, a cancelled step raises."""
+    """Whether a step's end is handed to the handler in turn; not values, which are there at once, nor cancelled steps."""
     return step.order is not None and step.kind is not StepKind.VALUE and step.status is not StepStatus.CANCELLED
 
 

@@ -1,8 +1,8 @@
 """One attempt's log: whole lines with their numbers, and the progress, sent to the core in batches.
 
-Fed by the captured `print` and `logging`, by `log`, and by processes, from any thread. What the handler's own code says while
-it replays was said before, and is left out. What waits to be sent is bounded: a thread that prints faster than that waits, and of
-what a handler prints without letting the event loop turn, head and tail are kept.
+Fed by the captured `print` and `logging`, by `log`, and by processes, from any thread. What the handler's own code prints while
+it replays was logged before, and is left out. What waits to be sent is bounded: a thread that prints faster has to wait; of what
+a handler prints without letting the event loop turn, head and tail are kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RunLog:
 
     Parameters:
         seq: number of the last line that the run's log has.
-        replaying: whether the handler is still where an earlier execution has been; None where there was none.
+        replaying: whether the handler is still where an earlier execution got to; None if there was none.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RunLog:
         self._host = host
         self._clock = clock
         self._replaying = replaying
-        self._repeats = replaying is not None  # the handler may be where it has been
+        self._repeats = replaying is not None  # the handler may be where it has been before
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._lock = threading.RLock()  # the garbage collector may print at any moment, inside `write` too
@@ -60,14 +60,14 @@ class RunLog:
         self._backlog: Backlog | None = None  # made for the first line: most runs print none
         self._progress: tuple[object, object, object] | None = None
         self._values: ProgressValues | None = None
-        self._stuck = False  # somebody has waited in vain for the event loop
+        self._stuck = False  # a thread has waited in vain for the event loop
         self._due = False  # a batch will be sent soon
         self._hurried = False  # and at once
 
     def write(self, stream: str, text: str, step: str | None = None) -> None:
         """Takes text; what follows the last line break waits for the rest of its line. After the end nothing is taken."""
         step = step or inside.get() or None
-        if step is None and self._repeats and self._said_before():
+        if step is None and self._repeats and self._logged_before():
             return
         with self._lock:
             if self.closed:
@@ -97,12 +97,12 @@ class RunLog:
 
     @property
     def full(self) -> bool:
-        """Whether whoever can wait should, before there is more."""
+        """Whether whoever can wait should wait before writing more."""
         return self._size > ROOM
 
     def progress(self, done: object, total: object, note: object) -> None:
         """Takes the newest progress; the ones between two batches are dropped."""
-        if self.closed or (self._repeats and not inside.get() and self._said_before()):
+        if self.closed or (self._repeats and not inside.get() and self._logged_before()):
             return
         self._progress = (done, total, note)
         if not self._due:
@@ -168,8 +168,8 @@ class RunLog:
             self._values = ProgressValues(partial(self.write, "system"))
         return self._values.plain(*progress)
 
-    def _said_before(self) -> bool:
-        """Whether the handler is where an earlier execution has been; once it is beyond, it stays so."""
+    def _logged_before(self) -> bool:
+        """Whether the handler is where an earlier execution got to; once it is beyond, it stays so."""
         self._repeats = self._replaying is not None and self._replaying()
         return self._repeats
 
@@ -190,19 +190,19 @@ class RunLog:
     # ---- batches
 
     def _schedule(self) -> None:
-        """Sees to it that the event loop sends what there is: soon, or at once if it is much."""
+        """Has the event loop send what there is: soon, or at once if it is much."""
         if not self._due:
             self._due = True
             self._on_loop(lambda: self._loop.call_later(PAUSE, self._send))
         if self.full and not self._hurried:
             self._hurried = True
-            self._on_loop(lambda: self._loop.call_soon(self._hurry))
+            self._on_loop(lambda: self._loop.call_soon(self._send_now))
 
     def _send(self) -> None:
         self._due = False
         self.flush()
 
-    def _hurry(self) -> None:
+    def _send_now(self) -> None:
         self._hurried = False
         self.flush()
 

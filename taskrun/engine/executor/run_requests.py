@@ -1,4 +1,4 @@
-"""What a run's handle asks inside a handler: the core, by way of the executor's peer. Waiting for an end is a step there."""
+"""What the handle of a run uses inside a handler: the core, through the executor's peer. Waiting for an end is a step there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Joiner(Protocol):
 
 
 class RunRequests:
-    """A handler's way to what a handle needs."""
+    """Asks the core on behalf of a handle in a handler."""
 
     def __init__(self, core: m.Peer, joiner: Joiner) -> None:
         self._core = core
@@ -46,7 +46,7 @@ class RunRequests:
         return run
 
     async def news(self, run_id: str, seen: Run | None, lines: int) -> Run:
-        """Returns a run once it is not as it was `seen`, or its log has more than so many `lines`."""
+        """Returns a run once it differs from `seen`, or its log has more than `lines` lines."""
         run: Run = await self._core.ask(m.Look(run=run_id, seen=seen, lines=lines))
         return run
 

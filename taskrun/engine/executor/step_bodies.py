@@ -29,7 +29,7 @@ SLOW = 0.05  # seconds after which a body's beginning is worth a record
 
 
 class Bodies:
-    """What executes step bodies for all attempts of an executor."""
+    """Executes step bodies for all attempts of an executor."""
 
     def __init__(self, clock: Clock, grace: float, lock_fd: int | None, commands: Path | None) -> None:
         self.threads = 0  # bodies and handlers in threads and processes, which virtual time must wait for

@@ -74,7 +74,7 @@ class Context(AttemptState):
 
     @cached_property
     def current(self) -> Current:
-        """The run, as code in it sees it; its input is an object of its own, not the one that the handler has."""
+        """The run, as its own code sees it; the input is a copy, not the object that the handler has."""
         run = self.run
         return Current(
             run_id=run.id,
@@ -175,7 +175,7 @@ class Context(AttemptState):
         return step
 
     def progress(self, done: float, total: float | None, note: str) -> None:
-        """What live tables draw as a bar."""
+        """The progress that live tables draw as a bar."""
         self.run_log.progress(done, total, note)
 
     def log(self, level: int, text: str) -> None:
@@ -216,7 +216,7 @@ class Context(AttemptState):
             await self._wait_backoff(again, m.Wait(again))
 
     async def _with_place(self, step: Step, terms: Concurrency) -> Step:
-        """Waits for a step's place, and for the slot to begin with it: a place may only have been offered meanwhile."""
+        """Waits for a step's place and for the slot; asks again if the place was only offered meanwhile."""
         wanted = replace(step, topic=f"{PLACE}{terms.id}", match=msgspec.json.encode(terms).decode())
         while True:
             step = await self._until_over(wanted, m.Wait(wanted))
@@ -271,7 +271,7 @@ class Context(AttemptState):
         return self._outcome(done, read)
 
     async def _wait_judged(self, step: Step, source: Job | Pipe, predicate: Callable[[Any], Any]) -> Any:
-        """Waits for an event that a predicate accepts: each is judged here, where the predicate is."""
+        """Waits for an event that a predicate accepts; the predicate is called here, in the executor."""
         if step.finished:
             return await self._given(step, source.read)
         judged = source.input.load if isinstance(source, Job) else source.read
@@ -319,7 +319,7 @@ class Context(AttemptState):
         return self._outcome(await self._busily(m.Send(step=step, data=text)), decode)
 
     async def _until_over(self, step: Step, message: m.Wait | m.StartChild | None) -> Step:
-        """Registers a wait by a message, unless it is registered, and waits until it is over.
+        """Registers a wait by a message, unless it already is, and waits until it is over.
 
         Its end may be told before that message is answered.
         """

@@ -1,8 +1,8 @@
 """Step identity: (branch, name, nth use), taken when a step is called. See `docs/architecture.md`.
 
-A branch is a task. It is numbered within the branch that created it by the order of creation, so that no branch is handed
-another's record, whatever failed before. Creation is seen by a task factory; tasks that user code makes within the body of
-a step do not count, for a replay does not execute it.
+A branch is a task. It is numbered within the branch that created it, in the order of creation, so that no branch gets another's
+record, whatever failed before. A task factory sees the creation; tasks made within the body of a step do not count, since a
+replay does not execute the body.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Branch:
         self._uses: dict[str, int] = {}
 
     def tasks(self) -> list[Task]:
-        """Returns the tasks that the handler has made and that are still there."""
+        """Returns the tasks that the handler has made and that still exist."""
         return list(self._made.tasks or ())
 
     @property
@@ -139,7 +139,7 @@ class TaskFactory:
 
     @classmethod
     def install(cls, loop: asyncio.AbstractEventLoop) -> TaskFactory:
-        """Begins to see the tasks of a loop; counted."""
+        """Installs the factory on a loop; its users are counted."""
         factory: Any = loop.get_task_factory()
         if not isinstance(factory, TaskFactory):
             factory = cls(factory)
@@ -148,7 +148,7 @@ class TaskFactory:
         return factory  # type: ignore[no-any-return]
 
     def remove(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends that with the last user, unless somebody has put another factory in its place."""
+        """Removes the factory with its last user, unless another one has replaced it."""
         self.users -= 1
         if not self.users and loop.get_task_factory() is self:
             loop.set_task_factory(self.prior)

@@ -1,7 +1,6 @@
 """Whether a handler certainly does nothing but wait for durable waits: only then may its coroutine be taken down.
 
-Asks private attributes of asyncio, the only place that does. Where they are missing the answer is no, which costs memory
-and nothing else.
+The only place that reads private attributes of asyncio. Where they are missing the answer is no, which only costs memory.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Task = asyncio.Task[Any]
 def only_waits(tasks: Iterable[Task], waits: Collection[asyncio.Future[Any]]) -> bool:
     """Whether each task of a handler awaits one of `waits`, or others of the handler's tasks.
 
-    Of anything else, such as a socket or a lock, it cannot be told.
+    A task that awaits anything else, such as a socket or a lock, may go on at any time.
     """
     alive = {task for task in tasks if not task.done()}
     return all(_waits(task, alive, waits) for task in alive)

@@ -34,7 +34,7 @@ def submit_in_context(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args
 
 
 def _context() -> Context:
-    """Returns the caller's context; outside of steps it is noted that no step can be called from there."""
+    """Returns the caller's context; outside of steps, marked so that no step can be called from the thread."""
     context = copy_context()
     if context.get(inside) is None:
         context.run(inside.set, THREAD)
@@ -42,6 +42,6 @@ def _context() -> Context:
 
 
 def begin() -> None:
-    """Begins to hand contexts on; stays so, since it means nothing outside of runs."""
+    """Begins to hand contexts on; never ends, since it changes nothing outside of runs."""
     threading.Thread.start = start_in_context  # type: ignore[method-assign]
     ThreadPoolExecutor.submit = submit_in_context  # type: ignore[method-assign, assignment]
