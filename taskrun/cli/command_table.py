@@ -28,6 +28,8 @@ COMMANDS = {  # in the order of the help
     "schedule": "schedule",
     "notify": "notify",
     "watch": "watch",
+    "worker": "worker",
+    "workers": "workers",
     "prune": "prune",
     "export": "export",
     "config": "config",

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 CLIENT = "taskrun.daemon.client"  # where a daemon runs
 OFFLINE = "taskrun.cli.backend.offline"  # where none runs: the journal
+STANDALONE = "taskrun.daemon.standalone_worker"  # for `worker` alone
+ENGINE_REPORTS = "taskrun.engine.core.engine_reports"  # for `workers` alone
+ADDRESSES = "taskrun.stores.addresses"  # where the journal is on a server
 STORAGE = "taskrun.stores.sqlite"  # where the journal has to be written to before it can be read
 JOB_FILES = "taskrun.cli.backend.job_files"  # where none runs: the code of the jobs
 SCHEDULE_ADD = "taskrun.cli.commands.schedule_add"  # for `schedule add` alone: inputs

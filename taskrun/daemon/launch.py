@@ -34,7 +34,7 @@ PATIENCE = 10.0
 PAUSE = 0.02
 READY = b"ready"
 PROGRAM = "taskrun.cli.daemon_main"  # by name: it imports the command line, which stands above the daemon
-DETACHED, ATTACHED, FOREGROUND = "detached", "attached", "foreground"  # its modes
+DETACHED, ATTACHED, FOREGROUND, WORKER = "detached", "attached", "foreground", "worker"  # its modes
 PACKAGE = Path(__file__).resolve().parents[2]  # the folder from which `taskrun` is imported
 
 

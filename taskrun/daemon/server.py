@@ -11,10 +11,9 @@ import logging
 import os
 import resource
 import signal
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -33,6 +32,7 @@ from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
 from taskrun.daemon.paths import DaemonPaths, daemon_paths
 from taskrun.daemon.reaper import adopts_orphans, reap_orphans
+from taskrun.daemon.running import end_by_force, running_core, running_pool
 from taskrun.daemon.state_files import StateFiles
 from taskrun.daemon.watch.auto_reload import AutoReload
 from taskrun.daemon.watch.project_code import ProjectCode
@@ -41,10 +41,9 @@ from taskrun.daemon.workers.child_process import ChildProcess
 from taskrun.daemon.workers.worker_handle import lock_freed
 from taskrun.daemon.workers.worker_pool import WorkerPool
 from taskrun.engine.core.core import Core
-from taskrun.model.config import Config
+from taskrun.model.config import Config, without_password
 from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
 from taskrun.rules.schedule_tables import read_config
-from taskrun.stores.sqlite import SqliteStorage
 
 MOST_CLIENTS = 256
 FILES = 8192  # descriptors that a daemon may need
@@ -127,39 +126,13 @@ class Daemon:
 
     @asynccontextmanager
     async def _running_core(self) -> AsyncIterator[Core]:
-        config = self._config
-        store = SqliteStorage(config.journal, exclusive=True)
-        core = Core(
-            store,
-            concurrency=config.concurrency * config.workers,
-            resident=config.resident,
-            grace=config.grace,
-            alone=True,
-            blame=False,
-            max_log=config.max_log,
-            keep=config.keep,
-        )
-        core.notifier.set(config.notify)  # before anything can happen that is to be told
-        core.commands.folder = self._paths.commands
-        await core.start()
-        self._state = StateFiles(self._lock, config.journal)
-        try:
+        async with running_core(self._config, self._paths, lambda: self._grace) as core:
+            self._state = StateFiles(self._lock, self._config.journal)
             yield core
-        finally:
-            await core.close(self._grace)
 
-    @asynccontextmanager
-    async def _running_pool(self, core: Core) -> AsyncIterator[WorkerPool]:
+    def _running_pool(self, core: Core) -> AbstractAsyncContextManager[WorkerPool]:
         pool = WorkerPool(core, self._read_config, self._paths, self._log.put)
-        await pool.start()
-        try:
-            yield pool
-        finally:
-            pool.stop_replacing()
-            force = asyncio.get_running_loop().call_later(0.0 if self._files_lost else self._grace + LINGER, pool.kill)
-            await core.close(self._grace)  # drains the workers
-            force.cancel()
-            await pool.close()
+        return running_pool(core, pool, lambda: self._grace, lambda: 0.0 if self._files_lost else self._grace + LINGER)
 
     def _open_command_server(self, stack: AsyncExitStack, router: RequestRouter) -> None:
         if self._command_server is not None:
@@ -184,9 +157,8 @@ class Daemon:
         schedules: ScheduleFile,
         load_changes: Callable[[], Awaitable[list[Any]]],
     ) -> RequestRouter:
-        context = RequestContext(
-            core, pool, self._config.journal, lambda: self._holder, self._stop.set, schedules.problems, load_changes
-        )
+        journal, stop = without_password(self._config.journal), self._stop.set
+        context = RequestContext(core, pool, journal, lambda: self._holder, stop, schedules.problems, load_changes)
         if self._watcher is None:
             return RequestRouter(context, {**READS, **CHANGES, **STREAMS})
         watching = asyncio.get_running_loop().create_task(self._watcher.watch(context, self._read_config))
@@ -256,24 +228,6 @@ async def _nothing() -> list[Any]:
 
 
 # ---- the process
-
-
-def end_by_force(seconds: float) -> None:
-    """Ends this process after a while if it has not ended by itself, for example because a disk does not answer.
-
-    The journal is then as after a crash, which loses nothing.
-    """
-
-    def end() -> None:
-        logger.error("stopping takes too long: ending by force; unfinished runs go on at the next start")
-        for pid in tuple(ChildProcess.awaited):
-            with suppress(OSError):
-                os.killpg(pid, signal.SIGKILL)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
 
 
 def serve(

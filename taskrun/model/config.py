@@ -179,10 +179,15 @@ def schedule_tables(path: Path) -> list[ScheduleTable]:
 
 
 def _journal(value: Any) -> str:
-    """Returns a path. An address would become a file of that name."""
-    if _ADDRESS.match(nonempty(value)):
-        raise ConfigError(f"is {without_password(value)}: there is no store for servers yet; journals are SQLite files")
+    """Returns a path, or the address of a server. Another address would become a file of that name."""
+    if _ADDRESS.match(nonempty(value)) and not is_server(value):
+        raise ConfigError(f"is {without_password(value)}: a journal is a SQLite file, or on a server: postgresql://…")
     return str(value)
+
+
+def is_server(journal: str) -> bool:
+    """Tells whether a journal is on a server."""
+    return journal.startswith(("postgresql://", "postgres://"))
 
 
 def without_password(address: str) -> str:
@@ -214,11 +219,11 @@ _ADDRESS = re.compile(
 
 SETTINGS = {
     "jobs": Key("a list of modules, packages, folders or globs", texts, ["jobs"]),
-    "journal": Key("a path", _journal, ".taskrun/journal.db"),
+    "journal": Key("a path, or postgresql://…", _journal, ".taskrun/journal.db"),
     "concurrency": Key(COUNT, count, 100),
     "resident": Key("a whole number", natural, 1000),
     "grace": Key(DURATION, durations.seconds, "10s"),
-    "workers": Key(COUNT, count, 1),
+    "workers": Key("a whole number", natural, 1),
     "reload": Key('"auto" or "manual"', _reload, "auto"),
     "max_payload": Key(SIZE, durations.size, "4MB"),
 }
@@ -335,7 +340,7 @@ def _cwd(root: Path, environ: Environ) -> Path:
 
 
 def _located(journal: str, root: Path) -> str:
-    return str(root / _at_home(journal))
+    return journal if is_server(journal) else str(root / _at_home(journal))
 
 
 def _at_home(path: str) -> Path:

@@ -20,7 +20,7 @@ from taskrun.stores.base import Answer, Tx
 from taskrun.stores.outcomes import Outcomes
 from taskrun.stores.postgres_batch import Batch, Beside, InTheWay
 from taskrun.stores.postgres_listener import Listener, ServerClock
-from taskrun.stores.postgres_open import Connection, open_journal, reconnect, said, shown
+from taskrun.stores.postgres_open import SCHEMA, Connection, open_journal, reconnect, said, shown
 from taskrun.stores.postgres_session import SQL, Session
 from taskrun.stores.postgres_tx import PostgresTx
 from taskrun.stores.row_cache import RowCache
@@ -53,7 +53,7 @@ class PostgresStorage:
     place = None
     pace = 1.0
 
-    def __init__(self, dsn: str, schema: str = "taskrun") -> None:
+    def __init__(self, dsn: str, schema: str = SCHEMA) -> None:
         self._dsn = dsn
         self.schema = schema
         self._lock = threading.Lock()

@@ -4,6 +4,9 @@
 -- name: begin
 BEGIN ISOLATION LEVEL READ COMMITTED
 
+-- name: begin_reading
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
+
 -- name: beside_others
 SELECT pg_advisory_xact_lock_shared($1::bigint)
 

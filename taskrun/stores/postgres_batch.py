@@ -18,7 +18,7 @@ from msgspec.structs import asdict, replace
 
 from taskrun.model.records import LogLine, Run, Status, Step
 from taskrun.stores.postgres_names import all_channel, engine_channel, job_channel, lock_number
-from taskrun.stores.postgres_session import SQL, Session
+from taskrun.stores.postgres_session import SQL, UNLOCKED, Session
 from taskrun.stores.row_cache import RowCache
 from taskrun.stores.rows import RUN_CHANGING
 
@@ -34,6 +34,7 @@ class Beside(Enum):
     TRUSTING = auto()  # it takes known rows for true until they are checked, in its last round trip
     ASKING = auto()  # it asks for each row
     ALONE = auto()  # no other one is under way
+    READING = auto()  # it only reads, one state of the journal, and is in nobody's way
 
 
 class InTheWay(Exception):
@@ -81,7 +82,7 @@ class Batch:
 
     def ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Sends what was gathered, then a query; returns its rows."""
-        return self.ask_text(SQL[query], values)
+        return self.ask_text((UNLOCKED if self.beside is Beside.READING else SQL)[query], values)
 
     def ask_text(self, text: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Like `ask`, with the text of a query."""
@@ -124,7 +125,11 @@ class Batch:
 
     def lock(self, name: str, shared: bool = False) -> None:
         """Locks a name until the transaction ends."""
-        if self.beside is Beside.ALONE or self._locks.get(name, False) or (shared and name in self._locks):
+        if (
+            self.beside in (Beside.ALONE, Beside.READING)
+            or self._locks.get(name, False)
+            or (shared and name in self._locks)
+        ):
             return
         if len(self._locks) >= MOST_LOCKS:
             raise InTheWay("it needs too many locks")
@@ -296,6 +301,9 @@ class Batch:
         if self._begun:
             return
         self._begun = True
+        if self.beside is Beside.READING:
+            self.session.put(SQL["begin_reading"])
+            return
         self.session.put(SQL["begin"])
         if self.beside is Beside.ALONE:
             self.session.put("SET LOCAL lock_timeout = 0")

@@ -13,6 +13,7 @@ from taskrun.stores.postgres_session import connect
 from taskrun.stores.queries import migrations
 
 MIGRATIONS: Final = migrations("postgres_migrations")
+SCHEMA: Final = "taskrun"
 OLDEST: Final = 130000  # of the server: the first with everything that the queries use
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -71,6 +72,11 @@ def reconnect(dsn: str, schema: str) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def is_absent(connection: Connection, schema: str) -> bool:
+    """Tells whether there is no journal yet."""
+    return not _version(connection, schema)
 
 
 def said(error: psycopg.Error) -> str:

@@ -5,6 +5,7 @@ Statements whose answer nobody needs yet are queued, and go out as one pipeline 
 
 from __future__ import annotations
 
+import re
 import select
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from psycopg import sql
 from taskrun.stores.queries import named_queries
 
 SQL: Final = named_queries("postgres.sql")
+UNLOCKED: Final = {name: re.sub(r"\s+FOR (?:NO KEY UPDATE|KEY SHARE).*", "", text) for name, text in SQL.items()}
 Result = Callable[["psycopg.Cursor[tuple[Any, ...]]"], None]
 Statement = tuple[str, Sequence[Any], Result | None]
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from taskrun.cli.lazy_imports import JOB_FILES, SCHEDULE_SLOTS, STORAGE, import_late
+from taskrun.cli.lazy_imports import ADDRESSES, ENGINE_REPORTS, JOB_FILES, SCHEDULE_SLOTS, STORAGE, import_late
 from taskrun.engine.core.fact import PAUSED
 from taskrun.engine.core.queries import views
-from taskrun.model.config import Config
+from taskrun.model.config import Config, is_server
 from taskrun.model.errors import DaemonError, RunNotFound
 from taskrun.model.records import Status
 from taskrun.processes.threads import in_thread
@@ -25,7 +25,11 @@ class JournalBackend:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._reader = JournalReader(config.journal)
+        self._served = is_server(config.journal)  # workers elsewhere may go on with what has not ended
+        if self._served:
+            self._server = import_late(ADDRESSES).server_reader(config.journal)
+        else:
+            self._reader = JournalReader(config.journal)
         self._answers: dict[str, Callable[..., Any]] = {
             "runs": self._runs,
             "overview": self._overview,
@@ -39,6 +43,7 @@ class JournalBackend:
             "schedule": self._schedule,
             "slots": self._slots,
             "why": self._why,
+            "workers": self._workers,
         }
 
     async def call(self, op: str, **params: Any) -> Any:
@@ -54,7 +59,7 @@ class JournalBackend:
 
     async def close(self) -> None:
         """Ends the connection to the journal."""
-        await self._reader.close()
+        await (self._server if self._served else self._reader).close()
 
     async def _runs(
         self,
@@ -68,10 +73,12 @@ class JournalBackend:
     ) -> Any:
         states = [Status(one) for one in status or ()]
         found = lambda tx: views.list_runs(tx, job, states, since, limit, before, roots, tags or ())  # noqa: E731
-        return _still(await self._read(found, []))
+        return self._still(await self._read(found, []))
 
     async def _overview(self) -> Any:
         found = await self._read(views.counts, {"counts": [], "children": 0})
+        if self._served:
+            return {**found, "defaults": {}}
         still = [(job, "interrupted" if state == Status.RUNNING else state, n) for job, state, n in found["counts"]]
         return {**found, "counts": still, "defaults": {}}
 
@@ -80,14 +87,14 @@ class JournalBackend:
 
     async def _show(self, run: str) -> Any:
         shown = self._found(await self._read(lambda tx: views.show(tx, run), None), run)
-        (still,) = _still([shown])
-        return {**still, **{name: _still(shown[name]) for name in ("steps", "children")}}
+        (still,) = self._still([shown])
+        return {**still, **{name: self._still(shown[name]) for name in ("steps", "children")}}
 
     async def _steps(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
-        return _still(await self._read(lambda tx: views.steps(tx, run, after, limit), []))
+        return self._still(await self._read(lambda tx: views.steps(tx, run, after, limit), []))
 
     async def _children(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
-        return _still(await self._read(lambda tx: views.children(tx, run, after, limit), []))
+        return self._still(await self._read(lambda tx: views.children(tx, run, after, limit), []))
 
     async def _failures(self, run: str, step: str | None = None) -> Any:
         return await self._read(lambda tx: views.failures(tx, run, step), [])
@@ -102,6 +109,9 @@ class JournalBackend:
         """Nothing goes on without a daemon, whatever else may hold it."""
         cause = {"kind": "no-daemon", "text": "no daemon runs; start it: taskrun daemon start"}
         return [{"id": run, "status": (await self._show(run))["status"], "causes": [cause]} for run in runs]
+
+    async def _workers(self) -> Any:
+        return await self._read(import_late(ENGINE_REPORTS).engine_views, []) if self._served else []
 
     async def _schedule(self) -> Any:
         return await self._read(lambda tx: import_late(SCHEDULE_SLOTS).schedule_views(tx, time.time()), [])
@@ -120,6 +130,9 @@ class JournalBackend:
 
     async def _read(self, fn: Callable[[Tx], Any], empty: Any) -> Any:
         """Reads in one transaction; a journal that never was is not made."""
+        if self._served:
+            found = await self._server.read(fn)
+            return empty if found is None else found
         if is_absent(self._config.journal):
             return empty
         try:
@@ -139,7 +152,6 @@ class JournalBackend:
             raise error
         return value
 
-
-def _still(things: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns runs or steps, `held` those that have not ended: nobody is at them, whatever their status was."""
-    return [thing if thing["ended_at"] else {**thing, "held": True} for thing in things]
+    def _still(self, things: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns runs or steps, `held` those that have not ended: nobody is at them, whatever their status was."""
+        return [thing if thing["ended_at"] or self._served else {**thing, "held": True} for thing in things]

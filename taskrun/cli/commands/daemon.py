@@ -27,7 +27,7 @@ from taskrun.cli.session import Session
 from taskrun.daemon.launch import FOREGROUND, PROGRAM, environment, find_holder, python, stop_daemon
 from taskrun.daemon.paths import daemon_paths
 from taskrun.model import durations
-from taskrun.model.config import Config
+from taskrun.model.config import Config, without_password
 from taskrun.model.errors import DaemonError, TaskrunError
 from taskrun.model.records import UNFINISHED
 from taskrun.processes.surviving_command import end_command, under_way
@@ -185,7 +185,13 @@ async def tell(as_json: bool, session: Session) -> int:
 async def _status(session: Session) -> dict[str, Any]:
     project = _with_daemon(session)
     if find_holder(project) is None:
-        return {"running": False, "pid": None, "version": None, "socket": None, "journal": project.journal}
+        return {
+            "running": False,
+            "pid": None,
+            "version": None,
+            "socket": None,
+            "journal": without_password(project.journal),
+        }
     found: dict[str, Any] = await (await session.daemon(start=False)).call("status")
     return found
 

@@ -24,11 +24,12 @@ from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder
 from taskrun.daemon.paths import daemon_paths
 from taskrun.daemon.unix_socket import socket_path
-from taskrun.model.config import Config
+from taskrun.model.config import Config, is_server, without_password
 from taskrun.model.durations import human_size
-from taskrun.model.errors import ConfigError, TaskrunError
+from taskrun.model.errors import ConfigError, JournalError, TaskrunError
 from taskrun.model.names import NOTIFY, RESERVED
 from taskrun.processes.threads import in_thread
+from taskrun.stores.addresses import server_reader
 from taskrun.stores.highwater import is_absent, log_size
 from taskrun.stores.sqlite import SqliteStorage
 
@@ -166,8 +167,8 @@ async def _notifications(session: Session, config: Config) -> Check:
 
 
 async def _journal(session: Session, config: Config) -> Check:
-    if "://" in config.journal:
-        return Check("journal", True, "on a server: " + config.journal.rpartition("@")[2])
+    if is_server(config.journal):
+        return await _server(config.journal)
     path = Path(config.journal)
     if await in_thread(find_holder, config) is None:
         if is_absent(config.journal):
@@ -177,6 +178,19 @@ async def _journal(session: Session, config: Config) -> Check:
     else:
         state = "was undamaged and complete when the daemon opened it"
     return _file(path, state)
+
+
+async def _server(journal: str) -> Check:
+    reader, where = server_reader(journal), f"on a server: {without_password(journal)}"
+    try:
+        engines = await reader.read(lambda tx: len(tx.engines()))
+    except JournalError as error:
+        return Check("journal", False, str(error), "see that the server runs, and who may connect")
+    finally:
+        await reader.close()
+    if engines is None:
+        return Check("journal", True, f"{where}; there is none yet; the first run creates it")
+    return Check("journal", True, f"{where}, {engines} engine{'' if engines == 1 else 's'}")
 
 
 def _look_through(path: Path) -> None:

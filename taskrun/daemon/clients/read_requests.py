@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
+from taskrun.engine.core.engine_reports import engine_views
 from taskrun.engine.core.fact import PAUSED
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.schedule_slots import schedule_views, slot_views
@@ -204,6 +205,14 @@ async def slots(context: RequestContext, want: Slots) -> Any:
     return await context.core.read(lambda tx: slot_views(tx, want.job, want.limit, time.time()))
 
 
+async def workers(context: RequestContext, want: Nothing) -> Any:
+    """Returns the engines of the journal, this daemon's with what it executes now."""
+    core = context.core
+    found = await core.read(engine_views)
+    own = {"load": core.slots.used, "heartbeat": views.rfc3339(core.clock.now())}
+    return [one | own if one["id"] == core.state.id else one for one in found]
+
+
 async def why(context: RequestContext, want: RunIds) -> Any:
     """Returns why runs are not running or not finished, one answer each."""
     return [await context.core.why(run) for run in want.runs]
@@ -226,4 +235,5 @@ READS = {
     "schedule": Operation(Nothing, schedule),
     "slots": Operation(Slots, slots),
     "why": Operation(RunIds, why),
+    "workers": Operation(Nothing, workers),
 }

@@ -68,8 +68,13 @@ class WorkerPool:
     async def start(self) -> None:
         """Starts the workers; they become ready later."""
         self._core.on_stuck = self.give_up
-        for _ in range(self._config.workers):
+        for _ in range(self._count):
             self._supervise(await self._start_worker())
+
+    @property
+    def _count(self) -> int:
+        """How many there are: where none is to execute anything, one that knows the jobs."""
+        return max(1, self._config.workers)
 
     async def ready(self) -> None:
         """Waits until there is a worker.
@@ -250,7 +255,7 @@ class WorkerPool:
             before = self.description
             fresh: list[WorkerHandle] = []
             try:
-                for _ in range(self._config.workers):
+                for _ in range(self._count):
                     fresh.append(await self._start_worker())
                 after = await self._inspect(fresh)
             except BaseException:

@@ -76,6 +76,7 @@ class Core:
         timezone: of schedules that name none; the machine's own by default.
         blame: whether the death of an engine is held against the runs it executed (not in the daemon, which runs no user code).
         resident: coroutines of waiting runs that are kept at most.
+        only: jobs whose runs it executes, None for all.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Core:
         max_log: int = 50_000_000,
         keep: float | None = None,
         resident: int = RESIDENT,
+        only: frozenset[str] | None = None,
     ) -> None:
         self.clock = clock or store.clock or SystemClock()
         self.grace = grace
@@ -104,9 +106,11 @@ class Core:
         self.bus = Subscriptions()
         self.lease = Lease(store, self.state, name, lease, alone=alone, heartbeat=heartbeat and not alone)
         self.journal = Journal(store, self.clock, self.state, None if alone else self.lease.guard)
-        self.executors = Executors(self.state)
+        self.executors = Executors(self.state, only)
         self.attempts = Attempts(self.journal, self.executors, self.clock, grace, resident, self._stuck)
         self.slots = Slots(concurrency, lambda: self.claims.look())
+        self.lease.load = lambda: self.slots.used
+        self.lease.watched = lambda: self.bus.watched or any(not self.attempts.get(run) for run in self._waiters.ids())
         self.log = Logs(self.journal, self.bus, max_log)
         self.retention = Retention(self.journal, self.clock, keep)
         self.commands = LeftCommands(self.journal, store.place, grace)
@@ -486,7 +490,7 @@ class Core:
             except Exception:  # such as too many open files: all that helps is to try again
                 logger.exception("the engine could not register again yet")
                 await self.clock.sleep(AGAIN)
-        self._open(True)
+        self._open(not self.lease.draining)
         self._nudged()
 
 

@@ -9,11 +9,16 @@ from taskrun.engine.messages import Description, Peer
 
 
 class Executors:
-    """Executors by the jobs and pipes that they have."""
+    """Executors by the jobs and pipes that they have.
 
-    def __init__(self, state: EngineState) -> None:
+    Parameters:
+        only: jobs whose runs are executed; others are known all the same, so that they can be triggered. None for all.
+    """
+
+    def __init__(self, state: EngineState, only: frozenset[str] | None) -> None:
         self.load: Counter[Peer] = Counter()  # slots in use by each
         self._state = state
+        self._only = only
         self._joining: set[Peer] = set()  # they have been asked what they have
         self._described: dict[Peer, Description] = {}
         self._with_job: dict[str, list[Peer]] = {}
@@ -65,4 +70,4 @@ class Executors:
                 self._with_job.setdefault(name, []).append(peer)
             for pipe in description.pipes:
                 self._with_pipe.setdefault(pipe["name"], peer)
-        self._state.jobs = sorted(self._with_job)
+        self._state.jobs = sorted(self._with_job if self._only is None else self._only & self._with_job.keys())

@@ -18,6 +18,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from taskrun import __version__
+from taskrun.engine.core.engine_reports import REPORTS, EngineReport
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import EngineState
 from taskrun.model.errors import EngineLost, JournalUnavailable, TaskrunError
@@ -27,6 +29,7 @@ from taskrun.stores.base import Store, Tx
 
 logger = logging.getLogger("taskrun.engine.core.lease")
 FOREVER = 1e12
+WATCHED = 0.2  # seconds between looks for those who follow runs
 
 
 class Lease:
@@ -51,6 +54,9 @@ class Lease:
         self._heartbeat = heartbeat
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.draining = False  # nothing is started any more
+        self.load: Callable[[], int] = lambda: 0  # runs that are executed
+        self.watched: Callable[[], bool] = lambda: False  # whether somebody follows runs that others may execute
         self._hear: Callable[[], None] = lambda: None  # that another process has written; from any thread
 
     def guard(self, tx: Tx) -> None:
@@ -63,7 +69,7 @@ class Lease:
         engine = secrets.token_hex(6)
         if self.liveness_lock is None and self._store.place is not None:
             self.liveness_lock = LivenessLock(Path(f"{self._store.place}.{engine}.lock"))
-        await journal.register(lambda t: t.tx.put_engine(self._row(engine)))
+        await journal.register(lambda t: self._put(t.tx, engine))
         self._state.id = engine
         if self._heartbeat and self._thread is None:
             self._thread = threading.Thread(target=self._beat, name="taskrun-heartbeat", daemon=True)
@@ -100,11 +106,14 @@ class Lease:
         seen, check_at, often = self._store.outside(), time.monotonic(), self._store.place is not None
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(self._store.pace, self._seconds / 3)):
+                async with asyncio.timeout(
+                    min(self._store.pace, self._seconds / 3, WATCHED if self.watched() else FOREVER)
+                ):
                     await heard.wait()
             heard.clear()
             try:
-                if (token := self._store.outside()) != seen:
+                # A store that is told only of what concerns an engine is not told how its runs fare elsewhere.
+                if (token := self._store.outside()) != seen or (not often and self.watched()):
                     seen = token
                     nudged()
                 if time.monotonic() >= check_at:
@@ -141,7 +150,16 @@ class Lease:
 
     def _renew(self, tx: Tx, engine: str) -> None:
         if tx.engine(engine) is not None:
-            tx.put_engine(self._row(engine))
+            self._put(tx, engine)
+
+    def _put(self, tx: Tx, engine: str) -> None:
+        tx.put_engine(self._row(engine))
+        REPORTS.put(tx, engine, EngineReport(__version__, self.load(), self._now(), self.draining))
+
+    async def drain(self, journal: Journal) -> None:
+        """Says that nothing is started any more."""
+        self.draining = True
+        await journal.do(lambda t: self._renew(t.tx, t.engine))
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

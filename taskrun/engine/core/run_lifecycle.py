@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from taskrun.engine.core import dependents, run_queue, step_queue, waits
+from taskrun.engine.core.engine_reports import REPORTS
 from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.outbox import (
     AttemptFailed,
@@ -329,6 +330,7 @@ def take_over(t: Transaction, engine: str, blame: bool) -> None:
     """Releases everything that a dead engine held."""
     let_go(t, [run.id for run in t.tx.owned(engine)], blame)
     JOBS.drop(t.tx, engine)
+    REPORTS.drop_if_any(t.tx, engine)
     t.tx.drop_engine(engine)
     end_abandoned(t)
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from taskrun.engine.core import run_queue, step_queue
 from taskrun.engine.core.event_index import ANYTHING, topic_of
 from taskrun.engine.core.fact import PAUSED
-from taskrun.engine.core.facts import QUEUES
+from taskrun.engine.core.facts import JOBS, QUEUES
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.model.codec import error_from
 from taskrun.model.durations import human
@@ -153,7 +153,7 @@ def _after(tx: Tx, run: Run, known: Known) -> Cause:
 
 
 def _queued(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
-    if run.job not in known.jobs:
+    if run.job not in known.jobs and not any(run.job in jobs for jobs in JOBS.all(tx).values()):
         text = f"there is no job {run.job} here: its file is gone or broken; see: taskrun jobs"
         yield _cause("no-job", text, job=run.job)
         return
