@@ -15,8 +15,7 @@ from taskrun.model.config import Config, ScheduleEntry, find, load, salvage, sch
 from taskrun.model.errors import ConfigError
 
 ADDRESSES = {  # and how they are shown
-    "postgresql://host/db": "postgresql://host/db",
-    "postgres://me:hush@host:5432/db": "postgres://me:***@host:5432/db",
+    "mysql://me:hush@host:5432/db": "mysql://me:***@host:5432/db",
     "postgresql+psycopg://me@host/db": "postgresql+psycopg://me@host/db",
     " PostgreSQL://host/db": " PostgreSQL://host/db",
     "postgres:db": "postgres:db",
@@ -117,6 +116,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     [
         ("TASKRUN_JOBS", "a, b/*.py,", "jobs", ["a", "b/*.py"]),
         ("TASKRUN_JOURNAL", "/var/j.db", "journal", "/var/j.db"),
+        ("TASKRUN_JOURNAL", "postgresql://me@host/db", "journal", "postgresql://me@host/db"),
         ("TASKRUN_JOURNAL", "~nobody-of-that-name/j.db", "journal", "ROOT/~nobody-of-that-name/j.db"),
         ("TASKRUN_CONCURRENCY", "9", "concurrency", 9),
         ("TASKRUN_RESIDENT", "5", "resident", 5),
@@ -160,7 +160,7 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("taskrun = 1", r"taskrun must be a table, written \[taskrun\]"),
         ("[taskrun]\njobs = 'x'", "jobs must be a list of modules, packages, folders or globs, not 'x'"),
         ("[taskrun]\njobs = [1]", r"jobs must be a list .*, not \[1\]"),
-        ("[taskrun]\njournal = 5", "journal must be a path, not 5"),
+        ("[taskrun]\njournal = 5", "journal must be a path, or postgresql://…, not 5"),
         ("[taskrun]\nconcurrency = 0", "concurrency must be a whole number of 1 or more, not 0"),
         ("[taskrun]\nreload = true", 'reload must be "auto" or "manual", not True'),
         ("[taskrun]\nresident = -1", "resident must be a whole number, not -1"),
@@ -183,7 +183,7 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("[retention]\nmax_log = '5 apples'", r"max_log must be a size such as .*\(B, KB, MB, GB, TB\)"),
         ("[[schedule]]\njob='a'\ncron='x'\n[[schedule]]\njob='b'", r"\[\[schedule\]\] 2 cron is missing"),
         *(
-            (f"[taskrun]\njournal = '{address}'", rf"\[taskrun\] journal is {re.escape(masked)}: there is no store for")
+            (f"[taskrun]\njournal = '{address}'", rf"\[taskrun\] journal is {re.escape(masked)}: a journal is a SQLite")
             for address, masked in ADDRESSES.items()
         ),
         ("[taskrun]\njobs = [\n", "broken TOML: .*at line 3, the end"),
@@ -199,13 +199,13 @@ def test_a_mistake_names_the_file_the_key_and_what_is_expected(tmp_path: Path, t
 @pytest.mark.parametrize(
     ("variable", "value", "fault"),
     [
-        ("TASKRUN_WORKERS", "many", "TASKRUN_WORKERS must be a whole number of 1 or more, not 'many'"),
+        ("TASKRUN_WORKERS", "many", "TASKRUN_WORKERS must be a whole number, not 'many'"),
         ("TASKRUN_WORKERS", "٣", "TASKRUN_WORKERS must be a whole number"),
         ("TASKRUN_GRACE", "5", "TASKRUN_GRACE must be a duration"),
         (
             "TASKRUN_JOURNAL",
-            "postgresql://me:hush@h/db",
-            r"TASKRUN_JOURNAL is postgresql://me:\*\*\*@h/db: there is no",
+            "mysql://me:hush@h/db",
+            r"TASKRUN_JOURNAL is mysql://me:\*\*\*@h/db: a journal is",
         ),
         ("TASKRUN_RETENTION__MAX_LOG", "big", "TASKRUN_RETENTION__MAX_LOG must be a size"),
     ],
@@ -281,7 +281,7 @@ def test_a_path_with_a_colon_is_a_path(tmp_path: Path) -> None:
         ("[taskrun]\njournal = 'a.db'\n[[schedule]]\n", "a.db", 10.0),
         ("[taskrun\njournal = 'a.db'\n", "a.db", 10.0),
         ("[taskrun\n", ".taskrun/journal.db", 10.0),
-        ("[taskrun]\njournal = 'postgresql://host/db'", ".taskrun/journal.db", 10.0),
+        ("[taskrun]\njournal = 'mysql://host/db'", ".taskrun/journal.db", 10.0),
         ("taskrun = 5", ".taskrun/journal.db", 10.0),
     ],
 )

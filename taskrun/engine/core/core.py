@@ -25,7 +25,7 @@ from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.hook_notifier import HookNotifier
 from taskrun.engine.core.journal import Journal
-from taskrun.engine.core.lease import Lease
+from taskrun.engine.core.lease import Lease, report_failure
 from taskrun.engine.core.left_commands import LeftCommands
 from taskrun.engine.core.logs import Logs
 from taskrun.engine.core.notifier import Notifier
@@ -474,7 +474,7 @@ class Core:
             return
         self._open(False)
         self._registering = asyncio.get_running_loop().create_task(self._begin_again())
-        self._registering.add_done_callback(_report_failure)
+        self._registering.add_done_callback(report_failure)
 
     async def _begin_again(self) -> None:
         await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.executors.peers), return_exceptions=True)
@@ -492,10 +492,3 @@ class Core:
                 await self.clock.sleep(AGAIN)
         self._open(not self.lease.draining)
         self._nudged()
-
-
-def _report_failure(task: asyncio.Task[None]) -> None:
-    """Reports that a task which nobody awaits has failed."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        context = {"message": "an engine could not go on after it had lost its lease", "exception": error, "task": task}
-        task.get_loop().call_exception_handler(context)

@@ -165,3 +165,10 @@ class Lease:
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     with contextlib.suppress(RuntimeError):  # its loop is closed
         loop.call_soon_threadsafe(event.set)
+
+
+def report_failure(task: asyncio.Task[None]) -> None:
+    """Reports that a task which nobody awaits has failed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        context = {"message": "an engine could not go on after it had lost its lease", "exception": error, "task": task}
+        task.get_loop().call_exception_handler(context)
