@@ -65,7 +65,9 @@ class StandaloneWorker:
         async with AsyncExitStack() as stack:
             folder = Path(tempfile.mkdtemp(prefix="taskrun-worker-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            core = await stack.enter_async_context(running_core(self._config, daemon_paths(self._config), lambda: self._grace, self._only))
+            core = await stack.enter_async_context(
+                running_core(self._config, daemon_paths(self._config), lambda: self._grace, self._only)
+            )
             pool = WorkerPool(core, lambda: self._config, DaemonPaths(folder), _print)
             patience = lambda: self._grace + LINGER  # noqa: E731
             await stack.enter_async_context(running_pool(core, pool, lambda: self._grace, patience))
