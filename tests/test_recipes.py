@@ -59,7 +59,10 @@ class Folder:
         self.calls.touch()
         bin = root / "bin"
         bin.mkdir()
-        note = f'#!/bin/sh\nprintf \'%s\\n\' "$(basename "$0") $*" >> {shlex.quote(str(self.calls))}\n'
+        note = (
+            f"#!/bin/sh\nprintf '%s\\n' \"${{0##*/}} $*\" >> {shlex.quote(str(self.calls))}\n"
+            f"test ! -e {shlex.quote(str(root))}/broken-${{0##*/}}\n"
+        )
         for name in PROGRAMS:
             (bin / name).write_text(note)
             (bin / name).chmod(0o755)
@@ -81,6 +84,10 @@ class Folder:
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def break_program(self, name: str) -> None:
+        """Makes a program fail."""
+        (self.root / f"broken-{name}").touch()
 
     def called(self) -> list[str]:
         """Returns how the programs were called."""
@@ -185,3 +192,14 @@ def test_it_does_what_it_says(title: str, folder: Folder) -> None:
     assert sorted(line for line in folder.called() if line in expected) == sorted(expected)
     by_the_clock = ("fetch-mail", "sync-photos", "tidy")  # where a slot happens to come meanwhile
     assert not [line for line in folder.called() if line not in expected and not line.startswith(by_the_clock)]
+
+
+def test_a_backup_that_fails_for_good_is_told(folder: Folder) -> None:
+    backup(folder)
+    folder.break_program("restic")
+    toml = RECIPES["A backup at night"].toml.replace('backoff = ["1m", "10m"]', "backoff = 0")
+    (folder.root / "taskrun.toml").write_text(toml)
+    folder.type("taskrun run backup || test $? = 1")
+    assert folder.called() == ["restic backup /data --tag daily"] * 3 + [
+        "mail -s backup failed, after 3 attempts me@example.org"
+    ]

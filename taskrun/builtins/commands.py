@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -156,10 +157,15 @@ def _text(done: Completed) -> str:
     return done.stdout.removesuffix("\n")
 
 
+_CUT = re.compile(r"^… \d+ bytes left out …$", re.MULTILINE)
+
+
 def _json(done: Completed) -> Any:
     try:
         return parse_json(done.stdout, "the output")
     except InputInvalid as error:
+        if _CUT.search(done.stdout):
+            raise OutputInvalid("the command printed more than 1 MB, of which head and tail are kept") from None
         raise OutputInvalid(f"what the command printed is not JSON: {error.problems[0][1]}") from None
 
 

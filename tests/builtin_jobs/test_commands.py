@@ -187,6 +187,12 @@ async def test_what_is_no_json_fails_the_attempt(project: Project) -> None:
     assert caught.value.error_type == "taskrun.OutputInvalid"
 
 
+async def test_json_of_which_the_middle_is_not_kept_is_named(project: Project) -> None:
+    command = "echo '['; yes 1, | head -c 2000000; echo 1]"
+    with pytest.raises(RunFailed, match="printed more than 1 MB, of which head and tail are kept"):
+        await output_of(project, f'[jobs.x]\ncommand = "{command}"\noutput = "json"')
+
+
 # ---- how it fails and goes on
 
 
