@@ -45,7 +45,7 @@ class Commands(CommandGroup):
         """Finds the command that was typed, or suggests a similar one."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             close = get_close_matches(args[0], self.list_commands(ctx), 2, 0.6)
-            hint = f"did you mean  taskrun {'  taskrun '.join(close)}" if close else "see what there is: taskrun --help"
+            hint = f"did you mean  taskrun {'  taskrun '.join(close)}" if close else "list them: taskrun --help"
             raise Stop(Code.USAGE, f'no command "{args[0]}"', hint=hint)
         return super().resolve_command(ctx, args)
 

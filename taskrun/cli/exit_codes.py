@@ -131,14 +131,14 @@ def _fault(error: Exception) -> Explained:
     return Explained(Code.FAULT, (f"this is taskrun's own fault: {error!r}\n{trace}",), "check with: taskrun doctor")
 
 
-_DAEMON = "see what it says: taskrun daemon logs"
+_DAEMON = "see its log: taskrun daemon logs"
 _MEANINGS: tuple[tuple[type[Exception], Callable[[Any], Explained]], ...] = (
     (errors.InputInvalid, _input),
     (errors.AmbiguousRun, _ambiguous),
-    (errors.JobNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun jobs")),
-    (errors.PipeNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun jobs")),
-    (errors.RunNotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun list --all")),
-    (errors.NotFound, _plain(Code.NOT_FOUND, "see what there is: taskrun show RUN")),
+    (errors.JobNotFound, _plain(Code.NOT_FOUND, "list them: taskrun jobs")),
+    (errors.PipeNotFound, _plain(Code.NOT_FOUND, "list them: taskrun jobs")),
+    (errors.RunNotFound, _plain(Code.NOT_FOUND, "list them: taskrun list --all")),
+    (errors.NotFound, _plain(Code.NOT_FOUND, "see the run: taskrun show RUN")),
     (errors.RunEnded, _plain(Code.REFUSED, "run it again: taskrun retry RUN")),
     (errors.RunNotEnded, _plain(Code.REFUSED, "end it first: taskrun cancel RUN")),
     (errors.DurationInvalid, _plain(Code.USAGE)),

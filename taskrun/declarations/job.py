@@ -162,7 +162,7 @@ class Job:
 
     @cached_property
     def input(self) -> Schema:
-        """What a trigger must look like. Made late, since a handler may name types that stand below it."""
+        """The schema of its input. Made when first needed, since a handler may name types that are defined below it."""
         return Schema.from_signature(self.fn, self.name, self._given.get("input"))
 
     @cached_property
@@ -178,10 +178,10 @@ class Job:
         return [name for name, field in fields.items() if field.get("writeOnly")]
 
     def verify(self) -> None:
-        """Checks what can be checked only when all of the module is there; called when the job is loaded.
+        """Checks what can be checked only once the whole module is loaded.
 
         Raises:
-            DefinitionError: an annotation leads nowhere, or a schedule gives no input where one is needed.
+            DefinitionError: an annotation cannot be resolved, or a schedule lacks an input that the job needs.
         """
         _ = self.input, self.output
         for cron in self.options.crons:
@@ -203,7 +203,7 @@ class Job:
         Raises:
             PayloadTooLarge: it is over the limit.
             InputInvalid: naming every bad field, also one that would not come back from the journal as it was.
-            DefinitionError: an option's function raised, or returned what cannot be.
+            DefinitionError: an option's function raised, or returned an invalid value.
         """
         value, text = self.input.record(data)
         if limit is not None:
@@ -295,8 +295,8 @@ def job(fn: Callable[..., Any] | None = None, /, **options: Unpack[Options]) -> 
     All of `retry timeout concurrency throttle debounce priority` may be a function of the input.
 
     Raises:
-        TypeError: an option that there is not.
-        DefinitionError: an option, or the handler, that cannot work.
+        TypeError: there is no such option.
+        DefinitionError: an option or the handler is invalid.
     """
     if fn is None:
         refuse_unknown(options)

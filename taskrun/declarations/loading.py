@@ -104,12 +104,12 @@ class Files:
             top = Path(path.anchor)
             found = sorted(top.glob(str(path.relative_to(top))))
             if not found:
-                self._complain(f'no file fits "{entry}"')
+                self._complain(f'no file matches "{entry}"')
             yield from self._load_files(source for each in found for source in _sources(each))
         elif self._is_module(entry):
             yield from self._load_module(entry)
         else:
-            self._complain(f'"{entry}" is no module, package, folder or file in {self.root}')
+            self._complain(f'"{entry}" is not a module, package, folder or file in {self.root}')
 
     def _load_files(self, files: Iterable[Path]) -> Iterator[ModuleType]:
         for file in files:

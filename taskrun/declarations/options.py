@@ -120,8 +120,8 @@ def checked(job: str, given: Mapping[str, Any]) -> JobOptions:
     """Returns the checked options of a job.
 
     Raises:
-        TypeError: an option that there is not.
-        DefinitionError, DurationInvalid: an option with a value that cannot be; names job and option.
+        TypeError: there is no such option.
+        DefinitionError, DurationInvalid: the value of an option is invalid; names job and option.
     """
     refuse_unknown(given)
     values = {name: _named(job, name, read, given[name], job) for name, read in _READERS.items() if name in given}
@@ -135,14 +135,14 @@ def checked(job: str, given: Mapping[str, Any]) -> JobOptions:
 
 
 def check_hook_kind(kind: str) -> str:
-    """Returns the kind of an event that hooks and listeners are called for; raises ValueError when there is none such."""
+    """Returns a kind of event that hooks and listeners are called for; raises ValueError when there is no such kind."""
     if kind not in HOOK_KINDS:
         raise ValueError(f'no event "{kind}": there are {", ".join(HOOK_KINDS)}')
     return kind
 
 
 def refuse_unknown(given: Mapping[str, Any]) -> None:
-    """Raises TypeError for an option that there is not, with a suggestion."""
+    """Raises TypeError for an unknown option, with a suggestion."""
     known = Options.__annotations__
     for name in given:
         if name not in known:
@@ -195,7 +195,7 @@ def _key_ttl(value: Any, default_id: str) -> float:
 def _key(value: Any, default_id: str) -> str | None:
     """Reads what the `key` function returned; None is no key."""
     if value is not None and (not isinstance(value, str) or not value):
-        raise DefinitionError(f"must return a text, not {shown(value)}")
+        raise DefinitionError(f"must return a string, not {shown(value)}")
     return None if value is None else str.__str__(value)
 
 
@@ -264,7 +264,7 @@ def evaluate(job: str, options: JobOptions, value: Any) -> Terms:
     """Returns the options of a job for a validated input.
 
     Raises:
-        DefinitionError: a function raised, or returned what cannot be; names job and option.
+        DefinitionError: a function raised, or returned an invalid value; names job and option.
     """
 
     if options.fixed is not None:
@@ -288,7 +288,7 @@ def evaluate(job: str, options: JobOptions, value: Any) -> Terms:
 
 
 def _evaluated(job: str, name: str, read: Callable[[Any, str], T], function: Of[Any], value: Any) -> T:
-    """Whatever a function does ends here: it runs where nobody else catches `SystemExit`."""
+    """Calls the function of an option; catches everything, since nobody else catches `SystemExit` here."""
     try:
         returned = function(value)
     except BaseException as error:
@@ -299,21 +299,21 @@ def _evaluated(job: str, name: str, read: Callable[[Any, str], T], function: Of[
     except (DefinitionError, DurationInvalid):
         raise
     except BaseException as error:  # such as the repr of an int of 5,000 digits
-        told = f"{type(returned).__name__} that cannot be: {message_of(error)}"
+        told = f"{type(returned).__name__} that cannot be used: {message_of(error)}"
         raise DefinitionError(f"job {job}, option {name}: its function returned a value of type {told}") from error
 
 
 def _kept(option: T) -> T:
-    """Refuses text that no journal keeps: an id is part of an index."""
+    """Refuses text that the journal cannot hold, or that is too long for its index."""
     text = option if isinstance(option, str) else getattr(option, "id", None)
     if not isinstance(text, str):
         return option
     if len(text) > LONGEST_TEXT:
-        raise DefinitionError(f"is a text of {len(text)} characters; there may be {LONGEST_TEXT}")
+        raise DefinitionError(f"has {len(text)} characters; at most {LONGEST_TEXT} are allowed")
     if isinstance(option, str):  # a key, which may be the name of a file
         option = text = escaped(option)  # type: ignore[assignment]
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DefinitionError(f"{shown(text)} holds half of a surrogate pair") from None
+        raise DefinitionError(f"{shown(text)} holds an unpaired surrogate") from None
     return option

@@ -46,7 +46,7 @@ class PlainRun(msgspec.Struct, frozen=True):
 
 
 class PlainCaller:
-    """A call that no engine stands behind.
+    """The caller where there is no engine.
 
     Parameters:
         run: the job whose handler is called plainly, if it is one.
@@ -61,7 +61,7 @@ class PlainCaller:
     def current(self) -> Current:
         """The job that is called; its run id is `plain`."""
         if self._run is None:
-            raise NotBound("current() is for handlers and steps: no run is here")
+            raise NotBound("current() works in handlers and steps; there is no run here")
         return self._run
 
     async def step(self, call: StepCall) -> Any:
@@ -89,12 +89,12 @@ class PlainCaller:
         return 0
 
     async def send(self, pipe: PipeTarget, data: object) -> str:
-        """Validates an event, for which nobody waits."""
+        """Validates an event and drops it, since nobody can wait for it."""
         pipe.prepare(data)
         return uuid.uuid4().hex
 
     async def wait(self, source: JobTarget | PipeTarget, match: Match, timeout: float | None) -> Any:
-        """Cannot be: nothing will come."""
+        """Raises NotBound: no event would ever come."""
         raise NotBound(f"{source.name}.wait_for needs a queue: test this handler with taskrun.testing.TestQueue")
 
     def value(self, name: str, make: Callable[[], Any], kind: Any) -> Any:
@@ -102,7 +102,7 @@ class PlainCaller:
         return make()
 
     def progress(self, done: float, total: float | None, note: str) -> None:
-        """Nobody looks."""
+        """Does nothing: nobody watches."""
 
     def log(self, level: int, text: str) -> None:
         """Logs as any library does."""
@@ -137,7 +137,7 @@ async def _started(job: JobTarget, input: object) -> PlainRun:
     task = asyncio.ensure_future(job.perform(input))
     await asyncio.wait([task])
     if not task.cancelled():
-        task.exception()  # marks it as seen: who does not ask for the result does not care
+        task.exception()  # marks it as seen, in case nobody asks for the result
     return PlainRun("plain", job.name, input, task)
 
 

@@ -35,7 +35,7 @@ class Registry:
         pipes: pipes; those that a job names as its trigger are found by themselves.
 
     Raises:
-        DefinitionError: two of one name, a key that differs from the name, or a job that cannot work.
+        DefinitionError: two have the same name, a key differs from the name, or a job is invalid.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Registry:
                 self.add_pipe(pipe)
 
     def add_job(self, job: Job) -> None:
-        """Adds a job and the pipes that start it. Raises DefinitionError and adds nothing if it cannot work."""
+        """Adds a job and the pipes that start it. Raises DefinitionError and adds nothing if it is invalid."""
         _refuse_twin(self.jobs, job, "jobs")
         job.verify()
         for source in job.options.triggers:

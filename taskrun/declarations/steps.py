@@ -106,7 +106,7 @@ def run(
         retry: further tries after the first failed one.
         backoff: the waits between them; the job's unless given.
         timeout: of each try.
-        concurrency: how many steps of this name may go on at once, across runs.
+        concurrency: how many steps of this name may run at once, across all runs.
 
     Raises:
         StepTimeout: the last try took too long.
@@ -176,7 +176,7 @@ def thread(
         retry: further tries after the first failed one.
         backoff: the waits between them; the job's unless given.
         timeout: of each try.
-        memory: what the process may use: bytes, or such as `"512MB"`.
+        memory: that the process may use: bytes, or text such as `"512MB"`.
         cpu_time: seconds of CPU that it may use.
 
     Raises:
@@ -404,7 +404,7 @@ def _utc_now() -> datetime:
 
 
 def progress(done: float, total: float | None = None, note: str = "") -> None:
-    """Says how far the run is: `done` of `total`, or just `done`. Cheap to call very often."""
+    """Reports the progress of the run: `done` of `total`, or just `done`. Cheap enough to call very often."""
     (caller.get() or PLAIN).progress(done, total, note)
 
 
@@ -423,11 +423,11 @@ def current() -> Current:
 def _check_name(name: object, call: str) -> None:
     if not isinstance(name, str):
         hint = f'; write {call}("name", fn, …)' if callable(name) else ""
-        raise TypeError(f"the name of a step is a text, not {name!r}{hint}")
+        raise TypeError(f"the name of a step must be a string, not {name!r}{hint}")
     if not name.strip():
         raise DefinitionError(f"{call} needs a name for its step")
     if not name.isprintable() and storable(name) != name:
-        raise DefinitionError(f"the name of a step is text that UTF-8 can hold, not {name!r}")
+        raise DefinitionError(f"the name of a step must be text that UTF-8 can hold, not {name!r}")
 
 
 def _check_function(name: object, fn: object, call: str) -> None:

@@ -1,6 +1,6 @@
 """Bytes that are no UTF-8, such as in names of files, on their way through JSON.
 
-Python keeps such a byte in text as half of a surrogate pair (PEP 383: byte E9 is `\\udce9`), which UTF-8 and so the journal
+Python keeps such a byte in text as an unpaired surrogate (PEP 383: byte E9 is `\\udce9`), which UTF-8 and so the journal
 cannot hold. There it stands as U+10FF00 plus the byte, a character of private use. A text that has these characters itself is
 written as the bytes of its UTF-8, which read back as what they were. So every text of a file system survives.
 """

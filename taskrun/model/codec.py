@@ -181,7 +181,7 @@ def _not_encodable(value: Any, what: str, error: Exception) -> NotEncodable:
 
 def _reason(part: Any, error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
-        return "text with half of a surrogate pair"
+        return "text with an unpaired surrogate"
     if isinstance(part, int):
         return f"more than {_MAX_DIGITS} digits"
     if isinstance(part, Mapping):
@@ -363,7 +363,7 @@ def parse_json(text: str | bytes, what: str) -> Any:
 
     Raises:
         InputInvalid: not UTF-8, not JSON, nested deeper than 64, a NaN, an infinity, an overlong int, a duplicate key,
-            half of a surrogate pair; names `what`.
+            an unpaired surrogate; names `what`.
     """
     try:
         raw = text.encode() if isinstance(text, str) else bytes(text)
@@ -371,7 +371,7 @@ def parse_json(text: str | bytes, what: str) -> Any:
         data = _STRICT.decode(raw.decode())
         _raw(data)  # finds what JSON escapes can say and text cannot: "\ud800"
     except UnicodeError:
-        raise InputInvalid(what, [("", "not valid UTF-8, or half of a surrogate pair")]) from None
+        raise InputInvalid(what, [("", "not valid UTF-8, or it has an unpaired surrogate")]) from None
     except ValueError as error:
         raise InputInvalid(what, [("", f"not valid JSON: {error}")]) from None
     return data

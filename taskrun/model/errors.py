@@ -15,7 +15,7 @@ class TaskrunError(Exception):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__.startswith("taskrun."):  # not a subclass of a user's, which is at home where it is defined
+        if cls.__module__.startswith("taskrun."):  # not for a user's subclass, which keeps its own module
             cls.__module__ = "taskrun"  # the name users import it by, and the one `error_type` shows
 
 
@@ -42,7 +42,7 @@ class NotBound(TaskrunError):
 
 
 class NotFound(TaskrunError):
-    """A name or an id leads nowhere."""
+    """There is nothing of this name or id."""
 
 
 class JobNotFound(NotFound):
@@ -277,11 +277,11 @@ class RunDiscarded(RunError):
 
 
 class RunEnded(TaskrunError):
-    """The run has ended already, so that this cannot be done to it."""
+    """The run has already ended, so this operation is not possible."""
 
 
 class RunNotEnded(TaskrunError):
-    """The run has not ended yet, so that it cannot be retried."""
+    """The run has not ended yet, so it cannot be retried."""
 
 
 # ---- the journal and the daemon
@@ -304,7 +304,7 @@ class JournalLocked(JournalError):
 
 
 class JournalUnavailable(JournalError):
-    """The disk refuses (full, read-only, I/O error); nothing acknowledged is lost."""
+    """The journal cannot be written (disk full, read-only, I/O error); nothing acknowledged is lost."""
 
 
 class EngineLost(JournalError):
@@ -320,13 +320,13 @@ class FolderReadOnly(DaemonError):
 
 
 class DaemonStopped(DaemonError):
-    """The daemon was told to stop, so that whoever follows it must not start another one."""
+    """The daemon was told to stop, so its clients must not start another one."""
 
 
 class Unwind(BaseException):
     """Private: takes a handler's coroutine down on eviction, close and reload.
 
-    A `BaseException`, so that `except Exception` in a handler cannot eat it.
+    A `BaseException`, so that `except Exception` in a handler cannot swallow it.
     """
 
 

@@ -16,7 +16,7 @@ def check_name(name: object, what: str) -> str:
     """Returns the name of a job or pipe.
 
     Raises:
-        DefinitionError: it is none.
+        DefinitionError: it is not a valid name.
     """
     if isinstance(name, str) and NAME.fullmatch(name):
         return name

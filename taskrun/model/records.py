@@ -15,9 +15,9 @@ class Status(StrEnum):
     """The states of a run."""
 
     SCHEDULED = "scheduled"  # waits for a moment: delay, debounce, backoff
-    QUEUED = "queued"  # may start as soon as there is a place
+    QUEUED = "queued"  # may start as soon as there is a slot
     RUNNING = "running"
-    WAITING = "waiting"  # all it does is wait: sleep, event, child; holds no place
+    WAITING = "waiting"  # all it does is wait: sleep, event, child; holds no slot
     PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -46,7 +46,7 @@ class Cause(StrEnum):
     JOB = "job"  # paused: its job is
     USER = "explicit"  # paused, or asked to cancel, by somebody
     PARENT = "parent"  # asked to cancel with the run that waits for it
-    TIMEOUT = "timeout"  # asked to cancel since its time is over
+    TIMEOUT = "timeout"  # asked to cancel because its timeout is over
     DEPENDENCY = "dependency"  # cancelled since a run that it was to start after did not succeed
 
 
@@ -135,7 +135,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wake_at: float | None = None  # while scheduled: when the clock itself makes it ready
     deadline: float | None = None  # when its timeout is over
     blocked: str | None = None  # queued, but held back by a limit: the queue that it stands in
-    placed: bool = False  # holds a place of its lane and of its engine
+    placed: bool = False  # holds a place of its lane, and a slot of its engine
     cancel: str | None = None  # a cancel was asked for, with this reason for people, and its end is under way
     pause: str | None = None  # a pause was asked for, by this
     crashes: int = 0  # deaths of its worker in a row without a newly recorded step

@@ -8,7 +8,7 @@ _COLOUR = re.compile("(?:\x1b\\[|\x9b)[0-9;:]*m")  # SGR, the one control sequen
 
 
 def storable(text: str) -> str:
-    """Returns a text without colours, and with `\\udce9` written out where half of a surrogate pair stood."""
+    """Returns a text without colours, and with `\\udce9` written out where an unpaired surrogate stood."""
     if text.isascii():
         return _COLOUR.sub("", text) if "\x1b" in text else text
     return _COLOUR.sub("", text).encode("utf-8", "backslashreplace").decode()

@@ -21,8 +21,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A validated trigger.
 
     Parameters:
-        run: the run that it is to become; its status and what follows from `terms` are not decided yet.
-        delay_until: it is not to start before this moment.
+        run: the new run; its status and what follows from `terms` are not decided yet.
+        delay_until: the moment before which it does not start.
         after: the runs that it starts after, with the ends that there are.
         paused: its job is paused: the run is recorded and held.
     """

@@ -37,7 +37,7 @@ LONGEST = 3_155_760_000.0  # 100 years: no wait is longer, so that no moment is 
 
 
 class Concurrency(msgspec.Struct, frozen=True):
-    """How many runs may go on at once, or start within a period.
+    """How many runs may run at once, or start within a period.
 
     Parameters:
         id: what shares the limit; the job's name unless given.
@@ -137,7 +137,7 @@ class Debounce(msgspec.Struct, frozen=True):
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """Waits between attempts that grow.
+    """Waits between attempts, each longer than the one before.
 
     Parameters:
         initial: the first wait.
@@ -305,13 +305,13 @@ def next_delay(
     Parameters:
         attempt: the attempt that failed, from 1.
         retries: further attempts after the first.
-        error: why it failed; `Fatal` and `RetryAfter` are obeyed, within an exception group too. What would end the same
-            again, such as a result that cannot be encoded, is as `Fatal`.
+        error: why it failed; `Fatal` and `RetryAfter` are obeyed, within an exception group too. An error that would come
+            again, such as a result that cannot be encoded, counts as `Fatal`.
         input: of the run, for a function.
         rng: draws the jitter.
 
     Raises:
-        DefinitionError: the function raised, or returned no duration; or the delay of a `RetryAfter` is none.
+        DefinitionError: the function raised or did not return a duration, or the delay of a `RetryAfter` is not one.
     """
     causes = list(leaves(error))
     if isinstance(policy, Backoff) and policy.attempts is not None:
@@ -329,7 +329,7 @@ def _is_final(error: BaseException) -> bool:
 def next_try(
     policy: BackoffPolicy, attempt: int, retries: int, error: BaseException, input: object
 ) -> tuple[float | None, BaseException]:
-    """Returns the seconds until the next attempt, or None, and the error; where the wait cannot be had, that is the error."""
+    """Returns the seconds until the next attempt, or None, and the error; a failure to find the wait replaces the error."""
     try:
         return next_delay(policy, attempt, retries, error, input), error
     except DefinitionError as wrong:
@@ -394,7 +394,7 @@ def _span(value: object, what: str) -> float:
 
 def _check_id(value: object, what: str) -> None:
     if value is not None and (not isinstance(value, str) or not value):
-        raise DefinitionError(f"id of {what} must be a text, not {shown(value)}")
+        raise DefinitionError(f"id of {what} must be a non-empty string, not {shown(value)}")
 
 
 def _check_choice(value: object, choices: Sequence[str], what: str) -> None:
@@ -403,7 +403,7 @@ def _check_choice(value: object, choices: Sequence[str], what: str) -> None:
 
 
 def check_whole(value: object, least: int, what: str) -> None:
-    """Raises DefinitionError when a setting is no whole number of at least `least`, or too large to be kept."""
+    """Raises DefinitionError unless a setting is a whole number of at least `least` that SQLite can hold."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
         raise DefinitionError(f"{what} must be a whole number of at least {least}, not {shown(value)}")
 

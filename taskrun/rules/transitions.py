@@ -91,7 +91,7 @@ def await_ends(run: Run) -> Run:
 
 
 def wake(run: Run) -> Run:
-    """Makes a waiting or scheduled run ready for a place; any other stays as it is."""
+    """Makes a waiting or scheduled run ready for a slot; any other stays as it is."""
     if run.status not in (Status.WAITING, Status.SCHEDULED):
         return run
     return advance(run, Status.QUEUED, wake_at=None, reason=None, cause=None, blocked=None)

@@ -235,7 +235,7 @@ _SETTINGS: Final = (
 
 _KEPT = "Nothing was changed."
 _DAMAGED = f"it is damaged; restore it from a backup, or move it away to begin anew. {_KEPT}"
-_HELP_FOLDER = "Its folder must exist or be makeable, belong to you and be writable."
+_HELP_FOLDER = "Its folder must belong to you and be writable; one that is missing is created."
 _NO_SPACE: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
 _LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
@@ -247,7 +247,7 @@ _REASONS: Final[dict[int, tuple[type[JournalError], str]]] = {
     sqlite3.SQLITE_READONLY: (JournalError, f"it or its folder cannot be written to. {_HELP_FOLDER}"),
     sqlite3.SQLITE_PERM: (JournalError, f"access is denied. {_HELP_FOLDER}"),
     sqlite3.SQLITE_FULL: (JournalUnavailable, "the disk is full; free some space"),
-    sqlite3.SQLITE_IOERR: (JournalUnavailable, "the disk does not answer as it should; look at its health and space"),
+    sqlite3.SQLITE_IOERR: (JournalUnavailable, "the disk reports an I/O error; check its health and free space"),
 }
 
 

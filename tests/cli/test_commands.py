@@ -478,11 +478,11 @@ async def test_retry_prints_the_new_id(pipe: FakeTerminal) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (RunNotFound('no run "abcd"'), 3, 'error: no run "abcd"\n  see what there is: taskrun list --all'),
+        (RunNotFound('no run "abcd"'), 3, 'error: no run "abcd"\n  list them: taskrun list --all'),
         (AmbiguousRun("7k3f", [("7k3fq2", "a", NOW), ("7k3fzz", "b", NOW)]), 3, '"7k3f" matches 2 runs: 7k3fq2 a'),
         (InputInvalid("j", [("a.b_c", "Expected int"), ("", "odd")]), 2, "error: --a.b-c: Expected int\nerror: odd"),
         (RunEnded("run x has ended"), 5, "error: run x has ended"),
-        (DaemonError("no answer"), 4, "error: no answer\n  see what it says: taskrun daemon logs"),
+        (DaemonError("no answer"), 4, "error: no answer\n  see its log: taskrun daemon logs"),
         (JournalDamaged("damaged"), 4, "error: damaged"),
         (ZeroDivisionError("oops"), 125, "taskrun's own fault"),
         (BrokenPipeError(), 141, ""),

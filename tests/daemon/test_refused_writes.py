@@ -39,4 +39,4 @@ async def test_a_refused_write_says_one_thing(
     context = cast(RequestContext, SimpleNamespace(core=SimpleNamespace(journal=journal)))
     with pytest.raises(JournalUnavailable) as raised:
         await cast(Any, RequestRouter(context, {"write": Operation(Nothing, write, writes=True)}).find("write")(b"{}"))
-    assert str(raised.value) == f"{said}the journal refuses: database or disk is full"
+    assert str(raised.value) == f"{said}the journal cannot be written: database or disk is full"

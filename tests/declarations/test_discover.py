@@ -169,9 +169,9 @@ def test_a_job_imported_by_another_file_is_no_twin(write: Write, tmp_path: Path)
 def test_an_entry_that_leads_nowhere_is_a_problem(write: Write, tmp_path: Path) -> None:
     found = discover(["gone_tr", "gone_tr.inner", "no*.py"], tmp_path)
     assert [text for _, _, text in problems(found)] == [
-        f'jobs: "gone_tr" is no module, package, folder or file in {tmp_path}',
-        f'jobs: "gone_tr.inner" is no module, package, folder or file in {tmp_path}',
-        'jobs: no file fits "no*.py"',
+        f'jobs: "gone_tr" is not a module, package, folder or file in {tmp_path}',
+        f'jobs: "gone_tr.inner" is not a module, package, folder or file in {tmp_path}',
+        'jobs: no file matches "no*.py"',
     ]
 
 

@@ -160,7 +160,7 @@ untyped: Any = steps
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: untyped.run(add, 1), TypeError, "name of a step is a text"),
+        (lambda: untyped.run(add, 1), TypeError, "name of a step must be a string"),
         (lambda: untyped.run("", add), DefinitionError, "needs a name"),
         (lambda: untyped.run("x", 5), TypeError, "needs a function"),
         (lambda: untyped.run("x", fetch("u")), TypeError, r'write run\("x", fetch, …\)'),

@@ -344,7 +344,7 @@ async def test_a_thread_of_a_pool_is_of_whoever_asks_it() -> None:
         found = await lines_of(*(lambda text=text: pool.submit(print, text).result() for text in "abc"))
         assert [text for _, text in found] == ["a", "b", "c"]
         outside = pool.submit(current)
-        assert "no run is here" in str(outside.exception())
+        assert "there is no run here" in str(outside.exception())
 
 
 async def test_a_thread_that_outlives_its_run_speaks_for_itself(capsys: pytest.CaptureFixture[str]) -> None:

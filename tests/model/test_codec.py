@@ -182,7 +182,7 @@ LOOP.append(LOOP)
         (Point(1, math.inf), "y is of type float"),
         ({"n": None, "t": (1, None), "s": {math.nan}}, r"s\[0\] is of type float"),
         (Reading(celsius=math.nan), "of type .*: JSON has no NaN"),
-        ({"a": "\ud800"}, "a is of type str: text with half of a surrogate pair"),
+        ({"a": "\ud800"}, "a is of type str: text with an unpaired surrogate"),
         ({(1, 2): 3}, "of type dict: a key"),
         ({"a": {None: 3}}, "a is of type dict: a key"),
         (10**5000, "of type int: more than 4300 digits"),

@@ -37,7 +37,7 @@ def described_in(answer: dict[str, Any], name: str, kind: str, live: bool) -> di
     raise Stop(Code.NOT_FOUND, missing, *broken, hint="\n  ".join(hints), kind=f"{kind.title()}NotFound")
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str = "see what there is: taskrun jobs") -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "list them: taskrun jobs") -> str:
     """Returns similar names, or where to find all of them."""
     close = get_close_matches(name, list(known), 2, 0.6)
     return f"did you mean  {'  '.join(close)}" if close else otherwise

@@ -69,7 +69,7 @@ async def examine(session: Session) -> AsyncIterator[Check]:
         try:
             yield await look(session, config)
         except TaskrunError as error:
-            yield Check(name, False, str(error), "see what it says: taskrun daemon logs" if name == "daemon" else "")
+            yield Check(name, False, str(error), "see its log: taskrun daemon logs" if name == "daemon" else "")
 
 
 def _configuration(session: Session) -> Check:
@@ -101,7 +101,7 @@ async def _daemon(session: Session, config: Config) -> Check:
     status = await (await session.daemon(start=False)).call("status")
     running = f"running, pid {status['pid']}, version {status['version']}"
     if status["fault"]:
-        what = f"{running}; its journal refuses: {status['fault']}"
+        what = f"{running}; its journal cannot be written: {status['fault']}"
         return Check("daemon", False, what, "free space on its disk, or check the disk: work then goes on by itself")
     if status["version"] != __version__:
         return Check("daemon", False, f"{running}, but this command is {__version__}", "taskrun daemon restart")
@@ -207,7 +207,7 @@ def _file(path: Path, state: str) -> Check:
     try:
         found = path.stat()
     except OSError as error:  # it was removed while its daemon runs
-        return Check("journal", False, f"{path}: {error.strerror}", "see what it says: taskrun daemon logs")
+        return Check("journal", False, f"{path}: {error.strerror}", "see its log: taskrun daemon logs")
     free = shutil.disk_usage(path.parent).free
     text = f"{path} {state}, {human_size(found.st_size + log_size(str(path)))}"
     if found.st_mode & OTHERS:

@@ -320,7 +320,7 @@ class _Stopped(Exception):
 
 def _failed(text: str, argv: list[str], code: int = UNREACHABLE) -> int:
     """Says what went wrong, also as JSON where the command line asks for it."""
-    hint = "see what it says: taskrun daemon logs"
+    hint = "see its log: taskrun daemon logs"
     if "--json" in argv and "--" not in argv[: argv.index("--json")]:
         os.write(1, f'{{"error": {{"type": "DaemonError", "message": "{text}", "hint": "{hint}"}}}}\n'.encode())
     os.write(2, f"error: {text}\n  {hint}\n".encode())

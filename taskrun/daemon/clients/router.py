@@ -111,8 +111,8 @@ async def _durably(context: RequestContext, op: Operation, payload: bytes) -> An
 
 
 def _refusal(fault: Exception) -> str:
-    """Returns why the disk refuses, without what became of the batch that found out, which was another client's."""
-    return f"the journal refuses: {fault.__cause__ or fault}"
+    """Returns why the disk refuses, without the outcome of the batch that noticed it, which was another client's."""
+    return f"the journal cannot be written: {fault.__cause__ or fault}"
 
 
 def _params(payload: bytes, kind: type[P]) -> P:

@@ -161,7 +161,7 @@ class Transaction:
         return self.change(run_id, replace, **fields)
 
     def wake(self, run_id: str) -> None:
-        """Makes a waiting or scheduled run ready for a place."""
+        """Makes a waiting or scheduled run ready for a slot."""
         self.change(run_id, transitions.wake)
 
     # ---- steps

@@ -40,7 +40,7 @@ class Executor:
     """User code of one process.
 
     Parameters:
-        problems: what was wrong with job files, to be described.
+        problems: what is wrong with the job files; part of the description.
         files: the job files and what they import, likewise.
         sources: the text of those that could be loaded, likewise.
         lock_fd: descriptor of the liveness lock, that processes of steps keep open.

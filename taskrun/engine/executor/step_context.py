@@ -396,7 +396,7 @@ class Context(AttemptState):
 
 
 def see(task: asyncio.Task[Any]) -> None:
-    """Keeps asyncio from complaining, in whatever run the garbage collector comes, that nobody has looked at a task's end."""
+    """Marks a task's error as seen, or asyncio would log it in whatever run the garbage collector happens to work."""
     if not task.cancelled():
         task.exception()
 
