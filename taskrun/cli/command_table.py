@@ -14,6 +14,7 @@ COMMANDS = {  # in the order of the help
     "jobs": "jobs",
     "start": "start",
     "run": "run",
+    "exec": "exec",
     "send": "send",
     "list": "list",
     "ps": "list",

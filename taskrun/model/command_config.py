@@ -14,10 +14,12 @@ import msgspec
 
 from taskrun.model import durations
 from taskrun.model.config_keys import (
+    COUNT,
     DURATION,
     Key,
     Place,
     any_text,
+    count,
     mapping,
     natural,
     nonempty,
@@ -26,6 +28,7 @@ from taskrun.model.config_keys import (
     texts,
 )
 from taskrun.model.errors import ConfigError, DefinitionError
+from taskrun.model.group_config import check_group, read_groups, slots_of
 from taskrun.model.input_fields import InputField, read_fields
 from taskrun.model.names import check_free, check_name
 from taskrun.model.shell_syntax import check_fields
@@ -66,6 +69,8 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True):
     output: Output = "text"
     trigger: list[str] = []
     key: str | None = None
+    group: str | None = None
+    slots: int = 1
     crons: list[str] = []
     timezone: str | None = None
     catch_up: Literal["skip", "one", "all"] = "skip"
@@ -112,7 +117,8 @@ def read_commands(document: dict[str, Any], path: Path) -> list[CommandTable]:
     Raises:
         ConfigError: one is wrong; names file, table and key.
     """
-    return [_job(name, table, place) for name, table, place in _tables(document, "jobs", path)]
+    groups = read_groups(document, path)
+    return [_job(name, table, place, groups) for name, table, place in _tables(document, "jobs", path)]
 
 
 def read_pipes(document: dict[str, Any], path: Path) -> list[PipeTable]:
@@ -168,6 +174,13 @@ def _codes(value: Any) -> tuple[int, ...]:
     if isinstance(value, list) and value and all(type(code) is int and -255 <= code <= 255 for code in value):
         return tuple(value)
     raise ValueError
+
+
+def _group(value: Any) -> str:
+    try:
+        return check_group(nonempty(value))
+    except DefinitionError:
+        raise ValueError from None
 
 
 def _steps(value: Any) -> list[Any]:
@@ -254,6 +267,8 @@ JOB = {
     "output": Key('"text", "json" or "none"', _one_of(*get_args(Output)), "text"),
     "trigger": Key("a list of names of pipes and jobs", _one_or_more, []),
     "key": Key('a text with fields, such as "{path}"', nonempty),
+    "group": Key("a name that can be printed", _group),
+    "slots": Key(COUNT, count),
     "cron": Key('a cron expression such as "0 3 * * *", or a list of them', _one_or_more, []),
     "timezone": Key('a time zone such as "Europe/Berlin"', nonempty),
     "catch_up": Key('"skip", "one" or "all"', _one_of("skip", "one", "all"), "skip"),
@@ -266,17 +281,20 @@ PIPE = {"input": Key(_TABLE, mapping)}
 NEEDS = {
     **dict.fromkeys(("timezone", "catch_up", "within", "late", "slow"), "cron"),
     "key_ttl": "key",
+    "slots": "group",
 }  # keys that do nothing without another
 
 
 # ---- tables
 
 
-def _job(name: str, table: dict[str, Any], place: Place) -> CommandTable:
+def _job(name: str, table: dict[str, Any], place: Place, groups: Mapping[str, int]) -> CommandTable:
     read = place.read(table, JOB)
     for key, other in NEEDS.items():
         if key in table and other not in table:
             raise place.error(f"{key} does nothing without {other}")
+    if "group" in table and "concurrency" in table:
+        raise place.error("has both group and concurrency; it takes one of them")
     fields = read_fields(read["input"], place)
     _check_cron(read["cron"], fields, place)
     names = [field.name for field in fields]
@@ -287,6 +305,7 @@ def _job(name: str, table: dict[str, Any], place: Place) -> CommandTable:
         input=fields,
         steps=_commands(read, names, place),
         crons=read["cron"],
+        slots=slots_of(read["group"] or "", read["slots"], groups),
         options={option: read[option] for option in OPTIONS if option in table},
         **{key: read[key] for key in _AS_WRITTEN},
     )
@@ -302,6 +321,7 @@ _AS_WRITTEN = (
     "output",
     "trigger",
     "key",
+    "group",
     "timezone",
     "catch_up",
     "within",

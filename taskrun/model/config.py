@@ -35,6 +35,7 @@ from taskrun.model.config_keys import (
     texts,
 )
 from taskrun.model.errors import ConfigError
+from taskrun.model.group_config import read_groups
 from taskrun.model.notify_config import NotifyTable, read_notify
 
 FILE = "taskrun.toml"
@@ -96,6 +97,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     declared: CommandFile = CommandFile()
     notify: list[NotifyTable] = []
+    groups: dict[str, int] = {}
 
 
 def find(start: Path, explicit: str | None, environ: Environ) -> Path:
@@ -126,7 +128,7 @@ def load(path: Path, environ: Environ) -> Config:
         ConfigError: broken TOML, an unknown key, or a value that does not fit; names file and key.
     """
     document, root = parse(path), _root(path)
-    refuse_unknown(document, {"taskrun", "retention", "schedule", "jobs", "pipes", "notify", "env"}, "", path)
+    refuse_unknown(document, {"taskrun", "retention", "schedule", "jobs", "pipes", "groups", "notify", "env"}, "", path)
     keys = settings_of(path, environ)
     settings = _table(document, "taskrun", keys, path) | _overrides(environ, "", keys)
     retention = _table(document, "retention", RETENTION, path) | _overrides(environ, "RETENTION__", RETENTION)
@@ -138,6 +140,7 @@ def load(path: Path, environ: Environ) -> Config:
         schedules=[_entry(table, path) for table in _schedules(document, path)],
         declared=_declared(document, path, environ),
         notify=read_notify(document, path),
+        groups=read_groups(document, path),
         env=_variables(document, path) | _environment(environ),
         **settings,
         **retention,

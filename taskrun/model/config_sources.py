@@ -64,6 +64,8 @@ def effective(path: Path, environ: Environ, reveal: bool = False) -> Tree:
         "schedule": _listed(document, "schedule", SCHEDULE, file),
         "notify": _listed(document, "notify", NOTIFY, file),
     }
+    if "groups" in document:
+        found["groups"] = _written(document["groups"], file.at("groups"))
     if "jobs" in document:
         found["jobs"] = {name: _command(table, file.at("jobs", name)) for name, table in document["jobs"].items()}
     if "pipes" in document:

@@ -8,6 +8,7 @@ from taskrun.model.durations import shown
 from taskrun.model.errors import DefinitionError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+LONGEST_TITLE = 200  # characters
 EACH, EXEC, NOTIFY = "each", "exec", "notify"
 RESERVED = frozenset({EACH, EXEC, NOTIFY})  # jobs that come with taskrun: every project has them, no list shows them
 
@@ -22,6 +23,17 @@ def check_name(name: object, what: str) -> str:
         return name
     rule = "a letter or _, then at most 99 letters, digits, _, . or -"
     raise DefinitionError(f"{shown(name)} cannot be the name of a {what}: it takes {rule}")
+
+
+def check_title(name: str) -> str:
+    """Returns the name of a run, which screens show in place of its job's.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    if not name.strip() or not name.isprintable() or len(name) > LONGEST_TITLE:
+        raise DefinitionError(f"a run is named by at most {LONGEST_TITLE} characters that can be printed")
+    return name
 
 
 def check_free(job: str) -> None:

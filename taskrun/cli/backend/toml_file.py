@@ -27,12 +27,25 @@ def append_table(
     Raises:
         Stop: it does not fit; nothing was written.
     """
+    return _append(path, _written(name, table), name, environ, check)
+
+
+def append_job(path: Path, name: str, table: dict[str, Any], environ: Mapping[str, str]) -> bytes:
+    """Appends `[jobs.NAME]`; returns what the file held before.
+
+    Raises:
+        Stop: it does not fit; nothing was written.
+    """
+    return _append(path, tomli_w.dumps({"jobs": {name: table}}), "jobs", environ, lambda _: None)
+
+
+def _append(path: Path, written: str, name: str, environ: Mapping[str, str], check: Callable[[Config], None]) -> bytes:
     file = path.resolve()
     before = file.read_bytes()
     text = before.decode("utf-8-sig").rstrip("\n")
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        appended = f"{text}\n\n{_written(name, table)}".lstrip("\n")
+        appended = f"{text}\n\n{written}".lstrip("\n")
         _refuse_inline(name, appended)
         _write(draft, appended.encode(), file.stat().st_mode)
         check(read_config(draft, environ))
@@ -40,6 +53,8 @@ def append_table(
     except ConfigError as error:
         hint = "nothing was written"
         raise Stop(Code.USAGE, str(error).replace(str(draft), str(path)), hint=hint, kind="ConfigError") from None
+    except UnicodeEncodeError:
+        raise Stop(Code.USAGE, "bytes that are no UTF-8 cannot be written to a file of TOML") from None
     except OSError as error:
         raise Stop(Code.USAGE, f"{path}: cannot be written: {error.strerror}", kind="ConfigError") from None
     finally:

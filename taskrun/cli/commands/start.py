@@ -159,7 +159,11 @@ async def awaited(backend: Backend, after: Sequence[str], after_any: Sequence[st
 async def perform(options: Start, session: Session) -> int:
     """Triggers, reports the run, and follows it when asked to."""
     backend = await session.daemon()
-    answer = await trigger(backend, session, options, "start")
+    return await report(options, session, backend, await trigger(backend, session, options, "start"))
+
+
+async def report(options: Start, session: Session, backend: Backend, answer: dict[str, Any]) -> int:
+    """Reports a run that was triggered, and follows it when asked to."""
     run = await completed(backend, answer["run"]) if options.json else answer["run"]
     if options.follow:
         return await _followed(options, session, run)
@@ -176,7 +180,10 @@ def tell(options: Start, session: Session, run: dict[str, Any], created: bool) -
     else:
         look = session.look(err=True)
         session.say(run_head(run, session.now, look))
-        session.say("  " + "   ".join(([] if created else ["existed already"]) + next_commands(run)))
+        told = next_commands(run)
+        if session.user:
+            told = [one.replace("taskrun ", "taskrun --user ") for one in told]
+        session.say("  " + "   ".join(([] if created else ["existed already"]) + told))
     if run["status"] in ("discarded", "cancelled") and not options.quiet:
         session.say(f"{run['status']}: {run['reason']}; see it: taskrun show {short(run['id'])}")
 

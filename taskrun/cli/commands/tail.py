@@ -20,7 +20,7 @@ from taskrun.cli.exit_codes import Code, code_of
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
 from taskrun.cli.screens.look import printed
-from taskrun.cli.screens.phrases import ENDED, short, short_ids
+from taskrun.cli.screens.phrases import ENDED, named, short, short_ids
 from taskrun.cli.screens.run import end_line, log_line, step_line
 from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
@@ -75,7 +75,7 @@ async def once(options: Tail, session: Session) -> int:
     """Prints the lines that exist."""
     backend = await session.reader()
     runs = await _named(backend, options) or await _active(backend)
-    runs = runs or {run["id"]: run["job"] for run in await backend.call("runs", limit=1)}
+    runs = runs or {run["id"]: named(run) for run in await backend.call("runs", limit=1)}
     printer = Printer(session, options.json, runs)
     for run in runs:
         async for record in old_lines(backend, run, await options.begin(backend, run, session.now)):
@@ -104,11 +104,11 @@ async def following(options: Tail, session: Session) -> int:
 async def _named(backend: Backend, options: Tail) -> dict[str, str]:
     """Returns the runs that were named, each with its job if there are several."""
     runs = list(dict.fromkeys([await backend.call("find", ref=ref) for ref in options.refs]))
-    return {run: (await backend.call("show", run=run))["job"] if len(runs) > 1 else "" for run in runs}
+    return {run: named(await backend.call("show", run=run)) if len(runs) > 1 else "" for run in runs}
 
 
 async def _active(backend: Backend) -> dict[str, str]:
-    return {run["id"]: run["job"] for run in await all_runs(backend, status=ACTIVE)}
+    return {run["id"]: named(run) for run in await all_runs(backend, status=ACTIVE)}
 
 
 class Follower:
@@ -203,7 +203,7 @@ class Follower:
 
     def _add_new(self, run: dict[str, Any], begun: float) -> None:
         fresh = run["status"] not in ENDED or (times.moment(run["created_at"]) or 0.0) >= begun
-        if fresh and self._printer.name(run["id"], run["job"]):
+        if fresh and self._printer.name(run["id"], named(run)):
             self._add({run["id"]: 0})
 
     def _step(self, step: dict[str, Any]) -> None:

@@ -36,12 +36,13 @@ from taskrun.model import user_project
 
 COMPLETE = "_complete"
 LOOKING = {"list", "ps", "show", "tail", "jobs", "schedule", "why", "wait", COMPLETE}
-REPEATABLE = LOOKING | {"start", "run", "cancel", "pause", "resume"}  # done twice they do the same as once
+REPEATABLE = LOOKING | {"start", "exec", "run", "cancel", "pause", "resume"}  # done twice they do the same as once
 ONCE = {"send", "retry"}  # not to be repeated when the answer was lost
 FOLLOWING = {
     "run",
     "tail",
     "start",
+    "exec",
     "show",
 }  # the daemon executes them if they end at once: what runs for long outlives it
 FOLLOW = {"--follow", "--watch"}
@@ -61,11 +62,11 @@ def run_in_daemon(argv: list[str], intent: str) -> int | None:
     name, config, user, follows = _command_and_project(argv)
     if name not in REPEATABLE | ONCE or None in (sys.stdin, sys.stdout, sys.stderr):
         return None
-    if name == "schedule" and "add" in argv:  # what it writes is the caller's own file
+    if (name == "schedule" and "add" in argv) or (name == "exec" and _saves(argv)):  # it writes the caller's own file
         return None
     stopped = False
     for _ in range(TRIES):
-        client = _requested(config, user, argv, intent, follows)
+        client = _requested(name, config, user, argv, intent, follows)
         try:
             if client is not None:
                 return client.serve(name in REPEATABLE)
@@ -77,14 +78,16 @@ def run_in_daemon(argv: list[str], intent: str) -> int | None:
     return _failed("the daemon was stopped; start it: taskrun daemon start", argv)
 
 
-def _requested(config: str, user: bool, argv: list[str], intent: str, follows: bool) -> "CommandClient | None":
+def _requested(
+    name: str, config: str, user: bool, argv: list[str], intent: str, follows: bool
+) -> "CommandClient | None":
     """Returns the connection on which a daemon was sent the command line; None when there is no warm daemon."""
     try:
-        connection = _connected(_socket_path(_user_config() if user else _config_path(config)))
+        connection = _connected(_socket_path(_user_config() if user else _config_path(config, name)))
         if connection is None:
             return None
         client = CommandClient(connection, argv)
-        client.send(_request(argv, intent, follows).packed())
+        client.send(_request(name, argv, intent, follows).packed())
     except (OSError, ValueError, _Lost):
         return None
     return client
@@ -131,14 +134,16 @@ def _socket_path(config: str) -> bytes:
     return b"" if b"\\" in path else path
 
 
-def _config_path(named: str) -> str:
-    """Returns the path of the configuration, as `model.config.find` does."""
+def _config_path(named: str, command: str) -> str:
+    """Returns the path of the configuration, as `model.config.find` does; outside of any, `exec` has the user's own project."""
     folder = os.getcwd()
     named = named or os.environ.get("TASKRUN_CONFIG", "")
     if named:
         path = os.path.join(folder, named)
         return os.path.join(path, FILE) if os.path.isdir(path) else path
     while not os.path.isfile(f"{folder}/{FILE}"):
+        if folder == "/" and command == "exec":
+            return _user_config()
         if folder == "/":
             raise FileNotFoundError(FILE)
         folder = os.path.dirname(folder)
@@ -176,13 +181,24 @@ def _connected(path: bytes) -> socket | None:
 # ---- what the caller's terminal is like
 
 
-def _request(argv: list[str], intent: str, follows: bool) -> CommandRequest:
+def _request(name: str, argv: list[str], intent: str, follows: bool) -> CommandRequest:
     ttys = "".join("01"[os.isatty(number)] for number in (0, 1, 2))
-    env = {
-        name: value for name, value in os.environ.items() if name in FORWARDED or name.startswith(FORWARDED_PREFIXES)
-    }
+    wanted = FORWARDED | _of_command(argv) if name == "exec" else FORWARDED
+    env = {name: value for name, value in os.environ.items() if name in wanted or name.startswith(FORWARDED_PREFIXES)}
     size = _size(ttys)
     return CommandRequest(__version__, intent, ttys, size, sys.stdout.encoding, os.getcwd(), argv, env, follows)
+
+
+def _of_command(argv: list[str]) -> set[str]:
+    """Returns the variables of the caller that a command is to have: `PATH`, and those that `--env` only names."""
+    named = [argv[at] for at in range(1, len(argv)) if argv[at - 1] == "--env"]
+    return {"PATH", *named, *(token[6:] for token in argv if token.startswith("--env="))}
+
+
+def _saves(argv: list[str]) -> bool:
+    """Whether the command is only to be written to `taskrun.toml`."""
+    own = argv[: argv.index("--")] if "--" in argv else argv
+    return any(token.startswith("--save") for token in own)
 
 
 def _size(ttys: str) -> tuple[int, int]:

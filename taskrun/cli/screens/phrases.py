@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +11,8 @@ from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import LONGEST, brief, cell, cut
 from taskrun.cli.screens.look import Look, bar, labelled
-from taskrun.model.names import EACH
+from taskrun.model.byte_escapes import restored
+from taskrun.model.names import EACH, EXEC
 
 BAR = 5
 LEAST_PATH = 8  # characters of a path that are always shown
@@ -129,6 +131,8 @@ def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, 
     fields = run["input"]
     if not isinstance(fields, dict):
         return brief(fields)
+    if run["job"] == EXEC and "command" in fields:
+        return cell(cut(command_line(fields["command"]), LONGEST))
     shown = {name: item for name, item in fields.items() if name not in defaults or defaults[name] != item}
     parts = [cell(name) if item is True else f"{cell(name)}={_argument(item)}" for name, item in shown.items()]
     over = len(" ".join(parts)) - (width or LONGEST)
@@ -138,6 +142,16 @@ def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, 
             over -= max(0, len(cell(item)) - room)
             parts[at] = f"{cell(name)}={_tail(cell(item), room)}"
     return " ".join(parts)
+
+
+def named(run: dict[str, Any]) -> str:
+    """Returns what a run is called: its own name, or that of its job."""
+    return cell(run.get("name") or run["job"])
+
+
+def command_line(command: str | list[str]) -> str:
+    """Returns a command as it would be typed; a text is for the shell as it is."""
+    return command if isinstance(command, str) else shlex.join(map(restored, command))
 
 
 def _argument(item: Any) -> str:

@@ -12,8 +12,8 @@ from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
 from taskrun.cli.screens.folds import around, names, with_groups
 from taskrun.cli.screens.look import MARKS, Look, clipped, columns, hanging, labelled, mark, stacked, widest
-from taskrun.cli.screens.phrases import COMMAND_FAILED, ENDED, fault, given, last_words, progress, short, state
-from taskrun.model.names import EACH
+from taskrun.cli.screens.phrases import COMMAND_FAILED, ENDED, fault, given, last_words, named, progress, short, state
+from taskrun.model.names import EACH, EXEC
 from taskrun.model.records import WHOLE
 
 TRACK = 20  # columns of the timeline
@@ -53,7 +53,7 @@ Line = tuple[bool, Text]  # the flag: whether it is cut at the screen's edge ins
 
 
 def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
-    title = Text.assemble((cell(run["job"]), "bold"), f" {run['id']} · ").append_text(state(run, now, look))
+    title = Text.assemble((named(run), "bold"), f" {run['id']} · ").append_text(state(run, now, look))
     seconds = times.took(run, now)
     if run["ended_at"]:
         title.append(f" {times.age(max(0.0, now - (times.moment(run['ended_at']) or now)))} ago")
@@ -62,7 +62,8 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     title.append(f" · attempt {run['attempt']} of {run['attempts']}" if run["attempt"] > 1 else "")
     title.append(f" · trigger: {cell(run['source'])}" if run["source"] else "")
     yield True, title
-    yield True, Text.assemble(("input   ", "dim"), given(run) or "{}")
+    yield from _given(run)
+    yield from _after(run)
     if run["tags"]:
         yield (
             True,
@@ -77,6 +78,30 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         yield False, hanging(Text("why     ", "dim"), [Text(cell(cause)) for cause in run["why"]], look)
     if run["status"] == "succeeded":
         yield False, Text.assemble(("output  ", "dim"), _output(run))
+
+
+def _given(run: dict[str, Any]) -> Iterator[Line]:
+    """Yields what a run was given; of a command also where it is executed, its variables and its group."""
+    fields = run["input"]
+    if run["job"] != EXEC or not isinstance(fields, dict) or "command" not in fields:
+        yield True, Text.assemble(("input   ", "dim"), given(run) or "{}")
+        return
+    yield True, Text.assemble(("command ", "dim"), given(run))
+    yield True, Text.assemble(("folder  ", "dim"), cell(fields["cwd"]))
+    if fields["env"]:
+        yield True, Text.assemble(("env     ", "dim"), " ".join(f"{cell(name)}=***" for name in fields["env"]))
+    if fields["group"]:
+        slots = fields["slots"]
+        yield True, Text.assemble(("group   ", "dim"), cell(fields["group"]), (f", {slots} at a time", "dim"))
+
+
+def _after(run: dict[str, Any]) -> Iterator[Line]:
+    """Yields the runs that a run starts after, and how far they are."""
+    found = [
+        f"{short(one['run'])} {'(' + MARKS[one['status']].word + ')' if one['status'] else ''}" for one in run["after"]
+    ]
+    if found:
+        yield True, Text.assemble(("after   ", "dim"), "  ".join(one.rstrip() for one in found))
 
 
 def _output(run: dict[str, Any]) -> Text:
@@ -187,7 +212,7 @@ def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         told = " · ".join(f"{count:,} {MARKS[status].word}" for status, count in rest.items())
         yield True, Text(f"  {told}", "dim")
     for child in under_way[:CHILDREN]:
-        line = state(child, now, look).append(f"  {short(child['id'])} {cell(child['job'])}  ")
+        line = state(child, now, look).append(f"  {short(child['id'])} {named(child)}  ")
         yield True, line.append(given(child), "dim")
 
 
@@ -262,7 +287,7 @@ def run_head(run: dict[str, Any], now: float, look: Look) -> Text:
     line = Text.assemble("▸ ", (short(run["id"]), "bold"), " ")
     if run["status"] not in ("running", "queued", "succeeded"):
         line.append_text(state(run, now, look)).append(" ")
-    return line.append(cell(run["job"])).append(f"  {given(run)}", "dim")
+    return line.append(named(run)).append(f"  {given(run)}", "dim")
 
 
 def live_steps(run: dict[str, Any], steps: Sequence[dict[str, Any]], now: float, look: Look) -> Text:
@@ -305,7 +330,7 @@ def _live_row(run: dict[str, Any], step: dict[str, Any], now: float, look: Look)
 
 def end_line(run: dict[str, Any], now: float, look: Look, told: Collection[str] = ()) -> Text:
     """Returns the line that says how a run ended; an error whose message was `told` is not repeated."""
-    line = labelled(run["status"], look).append(f"  {short(run['id'])} {cell(run['job'])}")
+    line = labelled(run["status"], look).append(f"  {short(run['id'])} {named(run)}")
     seconds = times.took(run, now)
     line.append(f"  {times.span(seconds)}" if seconds is not None else "", "dim")
     if run["error"]:

@@ -12,7 +12,8 @@ from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.sanitize import cell, cut, to_json
 from taskrun.cli.screens.look import GAP, MARKS, Look, columns, labelled, stacked, widest
-from taskrun.cli.screens.phrases import ENDED, current, fault, given, short_ids, state, tried
+from taskrun.cli.screens.phrases import ENDED, current, fault, given, named, short_ids, state, tried
+from taskrun.model.names import EXEC
 
 RECENT = 3600
 FIELDS = ("id", "job", "status", "created_at", "took", "step", "input")
@@ -28,7 +29,7 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("RUN", lambda run, now, look: Text(run["shown"], "bold")),
-    Column("JOB", lambda run, now, look: Text(cell(run["job"]))),
+    Column("JOB", lambda run, now, look: Text(named(run))),
     Column("STATE", lambda run, now, look: _state(run, now, look)),
     Column(
         "AGE", lambda run, now, look: Text(times.age(max(0.0, now - (times.moment(run["created_at"]) or now)))), True
@@ -124,10 +125,17 @@ def once_each(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     told: set[str] = set()
     made = []
     for run in runs:
-        repeated = run["status"] == "queued" and run["job"] in told and run.get("why")
-        told |= {run["job"]} if run["status"] == "queued" else set()
+        line = _line(run)
+        repeated = run["status"] == "queued" and line in told and run.get("why")
+        told |= {line} if run["status"] == "queued" else set()
         made.append({**run, "why": None} if repeated else run)
     return made
+
+
+def _line(run: dict[str, Any]) -> str:
+    """Returns what is the same of runs that wait in one line: their job, or the group of a command."""
+    group = run["input"].get("group") if run["job"] == EXEC and isinstance(run["input"], dict) else None
+    return f"{run['job']} {group or ''}"
 
 
 def totals(counts: Iterable[Sequence[Any]], job: str, shown: int, children: int = 0) -> str:
@@ -179,7 +187,7 @@ def _tsv(run: dict[str, Any], now: float) -> list[str]:
     step = run.get("step")
     return [
         run["id"],
-        cell(run["job"]),
+        named(run),
         run["status"],
         run["created_at"],
         "" if seconds is None else f"{seconds:.3f}",

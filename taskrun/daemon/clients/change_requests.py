@@ -14,6 +14,7 @@ from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.queries import views
 from taskrun.model.errors import DaemonError
+from taskrun.model.names import check_title
 from taskrun.model.records import Awaited, Step
 from taskrun.model.tags import checked_tags
 
@@ -96,7 +97,7 @@ async def start(context: RequestContext, want: Start) -> Any:
         source=want.source,
         delay_until=until,
         intent=want.intent,
-        name=want.name,
+        name=None if want.name is None else check_title(want.name),
         tags=checked_tags(want.tags),
         steps=steps,
         after=want.after,

@@ -247,7 +247,7 @@ def _child(tx: Tx, step: Step, known: Known) -> Cause:
         return _cause("child", f"it waits for its child {step.child}, which was pruned", step=step.key, run=step.child)
     inner = causes(tx, child, known) if child.status is not Status.WAITING else []
     because = f": {inner[0]['text']}" if inner else ""
-    text = f"it waits for its child {_short(child)} {child.job}, which is {child.status.value}{because}"
+    text = f"it waits for its child {_short(child)} {child.name or child.job}, which is {child.status.value}{because}"
     command = f"taskrun why {_short(child)}"
     return _cause("child", text, step=step.key, run=child.id, status=child.status.value, command=command)
 
@@ -343,7 +343,9 @@ def _ahead(count: int, what: str = "runs") -> str:
 
 
 def _named(runs: Sequence[Run], known: Known) -> str:
-    names = [f"{_short(run)} {run.job} ({run.status.value} {_span(_age(run, known))})" for run in runs[:NAMED]]
+    names = [
+        f"{_short(run)} {run.name or run.job} ({run.status.value} {_span(_age(run, known))})" for run in runs[:NAMED]
+    ]
     return ", ".join(names) + (f" and {len(runs) - NAMED} more" if len(runs) > NAMED else "") or "nobody"
 
 
