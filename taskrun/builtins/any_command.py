@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from taskrun.declarations.calls import Environment
 from taskrun.declarations.job import job
-from taskrun.declarations.steps import current, shell
-from taskrun.model.group_config import lane_of
+from taskrun.declarations.steps import shell
+from taskrun.model.group_config import limit_id
 from taskrun.model.names import EXEC
 from taskrun.rules.policies import Concurrency
 
@@ -18,7 +17,7 @@ STEP = "command"
 
 
 def _turns(given: dict[str, Any]) -> Concurrency | None:
-    return None if given["group"] is None else Concurrency(lane_of(given["group"]), given["slots"])
+    return None if given["group"] is None else Concurrency(limit_id(given["group"]), given["slots"])
 
 
 @job(
@@ -48,9 +47,6 @@ async def any_command(
         group: its runs take turns, `slots` at once.
         rerun: whether the command is begun again when it was cut off.
     """
-    run = current()
-    told = {"TASKRUN_RUN": run.run_id, "TASKRUN_JOB": run.job, "TASKRUN_ATTEMPT": str(run.attempt)}
-    variables = ({} if path is None else {"PATH": path}) | env
-    environment = Environment({**variables, **told}, compared={})
-    done = await shell(command, name=STEP, cwd=cwd, env=environment, survive=True, rerun=rerun)
+    variables = {**({} if path is None else {"PATH": path}), **env}
+    done = await shell(command, name=STEP, cwd=cwd, env=variables, survive=True, rerun=rerun)
     return done.stdout.removesuffix("\n")

@@ -23,7 +23,7 @@ from taskrun.model.codec import encode, parse_json, plain
 from taskrun.model.command_config import Command, CommandStep, CommandTable, Output, PipeTable
 from taskrun.model.errors import InputInvalid, OutputInvalid
 from taskrun.model.fields_shape import FieldsShape
-from taskrun.model.group_config import lane_of
+from taskrun.model.group_config import limit_id
 from taskrun.model.input_fields import InputField
 from taskrun.model.records import StepKind
 from taskrun.model.schema import Schema
@@ -95,7 +95,7 @@ def _options(table: CommandTable, triggers: Sequence[Source]) -> Options:
         **table.options,  # type: ignore[typeddict-item]  # their names and values were checked when the table was read
     }
     if table.group is not None:
-        options["concurrency"] = Concurrency(lane_of(table.group), table.slots)
+        options["concurrency"] = Concurrency(limit_id(table.group), table.slots)
     if table.key is not None:
         template = parse_template(table.key, [field.name for field in table.input])
         options["key"] = lambda values: as_text(template, values)

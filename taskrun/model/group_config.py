@@ -44,6 +44,6 @@ def slots_of(group: str, slots: int | None, groups: Mapping[str, int]) -> int:
     return slots or groups.get(group, 1)
 
 
-def lane_of(group: str) -> str:
+def limit_id(group: str) -> str:
     """Returns the id of the limit that the runs of a group share, whatever their jobs."""
     return f"group {group}"

@@ -100,6 +100,8 @@ TABLE: list[tuple[str, int, str]] = [  # in this order, on one project
     ("start hello --tag env --json", 2, ""),
     ("run hello --tag =prod", 2, ""),
     ("list --tag a.b=", 2, ""),
+    ("exec -f --json -- true", 0, ONE),
+    ("exec -f --json -- false", 1, ONE),
     ("start waits --json", 0, ONE),
     ("why waits@last --json", 0, ONE),
     ("pause waits@last --json", 0, ONE),

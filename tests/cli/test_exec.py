@@ -14,7 +14,7 @@ import pytest
 
 from taskrun.cli.app import execute
 from taskrun.cli.backend.connect import ProcessConnector
-from taskrun.cli.commands.exec import variables
+from taskrun.cli.commands.typed_command import variables
 from taskrun.model.config import FILE
 from tests.cli.fakes import FakeTerminal
 
@@ -86,7 +86,7 @@ async def test_it_is_found_by_the_path_of_the_caller(folder: Path) -> None:
     assert (await executed(folder, "--", "my-tool", "x", PATH=path))["output"] == "mine x"
     code, terminal = await typed(folder, "exec", "-f", "--", "my-tool", "x")
     assert code == 1
-    assert "No such file or directory: 'my-tool'" in terminal.chatter
+    assert "No such file or directory: 'my-tool'" in " ".join(terminal.chatter.split())
 
 
 async def test_nobody_is_shown_the_values_of_its_environment(folder: Path) -> None:
@@ -205,11 +205,15 @@ async def test_save_appends_a_job_that_does_the_same(folder: Path) -> None:
     assert 'there is a job "kept" already' in terminal.chatter
 
 
-async def test_without_a_project_it_is_in_the_users_own(tmp_path: Path, folder: Path) -> None:
+async def test_without_a_project_it_is_in_the_users_own(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     empty, home = tmp_path / "empty", tmp_path / "home"
     empty.mkdir()
     home.mkdir()
     env = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "c"), "XDG_STATE_HOME": str(home / "s")}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
     try:
         code, terminal = await typed(empty, "exec", "-f", "--", "pwd", **env)
         assert code == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,35 +9,16 @@ import typer
 
 from taskrun.cli.commands import saved_command
 from taskrun.cli.commands.start import Start, awaited, refuse_two_times, report
+from taskrun.cli.commands.typed_command import Exec, input_of
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs import start_time
 from taskrun.cli.session import Session
-from taskrun.model import durations
 from taskrun.model.codec import encode
-from taskrun.model.group_config import check_group, slots_of
 from taskrun.model.names import EXEC, check_title
 from taskrun.model.tags import typed_tags
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
-
-@dataclass(frozen=True)
-class Exec:
-    """What was typed."""
-
-    start: Start
-    command: Sequence[str]
-    name: str = ""
-    group: str = ""
-    slots: int | None = None
-    retry: int = 0
-    timeout: str = ""
-    cwd: str = ""
-    env: Sequence[str] = ()
-    priority: int = 0
-    rerun: bool = True
-    save: str = ""
 
 
 @app.command("exec", context_settings={"allow_interspersed_args": False})
@@ -119,43 +98,3 @@ async def perform(options: Exec, session: Session) -> int:
     if own and not (start.quiet or start.json):
         session.say("in your own project, since there is no taskrun.toml here: taskrun --user list")
     return await report(start, session, backend, answer)
-
-
-def input_of(options: Exec, session: Session, groups: Mapping[str, int]) -> dict[str, Any]:
-    """Returns the input of the run.
-
-    Raises:
-        Stop, DurationInvalid, DefinitionError: something was typed that cannot be.
-    """
-    facts = session.facts
-    group = check_group(options.group) if options.group else None
-    return {
-        "command": options.command[0] if len(options.command) == 1 else list(options.command),
-        "cwd": str(facts.cwd / options.cwd),
-        "path": facts.env.get("PATH"),
-        "env": variables(options.env, facts.env),
-        "group": group,
-        "slots": 1 if group is None else slots_of(group, options.slots, groups),
-        "retry": options.retry,
-        "timeout": durations.seconds(options.timeout, "--timeout") if options.timeout else None,
-        "priority": options.priority,
-        "rerun": options.rerun,
-    }
-
-
-def variables(given: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables that were typed; `NAME` alone is that of the caller, if it is set.
-
-    Raises:
-        Stop: one has no name.
-    """
-    found = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not name:
-            raise Stop(Code.USAGE, "--env takes NAME=VALUE or NAME, as in --env LANG=C")
-        if equals:
-            found[name] = value
-        elif name in environ:
-            found[name] = environ[name]
-    return found

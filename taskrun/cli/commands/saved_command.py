@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taskrun.cli.backend.toml_file import append_job
+from taskrun.cli.commands.typed_command import Exec
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.session import Session
 from taskrun.model import durations
@@ -12,9 +13,6 @@ from taskrun.model.errors import DefinitionError
 from taskrun.model.group_config import check_group
 from taskrun.model.names import check_free, check_name
 from taskrun.model.tags import typed_tags
-
-if TYPE_CHECKING:
-    from taskrun.cli.commands.exec import Exec
 
 
 async def save(options: Exec, session: Session) -> int:

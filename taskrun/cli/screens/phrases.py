@@ -131,7 +131,7 @@ def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, 
     fields = run["input"]
     if not isinstance(fields, dict):
         return brief(fields)
-    if run["job"] == EXEC and "command" in fields:
+    if run.get("job") == EXEC and "command" in fields:
         return cell(cut(command_line(fields["command"]), LONGEST))
     shown = {name: item for name, item in fields.items() if name not in defaults or defaults[name] != item}
     parts = [cell(name) if item is True else f"{cell(name)}={_argument(item)}" for name, item in shown.items()]
