@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import Cron, Throttle, job, sleep
+from taskrun import Cron, MemoryStorage, Throttle, job, sleep
 from taskrun.engine.core import due_slots, retention
 from taskrun.engine.core.due_slots import Entry, due, passed
 from taskrun.engine.core.schedule_slots import Kept, slot_views
@@ -185,6 +185,21 @@ def test_a_great_many_missed_slots_are_counted_up_to_a_limit_and_the_newest_kept
     assert what.newest == [month - 99 + n for n in range(100)]
     monthly = CronRule("0 0 1 * *", "UTC")
     assert passed(kept, monthly, 0.0, 365 * 86_400.0).number == 12
+
+
+@pytest.mark.parametrize(
+    ("late", "states"), [(None, ["ran", "ran"]), ("10s", ["ran", "missed"]), ("1s", ["ran", "missed"])]
+)
+async def test_within_late_a_slot_is_run_however_it_came_to_be_overdue(late: Any, states: list[str]) -> None:
+    @job(cron=Cron("0 * * * *", late=late))
+    async def tick() -> None: ...
+
+    storage = MemoryStorage()
+    async with TestQueue([tick], storage=storage, start=START) as queue:
+        await queue.advance("90m")
+    async with TestQueue([tick], storage=storage, start=START + 2 * HOUR + dt.timedelta(seconds=30)) as queue:
+        await queue.advance("1s")
+        assert [slot["state"] for slot in await slots(queue)] == states
 
 
 @pytest.mark.parametrize("wrong", [{"within": "soon"}, {"late": -1}, {"slow": "5"}])

@@ -21,7 +21,8 @@ from taskrun.model.records import Status
 from taskrun.rules.cron import CatchUp, CronRule
 from taskrun.rules.policies import Prepared
 
-PUNCTUAL = 60.0  # seconds: a slot that is not as old is not missed, only late
+PUNCTUAL = 60.0  # seconds: a slot that is not as old is run whatever `catch_up` says, unless `late` is another limit
+SHORTEST = 2.0  # seconds of that: what fires slots is not always there at once
 BURST = 100  # missed slots that one transaction makes up for
 MOST_COUNTED = 10_000  # missed slots of one outage
 MOST_WRITTEN = 100  # of them, the newest
@@ -72,7 +73,7 @@ def due(kept: Kept, rule: CronRule, entry: Entry, now: float, paused_since: floa
 
 def _oldest(kept: Kept, rule: CronRule, entry: Entry, now: float) -> float:
     """Returns the moment whose slot is missed at last: those after it are run."""
-    punctual = now - max(PUNCTUAL, entry.late or 0.0)
+    punctual = now - (PUNCTUAL if entry.late is None else max(SHORTEST, entry.late))
     oldest = kept.seen if entry.within is None else now - entry.within
     if entry.catch_up == "all":
         return min(punctual, oldest)
