@@ -163,8 +163,11 @@ class Session:
         return backend
 
     async def _problem(self, backend: Backend) -> str:
-        """Returns what the daemon finds wrong with the configuration: it alone knows whether inputs fit their jobs."""
-        if self.fault is not None or not self.project.schedules:
+        """Returns what the daemon finds wrong with the configuration: it alone knows whether inputs fit their jobs.
+
+        It looks at the file for that, so that what the command does is told as the file says now.
+        """
+        if self.fault is not None or not (self.project.schedules or self.project.notify):
             return ""
         with suppress(DaemonError):  # an older daemon does not know this request
             return str((await backend.call("config"))["problem"])

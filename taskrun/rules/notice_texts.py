@@ -75,7 +75,8 @@ def _problem(run: Run) -> str:
     error = error_of(run)
     if error is None:
         return run.reason or "no reason is known"
-    return f"{error.type}: {error.message}" if error.message else error.type
+    kind = error.type.removeprefix("taskrun.")
+    return f"{kind}: {error.message}" if error.message else kind
 
 
 def _cut(text: str) -> str:

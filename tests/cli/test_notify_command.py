@@ -80,3 +80,22 @@ async def test_config_shows_neither_paths_of_webhooks_nor_secrets_unless_asked(
     assert await typed("config --reveal", pipe, FakeDaemon()) == Code.DONE
     assert "https://a:b@h:8/p" in pipe.written
     assert "tell nobody" in pipe.written
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("runs", "ok", "text"),
+    [
+        ([], True, "desktop, webhook https://example.com/***; 0 told lately, none lost"),
+        ([a_run("1" * 12, Status.FAILED), a_run("2" * 12, Status.SUCCEEDED)], False, "1 of the last 2 could not be"),
+    ],
+)
+async def test_doctor_says_whether_what_was_told_has_arrived(
+    pipe: FakeTerminal, runs: list[dict[str, Any]], ok: bool, text: str
+) -> None:
+    daemon = FakeDaemon(runs=runs, schedule=[])
+    await typed("doctor --json", pipe, daemon)
+    (check,) = [one for one in json.loads(pipe.written) if one["check"] == "notifications"]
+    assert (check["ok"], text in check["text"]) == (ok, True)
+    assert ("runs", {"job": "notify", "limit": 20}) in daemon.asked
+    assert ("taskrun show 111111" in (check["hint"] or "")) is not ok

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from taskrun.cli.exit_codes import Code
-from tests.cli.fakes import FakeDaemon, FakeTerminal, typed
+from taskrun.cli.screens.look import Look, printed
+from taskrun.cli.screens.run import run_screen
+from taskrun.model.records import Status
+from tests.cli.fakes import NOW, FakeDaemon, FakeTerminal, a_run, shown, typed
 
 RUN = "7k3fq2aaaaaa"
 
@@ -85,3 +88,13 @@ async def test_help_tells_both_uses(screen: FakeTerminal) -> None:
     assert await typed("schedule --help", screen, FakeDaemon()) == Code.DONE
     assert "[JOB | COMMAND]" in screen.written
     assert "--last" in screen.written
+
+
+@pytest.mark.parametrize(
+    ("started", "said"), [(NOW - 50, "started 1m 10s after it"), (None, "not started 2m after it")]
+)
+def test_a_run_of_a_slot_says_how_long_after_it_it_started(started: float | None, said: str) -> None:
+    run = a_run(slot=NOW - 120, started_at=started, status=Status.RUNNING if started else Status.QUEUED)
+    text = printed(run_screen(shown(run), NOW, Look(200)), Look(200))
+    (line,) = [line for line in text.splitlines() if line.startswith("slot    ")]
+    assert line.endswith(said)

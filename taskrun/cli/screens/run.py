@@ -72,6 +72,11 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     for name, label in (("parent", "parent"), ("retried_from", "retries"), ("key", "key")):
         if run[name]:
             yield True, Text.assemble((f"{label:<8}", "dim"), cell(run[name]))
+    if (slot := times.moment(run["slot"])) is not None:
+        started = times.moment(run["started_at"])
+        verb = "not started" if started is None else "started"
+        late = times.span(max(0.0, (now if started is None else started) - slot))
+        yield True, Text.assemble(("slot    ", "dim"), f"{times.clock(run['slot'], now)}, {verb} {late} after it")
     if run["progress"]:
         yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK, now))
     if run.get("why"):

@@ -131,8 +131,9 @@ class Notifier:
 def _start(t: Transaction, id: str, notice: Notice, starts: list[Prepared]) -> None:
     """Starts what tells a notice, unless more has come to it meanwhile."""
     if NOTICES.get(t.tx, id) == notice:
+        tags = {name: notice.message[name] for name in ("event", "job", "run") if notice.message[name]}
         for prepared in starts:
-            admit(t, Trigger(prepared=prepared, id=new_id(), source=f"notify {notice.message['event']}"))
+            admit(t, Trigger(prepared=prepared, id=new_id(), source=f"notify {tags['event']}", tags=tags))
         NOTICES.drop(t.tx, id)
 
 
