@@ -72,6 +72,20 @@ def test_a_run_starts_with_the_code_as_it_is_on_the_disk(project: Project) -> No
         assert output(client, "added") == 7
 
 
+def test_a_configuration_that_is_wrong_holds_back_no_job_file(project: Project) -> None:
+    edit(project, 1)
+    with project.connect() as client:
+        assert output(client, "version") == 1
+        good = (project.root / "taskrun.toml").read_text()
+        project.write("taskrun.toml", good + "[jobs.x]\ncomand = 1\n")
+        for version in (2, 3):
+            edit(project, version)
+            assert output(client, "version") == version
+        assert "unknown key comand" in client.call("config")["problem"]
+        project.write("taskrun.toml", good + "[jobs.x]\ncommand = 'echo 4'\n")
+        assert output(client, "x") == "4"
+
+
 def test_a_broken_file_keeps_its_last_good_version_and_is_named(project: Project) -> None:
     edit(project, 1)
     with project.connect() as client:

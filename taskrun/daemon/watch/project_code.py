@@ -14,6 +14,7 @@ from taskrun.daemon.watch.source_files import GONE, FileChange, SourceFiles
 from taskrun.engine.core.core import Core
 from taskrun.engine.messages import Description
 from taskrun.model.config import Config
+from taskrun.model.errors import ConfigError
 from taskrun.model.names import RESERVED
 from taskrun.model.records import UNFINISHED, Status
 
@@ -87,15 +88,20 @@ class ProjectCode:
         begun = time.monotonic()
         files = [{"how": one.how, "file": self._near(one.file)} for one in touched]
         try:
-            item = await self._change()
+            item = await self._change(touched)
         except Exception as error:
             logger.warning("changed files could not be loaded", exc_info=error)
             problem = {"file": "", "line": 0, "text": str(error) or type(error).__name__}
             item = {"kind": "kept", "lost": True, "problems": [problem]}
         return [{**item, "files": files, "took": time.monotonic() - begun}]
 
-    async def _change(self) -> Item:
-        config = self._read_config()
+    async def _change(self, touched: list[FileChange]) -> Item:
+        try:
+            config = self._read_config()
+        except ConfigError:
+            if all(one.file == self._config.path for one in touched):
+                raise
+            config = self._config  # the last good one, which holds back no change of other files
         if not self._patient and any(getattr(config, name) != getattr(self._config, name) for name in FIXED):
             return {"kind": "restart"}
         before, running = self._workers.description, await self._count(Status.RUNNING, Status.WAITING)

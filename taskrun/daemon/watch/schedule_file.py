@@ -95,7 +95,7 @@ class ScheduleFile:
             await self._apply()
         except ConfigError as error:
             if str(error) != self.problem:
-                logger.error("the schedules of taskrun.toml are not applied: %s", error)
+                logger.error("taskrun.toml is not applied: %s", error)
             self.problem = str(error)
         except TaskrunError as error:  # for example when the worker that was asked has died
             logger.warning("the schedules of taskrun.toml will be checked again: %s", error)

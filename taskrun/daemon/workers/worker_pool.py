@@ -22,7 +22,7 @@ from taskrun.engine.core.core import Core
 from taskrun.engine.core.executor_messages import ExecutorMessages
 from taskrun.engine.messages import Describe, Description, Drain, Leave, Peer
 from taskrun.model.config import Config
-from taskrun.model.errors import DaemonError
+from taskrun.model.errors import ConfigError, DaemonError
 
 SHORT_LIFE = 5.0  # seconds: a worker that died sooner is replaced after a pause
 PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next one, by how many in a row died young
@@ -249,7 +249,7 @@ class WorkerPool:
             that were `added`, `removed` or `changed`.
         """
         async with self._reloading:
-            kept, self._config = self._config, self._read_config()
+            kept, self._config = self._config, self._last_good_config()
             if (kept.env, kept.root) != (self._config.env, self._config.root):
                 await self._end_spare()
             before = self.description
@@ -278,6 +278,12 @@ class WorkerPool:
                 }
             await self._replace_all(fresh, patient)
             return {"reloaded": True, "lost": False, "problems": after.problems, **_differences(before, after)}
+
+    def _last_good_config(self) -> Config:
+        try:
+            return self._read_config()
+        except ConfigError:  # told by whoever follows the file
+            return self._config
 
     async def _inspect(self, fresh: Sequence[WorkerHandle]) -> Description:
         """Asks new workers for their jobs."""
