@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # for a checker it is true; `typing` itself takes as long
 
 if TYPE_CHECKING:
     from taskrun.declarations.calls import Current
+    from taskrun.declarations.files import files
     from taskrun.declarations.job import Event, Job, job
     from taskrun.declarations.job_ref import JobRef, job_ref
     from taskrun.declarations.pipe import Pipe, pipe
@@ -128,6 +129,7 @@ __all__ = [
     "WorkerCrashed",
     "__version__",
     "current",
+    "files",
     "job",
     "job_ref",
     "log",
@@ -146,6 +148,7 @@ __all__ = [
 
 _HOMES = {
     "taskrun.declarations.calls": "Current",
+    "taskrun.declarations.files": "files",
     "taskrun.declarations.job": "Event Job job",
     "taskrun.declarations.job_ref": "JobRef job_ref",
     "taskrun.declarations.pipe": "Pipe pipe",

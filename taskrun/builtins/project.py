@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from taskrun.builtins import JOBS
 from taskrun.builtins.commands import CommandJob, Place, command_pipe, taken
+from taskrun.declarations.files import files
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Problem
 from taskrun.declarations.pipe import Source
@@ -96,4 +97,7 @@ def _triggers(table: CommandTable, registry: Registry, jobs: set[str]) -> tuple[
         else:
             close = get_close_matches(name, [*registry.pipes, *jobs], 1)
             wrong.append(f'there is no pipe or job "{name}"' + (f"; did you mean {close[0]}?" if close else ""))
+    if table.files:
+        watched = files(table.files)
+        found.append(watched.into(taken(table, watched.topic)))
     return found, wrong

@@ -167,7 +167,7 @@ class Session:
 
         It looks at the file for that, so that what the command does is told as the file says now.
         """
-        if self.fault is not None or not (self.project.schedules or self.project.notify):
+        if self.fault is not None or not (self.project.schedules or self.project.files or self.project.notify):
             return ""
         with suppress(DaemonError):  # an older daemon does not know this request
             return str((await backend.call("config"))["problem"])

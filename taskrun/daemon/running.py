@@ -43,6 +43,8 @@ async def running_core(
     )
     core.notifier.set(config.notify)  # before anything can happen that is to be told
     core.commands.folder = paths.commands
+    core.files.root = config.root
+    core.files.own += (f"{paths.folder}/{paths.prefix}",)
     await core.start()
     try:
         yield core

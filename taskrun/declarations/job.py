@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Unpack, overload
 import msgspec
 
 from taskrun.declarations.calls import Current, Match, caller, is_async
+from taskrun.declarations.files import Files
 from taskrun.declarations.options import Hook, Options, check_hook_kind, checked, evaluate, refuse_unknown
 from taskrun.declarations.pipe import Into, Source, bound, check_into, gather, wait_for
 from taskrun.declarations.plain import PlainCaller
@@ -257,6 +258,7 @@ class Job:
             "input_schema": self.input.json_schema(),
             "options": self.options.describe(),
             "triggers": [source.topic for source in self.options.triggers],
+            "files": [source.ref.describe() for source in self.options.triggers if isinstance(source.ref, Files)],
             "schedules": [{"cron": cron.expr, "timezone": cron.timezone} for cron in self.options.crons],
         }
 

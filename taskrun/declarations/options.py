@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
+from taskrun.declarations.files import Files
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.pipe import Pipe, Source
 from taskrun.model.byte_escapes import escaped
@@ -247,10 +248,10 @@ def _triggers(value: Any, default_id: str) -> tuple[Source, ...]:
 def _source(value: Any) -> Source:
     if isinstance(value, Source):
         return value
-    if isinstance(value, Pipe | JobRef) or hasattr(value, "perform"):  # a job, which this module does not know
+    if isinstance(value, Pipe | JobRef | Files) or hasattr(value, "perform"):  # a job, which this module does not know
         source: Source = value.into()
         return source
-    raise DefinitionError(f"takes pipes, jobs, or .into(…) of either, not {shown(value)}")
+    raise DefinitionError(f"takes pipes, jobs, files, or .into(…) of these, not {shown(value)}")
 
 
 def _crons(value: Any, default_id: str) -> tuple[Cron, ...]:

@@ -20,20 +20,20 @@ Into = Callable[[Any], Any]
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What starts a job: the events of a pipe, or the outputs of another job.
+    """What starts a job: the events of a pipe, the outputs of another job, or files.
 
     Parameters:
-        ref: the pipe or job.
+        ref: the pipe, the job or the files.
         fn: makes the input of what it gives out, None to skip it; without one that is the input.
     """
 
-    kind: Literal["pipe", "job"]
+    kind: Literal["pipe", "job", "files"]
     ref: Target
     fn: Into | None = None
 
     @property
     def topic(self) -> str:
-        """`pipe:NAME` or `job:NAME`."""
+        """`pipe:NAME`, `job:NAME` or `files:PATTERN`."""
         return self.ref.topic
 
     def input_for(self, text: str) -> Any:

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import NamedTuple, TypeVar
 
+from taskrun.declarations.files import Files
 from taskrun.declarations.job import Job
 from taskrun.declarations.job_ref import JobRef
-from taskrun.declarations.loading import Files, Problem
+from taskrun.declarations.loading import Files as JobFiles
+from taskrun.declarations.loading import Problem
 from taskrun.declarations.pipe import Pipe, Source
 from taskrun.model.codec import message_of
 from taskrun.model.errors import DefinitionError
@@ -80,6 +82,11 @@ class Registry:
         """Returns the schedules of all jobs."""
         return [(job, cron) for job in self.jobs.values() for cron in job.options.crons]
 
+    def files(self) -> list[tuple[Job, Files]]:
+        """Returns the files that start jobs."""
+        triggers = [(job, source.ref) for job in self.jobs.values() for source in job.options.triggers]
+        return [(job, ref) for job, ref in triggers if isinstance(ref, Files)]
+
     def route(self, topic: str, data: str, name: str | None = None) -> list[Prepared]:
         """Returns the triggers that an event (JSON text) makes. One that fails is logged and leaves the others alone.
 
@@ -123,7 +130,7 @@ def discover(
         builtin: jobs that come with taskrun.
         last_good: sources that are used for files that cannot be loaded any more, by path.
     """
-    with Files(root, last_good) as files:
+    with JobFiles(root, last_good) as files:
         modules = files.load(entries)
         registry, refused = _registered(modules, builtin)
         while any(files.fall_back(problem) for problem in refused):

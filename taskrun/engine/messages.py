@@ -322,6 +322,7 @@ class Description(msgspec.Struct, frozen=True):
     crons: list[dict[str, Any]] = []  # the schedules of the jobs: `due_slots.Entry` has their fields
     files: list[str] = []  # the source files behind them, helpers and broken ones included
     sources: dict[str, str] = {}  # the text of those that could be loaded, by path
+    watched: list[dict[str, Any]] = []  # the files that start jobs: `job patterns settle existing poll`
     hooked: list[str] | None = None  # jobs with hooks or listeners: only these need `Notify`; None: any may get some
 
     @property

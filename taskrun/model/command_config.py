@@ -28,6 +28,7 @@ from taskrun.model.config_keys import (
     texts,
 )
 from taskrun.model.errors import ConfigError, DefinitionError
+from taskrun.model.files_config import EVENT, PATTERN, patterns
 from taskrun.model.group_config import check_group, read_groups, slots_of
 from taskrun.model.input_fields import InputField, read_fields
 from taskrun.model.names import check_free, check_name
@@ -68,6 +69,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True):
     success_codes: tuple[int, ...] = (0,)
     output: Output = "text"
     trigger: list[str] = []
+    files: list[str] = []
     key: str | None = None
     group: str | None = None
     slots: int = 1
@@ -266,6 +268,7 @@ JOB = {
     "success_codes": Key(_CODES, _codes, [0]),
     "output": Key('"text", "json" or "none"', _one_of(*get_args(Output)), "text"),
     "trigger": Key("a list of names of pipes and jobs", _one_or_more, []),
+    "files": Key(PATTERN.expected, patterns),
     "key": Key('a text with fields, such as "{path}"', nonempty),
     "group": Key("a name that can be printed", _group),
     "slots": Key(COUNT, count),
@@ -297,6 +300,7 @@ def _job(name: str, table: dict[str, Any], place: Place, groups: Mapping[str, in
         raise place.error("has both group and concurrency; it takes one of them")
     fields = read_fields(read["input"], place)
     _check_cron(read["cron"], fields, place)
+    _check_files(read["files"], fields, place)
     names = [field.name for field in fields]
     if read["key"] is not None:
         _parsed(read["key"], names, place.at("key"))
@@ -306,6 +310,7 @@ def _job(name: str, table: dict[str, Any], place: Place, groups: Mapping[str, in
         steps=_commands(read, names, place),
         crons=read["cron"],
         slots=slots_of(read["group"] or "", read["slots"], groups),
+        files=read["files"] or [],
         options={option: read[option] for option in OPTIONS if option in table},
         **{key: read[key] for key in _AS_WRITTEN},
     )
@@ -341,6 +346,14 @@ def _check_cron(crons: Sequence[str], fields: Sequence[InputField], place: Place
         several = "have no defaults" if len(required) > 1 else "has no default"
         needed = f"{', '.join(required)} {several}, which a schedule needs"
         raise place.error(f"cron: {needed}; or write a [[schedule]] with its input")
+
+
+def _check_files(files: Sequence[str] | None, fields: Sequence[InputField], place: Place) -> None:
+    missing = [field.name for field in fields if field.required and field.name not in EVENT]
+    if files and missing:
+        raise place.error(
+            f"files: a file gives {', '.join(EVENT)}, and {missing[0]} has no default; or write a [[files]] with its input"
+        )
 
 
 def _commands(read: Mapping[str, Any], fields: Sequence[str], place: Place) -> list[CommandStep]:

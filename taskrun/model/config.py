@@ -35,6 +35,7 @@ from taskrun.model.config_keys import (
     texts,
 )
 from taskrun.model.errors import ConfigError
+from taskrun.model.files_config import FilesTable, read_files
 from taskrun.model.group_config import read_groups
 from taskrun.model.notify_config import NotifyTable, read_notify
 
@@ -44,6 +45,7 @@ PREFIX = "TASKRUN_"
 Environ = Mapping[str, str]
 CatchUp = Literal["skip", "one", "all"]
 Reload = Literal["auto", "manual"]
+TABLES = {"taskrun", "retention", "schedule", "files", "jobs", "pipes", "groups", "notify", "env"}
 
 
 class ScheduleEntry(msgspec.Struct, frozen=True):
@@ -94,6 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     keep: float
     max_log: int
     schedules: list[ScheduleEntry]
+    files: list[FilesTable] = []
     env: dict[str, str]
     declared: CommandFile = CommandFile()
     notify: list[NotifyTable] = []
@@ -128,7 +131,7 @@ def load(path: Path, environ: Environ) -> Config:
         ConfigError: broken TOML, an unknown key, or a value that does not fit; names file and key.
     """
     document, root = parse(path), _root(path)
-    refuse_unknown(document, {"taskrun", "retention", "schedule", "jobs", "pipes", "groups", "notify", "env"}, "", path)
+    refuse_unknown(document, TABLES, "", path)
     keys = settings_of(path, environ)
     settings = _table(document, "taskrun", keys, path) | _overrides(environ, "", keys)
     retention = _table(document, "retention", RETENTION, path) | _overrides(environ, "RETENTION__", RETENTION)
@@ -138,6 +141,7 @@ def load(path: Path, environ: Environ) -> Config:
         cwd=_cwd(root, environ),
         journal=_located(settings.pop("journal"), root),
         schedules=[_entry(table, path) for table in _schedules(document, path)],
+        files=read_files(document, path),
         declared=_declared(document, path, environ),
         notify=read_notify(document, path),
         groups=read_groups(document, path),

@@ -26,6 +26,7 @@ from taskrun.model.config import (
     without_password,
 )
 from taskrun.model.config_keys import Key
+from taskrun.model.files_config import FILES
 from taskrun.model.notify_config import HIDDEN, NOTIFY, without_path
 
 DEFAULT = "default"
@@ -66,6 +67,8 @@ def effective(path: Path, environ: Environ, reveal: bool = False) -> Tree:
     }
     if "groups" in document:
         found["groups"] = _written(document["groups"], file.at("groups"))
+    if "files" in document:
+        found["files"] = _listed(document, "files", FILES, file)
     if "jobs" in document:
         found["jobs"] = {name: _command(table, file.at("jobs", name)) for name, table in document["jobs"].items()}
     if "pipes" in document:

@@ -151,7 +151,7 @@ def test_other_variables_are_left_alone(tmp_path: Path, variable: str) -> None:
         ("[taskrn]", r"unknown key taskrn; did you mean taskrun\?"),
         (
             "concurrency = 5",
-            "unknown key concurrency; valid keys: env, groups, jobs, notify, pipes, retention, schedule, taskrun",
+            "unknown key concurrency; valid keys: env, files, groups, jobs, notify, pipes, retention, schedule, taskrun",
         ),
         ("[[schedule]]\njob='a'\ncron='x'\ntimzone='s'", r"unknown key timzone; did you mean timezone\?"),
         ("[[schedule]]\njob='a'", r"\[\[schedule\]\] cron is missing: a cron expression"),

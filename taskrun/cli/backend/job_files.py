@@ -19,14 +19,16 @@ from taskrun.daemon.workers.last_good import read_last_good
 from taskrun.declarations.registry import Discovery, Registry
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DefinitionError, InputInvalid
+from taskrun.model.files_config import topics_of
 from taskrun.rules.schedule_tables import input_problem, problem_of
 
 
 def describe(config: Config) -> dict[str, Any]:
     """Returns what the `jobs` request returns, without pauses, and with what is wrong with `inputs` of schedules."""
-    found = _discovered(config)
+    found, files = _discovered(config), topics_of(config.files)
+    jobs = [job.describe() for job in found.registry.jobs.values()]
     described = {
-        "jobs": [job.describe() for job in found.registry.jobs.values()],
+        "jobs": [{**job, "triggers": job["triggers"] + files.get(job["name"], [])} for job in jobs],
         "pipes": [pipe.describe() for pipe in found.registry.pipes.values()],
         "problems": found.problems,
         "inputs": _input_problems(config, found.registry),

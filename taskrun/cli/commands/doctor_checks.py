@@ -12,6 +12,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 from taskrun import __version__
@@ -29,6 +30,7 @@ from taskrun.model.durations import human_size
 from taskrun.model.errors import ConfigError, JournalError, TaskrunError
 from taskrun.model.names import NOTIFY, RESERVED
 from taskrun.processes.threads import in_thread
+from taskrun.rules.file_patterns import FilePattern
 from taskrun.stores.addresses import server_reader
 from taskrun.stores.highwater import is_absent, log_size
 from taskrun.stores.sqlite import SqliteStorage
@@ -228,6 +230,26 @@ async def _jobs(session: Session, config: Config) -> Check:
     return Check("jobs", True, f"{len(names)} in {', '.join(config.jobs)}")
 
 
+async def _files(session: Session, config: Config) -> Check:
+    answer = await (await session.reader(lenient=True)).call("jobs")
+    watched = [(job["name"], one) for job in answer["jobs"] for files in job["files"] for one in files["patterns"]]
+    watched += [(table.job, one) for table in config.files for one in table.pattern]
+    if not watched:
+        return Check("files", True, "none are watched")
+    names = {job["name"] for job in answer["jobs"]}
+    faults = [f"[[files]] of {job}: there is no such job" for job in {table.job for table in config.files} - names]
+    missing: dict[str, None] = {}
+    for job, pattern in watched:
+        folder = FilePattern(pattern, str(config.root)).folder
+        if not Path(folder).is_dir():
+            faults.append(f"{pattern} of {job}: there is no folder {folder}")
+            missing[folder] = None
+    if faults:
+        hint = f"mkdir -p {' '.join(map(quote, missing))}" if missing else "see what there is: taskrun jobs"
+        return Check("files", False, "; ".join(faults), hint)
+    return Check("files", True, f"{len(watched)} pattern{'' if len(watched) == 1 else 's'} watched")
+
+
 async def _service(session: Session, config: Config) -> Check:
     service = service_of(config, session.facts.env)
     if service.path.exists():
@@ -248,6 +270,7 @@ _CHECKS: dict[str, Checking] = {
     "jobs": _jobs,
     "schedules": _schedules,
     "notifications": _notifications,
+    "files": _files,
     "service": _service,
 }
 

@@ -137,8 +137,12 @@ async def jobs(context: RequestContext, want: Nothing) -> Any:
     holding = await context.load_changes()
     found = context.workers.description
     paused = await context.core.read(PAUSED.all)
+    files = context.core.files.topics()
     return {
-        "jobs": [{**job, "paused": job["name"] in paused} for job in found.jobs],
+        "jobs": [
+            {**job, "triggers": job["triggers"] + files.get(job["name"], []), "paused": job["name"] in paused}
+            for job in found.jobs
+        ],
         "pipes": found.pipes,
         "problems": holding or found.problems,
     }

@@ -1,4 +1,4 @@
-"""The `[[schedule]]` tables of `taskrun.toml`: given to the core, and again whenever the file or the jobs change.
+"""The `[[schedule]]` and `[[files]]` tables of `taskrun.toml`: given to the core, and again whenever the file or the jobs change.
 
 An invalid file changes nothing: the last valid schedules stay, and the problem is kept for whoever asks.
 """
@@ -17,8 +17,10 @@ import msgspec
 from taskrun.daemon.clients.router import JobSource
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.due_slots import Entry
+from taskrun.engine.core.known_files import FilesEntry
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DaemonError, DefinitionError, InputInvalid, JobNotFound, TaskrunError
+from taskrun.model.files_config import FilesTable
 from taskrun.rules.schedule_tables import input_problem
 
 POLL = 1.0  # seconds between two checks of the file
@@ -58,7 +60,8 @@ class ScheduleFile:
         Raises:
             ConfigError: the file is invalid.
         """
-        if not self._read().schedules:
+        config = self._read()
+        if not config.schedules and not config.files:
             return
         try:
             async with asyncio.timeout(JOBS_WITHIN):
@@ -110,9 +113,24 @@ class ScheduleFile:
         for table in schedule_tables(self._path) if config.schedules else ():
             if problem := await self._input_problem(table):
                 self.inputs[table.place] = problem
+        for files in config.files:
+            if problem := await self._files_problem(files):
+                self.inputs[files.place] = problem
         for problem in self.inputs.values():
             raise ConfigError(problem)
         self._core.notifier.set(config.notify)
+        await self._core.files.set(
+            FilesEntry(
+                job=one.job,
+                patterns=tuple(one.pattern),
+                settle=one.settle,
+                existing=one.existing,
+                poll=one.poll,
+                field=one.field,
+                input=_text(one.input),
+            )
+            for one in config.files
+        )
         await self._core.schedules.set(
             Entry(**{**msgspec.structs.asdict(one), "input": _text(one.input)}) for one in config.schedules
         )
@@ -127,6 +145,16 @@ class ScheduleFile:
             return ""
         except (InputInvalid, DefinitionError) as error:
             return input_problem(table, self._path, error)
+        return ""
+
+    async def _files_problem(self, table: FilesTable) -> str:
+        """Returns what a job finds wrong with the input of a `[[files]]`; nothing where there is no such job."""
+        try:
+            await self._core.prepare(table.job, _text({**table.input, table.field: str(self._path)}))
+        except JobNotFound:
+            return ""
+        except (InputInvalid, DefinitionError) as error:
+            return f"{self._path}: {table.place} {error}"
         return ""
 
     def _mark(self) -> object:

@@ -23,6 +23,7 @@ from taskrun.engine.core.claims import Claims
 from taskrun.engine.core.event_triggers import EventTriggers
 from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.facts import JOBS
+from taskrun.engine.core.file_triggers import FileTriggers
 from taskrun.engine.core.hook_notifier import HookNotifier
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.lease import Lease, report_failure
@@ -125,7 +126,8 @@ class Core:
         self.triggers = EventTriggers(self.journal, self.executors)
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
         self.notifier = Notifier(self.journal, self.executors, self.clock, self._timers.at)
-        self._starters = (self.triggers, self.schedules, self.notifier)
+        self.files = FileTriggers(self.journal, self.executors, self.clock, store.place, heartbeat)
+        self._starters = (self.triggers, self.schedules, self.notifier, self.files)
         self.jobs = PauseJob(self.journal, self.executors)
         self.rescuer = Rescuer(self.journal, self.claims, self.attempts, self.clock)
         self._blame = blame

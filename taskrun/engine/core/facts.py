@@ -13,6 +13,7 @@ from taskrun.engine.core.fact import Fact
 from taskrun.model.notify_config import Way
 from taskrun.model.records import PipeEvent
 from taskrun.rules.admission import BurstFact, LastStart, Starts
+from taskrun.rules.settling import Version
 
 
 class TriggerTopics(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,6 +46,21 @@ class SlotLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     slow: float | None = None
 
 
+class FileTrigger(msgspec.Struct, frozen=True):
+    """A pattern of files that starts a job, and since when."""
+
+    job: str
+    pattern: str
+    since: float
+
+
+class KnownFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The versions of a file that have started runs, or were there before its trigger; `gone`: since when it is gone."""
+
+    versions: list[Version]
+    gone: float | None = None
+
+
 # Each with its id, and who removes it.
 # A client's request → its run: `retention`, once the run is gone.
 INTENTS: Fact[str] = Fact("intent:", str)
@@ -73,3 +89,7 @@ FAILING: Fact[float] = Fact("failing:", float)
 LIMITS: Fact[SlotLimits] = Fact("limits:", SlotLimits)
 # An engine → the jobs that its executors have: goes with the engine.
 JOBS: Fact[list[str]] = Fact("jobs:", list[str])
+# ORIGIN:JOB:DIGEST of the pattern: `file_triggers`, once the job or the configuration has the pattern no longer.
+FILE_TRIGGERS: Fact[FileTrigger] = Fact("files:", FileTrigger)
+# JOB:PATH: `file_triggers`, a while after the file is gone, or once nothing watches for the job.
+FILES: Fact[KnownFile] = Fact("file:", KnownFile)

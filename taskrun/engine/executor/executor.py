@@ -122,6 +122,7 @@ class Executor:
             files=self._files,
             sources=self._sources,
             crons=[_schedule(job, cron) for job, cron in self.registry.crons()],
+            watched=[{"job": job.name, **files.describe()} for job, files in self.registry.files()],
             hooked=self.listeners.hooked() if self._sealed else None,
         )
 
