@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -106,6 +107,52 @@ async def test_a_name_that_is_no_utf_8_goes_through(folder: Path) -> None:
     (folder / "taskrun.toml").write_text(BACKUP.replace("printf '%s|' backup {path}", "printf %s {path} > seen; true"))
     assert plain(folder, "run", "backup", "--path", name).returncode == 0
     assert (folder / "seen").read_bytes() == os.fsencode(folder / name)
+
+
+NOTE = "import json, os, sys; json.dump([sys.argv[1:], os.environ['TASKRUN_INPUT']], open('seen', 'w'))"
+ODD = [
+    "",
+    " ",
+    "a b",
+    "it's",
+    '"quoted"',
+    "$(touch pwned)",
+    "`touch pwned`",
+    "; touch pwned #",
+    "a\nb\n",
+    "--help",
+    "-",
+    "{path}",
+    "{{}}",
+    "*",
+    "~",
+    "\\",
+    "tab\tend",
+    "caf\udce9",
+    "\udcff'\udc80",
+    "日本 é",
+    "\x1b[31m",
+]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"'''{sys.executable} -c \"{NOTE}\" {{words}} -x{{one}}'''",
+        f'["{sys.executable}", "-c", "{NOTE}", "{{words}}", "-x{{one}}"]',
+    ],
+    ids=["shell", "list"],
+)
+def test_odd_words_go_unharmed_from_the_command_line_to_a_command_that_survives(folder: Path, command: str) -> None:
+    text = f'[jobs.note]\ncommand = {command}\ninput = {{ words = {{ type = "list" }}, one = {{ type = "str" }} }}\n'
+    (folder / "taskrun.toml").write_text(text)
+    options = [f"--words={word}" for word in ODD]
+    done = plain(folder, "run", "note", *options, "--one", ODD[-5])
+    assert done.returncode == 0, done.stderr
+    arguments, told = json.loads((folder / "seen").read_text())
+    assert arguments == [*ODD, f"-x{ODD[-5]}"]
+    assert json.loads(told) == {"words": ODD, "one": ODD[-5]}
+    assert not (folder / "pwned").exists()
 
 
 async def test_a_retry_from_a_step_keeps_those_before_it(folder: Path) -> None:
