@@ -24,7 +24,17 @@ SCRIPT = shutil.which("taskrun", path=str(Path(sys.executable).parent))
 TASKRUN = [SCRIPT] if SCRIPT else [sys.executable, "-m", "taskrun"]
 BARE = [sys.executable, "-c", "pass"]
 HOT = ("start hello", "list", "list --json", "show @last", "show @last --json", "wait @last", "_complete -- start h")
-WARM = ("--version", "run hello", "start hello -f", "tail @last", "why @last", "cancel @last", "send news", "schedule")
+WARM = (
+    "--version",
+    "exec -- true",
+    "run hello",
+    "start hello -f",
+    "tail @last",
+    "why @last",
+    "cancel @last",
+    "send news",
+    "schedule",
+)
 COLD = ("list", "list --json", "show @last", "show @last --json", "schedule", "jobs", "jobs --json")
 LIMITS = {"hot": 2.5, "warm": 3.0, "cold": 10.0}
 JOB = (
