@@ -24,9 +24,9 @@ from taskrun.model.config_keys import (
     natural,
     nonempty,
     section_of,
-    shown_value,
     texts,
 )
+from taskrun.model.durations import shown
 from taskrun.model.errors import ConfigError, DefinitionError
 from taskrun.model.files_config import EVENT, PATTERN, patterns
 from taskrun.model.group_config import check_group, read_groups, slots_of
@@ -161,7 +161,7 @@ def _variables(value: Any) -> dict[str, str]:
     found = mapping(value)
     for name in found:
         if not name or set(name) & {"=", "\0"}:
-            raise ConfigError(f"{shown_value(name)} cannot be the name of a variable")
+            raise ConfigError(f"{shown(name)} cannot be the name of a variable")
         any_text(found[name])
     return found
 

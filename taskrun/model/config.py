@@ -31,7 +31,6 @@ from taskrun.model.config_keys import (
     read_keys,
     refuse_unknown,
     section_of,
-    shown_value,
     texts,
 )
 from taskrun.model.errors import ConfigError
@@ -304,7 +303,7 @@ def _variables(document: dict[str, Any], path: Path) -> dict[str, str]:
     found = section_of(document, "env", path)
     for name in found:
         if not name or set(name) & {"=", "\0"}:
-            raise ConfigError(f"{path}: [env] {shown_value(name)} cannot be the name of a variable")
+            raise ConfigError(f"{path}: [env] {durations.shown(name)} cannot be the name of a variable")
     return read_keys(found, dict.fromkeys(found, _VARIABLE), "[env] ", path)
 
 

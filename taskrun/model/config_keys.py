@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from taskrun.model.durations import shown
 from taskrun.model.errors import ConfigError, DefinitionError, DurationInvalid
 
 COUNT = "a whole number of 1 or more"
@@ -129,7 +130,7 @@ def read_key(found: dict[str, Any], name: str, key: Key, place: str) -> Any:
     except ConfigError as error:
         raise ConfigError(f"{place} {error}") from None
     except (ValueError, DurationInvalid, DefinitionError):
-        raise ConfigError(f"{place} must be {key.expected}, not {shown_value(found[name])}") from None
+        raise ConfigError(f"{place} must be {key.expected}, not {shown(found[name])}") from None
 
 
 def refuse_unknown(found: Mapping[str, Any], known: Mapping[str, Any] | set[str], section: str, path: Path) -> None:
@@ -139,9 +140,3 @@ def refuse_unknown(found: Mapping[str, Any], known: Mapping[str, Any] | set[str]
             close = get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"valid keys: {', '.join(sorted(known))}"
             raise ConfigError(f"{path}: {section}unknown key {name}; {hint}")
-
-
-def shown_value(value: Any) -> str:
-    """Returns a value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from taskrun.model.config_keys import Place, refuse_unknown, shown_value
+from taskrun.model.config_keys import Place, refuse_unknown
+from taskrun.model.durations import shown
 
 FieldType = Literal["str", "int", "float", "bool", "path", "list"]
 TYPES: tuple[FieldType, ...] = get_args(FieldType)
@@ -65,11 +66,11 @@ def _field(name: str, value: Any, place: Place, types: bool) -> InputField:
     kind = _type(table, place)
     choices = _choices(table, place)
     if not isinstance(help := table.get("help", ""), str):
-        raise place.error(f"help must be text, not {shown_value(help)}")
+        raise place.error(f"help must be text, not {shown(help)}")
     items = _items([*_elements(table.get("default")), *choices]) if kind == "list" else kind
     for choice in choices:
         if not _fits(choice, items):
-            raise place.error(f"choices must be of type {items}, not {shown_value(choice)}")
+            raise place.error(f"choices must be of type {items}, not {shown(choice)}")
     field = InputField(
         name=name,
         type=kind,
@@ -88,7 +89,7 @@ def _choices(table: Mapping[str, Any], place: Place) -> list[Any]:
     listed = table.get("choices", [])
     if isinstance(listed, list) and (listed or "choices" not in table):
         return listed
-    raise place.error(f"choices must be a list of values, not {shown_value(listed)}")
+    raise place.error(f"choices must be a list of values, not {shown(listed)}")
 
 
 def _type(table: Mapping[str, Any], place: Place) -> FieldType:
@@ -96,12 +97,12 @@ def _type(table: Mapping[str, Any], place: Place) -> FieldType:
         if table["type"] in TYPES:
             kind: FieldType = table["type"]
             return kind
-        raise place.error(f"type must be one of {', '.join(TYPES)}, not {shown_value(table['type'])}")
+        raise place.error(f"type must be one of {', '.join(TYPES)}, not {shown(table['type'])}")
     if "default" not in table:
         raise place.error(f"needs a type ({', '.join(TYPES)}) or a default, which gives its type")
     found = _type_of(table["default"])
     if found is None:
-        value = shown_value(table["default"])
+        value = shown(table["default"])
         raise place.error(f"default must be text, a number, true or false, or a list, not {value}")
     return found
 
@@ -133,7 +134,7 @@ def _fits(value: Any, kind: FieldType) -> bool:
 def _check_default(field: InputField, place: Place) -> None:
     if not _fits(field.default, field.type) or not all(_fits(one, field.items) for one in _elements(field.default)):
         named = f"list of {field.items}" if field.type == "list" else field.type
-        raise place.error(f"default must be of type {named}, not {shown_value(field.default)}")
+        raise place.error(f"default must be of type {named}, not {shown(field.default)}")
     if wrong := wrong_with(field, field.default):
         raise place.error(f"default {wrong}")
 
@@ -142,7 +143,7 @@ def wrong_with(field: InputField, value: Any) -> str:
     """Returns what is wrong with a value of the right type, empty when nothing is."""
     for item in value if isinstance(value, list) else [value]:
         if field.choices and item not in field.choices:
-            return f"must be one of {', '.join(map(str, field.choices))}, not {shown_value(item)}"
+            return f"must be one of {', '.join(map(str, field.choices))}, not {shown(item)}"
         if isinstance(item, str) and "\0" in item:
             return "holds a NUL, which no command can be given"
     return ""

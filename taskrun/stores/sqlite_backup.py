@@ -14,7 +14,7 @@ from typing import Final
 
 from taskrun.model.errors import JournalError
 from taskrun.stores.highwater import HighWater
-from taskrun.stores.sqlite_open import JournalFile, value
+from taskrun.stores.sqlite_open import JournalFile, sync, value
 from taskrun.stores.sqlite_tx import SQL
 
 PAGES: Final = 1_024  # that are copied at once: 4 MB
@@ -45,8 +45,8 @@ def new_copy(path: str | os.PathLike[str], commits: int) -> Iterator[sqlite3.Con
             journal.read_through(target)
             if (found := value(target, SQL["commits"])) < commits:
                 raise JournalError(f"the backup {file} has {found} commits, the journal had {commits}")
-        _sync(file)
-        _sync(file.parent)
+        sync(file)
+        sync(file.parent)
     except BaseException as error:
         for end in ("", "-journal", "-wal", "-shm"):
             Path(f"{file}{end}").unlink(missing_ok=True)
@@ -58,11 +58,3 @@ def new_copy(path: str | os.PathLike[str], commits: int) -> Iterator[sqlite3.Con
 def counting(progress: Progress | None) -> Callable[[int, int, int], None]:
     """Returns `progress` as SQLite calls it: with what is left."""
     return lambda _, left, whole: None if progress is None else progress(whole - left, whole)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

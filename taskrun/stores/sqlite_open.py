@@ -125,7 +125,7 @@ class JournalFile(msgspec.Struct, frozen=True):
             _make_folder(self.path.parent)
             with suppress(FileExistsError):  # another process was faster
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            _sync_folder(self.path.parent)
+            sync(self.path.parent)
 
     # ---- looking
     def _patiently(self, mark: int) -> sqlite3.Connection:
@@ -315,11 +315,12 @@ def _make_folder(folder: Path) -> None:
     if not folder.exists():
         _make_folder(folder.parent)
         folder.mkdir(0o700, exist_ok=True)
-        _sync_folder(folder.parent)
+        sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Makes a file, or what a folder lists, durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

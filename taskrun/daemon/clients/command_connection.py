@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from taskrun.daemon.command_protocol import ALIVE, REFUSED, CommandRequest
 from taskrun.daemon.frames import CLIENT_CAP, frame
 
-ALIVE_EVERY = 4.0  # seconds between signs of life; the client waits 10 for one
+ALIVE_EVERY = 4.0  # seconds between signs of life, of a stream too; the client waits 10 for one
 Answering = Callable[[bytes], Awaitable[Any] | AsyncGenerator[Any, None]]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from taskrun import __version__
-from taskrun.daemon.clients.command_connection import CommandConnection, CommandServer, Router
+from taskrun.daemon.clients.command_connection import ALIVE_EVERY, CommandConnection, CommandServer, Router
 from taskrun.daemon.clients.receive_budget import ReceiveBudget
 from taskrun.daemon.command_protocol import MAGIC, STOPPED
 from taskrun.daemon.frames import CLIENT_CAP, FrameInvalid, MessageReader, frame, message_frames
@@ -28,7 +28,6 @@ from taskrun.model.errors import DaemonError, DaemonStopped, TaskrunError
 
 HELLO_WITHIN = 5.0  # seconds
 FRAME_WITHIN = 30.0
-ALIVE_EVERY = 4.0  # seconds between signs of life of a stream; the client waits 10 for one
 READ_WITHIN = 60.0  # seconds within which a client must read some of what it asked for
 AT_ONCE = 64  # requests of one client that are answered at the same time
 FIRST_CAP = 4 * 1024 * 1024  # bytes of the first frame: a hello, or a command line
