@@ -26,7 +26,7 @@ SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "lock_timeout": "300ms",
-    "idle_in_transaction_session_timeout": "10s",
+    "idle_in_transaction_session_timeout": "5s",
     "client_min_messages": "warning",
     "jit": "off",
     "plan_cache_mode": "auto",

@@ -1,0 +1,287 @@
+"""What is Postgres' own: opening, unknown outcomes, others in the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from taskrun.model.errors import JournalError, JournalNewer, JournalUnavailable
+from taskrun.model.records import Status
+from taskrun.stores import rows
+from taskrun.stores.base import Tx
+from taskrun.stores.postgres import PostgresStorage
+from taskrun.stores.postgres_batch import Beside
+from taskrun.stores.postgres_open import MIGRATIONS, shown
+from taskrun.stores.postgres_session import Session
+from tests import postgres_server
+
+from .records import event, run, step
+
+
+@pytest.fixture
+def schema() -> Iterator[str]:
+    name = postgres_server.new_schema()
+    yield name
+    postgres_server.drop_schema(name)
+
+
+def opened(schema: str) -> PostgresStorage:
+    store = PostgresStorage(postgres_server.shared_dsn(), schema)
+    store.open()
+    return store
+
+
+def connection(schema: str) -> psycopg.Connection[Any]:
+    made = psycopg.connect(postgres_server.shared_dsn(), autocommit=True)
+    made.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
+    return made
+
+
+def one(store: PostgresStorage, fn: Callable[[Tx], Any]) -> Any:
+    [(value, error)] = store.apply([fn])
+    assert error is None
+    return value
+
+
+# ---- opening
+
+
+def test_columns_are_the_fields_of_the_records(schema: str) -> None:
+    store = opened(schema)
+    with connection(schema) as looking:
+        for table, fields in (
+            ("runs", (*rows.RUN_FIELDS, "version")),
+            ("steps", (*rows.STEP_FIELDS, "n")),
+            ("events", rows.EVENT_FIELDS),
+            ("logs", rows.LOG_FIELDS),
+            ("engines", rows.ENGINE_FIELDS),
+        ):
+            found = looking.execute(f"SELECT * FROM {table}").description
+            assert [column.name for column in found or ()] == list(fields)
+    store.close()
+
+
+def test_several_starters_make_one_journal(schema: str) -> None:
+    stores = [PostgresStorage(postgres_server.shared_dsn(), schema) for _ in range(6)]
+    faults: list[BaseException] = []
+
+    def start(store: PostgresStorage) -> None:
+        try:
+            store.open()
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=start, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    with connection(schema) as looking:
+        assert looking.execute("SELECT n FROM migrations").fetchall() == [(number,) for number in MIGRATIONS]
+    for store in stores:
+        store.close()
+
+
+def test_a_newer_journal_is_refused(schema: str) -> None:
+    opened(schema).close()
+    with connection(schema) as writing:
+        writing.execute("INSERT INTO migrations (n) VALUES (999)")
+    with pytest.raises(JournalNewer, match="upgrade taskrun"):
+        opened(schema)
+
+
+def test_a_server_that_acknowledges_what_it_may_lose_is_told_not_to(schema: str) -> None:
+    dsn = postgres_server.shared_dsn()
+    options = "&options=-csynchronous_commit%3Doff" if "?" in dsn else "?options=-csynchronous_commit%3Doff"
+    store = PostgresStorage(dsn + options, schema)
+    store.open()
+    assert store._session is not None
+    assert store._session.ask("SELECT current_setting('synchronous_commit')", ()) == [("on",)]
+    store.close()
+
+
+def test_a_pooler_that_gives_each_transaction_another_session_is_refused(
+    schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement outside a transaction is answered by another process, as behind pgbouncer in transaction mode."""
+    others = [psycopg.connect(postgres_server.shared_dsn(), autocommit=True) for _ in range(2)]
+    real, asked = psycopg.Connection.execute, []
+
+    def execute(self: psycopg.Connection[Any], query: Any, *args: Any, **options: Any) -> Any:
+        if query == "SELECT pg_backend_pid()":
+            asked.append(query)
+            return real(others[len(asked) % 2], query)
+        return real(self, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", execute)
+    with pytest.raises(JournalError, match="pool_mode = session"):
+        opened(schema)
+    for other in others:
+        other.close()
+
+
+def test_a_password_is_not_shown() -> None:
+    assert shown("postgresql://me:hush@host:5433/db") == "postgresql://me@host:5433/db"
+    with pytest.raises(JournalUnavailable) as refused:
+        PostgresStorage("postgresql://me:hush@127.0.0.1:1/db").open()
+    assert "hush" not in str(refused.value)
+
+
+# ---- a COMMIT whose answer is lost
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["written", "not written"])
+def test_what_was_written_without_an_answer_is_not_written_again(
+    schema: str, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    store = opened(schema)
+    one(store, lambda tx: tx.put("n", "0"))
+    ran: list[int] = []
+
+    def add_one(tx: Tx) -> int:
+        ran.append(1)
+        tx.put("n", str(int(tx.get("n") or "0") + 1))
+        return len(ran)
+
+    send = Session.send
+
+    def lose(self: Session) -> None:
+        if self._queue[-1][0] == "COMMIT":
+            monkeypatch.setattr(Session, "send", send)
+            if written:
+                send(self)
+            self.connection.close()
+            raise psycopg.OperationalError("the connection is lost")
+        send(self)
+
+    monkeypatch.setattr(Session, "send", lose)
+    with pytest.raises(JournalUnavailable, match="is not known"):
+        store.apply([add_one])
+    [(value, error)] = store.apply([add_one])
+    assert (value, error, len(ran)) == ((1, None, 1) if written else (2, None, 2))
+    assert one(store, lambda tx: tx.get("n")) == "1"
+    store.close()
+
+
+# ---- others in the way
+
+
+def test_a_run_that_another_has_changed_is_read_again(schema: str) -> None:
+    first, second = opened(schema), opened(schema)
+    one(first, lambda tx: tx.add_run(run("a")))
+
+    def crash(tx: Tx) -> int:
+        found = tx.run("a")
+        assert found is not None
+        tx.save_run(run("a", crashes=found.crashes + 1, seq=found.seq))
+        return found.crashes
+
+    assert [one(store, crash) for store in (first, second, second, first, first, second)] == [0, 1, 2, 3, 4, 5]
+    first.close()
+    second.close()
+
+
+def test_two_that_want_each_others_locks_both_get_through(schema: str) -> None:
+    stores = [opened(schema), opened(schema)]
+    meet = threading.Barrier(2)
+    first_time = [True, True]
+
+    def both(which: int) -> Callable[[Tx], None]:
+        def fn(tx: Tx) -> None:
+            names = ["throttle:x", "throttle:y"][:: 1 if which else -1]
+            tx.put(names[0], str(int(tx.get(names[0]) or "0") + 1))
+            if first_time[which]:
+                first_time[which] = False
+                meet.wait(10)
+            tx.put(names[1], str(int(tx.get(names[1]) or "0") + 1))
+
+        return fn
+
+    threads = [threading.Thread(target=one, args=(store, both(which))) for which, store in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert one(stores[0], lambda tx: tx.facts("throttle:")) == {"throttle:x": "2", "throttle:y": "2"}
+    for store in stores:
+        store.close()
+
+
+def test_each_ready_run_is_given_to_one_of_two(schema: str) -> None:
+    stores = [opened(schema), opened(schema)]
+    for number in range(40):
+        one(stores[0], lambda tx, name=f"r{number:02}": tx.add_run(run(name)))  # type: ignore[misc]
+    taken: list[str] = []
+
+    def claim(store: PostgresStorage, engine: str) -> None:
+        def fn(tx: Tx) -> list[str]:
+            found = tx.ready(engine, ["job"], 3)
+            for each in found:
+                tx.save_run(run(each.id, engine=engine, status=Status.RUNNING, seq=each.seq))
+            return [each.id for each in found]
+
+        empty = 0
+        while empty < 3:
+            got = one(store, fn)
+            taken.extend(got)
+            empty = 0 if got else empty + 1
+
+    threads = [threading.Thread(target=claim, args=(store, f"e{n}")) for n, store in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == [f"r{number:02}" for number in range(40)]
+    for store in stores:
+        store.close()
+
+
+def test_one_of_a_wait_and_an_event_sees_the_other(schema: str) -> None:
+    stores = [opened(schema), opened(schema)]
+    for number in range(30):
+        one(stores[0], lambda tx, name=f"r{number}": tx.add_run(run(name)))  # type: ignore[misc]
+        seen: list[bool] = []
+        meet = threading.Barrier(2)
+
+        def wait(tx: Tx, name: str = f"r{number}") -> bool:
+            tx.put_step(step(name, "wait", topic=f"pipe:{name}"))
+            return bool(tx.events(f"pipe:{name}", 0.0, 0, 9))
+
+        def send(tx: Tx, name: str = f"r{number}") -> bool:
+            tx.put("some", "thing")
+            added = tx.add_event(event(f"e-{name}", f"pipe:{name}"))
+            return bool(tx.waiting_steps(added.topic))
+
+        def act(store: PostgresStorage, fn: Callable[[Tx], bool]) -> None:
+            meet.wait(10)  # noqa: B023
+            seen.append(one(store, fn))  # noqa: B023
+
+        threads = [threading.Thread(target=act, args=pair) for pair in zip(stores, (wait, send), strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert any(seen)
+    for store in stores:
+        store.close()
+
+
+def test_too_many_locks_are_taken_alone(schema: str) -> None:
+    store = opened(schema)
+    tried: list[Beside] = []
+
+    def fn(tx: Any) -> None:
+        tried.append(tx.batch.beside)
+        for number in range(300):
+            tx.put(f"intent:{number}", "1")
+
+    one(store, fn)
+    assert tried == [Beside.TRUSTING, Beside.ASKING, Beside.ALONE]
+    assert len(one(store, lambda tx: tx.facts("intent:"))) == 300
+    store.close()
