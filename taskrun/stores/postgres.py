@@ -287,7 +287,11 @@ class PostgresStorage:
 
     def _use(self, connection: Connection) -> None:
         self._forget_rows()
-        self._session = Session(connection)
+        try:
+            self._session = Session(connection)
+        except psycopg.Error as error:
+            connection.close()
+            raise self._unavailable(error, "the connection was lost") from error
 
     def _roll_back(self, session: Session) -> None:
         self._forget_rows()
