@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -39,11 +40,15 @@ else:
         def __init__(self, module: str, name: str) -> None:
             self._module, self._name = module, name
 
+        @cached_property
+        def _found(self) -> Any:
+            return getattr(import_module(self._module), self._name)
+
         def __call__(self, *args: Any, **options: Any) -> Any:
-            return getattr(import_module(self._module), self._name)(*args, **options)
+            return self._found(*args, **options)
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(getattr(import_module(self._module), self._name), name)
+            return getattr(self._found, name)
 
     Text = _LateName("rich.text", "Text")
     cell_len = _LateName("rich.cells", "cell_len")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 from rich.text import Text
 
-from taskrun.cli.screens.live import Snapshot, Sticky
+from taskrun.cli.screens.live import FRAME, Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import Look
 from taskrun.engine.core.queries.views import step_view
 from taskrun.model.records import Status, StepStatus
@@ -137,3 +138,8 @@ def test_changes_fold_into_a_snapshot() -> None:
     assert found["status"] == "paused"
     assert found["step"]["key"] == "b"
     assert found["steps_ended"] == 1
+
+
+def test_a_frame_that_takes_long_to_draw_is_drawn_less_often() -> None:
+    assert pause_after(time.thread_time()) == FRAME
+    assert pause_after(time.thread_time() - 0.01) >= 0.8

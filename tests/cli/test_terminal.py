@@ -205,6 +205,8 @@ def test_a_closed_pipe_is_quiet(folder: Path) -> None:
 
 
 def test_looking_needs_no_daemon(folder: Path) -> None:
+    assert plain(folder, "run", "count", "--n", "1").returncode == 0
+    assert plain(folder, "run", "fails").returncode == 1
     assert plain(folder, "daemon", "stop").returncode == 0
     assert plain(folder, "list").stdout.count("\tcount\t") >= 1
     assert json.loads(plain(folder, "show", "fails@last", "--json").stdout)["status"] == "failed"

@@ -7,6 +7,7 @@ theirs is gone.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from taskrun.cli.backend.resumable_streams import change_stream, log_stream
 from taskrun.cli.backend.time_order import TimeOrder
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.folds import Siblings
-from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
+from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short, state
 from taskrun.cli.screens.run import end_line, live_steps, log_line, run_head, step_line
@@ -211,11 +212,12 @@ class LiveView(View):
         self._sticky.above(lines(text))
 
     async def tick(self) -> None:
-        """Draws a frame ten times a second."""
+        """Draws a frame up to ten times a second."""
         while True:
+            begun = time.thread_time()
             self._paint()
             self._tick += 1
-            await asyncio.sleep(FRAME)
+            await asyncio.sleep(pause_after(begun))
 
     def close(self) -> None:
         """Leaves the last frame where it is."""

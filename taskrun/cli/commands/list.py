@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
-from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
+from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import MARKS, clipped, stacked, wrapped
 from taskrun.cli.screens.phrases import ENDED
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
@@ -235,14 +236,15 @@ class Table(Lines):
         return not (self.options.folds and message["run"]["parent"])
 
     async def tick(self) -> None:
-        """Draws a frame ten times a second."""
+        """Draws a frame up to ten times a second."""
         for count in itertools.count():
             if self.options.json:
                 return
+            begun = time.thread_time()
             self._paint(count)
             if count % FRESH == FRESH - 1 or not self._looked:
                 await self._ask()
-            await asyncio.sleep(FRAME)
+            await asyncio.sleep(pause_after(begun))
 
     async def _ask(self) -> None:
         """Requests what no change tells; if the daemon is gone, the next time tries again."""

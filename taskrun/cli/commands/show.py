@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from taskrun.cli.backend.held_reasons import explained
 from taskrun.cli.backend.resumable_streams import change_stream
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, code_of
-from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
+from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.run import Source, place, run_screen
 from taskrun.cli.session import Backend, Session
@@ -117,8 +118,9 @@ class Drawn(Shown):
         self._snapshot.fold(message)
 
     async def tick(self) -> None:
-        """Draws a frame ten times a second; a daemon that is gone leaves the last one."""
+        """Draws a frame up to ten times a second; a daemon that is gone leaves the last one."""
         for count in itertools.count():
+            begun = time.thread_time()
             if (run := self._snapshot.runs.get(self._run)) is not None:
                 if count % FRESH == 0:
                     await self._look(run)
@@ -126,7 +128,7 @@ class Drawn(Shown):
                 under_way = sum(step["status"] == "running" for step in steps)
                 left_out = max(0, run["steps_ended"] + under_way - len(steps))
                 self._paint({**run, "steps": steps, "steps_left_out": left_out, **self._beside}, count)
-            await asyncio.sleep(FRAME)
+            await asyncio.sleep(pause_after(begun))
 
     async def _look(self, run: dict[str, Any]) -> None:
         """Asks for what no change tells."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from taskrun.cli.exit_codes import Code
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.changes import change_screen, watching_screen
-from taskrun.cli.screens.live import FRAME, Snapshot, Sticky
+from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.runs import runs_table
 from taskrun.cli.session import Session
@@ -151,12 +152,13 @@ class View(Lines):
         self._snapshot.fold(message)
 
     async def tick(self) -> None:
-        """Draws the table ten times a second."""
+        """Draws the table up to ten times a second."""
         for count in itertools.count():
+            begun = time.thread_time()
             runs = self._snapshot.newest()[:ROWS]
             frame = runs_table(runs, self.session.now, self._sticky.look(count)) if runs else Text()
             self._sticky.paint(frame)
-            await asyncio.sleep(FRAME)
+            await asyncio.sleep(pause_after(begun))
 
     def close(self) -> None:
         """Leaves the last frame where it is."""

@@ -6,11 +6,12 @@ wraps what was drawn before, and needs a thread. The last frame stays in the scr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from taskrun.cli.lazy_imports import Text, cell_len
-from taskrun.cli.screens.look import Look, clipped, printed
+from taskrun.cli.screens.look import Look, clipped, printed, stacked
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"  # the alternate screen, which has no scrollback
@@ -18,9 +19,19 @@ HOME = "\x1b[H"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # draws a frame in one go, where the terminal supports that
 REST_OF_LINE, REST_OF_SCREEN = "\x1b[K", "\x1b[J"
 FRAME = 0.1  # seconds between frames
+SHARE = 80  # times as long as a frame has kept the CPU busy is the pause after it
 NEWEST = 200  # steps of a run that are kept
 _OF_STEPS = ("step", "steps_ended", "steps_under_way")  # what a change of a run does not tell
 SPARE = 100  # runs beyond those to be kept after which some are forgotten
+
+
+def pause_after(begun: float) -> float:
+    """Returns how many seconds to wait for the next frame: more where there is much to draw.
+
+    Parameters:
+        begun: `time.thread_time()` when the last one was begun.
+    """
+    return max(FRAME, SHARE * (time.thread_time() - begun))
 
 
 class Snapshot:
@@ -122,15 +133,14 @@ class Sticky:
         if not self._open:
             return
         start = LEAVE if self._full else self._erased()
-        text = start + "".join(self._printed(line) + REST_OF_LINE + "\r\n" for line in self._frame)
+        text = start + "".join(line + REST_OF_LINE + "\r\n" for line in self._printed(self._frame))
         self._write(BEGIN + text + REST_OF_SCREEN + END + SHOW)
         self._open, self._drawn = False, []
 
     def _draw(self, above: str) -> None:
         lines = self._visible()
-        printed_lines = [self._printed(line) for line in lines]
         over = above.replace("\n", REST_OF_LINE + "\r\n")
-        body = "\r\n".join(line + REST_OF_LINE for line in printed_lines)
+        body = "\r\n".join(line + REST_OF_LINE for line in self._printed(lines))
         start = self._erased() if self._open else HIDE + (ENTER + HOME) * self._full
         self._write(BEGIN + start + over + body + REST_OF_SCREEN + END)
         self._drawn, self._open = [line.plain for line in lines], True
@@ -153,5 +163,6 @@ class Sticky:
         rows = sum(max(1, -(-cell_len(line) // width)) for line in self._drawn)
         return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "")
 
-    def _printed(self, line: Text) -> str:
-        return printed(line, self._look._replace(width=10_000)).rstrip("\n")
+    def _printed(self, lines: list[Text]) -> list[str]:
+        text = printed(stacked(lines), self._look._replace(width=10_000)) if lines else ""
+        return text.removesuffix("\n").split("\n") if lines else []
