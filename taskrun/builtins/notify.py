@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import sys
@@ -75,5 +74,5 @@ def _desktop(title: str, text: str, event: str, platform: str = sys.platform) ->
         script = "display notification (item 2 of argv) with title (item 1 of argv)"
         return ["osascript", "-e", "on run argv", "-e", script, "-e", "end run", title, text]
     urgency = "critical" if event in URGENT else "normal"
-    escaped = html.escape(text, quote=False)  # it may be read as markup
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")  # it may be read as markup
     return ["notify-send", "--app-name=taskrun", f"--urgency={urgency}", "--", title, escaped]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
@@ -60,7 +59,7 @@ def signed(body: bytes, secret: str, environ: Mapping[str, str]) -> str:
 
 async def _answer_to(address: str, body: bytes, signature: str | None) -> str:
     parts = urlsplit(address)
-    secure = ssl.create_default_context() if parts.scheme == "https" else None
+    secure = parts.scheme == "https" or None
     port = parts.port or (443 if secure else 80)
     reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure, limit=LONGEST_LINE)
     try:
