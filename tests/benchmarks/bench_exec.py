@@ -1,8 +1,8 @@
 """How fast queued commands are executed: `python tests/benchmarks/bench_exec.py [COMMANDS] [ROUNDS]`.
 
 Each round has the daemon execute so many runs of `exec`, all of one group with four slots, and then executes as many commands
-by bare `posix_spawn` and `wait`, four at a time; printed is the median ratio of the rates. The promise: at least half the rate. It is
-broken when even the best round is below it; then this exits with 1.
+by bare `posix_spawn` and `wait`, four at a time; printed is the median ratio of the rates. The promise: at least half of it. It
+is broken when even the best round is below it; then this exits with 1.
 """
 
 from __future__ import annotations
