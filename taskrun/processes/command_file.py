@@ -2,13 +2,14 @@
 
 The supervisor holds a lock on the file as long as it lives, so that at every instant it can be decided how the command stands:
 
-    no `begun`            not begun
+    no supervisor         not begun
     locked                alive (or about to begin)
     an END                ended, with that code
     none of these         cut off: its supervisor is gone, with the machine or alone
 
-The first block has the facts, and how far the output is in the journal. Behind it records are appended, each written whole or
-cut off by a death, which makes it the last: lines, excerpts of both streams, the END. A command that is run again goes on in the
+The first block has the facts, which whoever begins the command writes, the two processes, which the supervisor writes, and marks
+of the readers. Behind it records are appended, each written whole or cut off by a death, which makes it the last: lines, excerpts
+of both streams, the END. A command that is run again goes on in the
 same file, so that a position in it means the same for ever. Standard library only, since supervisors use it.
 """
 
@@ -22,13 +23,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 VERSION = 1
-START = 4096  # of the first record: facts and marks have the block before it
-MARKS = 3840  # where the marks are, behind the facts
+START = 4096  # of the first record; the block before it has, in this order:
+FACTS, PROCESSES, MARKS = 0, 3584, 3840
 OUT, ERR, STDOUT, STDERR, END = range(1, 6)  # kinds of records: lines, excerpts, the end
 STREAMS = {OUT: "stdout", ERR: "stderr"}
 CHUNK = 256 * 1024  # bytes read at once
 _RECORD = struct.Struct("<BdI")  # kind, moment, bytes that follow
 _MARKS = struct.Struct("<Qd?")
+_PROCESSES = struct.Struct("<QQQQ")
 
 
 class Record(NamedTuple):
@@ -54,13 +56,22 @@ class Marks(NamedTuple):
     cut_off: bool = False
 
 
+class Processes(NamedTuple):
+    """The processes of a command, each with its start; 0 where there is none yet."""
+
+    supervisor: int = 0
+    supervisor_started: int = 0
+    leader: int = 0
+    leader_started: int = 0
+
+
 class UnknownVersion(OSError):
     """The file was written by a newer version of taskrun."""
 
 
 def write_facts(fd: int, facts: dict[str, Any]) -> None:
     """Writes what is known of a command, in one piece."""
-    os.pwrite(fd, json.dumps({"version": VERSION, **facts}).encode().ljust(MARKS, b"\0"), 0)
+    os.pwrite(fd, json.dumps({"version": VERSION, **facts}).encode().ljust(PROCESSES, b"\0"), FACTS)
 
 
 def read_facts(fd: int) -> dict[str, Any] | None:
@@ -70,12 +81,23 @@ def read_facts(fd: int) -> dict[str, Any] | None:
         UnknownVersion: it cannot be read.
     """
     try:
-        facts = json.loads(os.pread(fd, MARKS, 0).rstrip(b"\0"))
+        facts = json.loads(os.pread(fd, PROCESSES, FACTS).rstrip(b"\0"))
     except ValueError:
         return None
     if facts["version"] > VERSION:
         raise UnknownVersion(f"it was started by a newer version of taskrun (its file has version {facts['version']})")
     return dict(facts)
+
+
+def write_processes(fd: int, processes: Processes) -> None:
+    """Writes which processes there are."""
+    os.pwrite(fd, _PROCESSES.pack(*processes), PROCESSES)
+
+
+def read_processes(fd: int) -> Processes:
+    """Returns which processes there are."""
+    data = os.pread(fd, _PROCESSES.size, PROCESSES)
+    return Processes(*_PROCESSES.unpack(data)) if len(data) == _PROCESSES.size else Processes()
 
 
 def write_marks(fd: int, marks: Marks) -> None:
@@ -87,6 +109,30 @@ def read_marks(fd: int) -> Marks:
     """Returns the marks."""
     data = os.pread(fd, _MARKS.size, MARKS)
     return Marks(*_MARKS.unpack(data)) if len(data) == _MARKS.size else Marks()
+
+
+class End(NamedTuple):
+    """How a command ended, as the text of its END has it.
+
+    Parameters:
+        code: its exit code, or the number of the error that kept it from starting.
+        how: `exit`, `timeout` or `error`.
+        what: could not be started.
+    """
+
+    code: int
+    how: str = "exit"
+    what: str = ""
+
+    def text(self) -> str:
+        """Returns it as text."""
+        return f"{self.code} {self.how} {self.what}"
+
+    @classmethod
+    def of(cls, text: str) -> End:
+        """Returns what a text says."""
+        code, how, what = text.split(" ", 2)
+        return cls(int(code), how, what)
 
 
 def record(kind: int, at: float, text: str) -> bytes:

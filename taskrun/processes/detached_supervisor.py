@@ -12,20 +12,33 @@ Standard library only.
 from __future__ import annotations
 
 import codecs
+import errno
 import gc
-import json
+import marshal
 import os
 import select
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from taskrun.processes.command_file import END, ERR, OUT, STDERR, STDOUT, read_marks, record, write_facts
+from taskrun.processes.command_file import (
+    END,
+    ERR,
+    OUT,
+    STDERR,
+    STDOUT,
+    End,
+    Processes,
+    read_marks,
+    record,
+    write_processes,
+)
 from taskrun.processes.excerpt import Excerpt
 from taskrun.processes.output_lines import LIVELY, OutputLines
 from taskrun.processes.process_table import process
-from taskrun.processes.supervisor import DEAF, LOOK, PR_SET_CHILD_SUBREAPER, Group, listen, prctl, spawn
+from taskrun.processes.supervisor import DEAF, LOOK, PR_SET_CHILD_SUBREAPER, Group, prctl
 
 KEEP = 1_000_000  # bytes of each stream that the result holds
 CHUNK = 64 * 1024
@@ -35,16 +48,26 @@ DISK = 0.2  # seconds between two tries while the disk refuses
 PATIENCE = 2.0  # seconds that a command which is to end waits for such a disk
 MOST = 1024 * 1024  # bytes that are read from a pipe when the command is gone: more than any holds
 FDS = 4  # that come with each command: CONTROL, the command's file, its stdin, what to execute
+DEFAULT = (*DEAF, signal.SIGPIPE, signal.SIGXFSZ)  # signals that a command is not to ignore because its supervisor does
+_decoder = codecs.getincrementaldecoder("utf-8")
+_launcher = os.getpid()
+_orders: list[int] = []  # signals that have come
 
 
 def main(fd: int) -> NoReturn:
-    """Forks a supervisor for each command that comes, until the worker is gone."""
+    """Forks a supervisor for each command that comes, until the worker is gone.
+
+    What the forks need is set up here as far as can be: each page of memory that a fork writes to is copied, and that is most of
+    what it costs.
+    """
     connection = socket.socket(fileno=fd)
     for number in DEAF:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody need reap the supervisors
+    signal.signal(signal.SIGCHLD, _reap)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda order, _: _orders.append(order))
     gc.collect()
-    gc.freeze()  # the pages of what is there now stay shared
+    gc.freeze()
     while True:
         message, fds, _, _ = socket.recv_fds(connection, 1, FDS)
         if not message:
@@ -59,32 +82,43 @@ def main(fd: int) -> NoReturn:
             os.close(received)
 
 
+def _reap(*_: object) -> None:
+    """Collects supervisors that have ended; they themselves see to their commands."""
+    try:
+        while os.getpid() == _launcher and os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
 def supervise(control: int, file: int, stdin: int, order_file: int) -> NoReturn:
     """Runs one command to its end."""
     os.setsid()
     for fd in (control, file, stdin):
         os.set_inheritable(fd, False)
-    with open(order_file, "rb") as orders:
-        order: dict[str, Any] = json.loads(orders.read())
+    with open(order_file, "rb", 0) as orders:
+        order: dict[str, Any] = marshal.loads(orders.read())
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    wake = listen()
+    wake, write = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     output = Output(file)
-    facts = {**order["facts"], "supervisor": _known(os.getpid())}
-    write_facts(file, facts)
+    own = Processes(os.getpid(), _started(os.getpid()))
+    write_processes(file, own)
     try:
         leader, streams = _start(order, stdin)
     except OSError as error:
-        output.end({"error": error.errno or 0, "what": str(error.filename or order["command"][0])})
+        output.end(End(error.errno or 0, "error", str(error.filename)))
     else:
-        write_facts(file, {**facts, "leader": _known(leader)})
+        write_processes(file, own._replace(leader=leader, leader_started=_started(leader)))
         Supervision(leader, control, wake, output, streams, order["grace"], order["timeout"]).run()
     os._exit(0)
 
 
-def _known(pid: int) -> tuple[int, str]:
-    """Returns a process as it is known by."""
+def _started(pid: int) -> int:
     found = process(pid)
-    return pid, "" if found is None else found.started
+    return 0 if found is None else found.started
 
 
 def _start(order: dict[str, Any], stdin: int) -> tuple[int, list[Stream]]:
@@ -94,19 +128,39 @@ def _start(order: dict[str, Any], stdin: int) -> tuple[int, list[Stream]]:
         OSError: it cannot be started, or its folder is not there.
     """
     os.chdir(order["cwd"])
-    os.environ.clear()
-    os.environ.update(order["env"])
-    streams, null = [Stream(OUT), Stream(ERR)], os.open(os.devnull, os.O_RDWR)
-    for number, fd in enumerate((stdin, *(stream.write_fd for stream in streams))):
-        os.dup2(fd, number)
+    streams = [Stream(OUT), Stream(ERR)]
+    given = (stdin, *(stream.write_fd for stream in streams))
     try:
-        leader = spawn(order["command"])
+        return _spawn(order["command"], order["env"], given), streams
     finally:
-        for number in range(3):
-            os.dup2(null, number)
-        for fd in (stdin, null, *(stream.write_fd for stream in streams)):
+        for fd in given:
             os.close(fd)
-    return leader, streams
+
+
+def _spawn(command: list[str], env: dict[str, str], stdio: tuple[int, ...]) -> int:
+    """Spawns the command as the leader of a session, without a fork of this process, which would take longer than all else."""
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
+    refused: OSError = FileNotFoundError(errno.ENOENT, "not found", command[0])
+    for path in _paths(command[0], env.get("PATH", os.defpath)):
+        try:
+            return os.posix_spawn(
+                path, command, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=DEFAULT
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused = OSError(error.errno, error.strerror, command[0])
+    raise refused
+
+
+def _paths(program: str, search: str) -> Iterator[str]:
+    if "/" in program:
+        yield program
+        return
+    for folder in search.split(os.pathsep):
+        path = f"{folder or '.'}/{program}"
+        if os.access(path, os.F_OK):
+            yield path
 
 
 class Stream:
@@ -117,7 +171,7 @@ class Stream:
         self.lines = OutputLines()
         self.fd, self.write_fd = os.pipe()
         self._kind = kind
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = _decoder("replace")
         os.set_blocking(self.fd, False)
 
     def read(self) -> bytes | None:
@@ -182,16 +236,14 @@ class Output:
             self._read = read_marks(self._fd).read
         return self.position - self._read > limit
 
-    def end(
-        self, how: dict[str, Any], excerpts: bytes = b"", *, give_up: float | None = None, keep: bool = False
-    ) -> None:
+    def end(self, how: End, excerpts: bytes = b"", *, give_up: float | None = None, keep: bool = False) -> None:
         """Appends the END, however long the disk refuses.
 
         Parameters:
             give_up: the moment from which the disk is waited for no longer.
             keep: nobody will soon write down elsewhere what is in the file, so it has to be on the disk.
         """
-        done = self.write(excerpts + record(END, time.time(), json.dumps(how)))
+        done = self.write(excerpts + record(END, time.time(), how.text()))
         while not done and (give_up is None or time.monotonic() < give_up):
             time.sleep(DISK)
             done = self.write(b"")
@@ -223,8 +275,6 @@ class Supervision(Group):
         self._limit = None if timeout is None else time.monotonic() + timeout
         self._timed_out = False
         os.set_blocking(control, False)
-        signal.signal(signal.SIGUSR1, lambda *_: self.stop(grace))
-        signal.signal(signal.SIGUSR2, lambda *_: self.stop(0.0))
 
     def run(self) -> None:
         """Oversees it to its end, and writes that down."""
@@ -235,7 +285,7 @@ class Supervision(Group):
             if text := stream.excerpt.text():
                 rest += record(kind, 0.0, text)
         give_up = None if self.deadline is None else time.monotonic() + PATIENCE
-        end = {"code": code, "timed_out": True} if self._timed_out else {"code": code}
+        end = End(code, "timeout" if self._timed_out else "exit")
         self._output.end(end, rest, give_up=give_up, keep=self.control < 0)
 
     def wait(self) -> None:
@@ -246,6 +296,8 @@ class Supervision(Group):
         ready = select.select(fds, [], [], self._pause(flowing))[0]
         if self.wake in ready:
             os.read(self.wake, 4096)
+        while _orders:
+            self.stop(self._grace if _orders.pop() == signal.SIGUSR1 else 0.0)
         if self.control in ready:
             self.obey()
         found = b"".join([pipes[fd].read() or b"" for fd in ready if fd in pipes])

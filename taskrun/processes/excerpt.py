@@ -25,6 +25,8 @@ class Excerpt:
 
     def text(self) -> str:
         """What is kept, with a marker that says how many bytes were left out."""
+        if not self._total:
+            return ""
         head, tail = bytes(self._head), bytes(self._tail[-self._half :])
         complete = self._total == len(head) + len(tail)
         if complete and _recorded_size(head + tail) <= 2 * self._half:

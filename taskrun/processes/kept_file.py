@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import sys
 from contextlib import suppress
@@ -15,23 +14,22 @@ from taskrun.processes.command_file import (
     END,
     START,
     STREAMS,
+    End,
     Marks,
+    Processes,
     read_facts,
     read_marks,
+    read_processes,
     records,
     try_lock,
     write_facts,
     write_marks,
+    write_processes,
 )
 from taskrun.processes.process_table import boot
 
 PUNCH_HOLE = 3  # of `fallocate`: gives room back, and leaves the size as it is
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def run_folder(folder: Path, run_id: str) -> Path:
-    """Returns the folder with the files of a run."""
-    return folder / run_id
 
 
 class KeptFile:
@@ -61,8 +59,7 @@ class KeptFile:
             except FileNotFoundError:
                 if not make:
                     raise
-                for folder in (self.path.parent.parent, self.path.parent):  # again, if another command's end removed it
-                    folder.mkdir(0o700, parents=True, exist_ok=True)
+                self.path.parent.mkdir(0o700, exist_ok=True)
 
     # ---- the lock
 
@@ -99,22 +96,19 @@ class KeptFile:
         return False
 
     def remove(self) -> None:
-        """Removes it, and the folder of its run when it was the last there."""
+        """Removes it."""
         if self.is_there():
-            with suppress(OSError):
-                self.path.unlink()
-                self.path.parent.rmdir()
+            self.path.unlink(missing_ok=True)
 
     # ---- what it says
 
-    def facts(self) -> dict[str, Any] | None:
-        """Returns what is known of the command, None before it is about to begin."""
-        return read_facts(self.fd)
-
     def begun(self) -> dict[str, Any] | None:
         """Returns what is known of the command once it has begun, or is about to for certain; None before."""
-        facts = self.facts()
-        return facts if facts is not None and "supervisor" in facts else None
+        return read_facts(self.fd) if self.processes().supervisor else None
+
+    def processes(self) -> Processes:
+        """Returns which processes it has, or had."""
+        return read_processes(self.fd)
 
     def begin(self, facts: dict[str, Any], position: int) -> None:
         """Lets what comes begin behind the lines that are there, which nobody can lengthen while this has the lock.
@@ -127,6 +121,7 @@ class KeptFile:
                 break
             position = found.after
         os.ftruncate(self.fd, max(position, START))
+        write_processes(self.fd, Processes())
         write_facts(self.fd, facts)
         write_marks(self.fd, Marks(read=position))
 
@@ -137,7 +132,7 @@ class KeptFile:
             return False
         for found in records(self.fd, max(position, marks.read)):
             if found.kind == END:
-                return bool(facts["boot"] == boot() or json.loads(found.text).get("code", 0) >= 0)
+                return bool(facts["boot"] == boot() or End.of(found.text).code >= 0)
         return False
 
     def mark(self, **changes: Any) -> None:

@@ -10,8 +10,8 @@ import os
 import signal
 import time
 from contextlib import suppress
-from typing import Any
 
+from taskrun.processes.kept_file import KeptFile
 from taskrun.processes.process_table import ProcessEntry, all_processes, boot, process, with_environment
 
 MARK = "TASKRUN_COMMAND"  # the variable in the environment of a command, with its token
@@ -19,41 +19,43 @@ PATIENCE = 10.0  # seconds for the kernel to end what was killed
 PAUSE = 0.02
 
 
-def signal_supervisor(facts: dict[str, Any], number: int) -> None:
+def signal_supervisor(file: KeptFile, number: int) -> None:
     """Signals the supervisor of a command, if it is there."""
-    if _is_there(facts, "supervisor"):
+    processes = file.processes()
+    if _is_there(file, processes.supervisor, processes.supervisor_started):
         with suppress(OSError):
-            os.kill(facts["supervisor"][0], number)
+            os.kill(processes.supervisor, number)
 
 
-def end_leftovers(facts: dict[str, Any]) -> None:
+def end_leftovers(file: KeptFile) -> None:
     """Kills what there is of a command; returns when it is gone."""
-    signal_supervisor(facts, signal.SIGKILL)
+    signal_supervisor(file, signal.SIGKILL)
     deadline = time.monotonic() + PATIENCE
-    while (left := leftovers(facts)) and time.monotonic() < deadline:
+    while (left := leftovers(file)) and time.monotonic() < deadline:
         for entry in left:
             with suppress(OSError):
                 os.kill(entry.pid, signal.SIGKILL)
         time.sleep(PAUSE)
 
 
-def leftovers(facts: dict[str, Any]) -> list[ProcessEntry]:
+def leftovers(file: KeptFile) -> list[ProcessEntry]:
     """Returns the processes of a command that are there."""
-    if facts.get("boot") != boot():
+    facts, processes = file.begun(), file.processes()
+    if facts is None or facts["boot"] != boot():
         return []
     marked = with_environment(f"{MARK}={facts['token']}")
     sessions = {entry.session for entry in marked}
-    if _is_there(facts, "leader"):
-        sessions.add(facts["leader"][0])
+    if _is_there(file, processes.leader, processes.leader_started):
+        sessions.add(processes.leader)
     found = {entry.pid: entry for entry in marked}
     if sessions:
         found |= {entry.pid: entry for entry in all_processes() if entry.session in sessions}
     return list(found.values())
 
 
-def _is_there(facts: dict[str, Any], role: str) -> bool:
-    pid, started = facts.get(role) or (0, "")
-    if not pid or facts.get("boot") != boot():
+def _is_there(file: KeptFile, pid: int, started: int) -> bool:
+    facts = file.begun()
+    if not pid or facts is None or facts["boot"] != boot():
         return False
     found = process(pid)
     return found is not None and found.started == started

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ class ProcessEntry(NamedTuple):
     parent: int
     group: int
     session: int
-    started: str
+    started: int
 
 
 def process(pid: int) -> ProcessEntry | None:
@@ -36,7 +37,7 @@ def process(pid: int) -> ProcessEntry | None:
         return None
     if fields[0] in (b"Z", b"X"):
         return None
-    return ProcessEntry(pid, int(fields[1]), int(fields[2]), int(fields[3]), fields[19].decode())
+    return ProcessEntry(pid, int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
 def all_processes() -> Iterator[ProcessEntry]:
@@ -80,7 +81,8 @@ def _by_ps(*which: str) -> Iterator[ProcessEntry]:
     for line in listing.stdout.splitlines():
         pid, parent, group, state, started = line.split(None, 4)
         if not state.startswith("Z"):
-            yield ProcessEntry(int(pid), int(parent), int(group), _session(int(pid)), started.strip())
+            moment = int(time.mktime(time.strptime(started.strip(), "%a %b %d %H:%M:%S %Y")))
+            yield ProcessEntry(int(pid), int(parent), int(group), _session(int(pid)), moment)
 
 
 def _session(pid: int) -> int:

@@ -24,6 +24,8 @@ LINUX = sys.platform == "linux"
 if LINUX:
     import ctypes
 
+    _LIBRARY = ctypes.CDLL(None)
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 DEAF = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)  # the engine decides, not a signal to everybody
 LOOK = 1.0  # seconds between two looks for a parent that died while a fork of it holds the other end of CONTROL
@@ -51,7 +53,7 @@ def main() -> NoReturn:
 def prctl(option: int, value: int) -> None:
     """Set a property of this process, on Linux."""
     if LINUX:
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+        _LIBRARY.prctl(option, value, 0, 0, 0)
 
 
 def listen() -> int:

@@ -8,11 +8,11 @@ finds that it was cut off.
 from __future__ import annotations
 
 import asyncio
-import json
+import marshal
 import os
-import secrets
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from taskrun.model.errors import WorkerCrashed
 from taskrun.processes.command import CommandResult, stdin_file, words
-from taskrun.processes.command_file import END, START, STDERR, STDOUT, STREAMS, Record, records
-from taskrun.processes.kept_file import KeptFile, run_folder
+from taskrun.processes.command_file import END, START, STDERR, STDOUT, STREAMS, End, Record, records
+from taskrun.processes.kept_file import KeptFile
 from taskrun.processes.launcher import Launcher
 from taskrun.processes.leftovers import MARK, end_leftovers, signal_supervisor
 from taskrun.processes.output import REST
@@ -48,8 +48,9 @@ class CommandKey(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of its file in the folder of the run."""
-        return f"{self.attempt}-{blake2b(self.step.encode(), digest_size=12).hexdigest()}-{self.tries}"
+        """The name of its file."""
+        step = blake2b(self.step.encode(), digest_size=12).hexdigest()
+        return f"{self.run}.{self.attempt}.{step}.{self.tries}"
 
 
 class Order(NamedTuple):
@@ -123,7 +124,7 @@ class SurvivingCommands:
             TimedOut: so it was, by its supervisor.
             WorkerCrashed: it was cut off, and is not to be begun again.
         """
-        path = run_folder(self.folder, key.run) / key.name
+        path = self.folder / key.name
         output = _Output(reader, max(position, START))
         while True:
             with KeptFile(path) as file:
@@ -142,20 +143,19 @@ class SurvivingCommands:
                 finally:
                     link.close()
                 if end is not None:
-                    return _result(end, output, order)
+                    return _result(end, output)
                 if not file.is_there():
                     raise WorkerCrashed("the command was ended by somebody else", True)
 
     def forget(self, key: CommandKey) -> None:
         """Removes the file of a command whose end is in the journal."""
-        with suppress(OSError):
-            (run_folder(self.folder, key.run) / key.name).unlink()
-            run_folder(self.folder, key.run).rmdir()
+        with suppress(FileNotFoundError):
+            os.unlink(self.folder / key.name)  # noqa: PTH108 - once for each command
 
     async def end_earlier(self, run_id: str, attempt: int, grace: float) -> None:
         """Ends those of a run that earlier attempts have left."""
         for path in files_of(self.folder, run_id):
-            if int(path.name.partition("-")[0]) < attempt:
+            if int(path.name.split(".")[1]) < attempt:
                 await end_command(path, grace)
 
     async def close(self) -> None:
@@ -178,13 +178,13 @@ class SurvivingCommands:
             return None
         facts = file.begun()
         if facts is not None and facts["call"] != order.call:
-            await in_thread(end_leftovers, facts)
+            await in_thread(end_leftovers, file)
             output.position = START
         elif facts is not None:
             if file.ended(output.position, facts):
                 output.reader.begun(facts["at"], True)
                 return Ended()
-            await in_thread(end_leftovers, facts)
+            await in_thread(end_leftovers, file)
             if not order.rerun:
                 file.remove()
                 raise WorkerCrashed("the command is gone and left no exit code, and is not to be run again", True)
@@ -195,7 +195,7 @@ class SurvivingCommands:
             "step": order.step[:NAME],
             "call": order.call,
             "at": order.now,
-            "token": secrets.token_hex(16),
+            "token": file.path.name,
             "boot": boot(),
         }
         file.begin(facts, output.position)
@@ -218,26 +218,31 @@ class SurvivingCommands:
 def _order_file(order: Order, facts: dict[str, Any]) -> IO[bytes]:
     """Returns a file without a name that says what to execute."""
     env = {**os.environ, **(order.env or {}), MARK: facts["token"]}
-    told = {
+    told: dict[str, Any] = {
         "command": words(order.command),
         "cwd": os.path.abspath(order.cwd or os.getcwd()),  # noqa: PTH100, PTH109 - bytes that are no text stay as they are
         "env": env,
         "timeout": order.timeout,
         "grace": order.grace,
-        "facts": facts,
     }
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    file.write(json.dumps(told).encode())
+    file = _nameless_file()
+    file.write(marshal.dumps(told))
     file.seek(0)
     return file
 
 
-def _result(end: dict[str, Any], output: _Output, order: Order) -> CommandResult:
-    if "error" in end:
-        raise OSError(end["error"], os.strerror(end["error"]), end["what"])
-    if end.get("timed_out"):
+def _nameless_file() -> IO[bytes]:
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("taskrun"), "w+b", 0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _result(end: End, output: _Output) -> CommandResult:
+    if end.how == "error":
+        raise OSError(end.code, os.strerror(end.code), end.what)
+    if end.how == "timeout":
         raise TimedOut
-    return CommandResult(end["code"], output.excerpts.get(STDOUT, ""), output.excerpts.get(STDERR, ""))
+    return CommandResult(end.code, output.excerpts.get(STDOUT, ""), output.excerpts.get(STDERR, ""))
 
 
 class _Output:
@@ -249,7 +254,7 @@ class _Output:
         self.excerpts: dict[int, str] = {}
         self._given_back = position
 
-    async def follow(self, file: KeptFile, link: Link) -> dict[str, Any] | None:
+    async def follow(self, file: KeptFile, link: Link) -> End | None:
         """Hands on what there is and what comes; returns the END, None where there will be none."""
         while True:
             over = link.over()  # before the look: what it wrote is there
@@ -280,7 +285,7 @@ class _Output:
             elif lines:
                 break
             elif found.kind == END:
-                return Portion([], json.loads(found.text))
+                return Portion([], End.of(found.text))
             else:
                 self.excerpts[found.kind] = found.text
         return Portion(lines, None)
@@ -297,7 +302,7 @@ class Portion(NamedTuple):
     """What is read at once: lines, or the END where there are no more."""
 
     lines: list[Record]
-    end: dict[str, Any] | None
+    end: End | None
 
 
 # ---- how a command is followed
@@ -332,7 +337,7 @@ class Live:
         self._over = False
         self._news = asyncio.Event()
         control.setblocking(False)
-        asyncio.get_running_loop().add_reader(control, self._hear)
+        asyncio.get_running_loop().add_reader(control.fileno(), self._hear)
 
     def over(self) -> bool:
         """Whether its supervisor is gone."""
@@ -351,11 +356,11 @@ class Live:
         """Orders its end; a supervisor that was stopped has to go on for that."""
         with suppress(OSError):
             self._control.send(f"stop {grace}\n".encode())
-        signal_supervisor(self._file.facts() or {}, signal.SIGCONT)
+        signal_supervisor(self._file, signal.SIGCONT)
 
     def close(self) -> None:
         """Lets it go on by itself, if it does."""
-        asyncio.get_running_loop().remove_reader(self._control)
+        asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._control.close()
 
     def _hear(self) -> None:
@@ -366,7 +371,7 @@ class Live:
         except OSError:
             self._over = True
         if self._over:
-            asyncio.get_running_loop().remove_reader(self._control)
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._news.set()
 
 
@@ -386,9 +391,8 @@ class Adopted:
 
     def stop(self, grace: float) -> None:
         """Orders its end; the grace is the one that it was begun with."""
-        facts = self._file.facts() or {}
-        signal_supervisor(facts, signal.SIGUSR1 if grace else signal.SIGUSR2)
-        signal_supervisor(facts, signal.SIGCONT)
+        signal_supervisor(self._file, signal.SIGUSR1 if grace else signal.SIGUSR2)
+        signal_supervisor(self._file, signal.SIGCONT)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -421,20 +425,25 @@ async def end_by_order(file: KeptFile, link: Link, grace: float) -> None:
             cancelled = error
             link.stop(0)
             deadline = min(deadline, loop.time() + OVERDUE)
-    facts = file.facts() or {}
-    if not link.over() or not file.ended(START, facts):
-        await asyncio.shield(in_thread(end_leftovers, facts))
+    facts = file.begun()
+    if facts is not None and not (link.over() and file.ended(START, facts)):
+        await asyncio.shield(in_thread(end_leftovers, file))
     if cancelled is not None:
         raise cancelled
 
 
-def files_of(folder: Path, run_id: str) -> list[Path]:
-    """Returns the files of a run's commands."""
+def files_of(folder: Path, run_id: str = "") -> list[Path]:
+    """Returns the files of a run's commands, or of all."""
     try:
-        names = os.listdir(run_folder(folder, run_id))  # noqa: PTH208 - asked at the end of every run
+        names = os.listdir(folder)  # noqa: PTH208 - asked at the end of every run
     except OSError:
         return []
-    return [run_folder(folder, run_id) / name for name in sorted(names)]
+    return [folder / name for name in names if name.startswith(f"{run_id}." if run_id else "")]
+
+
+def run_of(path: Path) -> str:
+    """Returns the run that the command with this file belongs to."""
+    return path.name.partition(".")[0]
 
 
 class UnderWay(NamedTuple):
@@ -447,16 +456,16 @@ class UnderWay(NamedTuple):
     @property
     def run(self) -> str:
         """The run that it belongs to."""
-        return self.path.parent.name
+        return run_of(self.path)
 
 
 def under_way(folder: Path) -> list[UnderWay]:
     """Returns the commands in a folder that are alive."""
     found = []
-    for path in sorted(folder.glob("*/*")):
+    for path in sorted(files_of(folder)):
         with suppress(FileNotFoundError), KeptFile(path, make=False) as file:
             if not file.free() and (facts := file.begun()) is not None:
-                found.append(UnderWay(path, facts["step"], facts.get("leader", (None,))[0]))
+                found.append(UnderWay(path, facts["step"], file.processes().leader or None))
     return found
 
 
@@ -472,6 +481,6 @@ async def end_command(path: Path, grace: float, cut_off: bool = False) -> None:
         if not file.lock():
             await end_by_order(file, Adopted(file), grace)
         elif (facts := file.begun()) is not None and not file.ended(START, facts):
-            await in_thread(end_leftovers, facts)
+            await in_thread(end_leftovers, file)
         if not cut_off:
             file.remove()

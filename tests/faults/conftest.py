@@ -146,7 +146,11 @@ class Project:
         until(lambda: not alive(pid))
 
     def workers(self) -> list[int]:
-        return [pid for pid in self.processes() if b"taskrun.daemon.worker" in _read(f"/proc/{pid}/cmdline")]
+        return self.with_word(b"taskrun.daemon.worker")
+
+    def with_word(self, word: bytes) -> list[int]:
+        """The living processes with a word in their command line."""
+        return [pid for pid in self.processes() if word in _read(f"/proc/{pid}/cmdline")]
 
     def processes(self) -> list[int]:
         """Every living process of this project."""

@@ -127,7 +127,7 @@ def files(project: Project) -> list[Path]:
 
 
 def supervisors(project: Project) -> list[int]:
-    return [pid for pid in project.processes() if b"detached_supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return project.with_word(b"detached_supervisor")
 
 
 def wait(project: Project, run: str) -> dict[str, Any]:

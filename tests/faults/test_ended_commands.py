@@ -37,8 +37,7 @@ def adopt(project: Project) -> None:
 
 def group(project: Project) -> list[int]:
     """The processes of commands."""
-    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in project.processes()}
-    return [pid for pid, line in lines.items() if b"sleep" in line and b"taskrun" not in line]
+    return project.with_word(b"sleep")
 
 
 def with_group(project: Project, folder: Path, **options: Any) -> str:
@@ -100,21 +99,24 @@ def test_a_timeout_ends_a_command_that_was_adopted(surviving: Project, tmp_path:
 # ---- cut off
 
 
-def cut_off(project: Project, command: Counting) -> None:
-    """Kills everything, the supervisor included."""
+def cut_off(project: Project, command: Counting) -> int:
+    """Kills everything but the command itself, the supervisor included; returns its pid."""
     until(command.said)
-    pid = command.pid
     kill_both(project)
     for supervisor in supervisors(project):
         os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not supervisors(project) and not alive(pid))
+    until(lambda: not supervisors(project))
+    return command.pid
 
 
 def test_what_was_cut_off_runs_again_and_its_log_goes_on(surviving: Project, tmp_path: Path) -> None:
     command = Counting(surviving, tmp_path)
     run = start(surviving, script=command.script)
     until(lambda: len(printed(surviving, run, "stdout")) > 100)
-    cut_off(surviving, command)
+    first = cut_off(surviving, command)
+    adopt(surviving)
+    until(lambda: len(command.said()) == 2)
+    assert not alive(first)
     command.gate.touch()
     assert wait(surviving, run)["output"]["code"] == 7
     assert command.said() == ["begun", "begun", "over"]
@@ -125,8 +127,9 @@ def test_what_was_cut_off_runs_again_and_its_log_goes_on(surviving: Project, tmp
 def test_without_rerun_it_is_never_begun_again_and_no_retry_repeats_that(surviving: Project, tmp_path: Path) -> None:
     command = Counting(surviving, tmp_path)
     run = start(surviving, "retried", script=command.script)
-    cut_off(surviving, command)
+    first = cut_off(surviving, command)
     view = wait(surviving, run)
+    assert not alive(first)
     assert (view["status"], view["attempt"], view["error"]["type"]) == ("failed", 1, "taskrun.WorkerCrashed"), view
     assert command.said() == ["begun"]
     until(lambda: not files(surviving))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunOver
 from taskrun.model.errors import EngineLost, JournalUnavailable
-from taskrun.processes.surviving_command import end_command, files_of
+from taskrun.processes.surviving_command import end_command, files_of, run_of
 
 logger = logging.getLogger("taskrun.engine.commands")
 EVERY = 600.0  # seconds between two looks for what nobody has told of
@@ -44,11 +43,7 @@ class LeftCommands:
 
     async def look(self) -> None:
         """Ends the commands of runs that have ended or are gone."""
-        try:
-            run_ids = [] if self.folder is None else os.listdir(self.folder)  # noqa: PTH208
-        except FileNotFoundError:
-            return
-        for run_id in run_ids:
+        for run_id in {run_of(path) for path in files_of(self.folder)} if self.folder is not None else ():
             run = await self._journal.read(lambda tx, run_id=run_id: tx.run(run_id))  # type: ignore[misc]
             if run is None or run.ended:
                 self._end(run_id)
