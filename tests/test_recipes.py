@@ -112,7 +112,7 @@ def declared(recipe: Recipe, tmp_path: Path) -> CommandFile:
 
 @pytest.mark.parametrize("title", RECIPES)
 def test_its_tables_are_valid(title: str, tmp_path: Path) -> None:
-    assert declared(RECIPES[title], tmp_path).commands
+    assert declared(RECIPES[title], tmp_path).path
 
 
 def test_the_tour_begins_with_a_command_that_runs_beside_those_of_init(folder: Folder) -> None:
@@ -137,11 +137,16 @@ def videos(folder: Folder) -> None:
         (folder.root / "videos" / name).touch()
 
 
+def film(folder: Folder) -> None:
+    (folder.root / "holiday film.mov").touch()
+
+
 def nothing(folder: Folder) -> None:
     pass
 
 
 PREPARED: dict[str, tuple[Callable[[Folder], None], list[str]]] = {
+    "Any command, now": (nothing, ["make test", "ffmpeg -i in.mov out.mp4", "mail -s done me"]),
     "A backup at night": (
         backup,
         [
@@ -150,6 +155,7 @@ PREPARED: dict[str, tuple[Callable[[Folder], None], list[str]]] = {
             f"{DESKTOP} taskrun: a test Notifications of HOME arrive.",
         ],
     ),
+    "A watched inbox": (film, ["ffmpeg -n -i HOME/inbox/holiday film.mov done/holiday film.mov.mp4"]),
     "A folder of videos": (
         videos,
         [
@@ -183,7 +189,9 @@ def test_it_does_what_it_says(title: str, folder: Folder) -> None:
     for line in RECIPES[title].typed:
         if line not in NOT_EXECUTED:
             printed = folder.type(line)
-            if "retry" in line:
+            if line.startswith("cp "):
+                folder.type("until grep -q ffmpeg calls; do sleep 0.1; done")
+            if "retry @last" in line or " exec " in line:
                 folder.type("taskrun wait @last")
             if " list " in line:
                 assert printed, line
