@@ -26,6 +26,7 @@ from taskrun.engine.core.executor_messages import ExecutorMessages
 from taskrun.engine.executor import step_bodies
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
+from taskrun.model.notify_config import NotifyTable, Way
 from taskrun.model.records import Awaited, Run
 from taskrun.rules import policies
 from taskrun.stores import highwater
@@ -191,6 +192,7 @@ class Settings:
     grace: float = 1.0
     lease: float = 15.0
     resident: int = 1_000
+    tells: bool = False  # people are told of each end
 
 
 class Engine:
@@ -214,6 +216,8 @@ class Engine:
             resident=settings.resident,
             **self._kind(),
         )
+        if settings.tells:
+            self.core.notifier.set([NotifyTable(("failed", "succeeded"), (), (Way(desktop=True),))])
         self.up = False
         self.closing = False
         self.asked: set[asyncio.Task[Any]] = set()  # the requests of clients

@@ -69,6 +69,11 @@ class Around:
         return copy(self)
 
 
+@taskrun.job(name="notify", input=dict[str, Any], retry=0)
+async def notify(message: dict[str, Any]) -> None:
+    """Takes the place of the job that tells people what happens."""
+
+
 class Code:
     """The jobs and pipes as one process has them."""
 
@@ -80,7 +85,7 @@ class Code:
         self.jobs: dict[str, Job] = {}
         for plan in plans:
             self.jobs[plan.name] = self._job(plan)
-        self.registry = Registry(list(self.jobs.values()), [self.orders, self.news])
+        self.registry = Registry([*self.jobs.values(), notify], [self.orders, self.news])
 
     def _job(self, plan: JobPlan) -> Job:
         body = self._piece(plan.body)

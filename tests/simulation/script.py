@@ -9,6 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from taskrun.model.names import NOTIFY
 from taskrun.model.records import Awaited, Cause, Run, Status, Step, StepKind
 from taskrun.rules.dependencies import awaited_by
 from tests.simulation import engine as engines
@@ -267,7 +268,7 @@ def may_rest(world: World, run: Run, behind: frozenset[str] = frozenset()) -> bo
         awaited = [world.disk.peek().run(one.run) for one in awaited_by(run) if one.ended is None]
         return any(other is not None and not other.ended and may_rest(world, other, behind) for other in awaited)
     if run.status is not Status.WAITING:
-        return run.status is Status.PAUSED or run.job not in {plan.name for plan in world.plans}
+        return run.status is Status.PAUSED or run.job not in {NOTIFY, *(plan.name for plan in world.plans)}
     tx = world.disk.peek()
     for step in tx.open_steps(run.id):
         if step.kind is StepKind.WAIT and step.wake_at is None and (step.topic or "").startswith("pipe:"):

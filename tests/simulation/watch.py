@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskrun.engine.core.schedule_slots import SLOTS, moment_of
+from taskrun.model.names import NOTIFY
 from taskrun.model.records import ENDED, Cause, Run, Status, StepStatus
+from taskrun.model.tags import tags_of
 from taskrun.rules.dependencies import awaited_by
 from taskrun.stores.base import Tx
 from tests.simulation.disk import Disk
@@ -46,6 +48,7 @@ class Safety:
     def __init__(self, timeline: Timeline, disk: Disk, engine_of: Callable[[Process], Engine]) -> None:
         self.wrong: Violation | None = None
         self.punctual = True  # nothing was stopped, stalled or jumped so far: periods are what they seem
+        self.tells = False  # people are told of each end
         self.bodies: dict[Body, None] = {}
         self.handlers: dict[Body, None] = {}
         self.ended: dict[str, Run] = {}
@@ -241,8 +244,22 @@ class Safety:
         if twice := [slot for slot, count in slots.items() if count > 1]:
             self.fail(f"a slot of a schedule fires twice: {twice}")
         self._check_slots(tx, runs)
+        if self.tells:
+            self._check_told(runs)
         if self.punctual:
             self._check_periods(runs)
+
+    def _check_told(self, runs: list[Run]) -> None:
+        """Each end of a run that is no child is told by one run, and that has ended."""
+        telling = [run for run in runs if run.job == NOTIFY]
+        told = Counter((tags_of(run)["run"], tags_of(run)["event"]) for run in telling)
+        ends = (Status.FAILED, Status.SUCCEEDED)
+        due = [run for run in runs if run.status in ends and run.parent is None and run.job != NOTIFY]
+        wanted = Counter((run.id, run.status.value) for run in due)
+        if told != wanted:
+            self.fail(f"not told: {wanted - told}; told without a reason: {told - wanted}")
+        if left := [run.id for run in telling if run.status is not Status.SUCCEEDED]:
+            self.fail(f"what tells people did not end well: {left}")
 
     def _check_slots(self, tx: Tx, runs: list[Run]) -> None:
         """What the journal keeps of slots is what became of them."""

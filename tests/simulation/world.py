@@ -67,6 +67,7 @@ class World:
             grace=rng.choice((0.0, 0.2, 1.0)),
             lease=60.0 if self.long else rng.choice((3.0, 15.0)),
             resident=rng.choice((0, 1, 2, 1_000)),
+            tells=Random(seed + 4).random() < 0.25,
         )
         self.wire = Random(seed + 3)
         self.wire_latencies = self.latencies = rng.choice(((0.0,), (0.0, 0.001), (0.0, 0.001, 0.03)))
@@ -75,6 +76,7 @@ class World:
         self.plans = Programmer(
             Scale(rng, jobs=rng.choice((1, 2, 3, 4)), long=self.long, limits=rng.random() < 0.7)
         ).jobs()
+        self.safety.tells = self.settings.tells
         self.all_plans = list(self.plans)  # with those of edits
         self.engines: list[Engine] = []
         self.runs: list[str] = []  # acknowledged triggers
