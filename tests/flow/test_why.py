@@ -179,12 +179,17 @@ async def test_a_run_whose_job_no_engine_has_says_so() -> None:
     @job
     async def gone() -> None: ...
 
+    @job
+    async def other() -> None: ...
+
     storage = MemoryStorage()
     async with TestQueue([gone], storage=storage, concurrency=1) as queue:
         queue.core.slots.limit = 0
         started = await queue.jobs.gone.start()
-    async with TestQueue([], storage=storage) as queue:
+    async with TestQueue([other], storage=storage) as queue:
         assert (await cause(queue, await queue.get(started.id)))["kind"] == "no-job"
+    async with TestQueue([], storage=storage) as queue:  # as while the workers of a daemon load their files
+        assert (await cause(queue, await queue.get(started.id)))["kind"] == "no-worker"
 
 
 async def test_paused_cancelled_and_ended_runs_say_so(storage: Store) -> None:

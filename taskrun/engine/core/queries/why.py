@@ -153,7 +153,11 @@ def _after(tx: Tx, run: Run, known: Known) -> Cause:
 
 
 def _queued(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
-    if run.job not in known.jobs and not any(run.job in jobs for jobs in JOBS.all(tx).values()):
+    jobs = {*known.jobs, *(job for others in JOBS.all(tx).values() for job in others)}
+    if not jobs:
+        yield _cause("no-worker", "no worker has loaded the jobs yet")
+        return
+    if run.job not in jobs:
         text = f"there is no job {run.job} here: its file is gone or broken; see: taskrun jobs"
         yield _cause("no-job", text, job=run.job)
         return
