@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -212,3 +213,22 @@ def test_a_backup_that_fails_for_good_is_told(folder: Folder) -> None:
     assert folder.called()[:3] == ["restic backup /data --tag daily"] * 3
     told = ["mail -s backup failed, after 3 attempts me", "notify-send --app-name=taskrun"]
     assert [line[: len(begun)] for line, begun in zip(sorted(folder.called()[3:]), told, strict=True)] == told
+
+
+def test_the_watched_inbox_does_what_it_says(folder: Folder) -> None:
+    for name in ("inbox", "done", "originals"):
+        (folder.root / name).mkdir()
+    (folder.root / "inbox" / "it's $(one).mov").write_text("there already")
+    (folder.root / "bin" / "ffmpeg").write_text('#!/bin/sh\nfor last; do :; done\ntouch -- "$last"\n')
+    toml = RECIPES["A watched inbox"].toml
+    assert 'settle = "10s"' in toml
+    (folder.root / "taskrun.toml").write_text(toml.replace('settle = "10s"', 'settle = "50ms"'))
+    folder.type("taskrun daemon start")
+    (folder.root / "inbox" / "-two.avi").write_text("new")
+    (folder.root / "inbox" / "three.part").write_text("under way")
+    wanted = {"originals/it's $(one).mov", "originals/-two.avi", "done/it's $(one).mov.mp4", "done/-two.avi.mp4"}
+    deadline = time.monotonic() + PATIENCE
+    while not all((folder.root / name).exists() for name in wanted):
+        assert time.monotonic() < deadline, folder.type("taskrun list")
+        time.sleep(0.05)
+    assert [path.name for path in (folder.root / "inbox").iterdir()] == ["three.part"]

@@ -49,6 +49,8 @@ def test_a_kill_in_the_middle_repeats_no_child_and_a_retry_does_the_failed_ones(
     assert json.loads(ended.out)["output"] == tally
     runs = json.loads(project.cli("list", "--job", "work", "--all", "--json").out)
     assert Counter(Path(run["input"]["path"]).name for run in runs) == {f"file {n}": 1 for n in range(COUNT)}
+    assert len(json.loads(project.cli("list", "--parent", started.id, "--all", "--json").out)) == COUNT
+    assert len(project.cli("list", "--parent", started.id, "--status", "failed", "-n", "5").out.splitlines()) == 5
     again = project.cli("retry", started.id, "--failed", "-q")
     assert project.cli("wait", again.id).code == 1
     runs = json.loads(project.cli("list", "--job", "work", "--all", "--json").out)

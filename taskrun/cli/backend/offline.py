@@ -70,9 +70,10 @@ class JournalBackend:
         before: int | None = None,
         roots: bool = False,
         tags: list[tuple[str, str | None]] | None = None,
+        parent: str | None = None,
     ) -> Any:
         states = [Status(one) for one in status or ()]
-        found = lambda tx: views.list_runs(tx, job, states, since, limit, before, roots, tags or ())  # noqa: E731
+        found = lambda tx: views.list_runs(tx, job, states, since, limit, before, roots, tags or (), parent)  # noqa: E731
         return self._still(await self._read(found, []))
 
     async def _overview(self) -> Any:

@@ -22,7 +22,7 @@ from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
 from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import MARKS, clipped, stacked, wrapped
-from taskrun.cli.screens.phrases import ENDED
+from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
 from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
@@ -54,23 +54,25 @@ class Listing:
     folds: bool = False  # whether children, and many queued runs, are left out: nothing was asked for in particular
     json: bool = False
     tags: tuple[tuple[str, str | None], ...] = ()
+    parent: str = ""  # whose children are meant: as it was typed, until `found_parent`
 
     @property
     def counted(self) -> bool:
         """Whether the counts of all runs, or of those of the job, say something about those that are listed."""
-        return not self.statuses and self.since is None and not self.tags
+        return not self.statuses and self.since is None and not self.tags and not self.parent
 
     def wanted(self, now: float) -> dict[str, Any]:
         """Returns it as the parameters of a request."""
         since = None if self.since is None else now - self.since
         found = {"job": self.job or None, "status": list(self.statuses) or None, "since": since, "limit": self.limit}
-        return {**found, "tags": self.tags}
+        return {**found, "tags": self.tags, "parent": self.parent or None}
 
     def takes(self, run: dict[str, Any]) -> bool:
         """Whether a run that has changed belongs in a live listing."""
         tagged = all(name in run["tags"] and text in (None, run["tags"][name]) for name, text in self.tags)
         return (
             tagged
+            and (not self.parent or run["parent"] == self.parent)
             and (not self.job or run["job"] == self.job)
             and (not self.statuses or run["status"] in self.statuses)
         )
@@ -83,6 +85,7 @@ def _list(
     tag: list[str] = typer.Option(  # noqa: B008
         None, "--tag", metavar="NAME[=VALUE]", help="Only runs with this tag; of several, with all of them."
     ),
+    parent: str = text_option("--parent", "RUN", "Only the children of this run, such as one of --each."),
     limit: int = typer.Option(
         None, "-n", "--limit", min=1, metavar="NUMBER", help=f"How many.  [default: {LIMIT}, with -w as many as fit]"
     ),
@@ -97,9 +100,9 @@ def _list(
     ago = durations.seconds(since, "--since") if since else None
     found = statuses(status or [])
     tags = wanted_tags(tag or ())
-    folds = not (job or found or every or since or tags)
+    folds = not (job or found or every or since or tags or parent)
     shown = limit if limit or watch or every else LIMIT
-    return partial(live if watch else once, Listing(job, found, ago, shown, folds, json, tags))
+    return partial(live if watch else once, Listing(job, found, ago, shown, folds, json, tags, parent))
 
 
 app.command("list")(_list)
@@ -118,9 +121,15 @@ def statuses(given: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(meant))
 
 
+async def found_parent(options: Listing, backend: Backend) -> Listing:
+    """Returns what was typed with the whole id of the parent."""
+    return replace(options, parent=await backend.call("find", ref=options.parent)) if options.parent else options
+
+
 async def once(options: Listing, session: Session) -> int:
     """Shows the runs as they are."""
     backend = await session.reader()
+    options = await found_parent(options, backend)
     if options.json:
         await print_document(session, backend, each_run(backend, **options.wanted(session.now)))
         return Code.DONE
@@ -148,6 +157,7 @@ def nothing_found(options: Listing) -> str:
     parts = [
         *([f"of job {cell(options.job)}"] if options.job else []),
         *([" or ".join(options.statuses)] if options.statuses else []),
+        *([f"children of {short(options.parent)}"] if options.parent else []),
         *("tagged " + (name if text is None else f"{name}={cell(text)}") for name, text in options.tags),
         *([f"triggered in the last {durations.human(options.since)}"] if options.since is not None else []),
     ]
@@ -168,6 +178,7 @@ async def fetched(backend: Backend, options: Listing, now: float) -> list[dict[s
 
 async def live(options: Listing, session: Session) -> int:
     """Shows the runs as they change; ends with success at Ctrl-C."""
+    options = await found_parent(options, await session.reader())
     shown = _view_class(session)(session, options)
     ticking = asyncio.ensure_future(shown.tick())
     try:

@@ -74,6 +74,7 @@ class Listing(msgspec.Struct, frozen=True):
     before: int | None = None
     roots: bool = False
     tags: list[tuple[str, str | None]] = []
+    parent: str | None = None
 
 
 class Slots(msgspec.Struct, frozen=True):

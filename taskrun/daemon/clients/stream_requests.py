@@ -59,6 +59,7 @@ class Watch(msgspec.Struct, frozen=True):
     since: float | None = None
     limit: int | None = None
     tags: list[tuple[str, str | None]] = []
+    parent: str | None = None
 
 
 async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, None]:
@@ -95,7 +96,7 @@ async def _runs(context: RequestContext, want: Watch, looked: Callable[[Any], No
     listing = partial(views.list_runs, job=want.job, statuses=want.status, since=want.since, tags=want.tags)
     left, before = want.limit if want.run is None else 0, None
     while left is None or left > 0:
-        page = await context.core.read(partial(listing, limit=left, before=before), looked)
+        page = await context.core.read(partial(listing, limit=left, before=before, parent=want.parent), looked)
         looked = None
         for run in page:
             before = run["seq"]

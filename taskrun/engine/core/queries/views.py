@@ -197,6 +197,7 @@ def list_runs(
     before: int | None = None,
     roots: bool = False,
     tags: Sequence[tuple[str, str | None]] = (),
+    parent: str | None = None,
 ) -> list[dict[str, Any]]:
     """Returns the runs that fit, newest first, each with the step that it is at: at most a page of them.
 
@@ -204,11 +205,12 @@ def list_runs(
         before: only those whose `seq` is lower.
         roots: only those that are no children.
         tags: only those that have all of these; None stands for any value.
+        parent: only the children of this run.
     """
     most = min(limit or PAGE, PAGE)
     states = tuple(statuses) if statuses else None
-    want = RunFilter(job=job, statuses=states, since=since, limit=most, before=before, roots=roots, tags=tuple(tags))
-    return _fitting([_listed(tx, run) for run in tx.runs(replace(want, brief=True))])
+    want = RunFilter(job=job, statuses=states, since=since, limit=most, before=before, roots=roots, parent=parent)
+    return _fitting([_listed(tx, run) for run in tx.runs(replace(want, tags=tuple(tags), brief=True))])
 
 
 def _listed(tx: Tx, run: Run) -> dict[str, Any]:
