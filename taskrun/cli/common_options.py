@@ -48,11 +48,26 @@ def text_option(name: str, metavar: str, help: str) -> Any:
     return typer.Option("", name, metavar=metavar, help=help, callback=_not_empty)
 
 
+def repeated(name: str, metavar: str, help: str, yields: bool = False) -> Any:
+    """Declares an option that may be repeated.
+
+    Parameters:
+        yields: it gives way to a field of an input of that name; `--run.NAME` is the option all the same.
+    """
+    names = [f"--{name}", *([f"--{RUN}{name}"] if yields else [])]
+    return typer.Option(None, *names, metavar=metavar, help=help)
+
+
 def _not_empty(ctx: typer.Context, param: typer.CallbackParam, value: str) -> str:
     source = ctx.get_parameter_source(param.name or "")
     if value == "" and source is not None and source.name == "COMMANDLINE":
         raise typer.BadParameter(f"it is empty; it takes {param.metavar}", ctx=ctx, param=param)
     return value
+
+
+TAG = ("tag", "NAME=VALUE", "A tag of the run, which its children inherit; repeatable.")
+AFTER = ("after", "RUN", "Start it once this run has succeeded; repeatable.")
+AFTER_ANY = ("after-any", "RUN", "Start it once this run has ended, however; repeatable.")
 
 
 class CommonOptions(NamedTuple):
@@ -61,23 +76,9 @@ class CommonOptions(NamedTuple):
     json: Any = typer.Option(False, "--json", help="Print one JSON document and nothing else.")
     quiet: Any = typer.Option(False, "-q", "--quiet", help="Print the id alone.")
     input: Any = text_option("--input", "JSON|@FILE|-", "The input as JSON; options win over it.")
-    tag: Any = typer.Option(
-        None,
-        "--tag",
-        f"--{RUN}tag",
-        metavar="NAME=VALUE",
-        help="A tag of the run, which its children inherit; repeatable.",
-    )
-    after: Any = typer.Option(
-        None, "--after", f"--{RUN}after", metavar="RUN", help="Start it once this run has succeeded; repeatable."
-    )
-    after_any: Any = typer.Option(
-        None,
-        "--after-any",
-        f"--{RUN}after-any",
-        metavar="RUN",
-        help="Start it once this run has ended, however; repeatable.",
-    )
+    tag: Any = repeated(*TAG, yields=True)
+    after: Any = repeated(*AFTER, yields=True)
+    after_any: Any = repeated(*AFTER_ANY, yields=True)
     help: Any = typer.Option(False, "--help", help="Show this, and with a name its options.", show_default=False)
 
 

@@ -229,5 +229,16 @@ async def test_without_a_project_it_is_in_the_users_own(
         await typed(empty, "--user", "daemon", "stop", **env)
 
 
+async def test_options_and_their_values_are_completed(folder: Path) -> None:
+    _, terminal = await typed(folder, "exec", "-q", "--name", "known", "--", "true")
+    run = terminal.written.strip()
+    _, terminal = await typed(folder, "_complete", "--", "exec", "--after", run[:5])
+    assert terminal.written.startswith(f"{run[:6]}\tknown ")
+    _, terminal = await typed(folder, "_complete", "--", "exec", "--group", "p")
+    assert terminal.written == "pair\t2 at a time\n"
+    _, terminal = await typed(folder, "_complete", "--", "exec", "--no")
+    assert terminal.written.startswith("--no-rerun\t")
+
+
 def test_a_variable_that_is_only_named_is_the_callers_if_it_is_set() -> None:
     assert variables(["A=1=2", "B", "C", "A=", "E=\n"], {"B": "b"}) == {"A": "", "B": "b", "E": "\n"}

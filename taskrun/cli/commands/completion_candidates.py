@@ -20,7 +20,7 @@ from taskrun.cli.inputs.input_command import InputCommand, own_options
 from taskrun.cli.inputs.input_schema import Field, InputSchema, choices, kind
 from taskrun.cli.option_names import STARTING, Own
 from taskrun.cli.sanitize import cell, cut
-from taskrun.cli.screens.phrases import given, short_ids
+from taskrun.cli.screens.phrases import given, named, short_ids
 from taskrun.cli.session import Backend, Session
 from taskrun.model.names import RESERVED
 from taskrun.model.records import ENDED, UNFINISHED, Status
@@ -243,7 +243,7 @@ def _as_long(run_id: str, shown: str, current: str) -> str:
 
 def _about(run: dict[str, Any], now: float) -> str:
     ago = times.age(max(0.0, now - (times.moment(run["created_at"]) or now)))
-    return cut(f"{cell(run['job'])} {run['status']} {ago} ago  {given(run)}".rstrip(), ABOUT)
+    return cut(f"{named(run)} {run['status']} {ago} ago  {given(run)}".rstrip(), ABOUT)
 
 
 async def _jobs(line: Line, session: Session) -> list[Candidate]:
@@ -283,6 +283,10 @@ async def _files(line: Line, session: Session) -> list[Candidate]:
     return [Candidate(f"{head}{path.name}{'/' * path.is_dir()}") for path in near]
 
 
+async def _groups(line: Line, session: Session) -> list[Candidate]:
+    return [Candidate(name, f"{slots} at a time") for name, slots in session.project.groups.items()]
+
+
 async def _shells(line: Line, session: Session) -> list[Candidate]:
     return [Candidate(shell) for shell in SHELLS]
 
@@ -294,5 +298,6 @@ VALUES: dict[str, Callable[[Line, Session], Awaitable[list[Candidate]]]] = {
     "STATUS": _statuses,
     "STEP": _steps,
     "SHELL": _shells,
+    "GROUP": _groups,
     "@FILE": _files,
 }

@@ -10,7 +10,7 @@ import typer
 from taskrun.cli.commands import saved_command
 from taskrun.cli.commands.start import Start, awaited, refuse_two_times, report
 from taskrun.cli.commands.typed_command import Exec, input_of
-from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.common_options import AFTER, AFTER_ANY, COMMON, TAG, repeated, text_option
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs import start_time
 from taskrun.cli.session import Session
@@ -33,8 +33,8 @@ def exec_command(
     timeout: str = text_option("--timeout", "DURATION", "From its start to its end, as in 2h."),
     delay: str = text_option("--in", "DURATION", "Start it this much later, as in 5m."),
     at: str = text_option("--at", "TIME", "Start it at a time: 18:30, or RFC 3339."),
-    after: list[str] = COMMON.after,
-    after_any: list[str] = COMMON.after_any,
+    after: list[str] = repeated(*AFTER),  # noqa: B008
+    after_any: list[str] = repeated(*AFTER_ANY),  # noqa: B008
     cwd: str = text_option("--cwd", "FOLDER", "Where it is executed.  [default: the current folder]"),
     env: list[str] = typer.Option(  # noqa: B008
         None,
@@ -42,7 +42,7 @@ def exec_command(
         metavar="NAME[=VALUE]",
         help="A variable for it, never shown; NAME alone takes your value; repeatable.",
     ),
-    tag: list[str] = COMMON.tag,
+    tag: list[str] = repeated(*TAG),  # noqa: B008
     priority: int = typer.Option(0, "--priority", metavar="NUMBER", help="Higher starts first."),
     follow: bool = typer.Option(False, "-f", "--follow", help="Follow the run; Ctrl-C only stops following."),
     quiet: bool = COMMON.quiet,

@@ -31,7 +31,7 @@ def own_options(command: Any) -> Own:
     options = [one for one in command.params if one.param_type_name == "option"]
     flags = {name for one in options if one.is_flag for name in (*one.opts, *one.secondary_opts)}
     valued = {name for one in options if not one.is_flag for name in one.opts}
-    yielding = {f"--{name}" for name in YIELDING}
+    yielding = {f"--{name}" for name in YIELDING if isinstance(command, InputCommand)}
     return Own(frozenset(flags | {"--help"}), frozenset(valued | {"--config"}) - yielding)
 
 
