@@ -10,6 +10,7 @@ import pytest
 
 from taskrun import (
     Concurrency,
+    Fatal,
     Job,
     MemoryStorage,
     PostgresStorage,
@@ -21,6 +22,8 @@ from taskrun import (
     sleep,
 )
 from taskrun.engine.core import run_lifecycle as ledger
+from taskrun.engine.core.admit import Trigger, new_id
+from taskrun.model.records import Awaited
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 from tests import postgres_server
@@ -217,3 +220,37 @@ async def test_a_handler_calls_a_child_through_any_queue_on_its_journal(shared: 
     async with one, Queue(storage=shared(), jobs=[asks]) as two:
         assert await (await two.jobs.asks.start()).result(timeout=10) == 6
         assert len([handle async for handle in one.runs(job="double")]) == 1
+
+
+async def test_a_run_starts_after_one_of_another_queue(shared: Open) -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    @job
+    async def first(gate: int, fail: bool = False) -> None:
+        await gates[gate].wait()
+        if fail:
+            raise Fatal("no")
+
+    @job
+    async def second(word: str) -> str:
+        return word
+
+    one, two = Queue(jobs=[first], storage=shared()), Queue(jobs=[second], storage=shared())
+    async with one, two:
+        good, bad = await one.jobs.first.start(gate=0), await one.jobs.first.start(gate=1, fail=True)
+        waiting = []
+        for awaited in (
+            [Awaited(good.id)],
+            [Awaited(good.id), Awaited(bad.id)],
+            [Awaited(good.id), Awaited(bad.id, True)],
+        ):
+            prepared = await two.core.prepare("second", '{"word":"x"}')
+            added, _ = await two.core.trigger(Trigger(prepared=prepared, id=new_id(), after=awaited))
+            waiting.append(two.handle(added))
+        gates[0].set()
+        assert await asyncio.wait_for(waiting[0].result(), 20) == "x"
+        assert [await run.status() for run in waiting[1:]] == ["scheduled"] * 2
+        gates[1].set()
+        assert await asyncio.wait_for(waiting[2].result(), 20) == "x"
+        with pytest.raises(RunCancelled, match="dependency"):
+            await asyncio.wait_for(waiting[1].result(), 20)
