@@ -30,7 +30,7 @@ def describe(config: Config) -> dict[str, Any]:
     described = {
         "jobs": [{**job, "triggers": job["triggers"] + files.get(job["name"], [])} for job in jobs],
         "pipes": [pipe.describe() for pipe in found.registry.pipes.values()],
-        "problems": found.problems,
+        "problems": [problem._asdict() for problem in found.problems],
         "inputs": _input_problems(config, found.registry),
     }
     plain: dict[str, Any] = msgspec.to_builtins(described)
