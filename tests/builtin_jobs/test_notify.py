@@ -257,6 +257,27 @@ def test_what_a_killed_daemon_was_telling_is_told_by_the_next_by_the_same_run(tm
         taskrun(tmp_path, "daemon", "stop")
 
 
+def test_a_daemon_takes_up_an_edited_table_before_the_next_run(tmp_path: Path, server: Hooks) -> None:
+    settings = '[taskrun]\nreload = "manual"\n[jobs.fails]\ncommand = "exit 3"\n'
+    (tmp_path / "taskrun.toml").write_text(settings)
+    try:
+        taskrun(tmp_path, "daemon", "start")
+        (tmp_path / "taskrun.toml").write_text(f'{settings}[[notify]]\nwebhook = "{server.address}"\n')
+        assert taskrun(tmp_path, "run", "fails").returncode == 1
+        wait_until(lambda: len(server.posts) == 1)
+        told = json.loads(server.posts[0].body)
+        assert (told["event"], told["job"], told["title"]) == ("failed", "fails", "fails failed")
+        tried = taskrun(tmp_path, "notify", "test")
+        assert (tried.returncode, len(server.posts)) == (0, 2)
+        server.answers = [404]
+        closed = taskrun(tmp_path, "notify", "test")
+        assert closed.returncode == 1
+        assert "/*** answered 404" in closed.stderr
+        assert "/hook/secret" not in closed.stderr
+    finally:
+        taskrun(tmp_path, "daemon", "stop")
+
+
 def wait_until(reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 40
     while not reached():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from taskrun import Cron, Debounce, Fatal, MemoryStorage, current, job, sleep
 from taskrun.builtins.notify import notify as builtin
 from taskrun.declarations.job import Job
 from taskrun.engine.core import notices
+from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.due_slots import Entry
 from taskrun.engine.core.facts import FAILING, LIMITS, NOTICES
@@ -197,6 +199,25 @@ async def test_cancelled_and_paused_runs(told: Told) -> None:
         assert told.events == [("paused", "stuck"), ("paused", "long"), ("paused", "long"), ("cancelled", "long")]
         assert told.messages[0]["text"].startswith("ValueError: full\nResume it: taskrun resume ")
         assert (told.messages[3]["text"], told.messages[3]["reason"]) == ("Reason: enough.", "enough")
+
+
+async def test_a_command_works_again_when_one_of_its_name_does(told: Told) -> None:
+    @job(name="exec", retry=0)
+    async def command(fail: bool) -> None:
+        if fail:
+            raise ValueError
+
+    async with queue_of(told, command, on=("recovered",)) as queue:
+
+        async def execute(fail: bool, name: str | None) -> None:
+            prepared = await queue.core.prepare("exec", json.dumps({"fail": fail}))
+            await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), name=name))
+            await queue.settle()
+
+        for fail, name in ((True, "a"), (True, None), (False, None), (False, "b"), (False, "a"), (False, "a")):
+            await execute(fail, name)
+        assert [message["title"] for message in told.messages] == ["a works again"]
+        assert await queue.core.read(FAILING.all) == {}
 
 
 # ---- schedules

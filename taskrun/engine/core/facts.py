@@ -83,7 +83,8 @@ SUBSCRIPTIONS: Fact[TriggerTopics] = Fact("trigger:", TriggerTopics)
 ROUTES: Fact[PipeEvent] = Fact("route:", PipeEvent)
 # EVENT:RUN:MOMENT, or `missed:JOB`: `notifier`, once the runs that tell it are started.
 NOTICES: Fact[Notice] = Fact("notice:", Notice)
-# By job: since when it fails: `notices`, once it succeeds; `retention`, where no engine has the job.
+# By job, or JOB:NAME where its runs have names: since when it fails. `notices`, once it succeeds; `retention`, where no engine
+# has the job.
 FAILING: Fact[float] = Fact("failing:", float)
 # By run: `slot_watch`, once nothing can be told of it any more.
 LIMITS: Fact[SlotLimits] = Fact("limits:", SlotLimits)

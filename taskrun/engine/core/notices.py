@@ -11,7 +11,7 @@ from taskrun.engine.core.facts import FAILING, NOTICES, Notice
 from taskrun.engine.core.outbox import NoticeWritten
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.engine.core.transaction import Transaction
-from taskrun.model.names import EACH, NOTIFY
+from taskrun.model.names import EACH, EXEC, NOTIFY
 from taskrun.model.notify_config import Way
 from taskrun.model.records import Cause, Run, Status
 from taskrun.rules import notice_texts
@@ -43,17 +43,26 @@ def _counts(t: Transaction, run: Run) -> bool:
 
 
 def _failed(t: Transaction, run: Run) -> None:
-    if FAILING.get(t.tx, run.job) is None:
-        FAILING.put(t.tx, run.job, t.now)
+    what = _what_recovers(run)
+    if what is not None and FAILING.get(t.tx, what) is None and _ways(t, "recovered", run.job, run.name):
+        FAILING.put(t.tx, what, t.now)
     _tell(t, "failed", run, notice_texts.failed(run))
 
 
 def _succeeded(t: Transaction, run: Run) -> None:
-    since = FAILING.get(t.tx, run.job)
-    if since is not None:
-        FAILING.drop(t.tx, run.job)
+    what = _what_recovers(run)
+    since = None if what is None else FAILING.get(t.tx, what)
+    if what is not None and since is not None:
+        FAILING.drop(t.tx, what)
         _tell(t, "recovered", run, notice_texts.recovered(run, since, t.now))
     _tell(t, "succeeded", run, notice_texts.succeeded(run, t.now))
+
+
+def _what_recovers(run: Run) -> str | None:
+    """Returns what fails and works again with a run: its job; of commands of their own, those of one name."""
+    if run.name is not None:
+        return f"{run.job}:{run.name}"
+    return None if run.job == EXEC else run.job
 
 
 def late(t: Transaction, run: Run) -> None:

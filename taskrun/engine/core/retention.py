@@ -118,9 +118,9 @@ def _drop_leftovers(t: Transaction, before: float) -> None:
     for job, subscription in SUBSCRIPTIONS.all(t.tx).items():
         if job not in had and subscription.at < before:
             SUBSCRIPTIONS.drop(t.tx, job)
-    for job, since in FAILING.all(t.tx).items():
-        if job not in had and since < before:
-            FAILING.drop(t.tx, job)
+    for what, since in FAILING.all(t.tx).items():
+        if what.split(":", 1)[0] not in had and since < before:
+            FAILING.drop(t.tx, what)
     _drop_slots(t, before)
     for note, event in ROUTES.all(t.tx).items():
         if note.split(":", 1)[0] not in had and event.at < before:
