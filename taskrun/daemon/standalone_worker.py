@@ -92,7 +92,8 @@ class StandaloneWorker:
 
     async def _drained(self, core: Core) -> bool:
         """Starts nothing more, and waits until nothing executes; returns False when the grace is over before."""
-        core.claims.open = core.triggers.open = core.schedules.open = False
+        for starter in (core.claims, *core.starters):
+            starter.open = False
         logger.info("draining")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._grace

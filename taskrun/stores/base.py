@@ -288,6 +288,14 @@ class Store(Protocol):
         """Calls `call` no more."""
         ...
 
+    async def enlist(self, connection: Any, key: str, value: str, job: str) -> None:
+        """Writes a small fact in the transaction of a caller's connection, of which engines that have a job hear when it commits.
+
+        Raises:
+            DefinitionError: the store shares no transactions.
+        """
+        ...
+
     @property
     def clock(self) -> Clock | None:
         """The clock that decides for all machines which share it; None for this machine's own."""

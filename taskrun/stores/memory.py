@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from taskrun.model.errors import DefinitionError
 from taskrun.model.records import (
     Engine,
     LogBlock,
@@ -88,6 +89,10 @@ class MemoryStorage:
 
     def unfollow(self, call: Callable[[], None]) -> None:
         """Has nothing to forget."""
+
+    async def enlist(self, connection: Any, key: str, value: str, job: str) -> None:
+        """Raises DefinitionError: nobody else has a transaction here."""
+        raise DefinitionError("connection= needs a PostgresStorage, in whose database the connection is")
 
     def _answer(self, fn: Fn) -> Answer:
         before = self._tx.changes

@@ -6,6 +6,7 @@ has the verbs, `postgres_open` opens, `postgres_listener` hears of what others w
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 
 from taskrun.model.clock import Clock
 from taskrun.model.errors import JournalError, JournalUnavailable
@@ -20,6 +22,7 @@ from taskrun.stores.base import Answer, Tx
 from taskrun.stores.outcomes import Outcomes
 from taskrun.stores.postgres_batch import Batch, Beside, InTheWay
 from taskrun.stores.postgres_listener import Listener, ServerClock
+from taskrun.stores.postgres_names import job_channel
 from taskrun.stores.postgres_open import SCHEMA, Connection, open_journal, reconnect, said, shown
 from taskrun.stores.postgres_session import SQL, Session
 from taskrun.stores.postgres_tx import PostgresTx
@@ -123,6 +126,18 @@ class PostgresStorage:
     def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
         """Calls `call`, from a thread, when another connection has written what concerns an engine or its jobs."""
         self._listener.follow(engine, jobs, call)
+
+    async def enlist(self, connection: Any, key: str, value: str, job: str) -> None:
+        """Writes a small fact in the transaction of a caller's psycopg connection, sync or async."""
+        table = sql.Identifier(self.schema, "facts")
+        statements = (
+            sql.SQL("INSERT INTO {} (key, value) VALUES ({}, {})").format(table, key, value),
+            sql.SQL("SELECT pg_notify({}, '')").format(job_channel(self.schema, job)),
+        )
+        for statement in statements:
+            done = connection.execute(statement)
+            if inspect.isawaitable(done):
+                await done
 
     # ---- a batch
     def apply(self, fns: Sequence[Fn], guard: Guard | None = None) -> list[Answer]:

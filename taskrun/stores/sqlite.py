@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from taskrun.model.errors import JournalError, JournalUnavailable
+from taskrun.model.errors import DefinitionError, JournalError, JournalUnavailable
 from taskrun.stores.base import Answer, Tx
 from taskrun.stores.highwater import HighWater
 from taskrun.stores.sqlite_backup import PAGES, PAUSE, Progress, counting, new_copy
@@ -183,6 +183,10 @@ class SqliteStorage:
 
     def unfollow(self, call: Callable[[], None]) -> None:
         """Has nothing to forget."""
+
+    async def enlist(self, connection: Any, key: str, value: str, job: str) -> None:
+        """Raises DefinitionError: nobody else has a transaction here."""
+        raise DefinitionError("connection= needs a PostgresStorage, in whose database the connection is")
 
     # ---- a batch
     def _batch(self, connection: sqlite3.Connection, fns: Sequence[Fn], guard: Guard | None) -> list[Answer]:

@@ -224,6 +224,10 @@ class SimStore:
     def unfollow(self, call: Callable[[], None]) -> None:
         """Has nothing to forget."""
 
+    async def enlist(self, connection: Any, key: str, value: str, job: str) -> None:
+        """Shares no transactions."""
+        raise NotImplementedError
+
     def outside(self) -> object:
         """Returns a token that differs once another handle has written."""
         if not self.shared:

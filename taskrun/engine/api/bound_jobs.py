@@ -12,9 +12,10 @@ from taskrun.declarations.registry import Registry
 from taskrun.engine.api.run import Run
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
+from taskrun.engine.core.enlisted import note
 from taskrun.model import records
 from taskrun.model.codec import encode
-from taskrun.model.errors import JobNotFound, NotFound, PipeNotFound
+from taskrun.model.errors import DefinitionError, JobNotFound, NotFound, PipeNotFound
 
 B = TypeVar("B")
 L = TypeVar("L", bound=Callable[[Event], Any])
@@ -49,22 +50,37 @@ class BoundJob:
         self.name = job.name
         self.fn = job.fn
 
-    async def start(self, /, *args: Any, **fields: Any) -> Run:
+    async def start(self, /, *args: Any, connection: Any = None, **fields: Any) -> Run:
         """Triggers a run; returns its handle as soon as the trigger is durable.
 
         Parameters:
             args: one mapping or model instead of `fields`.
+            connection: of psycopg, in whose transaction the trigger is written: rolled back means no run.
             fields: the fields of the input.
 
         Raises:
             InputInvalid: naming every bad field; nothing is recorded then.
+            DefinitionError: `connection` is given within a handler, or the journal is not in Postgres.
         """
+        if connection is not None:
+            return await self._enlist(connection, self._job.gather(args, fields))
         if _in_handler(self._queue):
             handle: Run = await self._job.start(*args, **fields)
             return handle
         prepared = self._job.prepare(self._job.gather(args, fields), self._queue.max_payload)
         run, _ = await self._queue.core.trigger(Trigger(prepared=prepared, id=new_id(), source="queue"))
         return self._queue.handle(run)
+
+    async def _enlist(self, connection: Any, given: Any) -> Run:
+        if _in_handler(self._queue):
+            raise DefinitionError("connection= is for calls outside of a handler, or within a step's function")
+        prepared = self._job.prepare(given, self._queue.max_payload)
+        trigger = Trigger(prepared=prepared, id=new_id(), source="queue")
+        await self._queue.core.journal.store.enlist(connection, *note(trigger), self.name)
+        now = self._queue.core.clock.now()
+        return self._queue.handle(
+            records.Run(id=trigger.id, job=self.name, created_at=now, source="queue", input=prepared.input)
+        )
 
     async def run(self, /, *args: Any, **fields: Any) -> Any:
         """Triggers a run, waits for its end, and returns its output.

@@ -20,6 +20,7 @@ from taskrun.engine.core import run_lifecycle, run_queue, waits
 from taskrun.engine.core.admit import Trigger, admit, new_id, start_again
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.claims import Claims
+from taskrun.engine.core.enlisted import found
 from taskrun.engine.core.event_triggers import EventTriggers
 from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.facts import JOBS
@@ -127,7 +128,7 @@ class Core:
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
         self.notifier = Notifier(self.journal, self.executors, self.clock, self._timers.at)
         self.files = FileTriggers(self.journal, self.executors, self.clock, store.place, heartbeat)
-        self._starters = (self.triggers, self.schedules, self.notifier, self.files)
+        self.starters = (self.triggers, self.schedules, self.notifier, self.files)
         self.jobs = PauseJob(self.journal, self.executors)
         self.rescuer = Rescuer(self.journal, self.claims, self.attempts, self.clock)
         self._blame = blame
@@ -165,7 +166,7 @@ class Core:
         self._duties = [asyncio.get_running_loop().create_task(duty) for duty in duties]
 
     def _open(self, open: bool) -> None:
-        for starter in (self.claims, *self._starters):
+        for starter in (self.claims, *self.starters):
             starter.open = open
 
     async def close(self, grace: float | None = None) -> None:
@@ -178,7 +179,7 @@ class Core:
             self._registering.cancel()
             await asyncio.wait([self._registering])
         await self._timers.stop()
-        for starter in self._starters:
+        for starter in self.starters:
             await starter.close()
         for duty in self._duties:
             duty.cancel()
@@ -207,7 +208,7 @@ class Core:
             await self.journal.do(self._keep_jobs)
             self.lease.listen()
             self.claims.look_again()
-            for starter in self._starters:
+            for starter in self.starters:
                 await starter.join(description)
         return description
 
@@ -285,7 +286,7 @@ class Core:
         Raises:
             RunNotFound: no run of this id.
         """
-        run = await self.read(lambda tx: tx.run(run_id)) if run_id.isascii() else None
+        run = await self.read(lambda tx: found(tx, run_id)) if run_id.isascii() else None
         if run is None:
             raise RunNotFound(f'no run "{run_id}"')
         attempt = self.attempts.get(run_id)

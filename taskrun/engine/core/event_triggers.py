@@ -13,6 +13,7 @@ from typing import Any
 
 from taskrun.engine import messages as m
 from taskrun.engine.core.admit import Trigger, admit, new_id
+from taskrun.engine.core.enlisted import EnlistedTriggers
 from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.facts import ROUTES, SUBSCRIPTIONS, TriggerTopics
 from taskrun.engine.core.journal import Journal
@@ -35,6 +36,7 @@ class EventTriggers:
     def __init__(self, journal: Journal, executors: Executors) -> None:
         self.open = False  # whether jobs are started
         self._journal = journal
+        self._enlisted = EnlistedTriggers(journal)
         self._executors = executors
         self._under_way: dict[str, asyncio.Task[list[str] | None]] = {}  # by note
         journal.follow(EventRouted, lambda event: self._begin(event.job, event.event))
@@ -56,6 +58,7 @@ class EventTriggers:
 
     def look(self) -> None:
         """Looks for subscriptions and notes that another engine has written."""
+        self._enlisted.look()
         self._journal.read(_found, self._learn).add_done_callback(_seen)
 
     async def close(self) -> None:
