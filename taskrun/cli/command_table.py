@@ -33,6 +33,7 @@ COMMANDS = {  # in the order of the help
     "workers": "workers",
     "prune": "prune",
     "export": "export",
+    "journal": "journal",
     "config": "config",
     "doctor": "doctor",
     "completion": "completion",

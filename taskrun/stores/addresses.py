@@ -10,6 +10,7 @@ from taskrun.model.errors import ConfigError
 from taskrun.stores.base import Store
 
 if TYPE_CHECKING:
+    from taskrun.stores.journal_copy import Side
     from taskrun.stores.postgres_reader import PostgresReader
 
 
@@ -27,6 +28,11 @@ def storage_at(journal: str) -> Store:
 def server_reader(journal: str) -> PostgresReader:
     """Returns what reads a journal on a server. Raises ConfigError as `storage_at`."""
     return cast("PostgresReader", _loaded("postgres_reader", "PostgresReader")(journal))
+
+
+def server_side(journal: str, source: bool) -> Side:
+    """Returns a journal on a server as one side of a copy. Raises ConfigError as `storage_at`."""
+    return cast("Side", _loaded("postgres_copy", "PostgresSide")(journal, source))
 
 
 def _loaded(module: str, name: str) -> type:

@@ -1,0 +1,76 @@
+"""`taskrun journal …`: the journal as a whole."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from taskrun.cli.command_group import CommandGroup
+from taskrun.cli.common_options import COMMON
+from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.session import Session
+from taskrun.model.config import is_server, without_password
+from taskrun.model.errors import JournalDamaged, JournalError, JournalLocked, JournalUnavailable
+from taskrun.processes.threads import in_thread
+from taskrun.stores.addresses import server_side
+from taskrun.stores.journal_copy import InUse, Side, SqliteSide, copy
+
+app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, add_completion=False, help="The journal as a whole.")
+
+
+@app.callback()
+def journal() -> None:
+    """The journal as a whole."""
+
+
+@app.command("copy")
+def copy_journal(
+    source: str = typer.Argument(..., metavar="FROM", help="A SQLite file, or postgresql://…"),
+    target: str = typer.Argument(..., metavar="TO", help="Another one, which is empty or not there."),
+    json: bool = COMMON.json,
+) -> Any:
+    """Copy a journal with all that is in flight into another one, and compare both by counts and checksums.
+
+    Both sides must be stopped. The source stays as it is.
+
+    Example: taskrun journal copy .taskrun/journal.db postgresql://me@host/db
+    """
+    return partial(perform, source, target, json)
+
+
+async def perform(source: str, target: str, as_json: bool, session: Session) -> int:
+    """Copies it and says how much that was."""
+    places = [one if is_server(one) else str(Path(session.facts.cwd, one)) for one in (source, target)]
+    counts = await in_thread(lambda: _copied(places[0], places[1], session))
+    if as_json:
+        session.json({"from": without_password(places[0]), "to": without_password(places[1]), "rows": counts})
+        return Code.DONE
+    session.say(f"copied and compared: {', '.join(f'{count:,} {table}' for table, count in counts.items() if count)}")
+    session.say(f'  use it: journal = "{without_password(target)}" in taskrun.toml')
+    return Code.DONE
+
+
+def _copied(source: str, target: str, session: Session) -> dict[str, int]:
+    def progress(table: str, count: int) -> None:
+        if session.facts.err_tty:
+            session.say(f"  {table} {count:,}")
+
+    sides: list[Side] = []
+    try:
+        for place, first in ((source, True), (target, False)):
+            sides.append(server_side(place, first) if is_server(place) else SqliteSide(place, first))
+        return copy(sides[0], sides[1], progress)
+    except (InUse, JournalLocked) as error:
+        raise Stop(Code.REFUSED, str(error), hint="stop who uses it: taskrun daemon stop") from error
+    except JournalDamaged as error:
+        raise Stop(Code.FAILED, str(error)) from error
+    except JournalUnavailable as error:
+        raise Stop(Code.UNREACHABLE, str(error)) from error
+    except JournalError as error:
+        raise Stop(Code.NOT_FOUND, str(error)) from error
+    finally:
+        for side in sides:
+            side.close()
