@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pytest
@@ -85,17 +86,20 @@ def test_what_stands_where_no_field_is_does_not_matter() -> None:
 HOSTILE = st.text("ab '\"`$(){};&|<>\\\n#*?~!-=\t\x7f\x80é\udce9\udc81\udc88", max_size=20)
 
 
-@given(HOSTILE, st.sampled_from(ALLOWED))
-@example("$(touch pwned)", ALLOWED[0])
-@example("'; touch pwned; '", ALLOWED[0])
-@example("-n", ALLOWED[0])
+SHELLS = ["/bin/sh", *filter(None, [shutil.which("bash"), shutil.which("zsh")])]
+
+
+@given(HOSTILE, st.sampled_from(ALLOWED), st.sampled_from(SHELLS))
+@example("$(touch pwned)", ALLOWED[0], SHELLS[0])
+@example("'; touch pwned; '", ALLOWED[0], SHELLS[0])
+@example("-n", ALLOWED[0], SHELLS[0])
 @settings(max_examples=300, deadline=None)
-def test_no_value_is_read_as_code(value: str, command: str) -> None:
+def test_no_value_is_read_as_code(value: str, command: str, shell: str) -> None:
     """A marker before and after every field: if quoting failed, they would be elsewhere, or the shell would complain."""
     marked = f"A{value}Z"
     script = in_shell(parse_template(command, {"p"}), {"p": marked})
     done = subprocess.run(
-        ["/bin/sh", "-c", script.encode("utf-8", "surrogateescape")], capture_output=True, cwd="/", check=False
+        [shell, "-c", script.encode("utf-8", "surrogateescape")], capture_output=True, cwd="/", check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert marked.encode("utf-8", "surrogateescape") in done.stdout
