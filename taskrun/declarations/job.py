@@ -242,11 +242,9 @@ class Job:
         """
         return check_output(self.output, value)
 
-    def load_output(self, text: str) -> Any:
+    def read(self, text: str) -> Any:
         """Returns an output from its JSON text."""
         return self.output.load(text)
-
-    read = load_output
 
     def describe(self) -> dict[str, Any]:
         """Returns what screens show of it, as JSON."""

@@ -35,7 +35,7 @@ class Capture(OutputPipe):
         super().__init__(self._arrived)
 
     def finish(self) -> None:
-        """Hand on what is left when the command is gone."""
+        """Hands on what is left when the command is gone."""
         self.drain()
         self._decoder.finish()
 
@@ -54,7 +54,7 @@ async def run_command(
     grace: float,
     lock_fd: int | None = None,
 ) -> CommandResult:
-    """Run a command to its end; nothing that it started is left then, also not in the background.
+    """Runs a command to its end; nothing that it started is left then, not even in the background.
 
     A cancel sends TERM to its process group, KILL after `grace` seconds, and goes on when all is gone.
 
@@ -86,7 +86,7 @@ async def run_command(
 
 
 def words(command: str | Sequence[str]) -> list[str]:
-    """The program and its arguments."""
+    """Returns the program and its arguments."""
     if isinstance(command, str):
         return ["/bin/sh", "-c", command]
     if not command:
@@ -95,7 +95,7 @@ def words(command: str | Sequence[str]) -> list[str]:
 
 
 def stdin_file(text: str | bytes | None) -> IO[bytes]:
-    """A file to read `text` from. Not a pipe, since nobody would have to fill it."""
+    """Returns a file to read `text` from; a pipe would need somebody to fill it."""
     if text is None:
         return Path(os.devnull).open("rb")
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it

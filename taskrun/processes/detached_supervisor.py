@@ -38,7 +38,7 @@ from taskrun.processes.command_file import (
 from taskrun.processes.excerpt import Excerpt
 from taskrun.processes.output_lines import LIVELY, OutputLines
 from taskrun.processes.process_table import process
-from taskrun.processes.supervisor import DEAF, LOOK, PR_SET_CHILD_SUBREAPER, Group, prctl
+from taskrun.processes.supervisor import IGNORED, LOOK, PR_SET_CHILD_SUBREAPER, Group, prctl
 
 KEEP = 1_000_000  # bytes of each stream that the result holds
 CHUNK = 64 * 1024
@@ -48,7 +48,7 @@ DISK = 0.2  # seconds between two tries while the disk refuses
 PATIENCE = 2.0  # seconds that a command which is to end waits for such a disk
 MOST = 1024 * 1024  # bytes that are read from a pipe when the command is gone: more than any holds
 FDS = 4  # that come with each command: CONTROL, the command's file, its stdin, what to execute
-DEFAULT = (*DEAF, signal.SIGPIPE, signal.SIGXFSZ)  # signals that a command is not to ignore because its supervisor does
+DEFAULT = (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ)  # signals that a command is not to ignore because its supervisor does
 _decoder = codecs.getincrementaldecoder("utf-8")
 _launcher = os.getpid()
 _orders: list[int] = []  # signals that have come
@@ -61,7 +61,7 @@ def main(fd: int) -> NoReturn:
     what it costs.
     """
     connection = socket.socket(fileno=fd)
-    for number in DEAF:
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, _reap)
     for number in (signal.SIGUSR1, signal.SIGUSR2):

@@ -15,7 +15,7 @@ class Excerpt:
         self._total = 0
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Takes the next bytes."""
         self._total += len(data)
         room = self._half - len(self._head)
         self._head += data[:room]

@@ -28,7 +28,7 @@ class LivenessLock:
             raise
 
     def close(self) -> None:
-        """Let go. The file goes too, unless a process that was started still holds it."""
+        """Lets go. The file goes too, unless a process that was started still holds it."""
         if self.fd < 0:
             return
         os.close(self.fd)

@@ -36,20 +36,20 @@ class OutputPipe:
         self.close()
 
     def release(self) -> None:
-        """Close the write end here, once the process has its own."""
+        """Closes the write end here, once the process has its own."""
         if self.write_fd >= 0:
             os.close(self.write_fd)
             self.write_fd = -1
 
     def drain(self) -> None:
-        """Take what is in the pipe now, though not for ever if somebody goes on writing."""
+        """Takes what is in the pipe now, but no more than a pipe can hold if somebody goes on writing."""
         for _ in range(PIPE_LIMIT // CHUNK):
             if (data := self._receive()) is None:
                 break
             self._take(data)
 
     def close(self) -> None:
-        """Close both ends."""
+        """Closes both ends."""
         self.release()
         if self._rest is not None:
             self._rest.cancel()
@@ -59,7 +59,7 @@ class OutputPipe:
             self._read_fd = -1
 
     def _read(self) -> None:
-        """Take one chunk; when that is enough, whoever writes has to wait."""
+        """Takes one chunk; when that is enough, whoever writes has to wait."""
         if (data := self._receive()) is not None and self._take(data) and self._read_fd >= 0:
             self._loop.remove_reader(self._read_fd)
             self._rest = self._loop.call_later(REST, self._loop.add_reader, self._read_fd, self._read)

@@ -44,7 +44,7 @@ Reply = tuple[str, Any, bool]  # kind, content, and whether the process can be u
 
 
 def register_by_value(module: ModuleType) -> None:
-    """Send the functions of `module` along whole, because a worker process could not import it by name."""
+    """Sends the functions of `module` along whole, because a worker process could not import it by name."""
     cloudpickle.register_pickle_by_value(module)
 
 
@@ -78,7 +78,7 @@ class ProcessPool:
         on_text: OnText,
         on_told: OnTold | None = None,
     ) -> Any:
-        """Return `fn(*args)`, computed in a worker process.
+        """Returns `fn(*args)`, computed in a worker process.
 
         A cancel kills the process: TERM, then KILL after `grace`, but at most a second.
 
@@ -103,13 +103,13 @@ class ProcessPool:
                 raise
             except Died as death:
                 await self._drop(worker, 0)
-                raise WorkerCrashed(obituary(death.code, memory, cpu_time)) from None
+                raise WorkerCrashed(cause_of_death(death.code, memory, cpu_time)) from None
             kind, content, reusable = reply
             await self._put_back(worker, reusable)
         return opened(kind, content, memory)
 
     async def close(self) -> None:
-        """Kill all worker processes; calls in flight raise WorkerCrashed."""
+        """Kills all worker processes; calls in flight raise WorkerCrashed."""
         self._closed = True
         while self._idle:
             await self._drop(self._idle.pop(), 0)
@@ -187,7 +187,7 @@ class Worker:
         return self._process.poll()
 
     async def ask(self, request: bytes, on_text: OnText, on_told: OnTold | None) -> Reply:
-        """Send a request, hand on what is printed and told until the answer, and return that.
+        """Sends a request, hands on what is printed and told until the answer comes, and returns that.
 
         Raises:
             Died: the process ended instead.
@@ -206,11 +206,11 @@ class Worker:
         return reply
 
     async def kill(self, grace: float) -> None:
-        """Kill it and whatever it started."""
+        """Kills it and whatever it started."""
         await self._process.end(grace)
 
     def close(self) -> None:
-        """Close what is open here, once it is dead and nobody asks it."""
+        """Closes what is open here, once the process is dead and no call uses it."""
         self._finish_output()
         if self._rest is not None:
             self._rest.cancel()
@@ -218,7 +218,7 @@ class Worker:
         self._open.close()
 
     def _read(self) -> None:
-        """Take what has come; when whoever gets it has enough for now, the process has to wait."""
+        """Takes what has come; when whoever gets it has enough for now, the process has to wait."""
         try:
             data = self._channel.recv(CHUNK)
         except BlockingIOError:
@@ -233,7 +233,7 @@ class Worker:
             self._rest = self._loop.call_later(REST, self._loop.add_reader, self._channel, self._read)
 
     def _take(self, data: bytes) -> bool:
-        """Cut what has come into frames; says whether that is enough for now."""
+        """Cuts what has come into frames; returns whether that is enough for now."""
         self._received += data
         enough = False
         at = 0
@@ -268,7 +268,7 @@ class Worker:
         self._on_told = None
 
     def _hang_up(self) -> None:
-        """Wake who waits for an answer, even if a process that escaped still holds the other end."""
+        """Wakes whoever waits for an answer, even if a process that escaped still holds the other end."""
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
 
@@ -283,7 +283,7 @@ class TextPipe(OutputPipe):
         super().__init__(self._decoder.feed)
 
     def finish(self) -> None:
-        """Hand on what is left at the end of a call."""
+        """Hands on what is left at the end of a call."""
         self.drain()
         self._decoder.finish()
         self.on_text = None
@@ -293,7 +293,7 @@ class TextPipe(OutputPipe):
 
 
 def hidden() -> list[str]:
-    """Modules of the standard library that are loaded here, though a file on `sys.path` has the same name.
+    """Returns modules of the standard library that are loaded here, though a file on `sys.path` has the same name.
 
     What is imported as `queue` must be the same in the process as it is here.
     """
@@ -314,7 +314,7 @@ def of_library(module: ModuleType, library: str) -> bool:
 
 
 def opened(kind: str, content: Any, memory: int | None) -> Any:
-    """The value of an answer; raises if it holds an error."""
+    """Returns the value of an answer; raises the error that it holds instead."""
     if kind == "value":
         return pickle.loads(content)
     if kind == "memory":
@@ -327,7 +327,7 @@ def opened(kind: str, content: Any, memory: int | None) -> Any:
 
 
 def rebuilt(pickled: bytes | None) -> Exception | None:
-    """The exception itself where that is possible."""
+    """Returns the exception itself, if it can be unpickled here."""
     try:
         error = pickle.loads(pickled) if pickled else None
     except Exception:
@@ -335,8 +335,8 @@ def rebuilt(pickled: bytes | None) -> Exception | None:
     return error if isinstance(error, Exception) else None
 
 
-def obituary(code: int, memory: int | None, cpu_time: float | None) -> str:
-    """How the process died, in words."""
+def cause_of_death(code: int, memory: int | None, cpu_time: float | None) -> str:
+    """Returns how the process died, for a message."""
     limits = f" (its memory limit was {human_size(memory)})" if memory is not None else ""
     if code == OVER_MEMORY and memory is not None:
         return f"the process went over its memory limit of {human_size(memory)}"

@@ -62,7 +62,7 @@ leaving = False  # the end was ordered
 
 
 def main() -> None:
-    """Answer until the parent closes the socket."""
+    """Answers until the parent closes the socket."""
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     del sys.argv[1:]
     signal.signal(signal.SIGTERM, partial(leave, channel))
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def leave(channel: Channel, *_: object) -> None:
-    """End by an exception, so that `finally` blocks run; not in the middle of a frame."""
+    """Ends by an exception, so that `finally` blocks run; not in the middle of a frame."""
     global leaving
     leaving = True
     if not channel.sending:
@@ -95,7 +95,7 @@ class Channel:
         self._lock = threading.Lock()
 
     def receive(self) -> bytearray | None:
-        """The next frame, None at the end."""
+        """Returns the next frame, None at the end."""
         header = self._connection.recv(HEADER.size, socket.MSG_WAITALL)
         if len(header) < HEADER.size:
             return None
@@ -109,7 +109,7 @@ class Channel:
         return frame
 
     def send(self, reply: tuple[str, Any, bool]) -> None:
-        """Send one frame, from any thread."""
+        """Sends one frame, from any thread."""
         data = pickle.dumps(reply)
         main = threading.current_thread() is threading.main_thread()
         with self._lock:
@@ -121,14 +121,14 @@ class Channel:
             sys.exit(128 + signal.SIGTERM)
 
     def tell(self, message: object) -> None:
-        """Tell the parent something in the middle of a call."""
+        """Tells the parent something in the middle of a call."""
         self.send(("told", message, False))
 
 
 def answer(
     tell: Callable[[object], None], payload: bytes, memory: int | None, cpu_time: float | None
 ) -> tuple[str, Any, bool]:
-    """Make one call. An end that was ordered is no answer."""
+    """Makes one call; returns the answer."""
     kind, content = outcome(tell, payload, memory, cpu_time)
     return kind, content, memory is None and cpu_time is None and quiet()
 
@@ -136,7 +136,7 @@ def answer(
 def outcome(
     tell: Callable[[object], None], payload: bytes, memory: int | None, cpu_time: float | None
 ) -> tuple[str, Any]:
-    """What the call came to: kind and content of the answer."""
+    """Returns what came of the call: kind and content of the answer."""
     try:
         fn, args, talks = pickle.loads(payload)
         limit(memory, cpu_time)
@@ -153,7 +153,7 @@ def outcome(
 
 
 def pickled(error: BaseException) -> bytes | None:
-    """An exception for the parent, or what steers retries of it, where that can be pickled and read back."""
+    """Returns an exception for the parent, or else what steers its retries, if that can be pickled and read back."""
     for make in (lambda: error, lambda: steering(error)):
         try:
             data: bytes = cloudpickle.dumps(make())
@@ -165,7 +165,7 @@ def pickled(error: BaseException) -> bytes | None:
 
 
 def steering(error: BaseException) -> Exception | None:
-    """An error of our own that means the same to retries, if it means anything to them."""
+    """Returns an error of our own that means the same to retries, None if it means nothing to them."""
     if isinstance(error, RetryAfter):
         return RetryAfter(error.delay, str(error))
     return Fatal(str(error)) if isinstance(error, Fatal) else None
@@ -189,7 +189,7 @@ def has_children() -> bool:
 
 
 def limit(memory: int | None, cpu_time: float | None) -> None:
-    """Cap what this process may use from now on. CPU time counts in whole seconds, rounded up."""
+    """Caps what this process may use from now on. CPU time counts in whole seconds, rounded up."""
     if memory is not None:
         limit_memory(memory)
     if cpu_time is not None:
@@ -198,7 +198,7 @@ def limit(memory: int | None, cpu_time: float | None) -> None:
 
 
 def limit_memory(memory: int) -> None:
-    """Cap the address space at what is in use now and `memory` bytes more; where that means nothing, watch."""
+    """Caps the address space at what is in use now and `memory` bytes more; on systems that ignore that, watches."""
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         lower(resource.RLIMIT_AS, pages * resource.getpagesize() + memory, None)
@@ -207,7 +207,7 @@ def limit_memory(memory: int) -> None:
 
 
 def lower(which: int, soft: int, hard: int | None) -> None:
-    """Set a limit, never above the one that holds already."""
+    """Sets a limit, never above the one that holds already."""
     ceiling = resource.getrlimit(which)[1]
     hard = ceiling if hard is None else hard
     if ceiling != resource.RLIM_INFINITY:
@@ -216,20 +216,20 @@ def lower(which: int, soft: int, hard: int | None) -> None:
 
 
 def lift_memory_limit() -> None:
-    """Room for the answer."""
+    """Makes room for the answer."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 def watch_memory(most: int) -> None:
-    """End the process when it has used more than `most` bytes."""
+    """Ends the process when it has used more than `most` bytes."""
     while peak() < most:
         time.sleep(LOOK)
     os._exit(OVER_MEMORY)
 
 
 def peak() -> int:
-    """The most memory that was in use so far, in bytes."""
+    """Returns the most memory that was in use so far, in bytes."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 

@@ -45,7 +45,7 @@ class Process:
         inherit: Iterable[int] = (),
         lock_fd: int | None = None,
     ) -> Process:
-        """Start `command` without a wait, so that no cancel can come between start and supervision.
+        """Starts `command` without a wait, so that no cancel can come between start and supervision.
 
         Parameters:
             stdio: descriptors of its stdin, stdout and stderr.
@@ -76,7 +76,7 @@ class Process:
         return cls(command, supervisor, ours)
 
     def stop(self, grace: float) -> None:
-        """Order its end: TERM now, KILL after `grace` seconds. A second order can only bring the end nearer."""
+        """Orders its end: TERM now, KILL after `grace` seconds. A second order can only bring the end nearer."""
         if not self.ended.done():
             with contextlib.suppress(OSError):
                 self._control.send(f"stop {grace}\n".encode())
@@ -91,7 +91,7 @@ class Process:
             self._forced = loop.call_later(seconds, self._supervisor.kill)
 
     async def end(self, grace: float) -> None:
-        """Stop it and return when nothing of it is left. A cancel during that ends the grace, not the wait."""
+        """Stops it and returns when nothing of it is left. A cancel during that ends the grace, not the wait."""
         self.stop(grace)
         cancelled: asyncio.CancelledError | None = None
         while not self.ended.done():
@@ -110,7 +110,7 @@ class Process:
         return not self.ended.done()
 
     async def wait(self) -> int:
-        """Return its exit code, negative for a signal; nothing of it is left then.
+        """Returns its exit code, negative for a signal; nothing of it is left then.
 
         Raises:
             OSError: it could not be started.

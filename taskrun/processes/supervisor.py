@@ -27,13 +27,18 @@ if LINUX:
     _LIBRARY = ctypes.CDLL(None)
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-DEAF = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)  # the engine decides, not a signal to everybody
+IGNORED = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTERM,
+)  # the engine decides, not a signal to everybody
 LOOK = 1.0  # seconds between two looks for a parent that died while a fork of it holds the other end of CONTROL
 UNKILLABLE = 10.0  # seconds after which what KILL does not end (stuck in the kernel, or another user's) is left alone
 
 
 def main() -> NoReturn:
-    """Run the command of `sys.argv` to its end."""
+    """Runs the command of `sys.argv` to its end."""
     control, lock, parent = (int(word) for word in sys.argv[1:4])
     for fd in (control, lock):
         if fd >= 0:
@@ -51,15 +56,15 @@ def main() -> NoReturn:
 
 
 def prctl(option: int, value: int) -> None:
-    """Set a property of this process, on Linux."""
+    """Sets a property of this process, on Linux."""
     if LINUX:
         _LIBRARY.prctl(option, value, 0, 0, 0)
 
 
 def listen() -> int:
-    """Set up the signals; the descriptor returned becomes readable when a child ends."""
+    """Sets up the signals; the descriptor returned becomes readable when a child ends."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in DEAF:
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     wake, write = os.pipe()
     os.set_blocking(wake, False)
@@ -70,7 +75,7 @@ def listen() -> int:
 
 
 def report(control: int, word: str, number: int) -> None:
-    """Tell the engine, if it is still there."""
+    """Tells the engine, if it is still there."""
     try:
         os.write(control, f"{word} {number}\n".encode())
     except OSError:
@@ -78,7 +83,7 @@ def report(control: int, word: str, number: int) -> None:
 
 
 def spawn(command: list[str]) -> int:
-    """Start the command as the leader of a new session; raises what `exec` raised."""
+    """Starts the command as the leader of a new session; raises what `exec` raised."""
     failure, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -93,11 +98,11 @@ def spawn(command: list[str]) -> int:
 
 
 def become(command: list[str], tell: int) -> NoReturn:
-    """Turn into the command; `tell` closes when that worked, else it gets the error number."""
+    """Turns into the command; `tell` closes when that worked, else it gets the error number."""
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should somebody kill the supervisor itself
-        for number in (*DEAF, signal.SIGPIPE, signal.SIGXFSZ):
+        for number in (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.execvp(command[0], command)
     except OSError as error:
@@ -118,7 +123,7 @@ class Group:
         self.deadline: float | None = None  # set by an order to stop
 
     def oversee(self) -> int:
-        """Wait for the end of the command or an order, then leave nothing alive; returns the leader's code."""
+        """Waits for the end of the command or an order, then leaves nothing alive; returns the leader's code."""
         while self.may_live(self.reap()):
             self.wait()
         give_up = time.monotonic() + UNKILLABLE
@@ -134,7 +139,7 @@ class Group:
         return left and time.monotonic() < self.deadline
 
     def reap(self) -> bool:
-        """Collect the dead; says whether anything of the command is left."""
+        """Reaps ended processes; returns whether anything of the command is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -154,7 +159,7 @@ class Group:
         return True
 
     def wait(self) -> None:
-        """Sleep until a child ends, an order comes, or the time is up; a lost engine is the order to stop now."""
+        """Sleeps until a child ends, an order comes, or the time is up; a lost engine is the order to stop now."""
         self.sleep(LOOK if self.deadline is None else 0.05, self.control)
         if select.select([self.control], [], [], 0)[0]:
             self.obey()
@@ -162,12 +167,12 @@ class Group:
             self.deadline = 0.0
 
     def sleep(self, seconds: float, *fds: int) -> None:
-        """Wait, at most until a child ends or something can be read."""
+        """Waits, at most until a child ends or something can be read."""
         if self.wake in select.select([self.wake, *fds], [], [], seconds)[0]:
             os.read(self.wake, 4096)
 
     def obey(self) -> None:
-        """Read the newest order; without an engine there will be none."""
+        """Reads the newest order; without an engine there will be none."""
         try:
             orders = os.read(self.control, 4096).decode().splitlines()
         except OSError:
@@ -190,7 +195,7 @@ class Group:
         self.deadline = deadline if self.deadline is None else min(deadline, self.deadline)
 
     def signal(self, number: int) -> None:
-        """Signal the group, and each descendant that left it, once."""
+        """Signals the group, and each descendant that left it, once."""
         family = descendants(os.getpid())  # before the signal: without a subreaper it cuts them off
         attempt(os.killpg, self.leader, number)
         for pid, group in family.items():
@@ -199,7 +204,7 @@ class Group:
 
 
 def attempt(kill: Callable[[int, int], None], target: int, number: int) -> None:
-    """Signal what may be gone already, or not ours to signal."""
+    """Signals a process that may be gone already, or may not be ours to signal."""
     try:
         kill(target, number)
     except OSError:

@@ -441,7 +441,7 @@ def test_the_output_is_checked_against_the_annotation_or_the_option() -> None:
         double.check_output("x")
     shaped = job(name="x", output=Song)(lambda: None)
     assert shaped.check_output({"title": "a"}) == Song("a")
-    assert shaped.load_output('{"title":"a","year":1}') == Song("a", 1)
+    assert shaped.read('{"title":"a","year":1}') == Song("a", 1)
 
 
 # ---- listeners

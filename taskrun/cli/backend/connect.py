@@ -60,10 +60,6 @@ class DaemonBackend:
         self._client.close()
 
 
-def _close(client: Client) -> None:
-    client.close()
-
-
 async def _from_thread(items: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
     """Yields the items of an iterator that blocks."""
     loop = asyncio.get_running_loop()
