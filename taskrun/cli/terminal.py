@@ -50,7 +50,7 @@ class Terminal(Protocol):
         ...
 
     def out(self, text: str) -> None:
-        """Writes data; raises BrokenPipeError when nobody reads it any more."""
+        """Writes data; raises BrokenPipeError when it is no longer read."""
         ...
 
     def err(self, text: str) -> None:

@@ -134,7 +134,7 @@ class Notify(Message, frozen=True):
 
 
 class Record(Message, frozen=True):
-    """A step ended (or a failed try of it is to be kept) → None, once it is durable."""
+    """A step ended, or a try of it failed → None, once that is durable."""
 
     step: Step
 

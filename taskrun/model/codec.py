@@ -294,7 +294,7 @@ def message_of(error: BaseException) -> str:
     try:
         return _clean(str(error), _MAX_MESSAGE)
     except BaseException as inner:  # `__str__` is code of the user, and may raise anything
-        return f"(its text cannot be had: {type(inner).__name__})"
+        return f"(its text is not available: str() raised {type(inner).__name__})"
 
 
 def _clean(text: str, most: int) -> str:

@@ -46,7 +46,7 @@ class FieldsShape:
         return values
 
     def plain(self, value: Any) -> Any:
-        """Returns a validated value as what is to be written."""
+        """Returns a validated value in the form in which it is written."""
         return value
 
     def describe(self) -> dict[str, Any]:

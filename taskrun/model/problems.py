@@ -1,4 +1,4 @@
-"""What is wrong with a value: pairs of path and text, out of whatever raised. Used by all that reads values."""
+"""What is wrong with a value: pairs of path and text, made from the exception that was raised. Used by all readers of values."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Shape(Protocol):
         ...
 
     def plain(self, value: Any) -> Any:
-        """Returns a validated value as what is to be written."""
+        """Returns a validated value in the form in which it is written."""
         ...
 
     def describe(self) -> dict[str, Any]:

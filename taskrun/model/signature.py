@@ -95,7 +95,7 @@ def spread(value: Any) -> Arguments:
 
 
 def spread_over(signature: Signature) -> Callable[[Any], Arguments]:
-    """Gives each parameter its field, of whatever a validator or a model made of the input."""
+    """Gives each parameter its field of the value that a validator or a model made of the input."""
 
     def spread(value: Any) -> Arguments:
         values = _field_values(value)

@@ -48,7 +48,11 @@ DISK = 0.2  # seconds between two tries while the disk refuses
 PATIENCE = 2.0  # seconds that a command which is to end waits for such a disk
 MOST = 1024 * 1024  # bytes that are read from a pipe when the command is gone: more than any holds
 FDS = 4  # that come with each command: CONTROL, the command's file, its stdin, what to execute
-DEFAULT = (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ)  # signals that a command is not to ignore because its supervisor does
+DEFAULT = (
+    *IGNORED,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)  # reset in the command: it does not ignore what its supervisor does
 _decoder = codecs.getincrementaldecoder("utf-8")
 _launcher = os.getpid()
 _orders: list[int] = []  # signals that have come

@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# What follows may be found by the parent's path alone, but nothing that it imports is to be found in a project.
+# The imports below may be found only on the parent's path, but what they import must not come from a project's folder.
 if __name__ == "__main__":
     THEIRS = json.loads(sys.argv[2])
     sys.path += [entry for entry in THEIRS if entry not in sys.path]

@@ -27,12 +27,8 @@ if LINUX:
     _LIBRARY = ctypes.CDLL(None)
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-IGNORED = (
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGTERM,
-)  # the engine decides, not a signal to everybody
+# The engine decides, not a signal that goes to everybody.
+IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 LOOK = 1.0  # seconds between two looks for a parent that died while a fork of it holds the other end of CONTROL
 UNKILLABLE = 10.0  # seconds after which what KILL does not end (stuck in the kernel, or another user's) is left alone
 

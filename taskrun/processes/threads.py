@@ -27,7 +27,7 @@ async def in_thread(fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             value, error = context.run(fn, *args, **kwargs), None
         except BaseException as caught:
             value, error = None, caught
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile, so nobody waits
             loop.call_soon_threadsafe(_settle, future, value, error)
 
     thread = threading.Thread(target=work, name=f"taskrun-{getattr(fn, '__name__', 'call')}", daemon=True)

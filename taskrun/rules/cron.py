@@ -83,7 +83,7 @@ class CronRule:
         return self._answer[2]
 
     def slots(self, after: float, until: float, catch_up: CatchUp, most: int = MOST) -> list[float]:
-        """Returns those of the slots missed in `after < slot <= until` that are to be made up for.
+        """Returns those of the slots missed in `after < slot <= until` that `catch_up` makes up for.
 
         Parameters:
             catch_up: `skip`: none of them; `one`: the newest; `all`: the oldest `most`; ask again after the last.

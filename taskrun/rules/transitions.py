@@ -107,7 +107,7 @@ def release(run: Run) -> Run:
 
 
 def ask_to_cancel(run: Run, reason: str, cause: Cause) -> Run:
-    """Notes that a run is to be cancelled."""
+    """Notes that a cancel of the run was requested."""
     return replace(run, cancel=reason, cancel_cause=cause)
 
 
@@ -119,7 +119,7 @@ def ready_to_cancel(run: Run) -> Run:
 
 
 def ask_to_pause(run: Run, by: str | None) -> Run:
-    """Notes that a run is to be paused, or with None no longer."""
+    """Notes that a pause of the run was requested; None withdraws it."""
     return replace(run, pause=by)
 
 

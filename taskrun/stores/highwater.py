@@ -55,7 +55,7 @@ class HighWater:
                 self._put(_line(f"{commits:020d}"), 0)
 
     def seal(self) -> None:
-        """Notes that the journal was closed in order, and with what its file is to be known again."""
+        """Notes that the journal was closed in order, and how to recognise its file."""
         moment = time.time_ns() - _LONG_AGO
         with suppress(OSError):
             if self._in_place() and self.path.is_file() and not self.sealed() and not log_size(self._journal):

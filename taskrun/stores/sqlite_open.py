@@ -42,7 +42,7 @@ class OlderJournal(Exception):
 
 
 class JournalFile(msgspec.Struct, frozen=True):
-    """Where a journal is, and how it is to be opened."""
+    """Where a journal is, and how to open it."""
 
     path: Path
     synchronous: Synchronous

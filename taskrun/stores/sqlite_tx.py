@@ -108,7 +108,7 @@ class SqliteTx:
         return self._one(run_of, "run_by_debounce", debounce)
 
     def ready(self, engine: str, jobs: Sequence[str], limit: int, suspects: bool = True) -> list[Run]:
-        if self._execute(SQL["any_ready"]).fetchone() is None:  # mostly nothing is, of whatever job
+        if self._execute(SQL["any_ready"]).fetchone() is None:  # the usual case: no run of any job is ready
             return []
         return self._all(run_of, "ready", _json(set(jobs)), engine, limit, suspects)
 

@@ -308,7 +308,7 @@ class CommandClient:
     # ---- standard output, error and input
 
     def _write(self, most: int) -> None:
-        """Writes some of what is due. That nobody reads standard error any more does not matter."""
+        """Writes some of what is due. A standard error that is no longer read does not matter."""
         number, data = self._unwritten[0]
         try:
             written = os.write(number, data[:most])

@@ -99,7 +99,7 @@ class CodeWatcher:
 
 
 async def _notice(folders: set[Path], came: asyncio.Event) -> None:
-    """Sets `came` whenever something may have changed in the folders, and when they cannot be watched any more."""
+    """Sets `came` whenever something may have changed in the folders, and when they can no longer be watched."""
     news = awatch(*folders, watch_filter=None, step=STEP, debounce=STEP * 10, recursive=False, raise_interrupt=False)
     try:
         async for _ in news:

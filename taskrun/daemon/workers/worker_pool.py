@@ -338,7 +338,7 @@ def _cause(code: int | None) -> str:
 
 
 def _newly_broken(before: Description, after: Description) -> bool:
-    """Whether a file that could be loaded cannot be any more, not even as it was."""
+    """Whether a file that could be loaded no longer can, not even in its last good version."""
     worked = {*before.files, "taskrun.toml"} - _broken(before)
     return bool(worked & _broken(after))
 

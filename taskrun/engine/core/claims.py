@@ -54,7 +54,7 @@ class Claims:
         self._attempts = attempts
         self._executors = executors
         self._ready = True  # whether the journal may hold ready runs
-        self._urgent = True  # whether one of those needs no slot, since it is to be cancelled
+        self._urgent = True  # whether one of those needs no slot, since a cancel was requested
         self.under_way = False
         journal.follow(RunChanged, self._follow)
         attempts.on_suspect_gone = self.look_again

@@ -469,7 +469,7 @@ class Core:
                 if self.lease.dead(engine):
                     await self.journal.do(partial(run_lifecycle.take_over, engine=engine.id, blame=self._blame))
                     self.lease.remove_files(engine)
-                    self._timers.at(0.0)  # whatever its runs wait for is this engine's concern now
+                    self._timers.at(0.0)  # from now on this engine fires what its runs wait for
 
     def _lost(self) -> None:
         """Gives up everything it held, since another engine has it now, and goes on under a new id."""

@@ -30,7 +30,7 @@ class ExecutorMessages:
         self._attempts = core.attempts
 
     def answer(self, peer: m.Peer, message: m.Asked) -> asyncio.Future[Any]:
-        """Answers an executor: by a future, so that nothing of it is executed in the task of a handler."""
+        """Answers an executor, by a future: the answer is not worked out in the task of the handler that asks."""
         answer = _ANSWERS[type(message)](self, message)
         return answer if isinstance(answer, asyncio.Future) else asyncio.ensure_future(answer)
 

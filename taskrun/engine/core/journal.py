@@ -383,7 +383,7 @@ class JournalWriter:
                 error = caught
             try:
                 self._loop.call_soon_threadsafe(settle, answers, error)
-            except RuntimeError:  # the loop is closed: nobody waits any more
+            except RuntimeError:  # the loop is closed, so nobody waits
                 return
 
 

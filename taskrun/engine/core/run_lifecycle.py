@@ -255,7 +255,7 @@ def cancel_same(t: Transaction, prepared: Prepared) -> int:
 
 
 def end_abandoned(t: Transaction) -> None:
-    """Ends runs that are to be cancelled and wait for an engine that has their job, if no engine has it any more."""
+    """Ends runs that were asked to cancel and whose job no engine has: nobody would ever take them."""
     if not t.state.jobs:
         return  # the executors of this engine are still to come
     for run in t.each(t.tx.asked(None)):

@@ -44,10 +44,10 @@ class Active:
     kept: Kept | None = None  # until the journal has it
     busy: bool = False  # its slot is being fired
     pause: float = 0.0  # not to be tried again before this moment
-    due: float = math.inf  # when it is to be fired, as it was planned last
+    due: float = math.inf  # when it fires, as last planned
 
     def next(self, now: float) -> float:
-        """Returns when it is to be fired next; at once, if the clock was ahead when it was fired last."""
+        """Returns when it fires next; at once, if the clock was ahead when it fired last."""
         if self.busy or self.kept is None:
             return math.inf
         slot = now if self.kept.seen > now else self.kept.upcoming(self.rule, self.kept.seen)
@@ -130,7 +130,7 @@ class Schedules:
     # ---- the plan
 
     def _plan(self, key: str, now: float) -> float:
-        """Works out when a schedule is to be fired next, and returns it."""
+        """Works out when a schedule fires next, and returns it."""
         active = self._active[key]
         active.due = active.next(now)
         if active.due < math.inf:

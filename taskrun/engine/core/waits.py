@@ -110,7 +110,7 @@ def take_news(t: Transaction, run_id: str) -> list[Step]:
 
 def _news(t: Transaction, run: Run, key: str) -> Step | None:
     step = t.tx.step(run.id, key)
-    if step is None or not step.is_wait:  # it has ended, or has no moment any more: a backoff is over, a place is given
+    if step is None or not step.is_wait:  # it has ended, its backoff is over, or it was given a place
         return step
     if step.asks_place:
         return step if step_queue.is_offered(t, step) else None

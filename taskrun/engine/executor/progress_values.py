@@ -55,7 +55,7 @@ def number(value: Any) -> float:
 
 
 def described(error: BaseException) -> str:
-    """Returns type and text of an error, whatever its text does."""
+    """Returns type and text of an error; the type alone if its text raises."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:

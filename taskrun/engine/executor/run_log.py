@@ -210,7 +210,7 @@ class RunLog:
         if threading.get_ident() == self._loop_thread:
             act()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads this log any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody reads this log
                 self._loop.call_soon_threadsafe(act)
 
     def _wait_for_room(self) -> None:

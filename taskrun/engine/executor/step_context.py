@@ -236,7 +236,7 @@ class Context(AttemptState):
             self._check()
             await self._ask(m.Record(done))
             self._bodies.forget(call, step, self.run)
-            return done, None  # a cancel during the record is noted in vain: the core keeps what is finished
+            return done, None  # a cancel meanwhile changes nothing: the core keeps what is finished
         except (Unwind, GeneratorExit):
             raise
         except asyncio.CancelledError:
