@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from taskrun.cli.inputs.field_options import build
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.sanitize import cell, coloured, lines, to_json
+from taskrun.cli.screens.folds import folded_causes
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.screens.look import Look, bar, printed, wrapped
 from taskrun.cli.screens.phrases import current, fault, given, progress, short_ids
@@ -413,3 +414,40 @@ def test_json_stays_equal_to_its_value() -> None:
     value = {key: text for key, text in EVIL.items() if key not in ("surrogate", "tags")}
     assert json.loads(to_json(value)) == value
     assert to_json(value).isprintable()
+
+
+def test_children_in_the_same_state_are_one_cause_with_what_holds_the_first() -> None:
+    held = "it waits for its child {0} encode, which is queued: it is full; {1} runs are ahead of it"
+    children = [
+        {"kind": "child", "job": "encode", "status": "queued", "command": "c", "text": held.format(f"q{at}", at)}
+        for at in range(57)
+    ]
+    running = {"kind": "child", "job": "encode", "status": "running", "command": "why r", "text": "it waits for r"}
+    found = folded_causes([running, *children, {"kind": "event", "text": "it waits for an event"}])
+    assert [cause["text"] for cause in found] == [
+        "it waits for r",
+        "it waits for 57 children encode that are queued: it is full; 0 runs are ahead of it",
+        "it waits for an event",
+    ]
+    assert [cause.get("command") for cause in found] == ["why r", None, None]
+
+
+def test_an_attempt_that_failed_in_the_same_way_does_not_repeat_the_error() -> None:
+    told = ("refused", "503 Service Unavailable")
+    past = [Failure(attempt=at, at=NOW - 9, error=ErrorRecord("HTTPError", text)) for at, text in enumerate(told, 1)]
+    failed = a_run(
+        status=Status.FAILED,
+        started_at=NOW - 20,
+        ended_at=NOW - 7,
+        error=error(),
+        failures=msgspec.json.encode(past).decode(),
+    )
+    run = shown(failed)
+    text = printed(run_screen(run, NOW, Look(80)), Look(80))
+    assert "attempt 1: HTTPError: refused" in text
+    assert "attempt 2: the same" in text
+
+
+def test_a_run_that_is_to_be_tried_again_says_so() -> None:
+    run = a_run(status=Status.SCHEDULED, reason="retry", wake_at=NOW + 8, attempt=2)
+    assert printed(why_screen(run, [], NOW, Look(80)), Look(80)).startswith("↻ 7k3fq2 processFile is to be tried again")

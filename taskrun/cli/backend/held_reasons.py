@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from taskrun.cli.screens.folds import folded_causes
 from taskrun.cli.session import Backend
 from taskrun.model.errors import RunNotFound
 
@@ -21,5 +22,5 @@ async def explained(backend: Backend, runs: Sequence[dict[str, Any]]) -> list[di
         answers = await backend.call("why", runs=held)
     except RunNotFound:  # pruned a moment ago
         return list(runs)
-    causes = {one["id"]: [cause["text"] for cause in one["causes"]] for one in answers}
+    causes = {one["id"]: [cause["text"] for cause in folded_causes(one["causes"])] for one in answers}
     return [{**run, "why": causes[run["id"]]} if run["id"] in causes else run for run in runs]

@@ -232,7 +232,9 @@ async def _jobs(session: Session, config: Config) -> Check:
 
 async def _files(session: Session, config: Config) -> Check:
     answer = await (await session.reader(lenient=True)).call("jobs")
-    watched = [(job["name"], one) for job in answer["jobs"] for files in job["files"] for one in files["patterns"]]
+    watched = [
+        (job["name"], one) for job in answer["jobs"] for files in job.get("files") or () for one in files["patterns"]
+    ]
     watched += [(table.job, one) for table in config.files for one in table.pattern]
     if not watched:
         return Check("files", True, "none are watched")

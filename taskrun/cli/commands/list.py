@@ -21,7 +21,7 @@ from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
 from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
-from taskrun.cli.screens.look import MARKS, clipped, stacked, wrapped
+from taskrun.cli.screens.look import MARKS, stacked, wrapped
 from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
 from taskrun.cli.session import Backend, Session
@@ -227,6 +227,7 @@ class Table(Lines):
         super().__init__(session, options)
         self._snapshot = Snapshot(options.limit or ACTIVE)
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
+        self._beside = BESIDE
         self._why: dict[str, Any] = {}
         self._overview: dict[str, Any] = {"counts": [], "children": 0, "defaults": {}}
         self._backend: Backend | None = None
@@ -276,7 +277,7 @@ class Table(Lines):
         self._sticky.close()
 
     def _rows(self) -> int:
-        return self.options.limit or max(1, self.session.terminal.size()[1] - BESIDE)
+        return self.options.limit or max(1, self.session.terminal.size()[1] - self._beside)
 
     def _shown(self) -> tuple[list[dict[str, Any]], int]:
         runs = arranged(run for run in self._snapshot.runs.values() if self.options.takes(run))
@@ -289,5 +290,7 @@ class Table(Lines):
         table = runs_table(once_each(runs), self.session.now, look, more, self._overview["defaults"])
         if self._overview["counts"] and self.options.counted:
             counts = totals(self._overview["counts"], self.options.job, len(shown), self._overview["children"])
-            table = stacked([table, clipped(Text(counts, "dim"), look.width - 1)])
+            counts = wrapped(counts, look.width - 1)
+            self._beside = BESIDE + counts.count("\n")
+            table = stacked([table, Text(counts, "dim")])
         self._sticky.paint(table)

@@ -60,6 +60,26 @@ def _inner(error: dict[str, Any]) -> str:
     return told.partition(" failed: ")[2] or told if error["type"] == "taskrun.RunFailed" else told
 
 
+def folded_causes(causes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns why a run is held, with one cause for all of its children of a name that are in the same state."""
+    alike: dict[Any, list[dict[str, Any]]] = {}
+    for at, cause in enumerate(causes):
+        told = cause.get("job") is not None and cause["kind"] == "child"
+        alike.setdefault((cause["job"], cause["status"]) if told else at, []).append(cause)
+    return [found[0] if len(found) == 1 else _one_cause(found) for found in alike.values()]
+
+
+def _one_cause(children: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns one cause for several children, with why the first of them is held."""
+    job, status = children[0]["job"], children[0]["status"]
+    because = children[0]["text"].partition(f"which is {status}")[2]
+    return {
+        **children[0],
+        "text": f"it waits for {len(children):,} children {job} that are {status}{because}",
+        "command": None,
+    }
+
+
 def names(runs: Sequence[dict[str, Any]]) -> str:
     """Returns the ids of runs, of many the first."""
     more = f" and {len(runs) - NAMED:,} more" if len(runs) > NAMED else ""

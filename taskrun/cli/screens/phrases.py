@@ -138,7 +138,7 @@ def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, 
     over = len(" ".join(parts)) - (width or LONGEST)
     for at, (name, item) in enumerate(shown.items()):
         if width is not None and over > 0 and isinstance(item, str) and "/" in item:
-            room = max(len(cell(item)) - over, LEAST_PATH)
+            room = max(len(cell(item)) - over, LEAST_PATH, width // 2)
             over -= max(0, len(cell(item)) - room)
             parts[at] = f"{cell(name)}={_tail(cell(item), room)}"
     return " ".join(parts)

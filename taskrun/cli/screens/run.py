@@ -8,7 +8,7 @@ from shlex import quote
 from typing import Any, NamedTuple
 
 from taskrun.cli import times
-from taskrun.cli.lazy_imports import Text
+from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
 from taskrun.cli.screens.folds import around, names, with_groups
 from taskrun.cli.screens.look import MARKS, Look, clipped, columns, hanging, labelled, mark, stacked, widest
@@ -60,7 +60,11 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     if seconds is not None:
         title.append(f" {'after' if run['ended_at'] else 'for'} {times.span(seconds)}")
     title.append(f" · attempt {run['attempt']} of {run['attempts']}" if run["attempt"] > 1 else "")
-    title.append(f" · trigger: {cell(run['source'])}" if run["source"] else "")
+    trigger = f" · trigger: {cell(run['source'])}" if run["source"] else ""
+    if (
+        run["source"] != "cli" or cell_len(title.plain + trigger) <= look.width
+    ):  # what nobody asks is not cut, but left out
+        title.append(trigger)
     yield True, title
     yield from _given(run)
     yield from _after(run)
@@ -213,12 +217,12 @@ def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     others = [child for child in run["children"] if child not in apart]
     under_way = [child for child in others if child["status"] == "running"] if many else others
     rest = Counter(child["status"] for child in others if child not in under_way[:CHILDREN])
-    if rest:
-        told = " · ".join(f"{count:,} {MARKS[status].word}" for status, count in rest.items())
-        yield True, Text(f"  {told}", "dim")
     for child in under_way[:CHILDREN]:
         line = state(child, now, look).append(f"  {short(child['id'])} {named(child)}  ")
-        yield True, line.append(given(child), "dim")
+        yield True, line.append(given(child, look.width - cell_len(line.plain)), "dim")
+    if rest:
+        told = " · ".join(f"{count:,} {MARKS[status].word}" for status, count in rest.items())
+        yield True, Text(f"… {told}", "dim")
 
 
 def _error(run: dict[str, Any], source: Source | None, look: Look) -> Iterator[Line]:
@@ -231,7 +235,8 @@ def _error(run: dict[str, Any], source: Source | None, look: Look) -> Iterator[L
         told = [told[0], *told[1:-1], cut(command, SHOWN)]
     yield False, hanging(Text("ERROR  ", "bold red"), [Text(cell(one), "default") for one in told], look)
     for failure in run["failures"]:
-        yield True, Text(f"  attempt {failure['attempt']}: {fault(failure['error'])}", "dim")
+        same = fault(failure["error"]) == told[0]
+        yield True, Text(f"  attempt {failure['attempt']}: {'the same' if same else fault(failure['error'])}", "dim")
     if where := place(run):
         yield True, Text(f"  {cell(where)}", "dim")
     for number, text in source.lines if source else ():

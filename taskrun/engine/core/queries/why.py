@@ -251,9 +251,10 @@ def _child(tx: Tx, step: Step, known: Known) -> Cause:
         return _cause("child", f"it waits for its child {step.child}, which was pruned", step=step.key, run=step.child)
     inner = causes(tx, child, known) if child.status is not Status.WAITING else []
     because = f": {inner[0]['text']}" if inner else ""
-    text = f"it waits for its child {_short(child)} {child.name or child.job}, which is {child.status.value}{because}"
+    job, status = child.name or child.job, child.status.value
+    text = f"it waits for its child {_short(child)} {job}, which is {status}{because}"
     command = f"taskrun why {_short(child)}"
-    return _cause("child", text, step=step.key, run=child.id, status=child.status.value, command=command)
+    return _cause("child", text, step=step.key, run=child.id, job=job, status=status, command=command)
 
 
 def _place(tx: Tx, step: Step, known: Known) -> Cause:
