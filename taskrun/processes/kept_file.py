@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
+import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from taskrun.processes.command_file import (
     END,
@@ -30,6 +32,25 @@ from taskrun.processes.process_table import boot
 
 PUNCH_HOLE = 3  # of `fallocate`: gives room back, and leaves the size as it is
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def check_private(folder: Path) -> None:
+    """Lets no file be used that somebody else could have written.
+
+    Raises:
+        PermissionError: the folder is a link, another user's, or open to others.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(errno.EPERM, "not a folder of yours alone, so no command is trusted to it", str(folder))
+
+
+class Identity(NamedTuple):
+    """What the processes of a command are known by."""
+
+    token: str
+    boot: str
+    processes: Processes
 
 
 class KeptFile:
@@ -60,6 +81,7 @@ class KeptFile:
                 if not make:
                     raise
                 self.path.parent.mkdir(0o700, exist_ok=True)
+                check_private(self.path.parent)
 
     # ---- the lock
 
@@ -103,18 +125,30 @@ class KeptFile:
     # ---- what it says
 
     def begun(self) -> dict[str, Any] | None:
-        """Returns what is known of the command once it has begun, or is about to for certain; None before."""
-        return read_facts(self.fd) if self.processes().supervisor else None
+        """Returns what is known of the command once it has begun, or is about to for certain; None before.
+
+        After a reboot it counts as begun also where it may not have been.
+        """
+        facts = read_facts(self.fd)
+        if facts is None or not (self.processes().supervisor or facts["boot"] != boot()):
+            return None
+        return facts
+
+    def identity(self) -> Identity:
+        """Returns by what its processes are known."""
+        facts = read_facts(self.fd) or {"token": "", "boot": ""}
+        return Identity(facts["token"], facts["boot"], self.processes())
 
     def processes(self) -> Processes:
         """Returns which processes it has, or had."""
         return read_processes(self.fd)
 
-    def begin(self, facts: dict[str, Any], position: int) -> None:
+    def begin(self, facts: dict[str, Any], position: int, synced: bool) -> None:
         """Lets what comes begin behind the lines that are there, which nobody can lengthen while this has the lock.
 
         Parameters:
             position: a whole record ends there.
+            synced: whether even a loss of power must not make anybody believe that it has not begun.
         """
         for found in records(self.fd, position):
             if found.kind not in STREAMS:
@@ -124,6 +158,11 @@ class KeptFile:
         write_processes(self.fd, Processes())
         write_facts(self.fd, facts)
         write_marks(self.fd, Marks(read=position))
+        if synced:
+            os.fsync(self.fd)
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            os.fsync(folder)
+            os.close(folder)
 
     def ended(self, position: int, facts: dict[str, Any]) -> bool:
         """Whether it has ended by itself; not where somebody cut it off, or the machine when that was shut down."""

@@ -11,7 +11,7 @@ import signal
 import time
 from contextlib import suppress
 
-from taskrun.processes.kept_file import KeptFile
+from taskrun.processes.kept_file import Identity
 from taskrun.processes.process_table import ProcessEntry, all_processes, boot, process, with_environment
 
 MARK = "TASKRUN_COMMAND"  # the variable in the environment of a command, with its token
@@ -19,43 +19,38 @@ PATIENCE = 10.0  # seconds for the kernel to end what was killed
 PAUSE = 0.02
 
 
-def signal_supervisor(file: KeptFile, number: int) -> None:
+def signal_supervisor(command: Identity, number: int) -> None:
     """Signals the supervisor of a command, if it is there."""
-    processes = file.processes()
-    if _is_there(file, processes.supervisor, processes.supervisor_started):
+    if _is_there(command, command.processes.supervisor, command.processes.supervisor_started):
         with suppress(OSError):
-            os.kill(processes.supervisor, number)
+            os.kill(command.processes.supervisor, number)
 
 
-def end_leftovers(file: KeptFile) -> None:
+def end_leftovers(command: Identity) -> None:
     """Kills what there is of a command; returns when it is gone."""
-    signal_supervisor(file, signal.SIGKILL)
+    signal_supervisor(command, signal.SIGKILL)
     deadline = time.monotonic() + PATIENCE
-    while (left := leftovers(file)) and time.monotonic() < deadline:
+    while (left := leftovers(command)) and time.monotonic() < deadline:
         for entry in left:
             with suppress(OSError):
                 os.kill(entry.pid, signal.SIGKILL)
         time.sleep(PAUSE)
 
 
-def leftovers(file: KeptFile) -> list[ProcessEntry]:
+def leftovers(command: Identity) -> list[ProcessEntry]:
     """Returns the processes of a command that are there."""
-    facts, processes = file.begun(), file.processes()
-    if facts is None or facts["boot"] != boot():
+    if command.boot != boot():
         return []
-    marked = with_environment(f"{MARK}={facts['token']}")
+    marked = with_environment(f"{MARK}={command.token}")
     sessions = {entry.session for entry in marked}
-    if _is_there(file, processes.leader, processes.leader_started):
-        sessions.add(processes.leader)
+    if _is_there(command, command.processes.leader, command.processes.leader_started):
+        sessions.add(command.processes.leader)
     found = {entry.pid: entry for entry in marked}
     if sessions:
         found |= {entry.pid: entry for entry in all_processes() if entry.session in sessions}
     return list(found.values())
 
 
-def _is_there(file: KeptFile, pid: int, started: int) -> bool:
-    facts = file.begun()
-    if not pid or facts is None or facts["boot"] != boot():
-        return False
-    found = process(pid)
+def _is_there(command: Identity, pid: int, started: int) -> bool:
+    found = process(pid) if pid and command.boot == boot() else None
     return found is not None and found.started == started

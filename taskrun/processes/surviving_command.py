@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple, Protocol
 from taskrun.model.errors import WorkerCrashed
 from taskrun.processes.command import CommandResult, stdin_file, words
 from taskrun.processes.command_file import END, START, STDERR, STDOUT, STREAMS, End, Record, records
-from taskrun.processes.kept_file import KeptFile
+from taskrun.processes.kept_file import KeptFile, check_private
 from taskrun.processes.launcher import Launcher
 from taskrun.processes.leftovers import MARK, end_leftovers, signal_supervisor
 from taskrun.processes.output import REST
@@ -79,8 +79,8 @@ class Order(NamedTuple):
 class Reader(Protocol):
     """Who follows a command."""
 
-    def begun(self, at: float, adopted: bool) -> None:
-        """It has begun, at that moment by the engine's clock; `adopted` if by somebody else, or earlier."""
+    def begun(self, at: float) -> None:
+        """It has begun, at that moment by the engine's clock."""
         ...
 
     def take(self, lines: list[Record]) -> bool:
@@ -125,6 +125,8 @@ class SurvivingCommands:
             WorkerCrashed: it was cut off, and is not to be begun again.
         """
         path = self.folder / key.name
+        with suppress(FileNotFoundError):
+            check_private(self.folder)
         output = _Output(reader, max(position, START))
         while True:
             with KeptFile(path) as file:
@@ -171,20 +173,20 @@ class SurvivingCommands:
             if facts["call"] != order.call:
                 await end_by_order(file, Adopted(file), order.grace)
                 return None
-            output.reader.begun(facts["at"], True)
+            output.reader.begun(facts["at"])
             file.mark(adopted_at=time.time())
             return Adopted(file)
         if not file.is_there():
             return None
         facts = file.begun()
         if facts is not None and facts["call"] != order.call:
-            await in_thread(end_leftovers, file)
+            await in_thread(end_leftovers, file.identity())
             output.position = START
         elif facts is not None:
             if file.ended(output.position, facts):
-                output.reader.begun(facts["at"], True)
+                output.reader.begun(facts["at"])
                 return Ended()
-            await in_thread(end_leftovers, file)
+            await in_thread(end_leftovers, file.identity())
             if not order.rerun:
                 file.remove()
                 raise WorkerCrashed("the command is gone and left no exit code, and is not to be run again", True)
@@ -198,7 +200,7 @@ class SurvivingCommands:
             "token": file.path.name,
             "boot": boot(),
         }
-        file.begin(facts, output.position)
+        file.begin(facts, output.position, synced=not order.rerun)
         ours, theirs = socket.socketpair()
         try:
             with ExitStack() as stack:
@@ -211,7 +213,7 @@ class SurvivingCommands:
             file.remove()
             raise
         file.unlock()
-        output.reader.begun(order.now, False)
+        output.reader.begun(order.now)
         return Live(file, ours)
 
 
@@ -356,7 +358,7 @@ class Live:
         """Orders its end; a supervisor that was stopped has to go on for that."""
         with suppress(OSError):
             self._control.send(f"stop {grace}\n".encode())
-        signal_supervisor(self._file, signal.SIGCONT)
+        signal_supervisor(self._file.identity(), signal.SIGCONT)
 
     def close(self) -> None:
         """Lets it go on by itself, if it does."""
@@ -391,8 +393,8 @@ class Adopted:
 
     def stop(self, grace: float) -> None:
         """Orders its end; the grace is the one that it was begun with."""
-        signal_supervisor(self._file, signal.SIGUSR1 if grace else signal.SIGUSR2)
-        signal_supervisor(self._file, signal.SIGCONT)
+        signal_supervisor(self._file.identity(), signal.SIGUSR1 if grace else signal.SIGUSR2)
+        signal_supervisor(self._file.identity(), signal.SIGCONT)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -427,7 +429,7 @@ async def end_by_order(file: KeptFile, link: Link, grace: float) -> None:
             deadline = min(deadline, loop.time() + OVERDUE)
     facts = file.begun()
     if facts is not None and not (link.over() and file.ended(START, facts)):
-        await asyncio.shield(in_thread(end_leftovers, file))
+        await asyncio.shield(in_thread(end_leftovers, file.identity()))
     if cancelled is not None:
         raise cancelled
 
@@ -481,6 +483,6 @@ async def end_command(path: Path, grace: float, cut_off: bool = False) -> None:
         if not file.lock():
             await end_by_order(file, Adopted(file), grace)
         elif (facts := file.begun()) is not None and not file.ended(START, facts):
-            await in_thread(end_leftovers, file)
+            await in_thread(end_leftovers, file.identity())
         if not cut_off:
             file.remove()

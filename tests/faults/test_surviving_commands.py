@@ -35,6 +35,7 @@ def test_the_same_process_goes_on_whatever_ends(surviving: Project, tmp_path: Pa
     assert not files(surviving)
 
 
+@pytest.mark.timeout(120 + 10 * ROUNDS)
 def test_kills_at_random_moments(surviving: Project, tmp_path: Path) -> None:
     """TASKRUN_KILLS says how many."""
     seed = int(os.environ.get("TASKRUN_SEED", "0")) or random.randrange(10**6)

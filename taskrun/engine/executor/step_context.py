@@ -214,6 +214,7 @@ class Context(AttemptState):
             fresh = {"topic": None, "match": None, "cursor": None}
             again = replace(step, attempt=attempt, failures=failures, wake_at=wake_at, **fresh)
             await self._wait_backoff(again, m.Wait(again))
+            self._bodies.forget(call, step, self.run)
 
     async def _with_place(self, step: Step, terms: Concurrency) -> Step:
         """Waits for a step's place and for the slot; asks again if the place was only offered meanwhile."""

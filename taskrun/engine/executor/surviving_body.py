@@ -75,7 +75,7 @@ class Follower:
         self._timeout = timeout
         self._alarm: Alarm | None = None
 
-    def begun(self, at: float, adopted: bool) -> None:
+    def begun(self, at: float) -> None:
         """It has begun: from that moment its timeout counts."""
         self.end()
         if self._timeout is not None:
