@@ -174,6 +174,10 @@ class KeptFile:
                 return bool(facts["boot"] == boot() or End.of(found.text).code >= 0)
         return False
 
+    def marks(self) -> Marks:
+        """Returns what readers have written into it."""
+        return read_marks(self.fd)
+
     def mark(self, **changes: Any) -> None:
         """Changes marks."""
         write_marks(self.fd, read_marks(self.fd)._replace(**changes))

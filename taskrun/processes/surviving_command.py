@@ -454,6 +454,7 @@ class UnderWay(NamedTuple):
     path: Path
     step: str
     pid: int | None  # None while it is about to begin
+    adopted_at: float  # 0 where it is followed by who began it, if by anybody
 
     @property
     def run(self) -> str:
@@ -461,13 +462,13 @@ class UnderWay(NamedTuple):
         return run_of(self.path)
 
 
-def under_way(folder: Path) -> list[UnderWay]:
-    """Returns the commands in a folder that are alive."""
+def under_way(folder: Path, run_id: str = "") -> list[UnderWay]:
+    """Returns the commands in a folder that are alive, or those of a run."""
     found = []
-    for path in sorted(files_of(folder)):
+    for path in sorted(files_of(folder, run_id)):
         with suppress(FileNotFoundError), KeptFile(path, make=False) as file:
             if not file.free() and (facts := file.begun()) is not None:
-                found.append(UnderWay(path, facts["step"], file.processes().leader or None))
+                found.append(UnderWay(path, facts["step"], file.processes().leader or None, file.marks().adopted_at))
     return found
 
 

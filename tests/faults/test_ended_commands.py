@@ -59,6 +59,7 @@ def test_a_cancel_ends_the_whole_group_of_a_command_that_was_adopted(
     if stopped:
         os.kill(supervisor, signal.SIGSTOP)
     adopt(surviving)
+    until(lambda: ", adopted " in surviving.cli("why", run).out)
     outcome = surviving.cli("cancel", run)
     assert outcome.code == 0, outcome.err
     assert wait(surviving, run)["status"] == "cancelled"

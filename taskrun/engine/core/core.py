@@ -397,7 +397,8 @@ class Core:
         """
         executing = [attempt.run for attempt in self.attempts.all() if attempt.slot is not None]
         blocked = dict(self.attempts.blocked)
-        known = Known(self.clock.now(), self.state.id, self.slots.limit, executing, self.state.jobs, blocked)
+        commands = self.commands.under_way(run_id)
+        known = Known(self.clock.now(), self.state.id, self.slots.limit, executing, self.state.jobs, blocked, commands)
         return await self.read(lambda tx: why(tx, run_id, known))
 
     async def retry(self, run_id: str, from_step: str | None = None) -> Run:

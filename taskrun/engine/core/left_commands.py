@@ -9,7 +9,7 @@ from pathlib import Path
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunOver
 from taskrun.model.errors import EngineLost, JournalUnavailable
-from taskrun.processes.surviving_command import end_command, files_of, run_of
+from taskrun.processes.surviving_command import UnderWay, end_command, files_of, run_of, under_way
 
 logger = logging.getLogger("taskrun.engine.commands")
 EVERY = 600.0  # seconds between two looks for what nobody has told of
@@ -47,6 +47,10 @@ class LeftCommands:
             run = await self._journal.read(lambda tx, run_id=run_id: tx.run(run_id))  # type: ignore[misc]
             if run is None or run.ended:
                 self._end(run_id)
+
+    def under_way(self, run_id: str) -> dict[str, UnderWay]:
+        """Returns the commands of a run that are alive, by their steps."""
+        return {} if self.folder is None else {one.step: one for one in under_way(self.folder, run_id)}
 
     async def close(self) -> None:
         """Waits until those are gone that are being ended."""

@@ -24,6 +24,7 @@ from taskrun.model.durations import human
 from taskrun.model.errors import RunNotFound
 from taskrun.model.records import PLACE, PLACED, Failure, Run, Status, Step, StepKind
 from taskrun.model.records import Cause as RunCause
+from taskrun.processes.surviving_command import UnderWay
 from taskrun.rules.dependencies import awaited_by
 from taskrun.stores.base import Tx
 
@@ -44,6 +45,7 @@ class Known(NamedTuple):
         executing: the runs that hold its slots.
         jobs: those that its executors have.
         stuck: runs that block their executor's event loop, and where.
+        commands: those of the run that survive and are alive, by their steps.
     """
 
     now: float
@@ -52,6 +54,7 @@ class Known(NamedTuple):
     executing: Sequence[str]
     jobs: Sequence[str]
     stuck: Mapping[str, str]
+    commands: Mapping[str, UnderWay]
 
 
 def why(tx: Tx, run_id: str, known: Known) -> dict[str, Any]:
@@ -190,7 +193,12 @@ def _running(tx: Tx, run: Run, known: Known) -> Iterable[Cause]:
         if not _is_wait(step):
             tried = f" (try {step.attempt})" if step.attempt > 1 else ""
             text = f'step "{step.key}" has been running for {_span(known.now - step.started_at)}{tried}'
-            yield _cause("step", text, step=step.key, since=rfc3339(step.started_at), attempt=step.attempt)
+            facts = {"step": step.key, "since": rfc3339(step.started_at), "attempt": step.attempt}
+            if (command := known.commands.get(step.key)) is not None:
+                adopted = f", adopted {_span(known.now - command.adopted_at)} ago" if command.adopted_at else ""
+                text += f"; its command goes on without the daemon, too (pid {command.pid}{adopted})"
+                facts |= {"pid": command.pid, "adopted": rfc3339(command.adopted_at or None)}
+            yield _cause("step", text, **facts)
     if not busy and not where:
         span = _span(known.now - (run.started_at or known.now))
         yield _cause("running", f"it has been running for {span}, between steps", since=rfc3339(run.started_at))
