@@ -119,6 +119,7 @@ class TestQueue(Queue):
     async def advance(self, duration: float | str | timedelta) -> None:
         """Moves time, firing every timer on the way, in order; returns when all that follows has happened."""
         target = self.clock.now() + seconds(duration)
+        self.core.files.look()
         await self.settle()
         while self.clock.ring(target):
             await self.settle()
@@ -131,7 +132,7 @@ class TestQueue(Queue):
         while quiet < QUIET:
             if self.core.journal.has_deferred:
                 await self.core.journal.flush()
-            busy = self.core.journal.pending > 0 or self.executor.bodies.threads > 0
+            busy = self.core.journal.pending > 0 or self.executor.bodies.threads > 0 or self.core.files.busy
             await asyncio.sleep(0.001 if busy else 0)
             current = self._activity()
             quiet = 0 if busy or current != last else quiet + 1

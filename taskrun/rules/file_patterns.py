@@ -25,6 +25,7 @@ class FilePattern:
 
     def __init__(self, text: str, root: str) -> None:
         self.text = text
+        text = os.path.expanduser(text) if text.startswith("~/") else text  # noqa: PTH111
         fixed, parts = [], [part for part in text.split("/") if part not in ("", ".")]
         while len(parts) > 1 and not _WILD.search(parts[0]):
             fixed.append(parts.pop(0))

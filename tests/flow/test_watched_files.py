@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from taskrun import Queue, SqliteStorage, TaskrunError, files, job
 from taskrun.declarations.job import Job
 from taskrun.engine.core import file_triggers
 from taskrun.stores.base import Store
+from taskrun.testing import TestQueue
 
 events: list[dict[str, Any]] = []
 QUICK = "50ms"
@@ -304,6 +306,33 @@ async def test_the_journals_own_files_start_nothing(folder: Path) -> None:
         await quiet(folder)
         await quiet(folder)
     assert names() == []
+
+
+async def test_without_into_the_event_is_the_input(storage: Store, folder: Path) -> None:
+    @job(trigger=[files("in/*.txt", settle=QUICK)])
+    async def plain(path: Path, name: str, size: int, modified: datetime, change: str) -> None:
+        events.append({"name": name, "size": size, "change": change, "path": path, "modified": modified})
+
+    async with Queue(jobs=[plain], storage=storage):
+        (folder / "a.txt").write_text("x")
+        await until(lambda: events)
+    (event,) = events
+    assert event.pop("modified").timestamp() == pytest.approx((folder / "a.txt").stat().st_mtime, abs=0.01)
+    assert event == {"name": "a.txt", "size": 1, "change": "added", "path": folder / "a.txt"}
+
+
+async def test_virtual_time(folder: Path) -> None:
+    async with TestQueue(jobs=[taking(settle="10m")]) as queue:
+        (folder / "a.txt").write_text("x")
+        await queue.advance("9m")
+        assert names() == []
+        (folder / "a.txt").write_text("xx")
+        await queue.advance("9m")
+        assert names() == []
+        await queue.advance("1m")
+        assert names() == ["a.txt"]
+        await queue.advance("1d")
+        assert names() == ["a.txt"]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,11 @@ def test_an_absolute_pattern_goes_from_the_top() -> None:
     assert FilePattern("/*.txt", "/root").matches("/a.txt")
 
 
+def test_a_pattern_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert FilePattern("~/in/*", "/root").matches("/home/ada/in/a")
+
+
 @pytest.mark.parametrize(
     ("pattern", "folder", "deep"),
     [

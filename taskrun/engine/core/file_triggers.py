@@ -37,7 +37,7 @@ from taskrun.engine.core.known_files import (
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.model.clock import Clock
 from taskrun.model.codec import encode
-from taskrun.model.errors import DefinitionError, InputInvalid, TaskrunError
+from taskrun.model.errors import DaemonError, JobNotFound, TaskrunError
 from taskrun.processes.threads import in_thread
 from taskrun.rules.file_patterns import FilePattern
 from taskrun.rules.policies import Prepared
@@ -67,6 +67,7 @@ class Watched:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    looking: bool = False
     changed: bool = False  # something has, so that it is to be scanned
     scanned: float = -math.inf
     rested: float = -math.inf  # not to be scanned again before this moment
@@ -119,6 +120,17 @@ class FileTriggers:
     async def set(self, entries: Iterable[FilesEntry]) -> None:
         """Watches for the configuration, in place of what it had before."""
         await self._take(FILE, list(entries), None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is looked at right now, or is about to be."""
+        return any(one.looking or one.wake.is_set() for one in self._watched.values())
+
+    def look(self) -> None:
+        """Looks at all folders, whatever the kernel says: with virtual time nothing else does so now and then."""
+        for one in self._watched.values():
+            one.changed = True
+            one.wake.set()
 
     def topics(self) -> dict[str, list[str]]:
         """Returns the names of the triggers that the configuration has given, by job."""
@@ -203,6 +215,7 @@ class FileTriggers:
 
     async def _follow(self, origin: str, one: Watched) -> None:
         while True:
+            one.looking = True
             one.wake.clear()
             try:
                 if not one.begun.is_set():
@@ -214,6 +227,7 @@ class FileTriggers:
             except Exception:
                 logger.exception("%s cannot be started by files yet", one.entry.job)
                 moment = self._clock.now() + AGAIN
+            one.looking = False
             alarm = None if moment == math.inf else self._clock.alarm(moment - self._clock.now(), one.wake.set)
             await one.wake.wait()
             if alarm is not None:
@@ -309,15 +323,22 @@ class FileTriggers:
 
 
 async def _prepared(peer: m.Peer, entry: FilesEntry, event: dict[str, Any]) -> list[Prepared]:
-    """Asks the job's executor what a file starts; what is wrong with that is logged, and the file is used up."""
-    what = f"event of {event['path']!r}"
-    if entry.input is None:
-        routed: list[Prepared] = await peer.ask(m.Route(topic=entry.topic, data=encode(event, what), job=entry.job))
-        return routed
-    given = {**msgspec.json.decode(entry.input, type=dict[str, msgspec.Raw]), entry.field: event["path"]}
+    """Asks the job's executor what a file starts; what is wrong with that is logged, and the file is used up.
+
+    Raises:
+        DaemonError, JobNotFound: the executor is gone, or has the job no longer.
+    """
     try:
-        return [await peer.ask(m.Prepare(job=entry.job, input=encode(given, what)))]
-    except (InputInvalid, DefinitionError):
+        if entry.input is None:
+            routed: list[Prepared] = await peer.ask(
+                m.Route(topic=entry.topic, data=encode(event, "event"), job=entry.job)
+            )
+            return routed
+        given = {**msgspec.json.decode(entry.input, type=dict[str, msgspec.Raw]), entry.field: event["path"]}
+        return [await peer.ask(m.Prepare(job=entry.job, input=encode(given, "input")))]
+    except (DaemonError, JobNotFound):
+        raise
+    except Exception:
         logger.exception("%s does not start %s", ascii(event["path"]), entry.job)
         return []
 
