@@ -299,7 +299,8 @@ async def test_a_piped_listing_is_tab_separated_with_full_ids_and_cut_values(pip
 async def test_a_listing_asks_for_what_was_typed(pipe: FakeTerminal) -> None:
     daemon = FakeDaemon(runs=[])
     await typed("ps --job a --status failed,queued --status failed -n 5", pipe, daemon)
-    assert daemon.params("runs") == {"job": "a", "status": ["failed", "queued"], "since": None, "limit": 5, "tags": ()}
+    asked = {"job": "a", "status": ["failed", "queued"], "since": None, "limit": 5, "tags": (), "parent": None}
+    assert daemon.params("runs") == asked
     every = FakeDaemon(runs=[])
     await typed("list --all", pipe, every)
     assert every.params("runs")["limit"] is None

@@ -16,6 +16,7 @@ from taskrun.daemon.frames import CLIENT_CAP, frame
 from .conftest import TOML, Outcome, Project, most_memory
 
 MB = 1_000_000
+LARGER = CLIENT_CAP + 2 * MB
 JOBS = """
 import os, sys, threading, time
 from taskrun import job, log, run
@@ -59,20 +60,20 @@ def large(shared: Project) -> Iterator[Project]:
 
 @pytest.mark.parametrize("args", [["run", "large", "--json"], ["run", "large"], ["run", "large", "-q"]])
 def test_an_output_larger_than_a_frame_is_printed(large: Project, args: list[str]) -> None:
-    outcome = large.cli(*args, "--size", str(40 * MB), seconds=90)
+    outcome = large.cli(*args, "--size", str(LARGER), seconds=90)
     assert outcome.code == 0, outcome.err[-2000:]
     output = json.loads(outcome.out)["output"] if "--json" in args else outcome.out.removesuffix("\n")
-    assert output == "x" * 40 * MB
+    assert output == "x" * LARGER
 
 
 def test_a_run_whose_steps_are_larger_than_a_frame_is_shown_by_every_command(large: Project) -> None:
-    outcome = large.cli("start", "large_steps", "--size", str(10 * MB), "--count", "4", "-f", seconds=90)
+    outcome = large.cli("start", "large_steps", "--size", str(LARGER // 4), "--count", "4", "-f", seconds=90)
     assert outcome.code == 0, outcome.err[-2000:]
     for args in (["show"], ["show", "-w"], ["wait"], ["tail"], ["why"]):
         outcome = large.cli(*args, "large_steps@last", seconds=60)
         assert outcome.code == 0, (args, outcome.err[-2000:])
     shown = json.loads(large.cli("show", "large_steps@last", "--json", seconds=60).out)
-    assert [len(step["output"]) for step in shown["steps"]] == [10 * MB] * 4
+    assert [len(step["output"]) for step in shown["steps"]] == [LARGER // 4] * 4
     with large.client() as client:
         (run,) = client.stream("wait", runs=[shown["id"]])
         assert run["status"] == "succeeded"
@@ -82,7 +83,7 @@ def test_a_run_whose_steps_are_larger_than_a_frame_is_shown_by_every_command(lar
 
 def test_an_input_larger_than_a_frame_is_taken(large: Project, tmp_path: Path) -> None:
     path = tmp_path / "input.json"
-    path.write_text(json.dumps({"text": '"' * 20 * MB}))  # as JSON within JSON it is three times as long
+    path.write_text(json.dumps({"text": '"' * (LARGER // 3)}))  # as JSON within JSON each is four characters
     for outcome in (
         large.cli("run", "takes", "--input", f"@{path}", seconds=90),
         large.cli("wait", large.cli("start", "takes", "--input", f"@{path}", seconds=90).id, "--json", seconds=60),
