@@ -539,6 +539,9 @@ async def test_both_first_jobs_run_and_fit_together(tmp_path: Path) -> None:
         terminal = FakeTerminal(tmp_path)
         assert await typed(line, terminal, FakeDaemon()) == 0, terminal.chatter
         assert printed in terminal.written
+    screen = FakeTerminal(tmp_path, out_tty=True, err_tty=True)
+    assert await typed("run disk --local", screen, FakeDaemon()) == 0
+    assert screen.written == "", "what it printed is in the log that the terminal shows"
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,11 @@ async def test_after_the_command_the_word_is_the_commands_own(project: Path) -> 
     assert "--user" in terminal.chatter
 
 
+def test_it_says_where_a_first_job_is_written(home: Path) -> None:
+    done = taskrun(home, "--user", "jobs")
+    assert done.stderr.strip() == f"no jobs; write one into {home / '.config' / 'taskrun' / 'taskrun.toml'}"
+
+
 async def test_it_needs_no_init(project: Path) -> None:
     terminal = FakeTerminal(project)
     assert await execute(["--user", "init"], terminal, ProcessConnector()) == 2

@@ -45,8 +45,13 @@ async def every(_: str, as_json: bool, session: Session) -> int:
         session.say(f"error: {lines(problem)}")
     if not as_json:
         first = found[0]["name"] if found else ""
-        session.say(f"start one: taskrun start {first} --help" if first else "no jobs; write one: taskrun init")
+        session.say(f"start one: taskrun start {first} --help" if first else _no_jobs(session))
     return Code.USAGE if unfit else Code.DONE
+
+
+def _no_jobs(session: Session) -> str:
+    """Returns where to write a job; `init` is not for one's own project."""
+    return f"no jobs; write one into {session.project.path}" if session.user else "no jobs; write one: taskrun init"
 
 
 async def one(name: str, as_json: bool, session: Session) -> int:

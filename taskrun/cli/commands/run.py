@@ -84,18 +84,19 @@ async def perform(options: Start, session: Session) -> int:
         await interrupts.settled()
     if "cut" in ended:
         ended = await completed(await session.reader(), ended)
-    if not await _is_in_log(session, backend, options, ended):
+    if not (shows_log(session, options, ended) and await _is_command(backend, options.job)):
         print_output(session, ended, options.json)
     return code_of(ended)
 
 
-async def _is_in_log(session: Session, backend: Backend, options: Start, ended: dict[str, Any]) -> bool:
-    """Whether the terminal that shows the output has shown the log, in which what a command printed stands already."""
-    if not (session.facts.out_tty and session.facts.err_tty and isinstance(ended["output"], str)):
-        return False
-    if options.quiet or options.json:
-        return False
-    return any(one["name"] == options.job and one.get("commands") for one in (await backend.call("jobs"))["jobs"])
+def shows_log(session: Session, options: Start, ended: dict[str, Any]) -> bool:
+    """Whether the terminal that would show a text as output has shown the log, in which what a command printed stands."""
+    together = session.facts.out_tty and session.facts.err_tty
+    return together and isinstance(ended["output"], str) and not options.quiet and not options.json
+
+
+async def _is_command(backend: Backend, job: str) -> bool:
+    return any(one["name"] == job and one.get("commands") for one in (await backend.call("jobs"))["jobs"])
 
 
 def print_output(session: Session, ended: dict[str, Any], as_json: bool) -> None:

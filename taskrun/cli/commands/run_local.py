@@ -20,7 +20,7 @@ from taskrun.cli.backend.job_files import check_inputs
 from taskrun.cli.backend.time_order import TimeOrder
 from taskrun.cli.commands import typed_each, typed_input
 from taskrun.cli.commands.follow import PlainView, View
-from taskrun.cli.commands.run import print_output
+from taskrun.cli.commands.run import print_output, shows_log
 from taskrun.cli.commands.start import Start
 from taskrun.cli.commands.typed_input import Target
 from taskrun.cli.exit_codes import Code, Stop, code_of
@@ -59,7 +59,8 @@ async def perform(options: Start, session: Session) -> int:
         async with Queue(list(registry.jobs.values()), registry.pipes, grace=session.config.grace) as queue:
             with typed_input.named_as_typed(target, "run"):
                 ended = await _to_end(queue, value, tags, options, session)
-    _print(session, ended, options.json)
+    if not (target.described.get("commands") and shows_log(session, options, ended)):
+        _print(session, ended, options.json)
     return code_of(ended)
 
 

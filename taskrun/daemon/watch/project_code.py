@@ -90,7 +90,8 @@ class ProjectCode:
         try:
             item = await self._change(touched)
         except Exception as error:
-            logger.warning("changed files could not be loaded", exc_info=error)
+            trace = None if isinstance(error, ConfigError) else error
+            logger.warning("changed files could not be loaded: %s", error, exc_info=trace)
             problem = {"file": "", "line": 0, "text": str(error) or type(error).__name__}
             item = {"kind": "kept", "lost": True, "problems": [problem]}
         return [{**item, "files": files, "took": time.monotonic() - begun}]
