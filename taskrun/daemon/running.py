@@ -44,7 +44,7 @@ async def running_core(
     core.notifier.set(config.notify)  # before anything can happen that is to be told
     core.commands.folder = paths.commands
     core.files.root = config.root
-    core.files.own += (f"{paths.folder}/{paths.prefix}",)
+    core.files.own += (f"{paths.folder}/{paths.prefix}", str(config.path))
     await core.start()
     try:
         yield core

@@ -171,7 +171,7 @@ async def test_inputs_over_the_limit_together_are_refused(project: Path) -> None
     (project / "taskrun.toml").write_text('[taskrun]\nmax_payload = "1KB"\n')
     terminal = FakeTerminal(project, stdin='{"path": "/%s"}\n' % ("x" * 300) * 4)
     assert await typed(["start", "processFile", "--each", "-"], terminal, daemon()) == Code.USAGE
-    assert "all inputs of --each together" in terminal.chatter
+    assert "the input of --each is too large" in terminal.chatter
 
 
 async def test_a_local_run_takes_no_many_inputs(pipe: FakeTerminal, project: Path) -> None:

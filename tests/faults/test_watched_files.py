@@ -55,7 +55,8 @@ def test_tables_and_commands_are_watched_as_soon_as_the_daemon_has_started(proje
     )
     table = '[[files]]\npattern = ["in/*.csv", "in/*.tsv"]\njob = "load"\nfield = "file"\ninput = { n = 3 }\nsettle = "50ms"\n'
     command = '[jobs.show]\ncommand = "cat {path}"\ninput = { path = { type = "path" } }\nfiles = "in/*.txt"\n'
-    project.write("taskrun.toml", f"{TOML}{table}{command}")
+    own = '[[files]]\npattern = "*"\njob = "load"\nfield = "file"\ninput = { n = 9 }\nsettle = 0\nexisting = true\n'
+    project.write("taskrun.toml", f"{TOML}{table}{own}{command}")
     folder = project.root / "in"
     folder.mkdir()
     assert project.cli("daemon", "start").code == 0
@@ -66,6 +67,7 @@ def test_tables_and_commands_are_watched_as_soon_as_the_daemon_has_started(proje
     until(lambda: all(run["status"] == "succeeded" for run in project.runs()))
     outputs = {run["job"]: run["output"] for run in project.runs()}
     assert outputs == {"load": f"{folder}/a.csv 3", "show": "what is in it"}
+    assert len(project.runs()) == 2  # taskrun.toml and the journal start nothing
     assert "files:in/*.csv in/*.tsv" in project.cli("jobs", "load").out
     assert "files:in/*.txt" in project.cli("jobs", "show").out
     assert project.cli("daemon", "stop").code == 0

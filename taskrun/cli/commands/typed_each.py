@@ -95,7 +95,7 @@ async def typed(
     if problems:
         raise _invalid(target, problems)
     inputs = [msgspec.Raw(encode(value, f"{place}: the input of {target.name}").encode()) for place, value in made]
-    check_size(b"".join(map(bytes, inputs)), "all inputs of --each together", session.project.max_payload)
+    check_size(b"".join(map(bytes, inputs)), "the input of --each", session.project.max_payload)
     return {"inputs": inputs, **limits}, [place for place, _ in made]
 
 
