@@ -86,13 +86,11 @@ class Lease:
         """Whether another engine is dead."""
         if engine.id == self._state.id or self._alone:
             return engine.id != self._state.id
-        if engine.leash is not None and engine.host == socket.gethostname() and LivenessLock.free(Path(engine.leash)):
-            return True
-        return engine.lease_until < self._now()
+        return _seen_dead(engine) or engine.lease_until < self._now()
 
     def remove_files(self, engine: Engine) -> None:
         """Removes what a dead engine has left beside the journal."""
-        if engine.leash is not None and engine.host == socket.gethostname() and LivenessLock.free(Path(engine.leash)):
+        if engine.leash is not None and _seen_dead(engine):
             Path(engine.leash).unlink(missing_ok=True)
 
     async def watch(self, nudged: Callable[[], None], take_over: Callable[[], Awaitable[None]]) -> None:
@@ -160,6 +158,12 @@ class Lease:
         """Says that nothing is started any more."""
         self.draining = True
         await journal.do(lambda t: self._renew(t.tx, t.engine))
+
+
+def _seen_dead(engine: Engine) -> bool:
+    """Whether an engine of this host, and all that it started, is certainly gone: its liveness lock is free."""
+    lock = engine.leash
+    return lock is not None and engine.host == socket.gethostname() and LivenessLock.free(Path(lock))
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
