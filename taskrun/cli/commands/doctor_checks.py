@@ -247,7 +247,7 @@ async def _files(session: Session, config: Config) -> Check:
             faults.append(f"{pattern} of {job}: there is no folder {folder}")
             missing[folder] = None
     if faults:
-        hint = f"mkdir -p {' '.join(map(quote, missing))}" if missing else "see what there is: taskrun jobs"
+        hint = f"mkdir -p {' '.join(map(quote, missing))}" if missing else "list them: taskrun jobs"
         return Check("files", False, "; ".join(faults), hint)
     return Check("files", True, f"{len(watched)} pattern{'' if len(watched) == 1 else 's'} watched")
 
