@@ -41,9 +41,14 @@ Command = str | list[str]
 
 
 class CommandStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One command of a job. What it does not say itself, the job says: `None`, and `env`, to which it adds."""
+    """One command of a job. What it does not say itself, the job says: `None`, and `env`, to which it adds.
+
+    Parameters:
+        named: whether its name says what it is, rather than where it stands.
+    """
 
     name: str
+    named: bool = True
     command: Command
     cwd: str | None = None
     env: dict[str, str] = {}
@@ -374,7 +379,8 @@ def _commands(read: Mapping[str, Any], fields: Sequence[str], place: Place) -> l
 def _step(written: Any, number: int, fields: Sequence[str], place: Place) -> CommandStep:
     read = place.read(written if isinstance(written, dict) else {"command": written}, STEP)
     _check_command(read["command"], fields, place.at("command"))
-    return CommandStep(**{**read, "name": read["name"] or f"step-{number}"})
+    named = read["name"] is not None
+    return CommandStep(**{**read, "name": read["name"] if named else f"step-{number}"}, named=named)
 
 
 def _check_command(command: Command, fields: Sequence[str], place: Place) -> None:

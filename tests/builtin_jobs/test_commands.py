@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from taskrun import Cron, InputInvalid, RunFailed
 from taskrun.builtins.command_environment import read_env_file
+from taskrun.engine.executor.replay import digest_of_step
 from taskrun.model.errors import DefinitionError
 from tests.builtin_jobs.conftest import Project, queue_of
 from tests.declarations.fake import handler
@@ -244,6 +245,19 @@ async def test_its_commands_outlive_their_worker(project: Project, written: str,
         await found.registry.jobs["x"].fn({})
     (call,) = fake.calls
     assert (call.survive, call.rerun) == (True, rerun)
+
+
+async def test_a_step_without_a_name_is_the_same_call_only_with_the_same_command(project: Project) -> None:
+    """Where steps are inserted before a retry, one that is only known by its place must not take another's record."""
+    compared = []
+    for command in ("one", "two"):
+        steps = f'steps = ["{command} {{n}}", {{ name = "build", command = "{command}" }}]'
+        text = f'[jobs.x]\n{steps}\ninput = {{ n = 1 }}\noutput = "none"'
+        with handler() as fake:
+            await project(text).registry.jobs["x"].fn({"n": 1})
+        compared.append([digest_of_step(call) for call in fake.calls])
+    (by_place, named), (by_place_after, named_after) = compared
+    assert (by_place == by_place_after, named == named_after) == (False, True)
 
 
 async def test_options_are_those_of_a_job(project: Project) -> None:
