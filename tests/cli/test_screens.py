@@ -181,6 +181,7 @@ def test_many_queued_runs_are_folded_and_their_reason_is_said_once() -> None:
         ({"path": "/music/a/b/song.flac", "n": 3}, 20, "path=…/song.flac n=3"[:9]),
         ({"path": "/home/ada/music/song.flac"}, 16, "path=…/song.flac"),
         ({"path": "a.mp3", "bitrate": 128}, None, "path=a.mp3"),
+        ({"text": "no space left on /dev/sda1, clean it"}, 20, 'text="no space left'),
         ({"path": "a.mp3", "bitrate": 320}, None, "path=a.mp3 bitrate=320"),
     ],
 )
@@ -225,8 +226,8 @@ def test_a_long_bar_says_the_count_and_what_is_left() -> None:
 
 def test_the_help_of_a_job_has_no_internals_and_its_description_names_its_options() -> None:
     job = {**JOB, "options": {"retry": 0, "concurrency": {"id": "disk", "limit": 3, "mode": "window"}}}
-    assert "retry" not in job_screen(job, "start", [("--json", "one document")]).plain
-    assert "options     retry 0 · concurrency id=disk limit=3 mode=window" in job_screen(job).plain
+    assert "retry" not in job_screen(job, Look(80), "start", [("--json", "one document")]).plain
+    assert "options     retry 0 · concurrency id=disk limit=3 mode=window" in job_screen(job, Look(80)).plain
 
 
 def test_why_says_for_how_long_what_ends_a_wait_and_the_error_of_a_failed_run() -> None:
@@ -380,7 +381,7 @@ def everywhere(evil: str) -> list[str]:
     ]
     made += [to_json(runs), *build(InputSchema(schema), [], folder=Path("/")).problems]
     for look in LOOKS:
-        frames = [runs_table(runs, NOW, look), jobs_table([job], look), job_screen(job)]
+        frames = [runs_table(runs, NOW, look), jobs_table([job], look), job_screen(job, look)]
         frames += [live_steps(run, [step_view(step)], NOW, look) for run in runs]
         frames += [run_head(run, NOW, look) for run in runs] + [end_line(run, NOW, look) for run in runs]
         details = [shown(run, [step], children=runs, log=[log], log_lines=2) for run in runs]
@@ -451,3 +452,27 @@ def test_an_attempt_that_failed_in_the_same_way_does_not_repeat_the_error() -> N
 def test_a_run_that_is_to_be_tried_again_says_so() -> None:
     run = a_run(status=Status.SCHEDULED, reason="retry", wake_at=NOW + 8, attempt=2)
     assert printed(why_screen(run, [], NOW, Look(80)), Look(80)).startswith("↻ 7k3fq2 processFile is to be tried again")
+
+
+def test_help_is_wrapped_between_words_beside_the_names_of_the_options() -> None:
+    own = [
+        ("--after-any RUN", "Start it once this run has ended, however that was; the option may be repeated."),
+        ("--json", ""),
+    ]
+    text = printed(job_screen(JOB, Look(60), "start", own), Look(60))
+    assert max(map(cell_len, text.splitlines())) <= 60
+    assert (
+        "\n                     however" in text
+        or "\n                   however" in text
+        or "repeated." in text.split()
+    )
+
+
+def test_a_run_of_many_inputs_has_a_bar_before_the_first_has_ended() -> None:
+    step = {"name": "encode", "attempt": 1}
+    run = {
+        **a_run(job="each", input='{"job":"encode","total":6}', started_at=NOW - 5),
+        "step": step,
+        "steps_under_way": 2,
+    }
+    assert "0/6" in printed(runs_table([run], NOW, Look(120)), Look(120))

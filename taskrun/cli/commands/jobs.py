@@ -60,5 +60,5 @@ async def one(name: str, as_json: bool, session: Session) -> int:
     if as_json:
         session.json([described])
     else:
-        session.show(job_screen(near(described, session.project.root)))
+        session.show(job_screen(near(described, session.project.root), session.look()))
     return Code.DONE

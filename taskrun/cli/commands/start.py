@@ -111,7 +111,7 @@ async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) 
         session.json(target.described)
     else:
         own = input_command.own_listing(ctx.command, target.schema)
-        session.show(job_screen(target.described, str(ctx.info_name), own))
+        session.show(job_screen(target.described, session.look(), str(ctx.info_name), own))
     return Code.DONE
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from taskrun.cli.inputs.field_options import listing, usage
 from taskrun.cli.inputs.input_schema import InputSchema
-from taskrun.cli.lazy_imports import Text
+from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.sanitize import cell, cut, to_json, value
-from taskrun.cli.screens.look import Look, clipped, columns, stacked, widest
+from taskrun.cli.screens.look import GAP, Look, clipped, columns, fitted, hanging, stacked, widest
 
 FIELDS = ("name", "triggers", "schedules", "file", "line")
 
@@ -56,17 +56,17 @@ def _tails(job: dict[str, Any]) -> list[str]:
     return [", ".join(started_by(job)), _place(job)]
 
 
-def job_screen(job: dict[str, Any], command: str = "start", own: Sequence[tuple[str, str]] = ()) -> Text:
+def job_screen(job: dict[str, Any], look: Look, command: str = "start", own: Sequence[tuple[str, str]] = ()) -> Text:
     """Returns one job or pipe: its usage, its options, those of the command itself (`own`), and where it is defined."""
     schema = InputSchema(job.get("input_schema"))
-    parts = [Text(f"usage: taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip())]
+    line = f"taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip()
+    parts = [hanging(Text("usage: "), [Text(line)], look)]
     if job.get("description"):
         parts += [Text(f"  {cell(job['description'])}")]
-    fields, taken = _options(listing(schema)), _options(own)
-    widths = widest([*fields, *taken]) if fields or taken else []
-    parts += [Text(), *columns(fields, widths, (False, False))] if fields else []
-    parts += [Text(), Text(f"of taskrun {command} itself:"), *columns(taken, widths, (False, False))] if taken else []
-    parts += [Text()] if taken else []
+    fields = listing(schema)
+    width = max((cell_len(cell(name)) for name, _ in [*fields, *own]), default=0)
+    parts += [Text(), *_options(fields, width, look)] if fields else []
+    parts += [Text(), Text(f"of taskrun {command} itself:"), *_options(own, width, look), Text()] if own else []
     parts += [Text(f"runs        {cell(command)}") for command in job.get("commands") or ()] if not own else []
     parts += [Text(f"started by  {', '.join(started_by(job))}")] if started_by(job) else []
     if job.get("options") and not own:
@@ -82,8 +82,10 @@ def _option(name: str, given: Any) -> str:
     return f"{name} {' '.join(f'{part}={value(one)}' for part, one in given.items() if one is not None)}"
 
 
-def _options(rows: Sequence[tuple[str, str]]) -> list[list[Text]]:
-    return [[Text(f"  {cell(name)}"), Text(cell(remark), "dim")] for name, remark in rows]
+def _options(rows: Sequence[tuple[str, str]], width: int, look: Look) -> list[Text]:
+    """Returns options as lines, what is said of them wrapped between words."""
+    heads = [(fitted(Text(f"  {cell(name)}"), width + GAP + 2), remark) for name, remark in rows]
+    return [hanging(head, [Text(cell(remark), "dim")], look) if remark else head for head, remark in heads]
 
 
 def near(described: dict[str, Any], root: Path) -> dict[str, Any]:

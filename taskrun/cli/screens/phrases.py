@@ -57,8 +57,8 @@ def state(run: dict[str, Any], now: float, look: Look) -> Text:
 
 def current(run: dict[str, Any], look: Look) -> Text:
     """Returns the current step of a run, with its tries and the run's progress; or why the run is held."""
-    if run["job"] == EACH and run["progress"]:
-        return progress(run, look)
+    if run["job"] == EACH and (bars := progress(run, look)):
+        return bars
     step = run.get("step")
     under_way = run.get("steps_under_way") or 0
     several = step is not None and under_way > 1 and run["status"] not in ENDED
@@ -90,7 +90,7 @@ def progress(run: dict[str, Any], look: Look, width: int = BAR, now: float = 0.0
     Parameters:
         width: columns of the bar; a wider one also has the count and what is left.
     """
-    found = run["progress"]
+    found = run["progress"] or _nothing_ended(run)
     if not found or found["done"] is None:
         return Text()
     note = cell(found["note"] or "")
@@ -106,6 +106,12 @@ def progress(run: dict[str, Any], look: Look, width: int = BAR, now: float = 0.0
         shown.append(f"  {count}", "blue")
     shown.append(f"  {note}" if note else "", "dim")
     return shown.append(_left(run, fraction, now), "dim") if width > BAR else shown
+
+
+def _nothing_ended(run: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the progress of a run of many inputs none of which has ended."""
+    total = run["input"].get("total") if run["job"] == EACH and isinstance(run["input"], dict) else None
+    return {"done": 0, "total": total, "note": f"0/{total}"} if isinstance(total, int) and total else None
 
 
 def _left(run: dict[str, Any], fraction: float, now: float) -> str:
@@ -137,7 +143,7 @@ def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, 
     parts = [cell(name) if item is True else f"{cell(name)}={_argument(item)}" for name, item in shown.items()]
     over = len(" ".join(parts)) - (width or LONGEST)
     for at, (name, item) in enumerate(shown.items()):
-        if width is not None and over > 0 and isinstance(item, str) and "/" in item:
+        if width is not None and over > 0 and _is_path(item):
             room = max(len(cell(item)) - over, LEAST_PATH, width // 2)
             over -= max(0, len(cell(item)) - room)
             parts[at] = f"{cell(name)}={_tail(cell(item), room)}"
@@ -152,6 +158,11 @@ def named(run: dict[str, Any]) -> str:
 def command_line(command: str | list[str]) -> str:
     """Returns a command as it would be typed; a text is for the shell as it is."""
     return command if isinstance(command, str) else shlex.join(map(restored, command))
+
+
+def _is_path(item: Any) -> bool:
+    """Whether a value looks like a path or an address, whose end tells more than its beginning."""
+    return isinstance(item, str) and "/" in item and "\n" not in item and (" " not in item or item[0] in "/~.")
 
 
 def _argument(item: Any) -> str:
