@@ -22,7 +22,8 @@ Data goes to standard output, chatter and a followed log to standard error. `--j
 for what streams) and nothing else. Into a pipe, tables are tab-separated, without header or colour, with whole ids.
 `--config FILE` may stand anywhere. `taskrun --user COMMAND` means your own project, whatever the current folder is.
 
-RUN is an id, a unique prefix or suffix of one (4 characters or more), `@last` (the newest run that is no child), or `JOB@last`.
+RUN is an id, a unique prefix or suffix of one (4 characters or more), `@last` (the newest run that is no child, and no
+notification), or `JOB@last`.
 """
 
 

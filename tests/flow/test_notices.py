@@ -17,6 +17,7 @@ from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.due_slots import Entry
 from taskrun.engine.core.facts import FAILING, LIMITS, NOTICES
+from taskrun.engine.core.queries.views import resolve
 from taskrun.model.notify_config import EVENTS, NotifyTable, Way
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
@@ -148,6 +149,24 @@ async def test_its_own_failures_are_told_to_nobody(told: Told) -> None:
         await queue.advance("1d")
         assert [run.job async for run in queue.runs()] == ["notify", "work"]
         assert told.events == [("succeeded", "work")]
+
+
+async def test_the_last_run_is_not_the_one_that_tells_of_it(told: Told) -> None:
+    async with queue_of(told, work) as queue:
+        for _ in range(30):
+            await queue.jobs.work.run(fail=False)
+        await queue.settle()
+
+        async def last(ref: str) -> str:
+            return (await queue.get(await queue.core.read(lambda tx: resolve(tx, ref)))).job
+
+        assert [await last(ref) for ref in ("@last", "work@last", "notify@last")] == ["work", "work", "notify"]
+        (newest,) = [run async for run in queue.runs(limit=1)]
+        assert newest.job == "notify"
+        assert (await newest.info()).tags["run"] == await queue.core.read(lambda tx: resolve(tx, "@last"))
+    async with TestQueue([told.job]) as queue:
+        run = await queue.jobs.notify.start({})
+        assert await queue.core.read(lambda tx: resolve(tx, "@last")) == run.id
 
 
 async def test_children_are_not_told_but_those_of_each_count_for_their_job(told: Told) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from taskrun.model.errors import AmbiguousRun, RunNotFound
+from taskrun.model.names import NOTIFY
 from taskrun.model.records import (
     CUT,
     ErrorRecord,
@@ -319,7 +320,7 @@ def whole(tx: Tx, run_id: str) -> dict[str, Any]:
 
 
 def resolve(tx: Tx, ref: str) -> str:
-    """Returns the id of the run that `ref` means: an id, a unique prefix or suffix of one, `@last` (no child), or `JOB@last`.
+    """Returns the id of the run that `ref` means: an id, a unique prefix or suffix of one, `@last` or `JOB@last`.
 
     Raises:
         RunNotFound: nothing fits.
@@ -344,10 +345,23 @@ def resolve(tx: Tx, ref: str) -> str:
     return next(iter(found))
 
 
+def _newest(tx: Tx, job: str) -> Run | None:
+    """Returns the newest run of a job; of all those that are no children, one that was not started to tell of another."""
+    want = RunFilter(job=job or None, roots=not job, limit=CANDIDATES, brief=True)
+    telling: Run | None = None
+    while found := tx.runs(want):
+        for run in found:
+            if job or run.job != NOTIFY:
+                return run
+        telling = telling or found[0]
+        want = replace(want, before=found[-1].seq)
+    return telling
+
+
 def _last(tx: Tx, job: str) -> str:
-    newest = tx.runs(RunFilter(job=job or None, roots=not job, limit=1, brief=True))
-    if newest:
-        return newest[0].id
+    newest = _newest(tx, job)
+    if newest is not None:
+        return newest.id
     close = get_close_matches(job, {name for name, _ in tx.count_runs()}, 2, 0.6)
     meant = f"; did you mean  {'  '.join(f'{name}@last' for name in close)}" if close else ""
     raise RunNotFound(f'job "{job}" has no runs yet{meant}' if job else "no runs yet")
