@@ -98,7 +98,7 @@ class Batch:
         if locked:
             self._read.pop(run.id, None)
             if self.known.run(run.id) is None:
-                self.known.keep_run(run)
+                self.known.keep_run(run, new=run.started_at is None)  # one that never began has no running steps
         else:
             self._read[run.id] = version
         self.versions[run.id] = version

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Project, until
+from tests.faults.conftest import COMMAND, SOURCE, Project, until
 
 
 def worker(project: Project, *options: str) -> subprocess.Popen[str]:
@@ -116,3 +118,38 @@ def test_a_server_that_does_not_answer_is_said(project: Project, journal: str) -
         outcome = project.cli(command, *(["hello"] if command == "start" else []))
         assert outcome.code in (1, 4)
         assert "does not answer" in outcome.err
+
+
+def test_two_versions_of_the_code_work_side_by_side_in_folders_of_their_own(project: Project, tmp_path: Path) -> None:
+    """As two containers do: each with its own folder, home and runtime folder, and nothing in common but the server."""
+    newer = tmp_path / "newer"
+    shutil.copytree(project.root, newer, ignore=shutil.ignore_patterns(".taskrun"))
+    text = (newer / "jobs" / "all.py").read_text()
+    (newer / "jobs" / "all.py").write_text(text + "\n\n@job\nasync def brand_new() -> str:\n    return 'new'\n")
+    old = worker(project)
+    env = {**project.env, "HOME": str(newer), "XDG_RUNTIME_DIR": str(newer)}
+    new = project.spawn("worker", cwd=newer, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    outcome = project.cli("run", "brand_new", "--json", cwd=newer, env={**env, "TASKRUN_WORKERS": "0"})
+    assert json.loads(outcome.out)["output"] == "new"
+    project.env["TASKRUN_WORKERS"] = "0"
+    parent = project.cli("run", "parent", "--count", "6", "--json")
+    assert len(json.loads(parent.out)["output"]) == 6
+    for process in (old, new):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert project.cli("daemon", "stop", cwd=newer, env=env).code == 0
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "taskrun-worker.service"])
+def test_the_examples_name_commands_and_options_that_there_are(shared_help: str, name: str) -> None:
+    text = (SOURCE / "docs" / "examples" / name).read_text()
+    options = re.findall(
+        r"(?<=[\s,])--\w[\w-]*", "\n".join(line for line in text.splitlines() if "worker" in line and "#" not in line)
+    )
+    assert options
+    assert all(option in shared_help for option in options)
+
+
+@pytest.fixture(scope="module")
+def shared_help() -> str:
+    return subprocess.run([*COMMAND, "worker", "--help"], capture_output=True, text=True, check=True, cwd=SOURCE).stdout

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from taskrun.engine.core import dependents, run_lifecycle, run_queue, waits
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.claims import Claims
+from taskrun.engine.core.fact import Fact
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
@@ -20,6 +21,8 @@ from taskrun.model.records import Cause, Run, RunFilter, Status
 logger = logging.getLogger("taskrun.engine.rescuer")
 EVERY = 5.0  # seconds between two looks
 PAGE = 200  # waiting runs that one look goes through
+
+LOOKED: Fact[float] = Fact("rescuer:", float)  # when an engine looked last; there is one for ever
 
 
 class Finding(NamedTuple):
@@ -72,6 +75,8 @@ class Rescuer:
             if run is not None and run.status is Status.RUNNING:
                 run_lifecycle.let_go(t, [run_id], blame=False)
                 found.append(Finding(run_id, "it was running without an attempt"))
+        if not self._has_turn(t):
+            return found
         page = t.tx.runs(RunFilter(statuses=(Status.WAITING, Status.SCHEDULED), before=self._before, limit=PAGE))
         self._before = page[-1].seq if len(page) == PAGE else None
         still = (run for run in t.each(page) if run.id not in alive)
@@ -79,6 +84,16 @@ class Rescuer:
         forgotten = run_queue.offer_forgotten(t)
         found += [Finding(run.id, "it was blocked in a queue that nobody served") for run in forgotten]
         return found
+
+    def _has_turn(self, t: Transaction) -> bool:
+        """Whether no other machine has just looked: a thousand of them are not to read the same runs."""
+        if self._journal.store.clock is None:
+            return True
+        last = LOOKED.get(t.tx, "")
+        if last is not None and 0 <= t.now - last < EVERY:
+            return False
+        LOOKED.put(t.tx, "", t.now)
+        return True
 
     def _heal_waiting(self, t: Transaction, run: Run) -> Finding | None:
         if run.engine not in (None, t.engine):
