@@ -138,10 +138,6 @@ def videos(folder: Folder) -> None:
         (folder.root / "videos" / name).touch()
 
 
-def film(folder: Folder) -> None:
-    (folder.root / "holiday film.mov").touch()
-
-
 def nothing(folder: Folder) -> None:
     pass
 
@@ -156,7 +152,6 @@ PREPARED: dict[str, tuple[Callable[[Folder], None], list[str]]] = {
             f"{DESKTOP} taskrun: a test Notifications of HOME arrive.",
         ],
     ),
-    "A watched inbox": (film, ["ffmpeg -n -i HOME/inbox/holiday film.mov done/holiday film.mov.mp4"]),
     "A folder of videos": (
         videos,
         [
@@ -190,8 +185,6 @@ def test_it_does_what_it_says(title: str, folder: Folder) -> None:
     for line in RECIPES[title].typed:
         if line not in NOT_EXECUTED:
             printed = folder.type(line)
-            if line.startswith("cp "):
-                folder.type("until grep -q ffmpeg calls; do sleep 0.1; done")
             if "retry @last" in line or " exec " in line:
                 folder.type("taskrun wait @last")
             if " list " in line:
