@@ -84,8 +84,11 @@ def _option(name: str, given: Any) -> str:
 
 def _options(rows: Sequence[tuple[str, str]], width: int, look: Look) -> list[Text]:
     """Returns options as lines, what is said of them wrapped between words."""
-    heads = [(fitted(Text(f"  {cell(name)}"), width + GAP + 2), remark) for name, remark in rows]
-    return [hanging(head, [Text(cell(remark), "dim")], look) if remark else head for head, remark in heads]
+    heads = [(Text(f"  {cell(name)}"), remark) for name, remark in rows]
+    whole = width + GAP + 2
+    return [
+        hanging(fitted(head, whole), [Text(cell(remark), "dim")], look) if remark else head for head, remark in heads
+    ]
 
 
 def near(described: dict[str, Any], root: Path) -> dict[str, Any]:
