@@ -123,7 +123,9 @@ async def test_annotated_values_come_back_as_themselves(fn: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [a_song(), moment(), raw(), some(), price(), key(), point(), {"a": [1, 2.5, None, True, "x"]}], ids=repr
+    "value",
+    [a_song(), moment(), raw(), some(), price(), key(), point(), {"a": [1, 2.5, None, True, "x"]}],
+    ids=lambda value: type(value).__name__,
 )
 async def test_without_an_annotation_both_are_the_same_plain_data(value: Any) -> None:
     live, replayed = await live_and_replayed(lambda: value)

@@ -92,7 +92,7 @@ LISTINGS = [
     (RunFilter(job="x"), "runs_job (job=?)"),
     (RunFilter(job="x", before=9), "runs_job (job=? AND rowid<?)"),
     (RunFilter(statuses=(Status.FAILED, Status.RUNNING)), "runs_active (status=?)"),
-    (RunFilter(until=1.0, statuses=tuple(ENDED)), "runs_ended (ended_at<?)"),
+    (RunFilter(until=1.0, statuses=tuple(sorted(ENDED))), "runs_ended (ended_at<?)"),
     (RunFilter(parent="x"), "runs_parent (parent=?)"),
     (RunFilter(parent="x", after=9, oldest_first=True, brief=True), "runs_parent (parent=? AND rowid>?)"),
     (RunFilter(id="x", brief=True), "(id=?)"),
