@@ -49,6 +49,7 @@ class Attempt:
     job: str
     peer: m.Peer
     suspect: bool = False  # was executing when a worker died
+    limited: bool = False  # others may wait for the place that its run holds
     cancelled: bool = False  # the executor was told to cancel
     overdue: bool = False  # it was cancelled, and has not ended within its grace
     activating: bool = False  # it is parked, and has asked for a slot
@@ -84,6 +85,7 @@ class Attempts:
         self.resident = resident
         self.blocked: dict[str, str] = {}  # runs that block their executor's event loop, and where
         self.on_suspect_gone: Callable[[], None] = lambda: None
+        self.on_place_free: Callable[[], None] = lambda: None  # in the transaction that is next
         self._stuck = stuck
         self._journal = journal
         self._executors = executors
@@ -115,7 +117,13 @@ class Attempts:
         run = message.run
         assert run.id not in self._by_run, f"run {run.id} is being executed already"
         attempt = Attempt(
-            run.id, run.job, peer, suspect=run.crashes > 0, cancelled=run.cancel is not None, progress=run.progress
+            run.id,
+            run.job,
+            peer,
+            suspect=run.crashes > 0,
+            limited=run.lane is not None,
+            cancelled=run.cancel is not None,
+            progress=run.progress,
         )
         self._take_slot(attempt, run, slots, suspects)
         self._by_run[run.id] = attempt
@@ -331,6 +339,8 @@ class Attempts:
             lambda _: self.drop(attempt),
             lambda _: self.drop(attempt),
         )
+        if attempt.limited:
+            self.on_place_free()
 
     def fail(self, run_id: str, error: Exception) -> None:
         """Ends a run whose attempt could not begin or go on, with that error as its failure."""

@@ -58,10 +58,16 @@ class Claims:
         self.under_way = False
         journal.follow(RunChanged, self._follow)
         attempts.on_suspect_gone = self.look_again
+        attempts.on_place_free = self.look_ahead
 
     def look_again(self) -> None:
         """Looks in the journal, where something may have become ready through another engine."""
         self._ready = self._urgent = True
+        self.look()
+
+    def look_ahead(self) -> None:
+        """Looks in the journal behind what was just put in, in the same commit: that may make a run ready."""
+        self._ready = True
         self.look()
 
     def look(self) -> None:
