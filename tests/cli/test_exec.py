@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
+import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +247,40 @@ async def test_options_and_their_values_are_completed(folder: Path) -> None:
 
 def test_a_variable_that_is_only_named_is_the_callers_if_it_is_set() -> None:
     assert variables(["A=1=2", "B", "C", "A=", "E=\n"], {"B": "b"}) == {"A": "", "B": "b", "E": "\n"}
+
+
+# ---- through the thin client, in processes of their own
+
+
+def on_terminal(folder: Path, *argv: str) -> str:
+    """Runs a command line on a terminal of its own; returns what it shows, without its colours."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "taskrun", *argv], cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO: nobody has the other end any more
+            while piece := os.read(ours, 65536):
+                shown += piece
+        assert process.wait(30) == 0, shown
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode("utf-8", "surrogateescape")).replace("\r\n", "\n")
+
+
+def test_a_terminal_shows_the_name_the_command_and_its_output(folder: Path) -> None:
+    on_terminal(folder, "exec", "--", "true")  # now the daemon is warm
+    shown = on_terminal(
+        folder, "exec", "-f", "--name", "say it", "--env", "TOKEN=hidden", "--", "printf", "%s\n", "caf\udce9 [1m"
+    )
+    assert "say it  printf '%s\\n' 'caf\\xe9 [1m'" in shown
+    assert "caf\ufffd [1m" in shown
+    assert "✓ done" in shown
+    listed = on_terminal(folder, "list", "-n", "1")
+    assert "say it" in listed and "printf" in listed and "exec" not in listed
+    told = on_terminal(folder, "show", "@last")
+    assert re.search(r"^say it \w{12} · ✓ done", told, re.MULTILINE)
+    assert re.search(rf"^folder  {folder}$", told, re.MULTILINE)
+    assert re.search(r"^env     TOKEN=\*\*\*$", told, re.MULTILINE)
+    assert "hidden" not in shown + listed + told
