@@ -141,19 +141,21 @@ async def test_a_broken_file_can_be_stopped_from(folder: Path) -> None:
 
 @pytest.mark.parametrize("as_variable", [True, False])
 async def test_an_address_is_no_journal(folder: Path, as_variable: bool) -> None:
-    address = "postgresql://me:hush@host/db"
+    address = "mysql://me:hush@host/db"
     write(folder, "" if as_variable else f'journal = "{address}"\n')
     env = {"TASKRUN_JOURNAL": address} if as_variable else {}
     for command in ("start backup", "list", "daemon start", "daemon status", "run backup --local"):
         code, terminal = await typed(folder, command, env={"HOME": str(folder), **env})
         assert code == Code.USAGE, command
-        assert "postgresql://me:***@host/db: there is no store for servers yet" in terminal.chatter, command
-    assert not [path for path in folder.rglob("*") if "postgres" in path.name]
+        assert (
+            "mysql://me:***@host/db: a journal is a SQLite file, or on a server: postgresql://…" in terminal.chatter
+        ), command
+    assert not [path for path in folder.rglob("*") if "mysql" in path.name]
 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("GRACE", "5"), ("WORKERS", "0"), ("JOURNAL", "postgresql://h/db"), ("RETENTION__KEEP", "x")],
+    [("GRACE", "5"), ("WORKERS", "-1"), ("JOURNAL", "mysql://h/db"), ("RETENTION__KEEP", "x")],
 )
 async def test_a_wrong_variable_is_the_callers_own_mistake(folder: Path, variable: str, value: str) -> None:
     for text in ("", "concurency = 5\n"):

@@ -227,7 +227,9 @@ async def _jobs(session: Session, config: Config) -> Check:
         return Check("jobs", False, "; ".join(problems), "see what was found: taskrun jobs")
     if not names:
         return Check("jobs", False, f"none found in {', '.join(config.jobs)}", "write one: taskrun init")
-    return Check("jobs", True, f"{len(names)} in {', '.join(config.jobs)}")
+    commands = len(config.declared.commands)
+    places = [*(config.jobs if commands < len(names) else ()), *(["taskrun.toml"] if commands else ())]
+    return Check("jobs", True, f"{len(names)} in {', '.join(places)}")
 
 
 async def _files(session: Session, config: Config) -> Check:

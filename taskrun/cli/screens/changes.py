@@ -17,7 +17,8 @@ SHOWN = 3  # files that one line names
 def watching_screen(item: dict[str, Any], look: Look) -> Text:
     """Returns what is watched, and what is broken at the beginning."""
     places = ", ".join(cell(place) for place in item["places"])
-    head = f"watching {places} ({_count(item['files'], 'file')}), taskrun.toml · {_count(len(item['jobs']), 'job')}"
+    files = f"{places} ({_count(item['files'], 'file')}), " if item["files"] else ""
+    head = f"watching {files}taskrun.toml · {_count(len(item['jobs']), 'job')}"
     return stacked([Text(head), *(problem_text(problem, look) for problem in item["problems"])])
 
 
