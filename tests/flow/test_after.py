@@ -107,6 +107,10 @@ async def test_one_that_has_ended_already_decides_at_once(storage: Store) -> Non
             ("running", None),
             ("succeeded", None),
         )
+        given_up = await after(queue, good, bad)
+        [cause] = (await queue.core.why(given_up.id))["causes"]
+        assert cause["runs"] == [bad.id]
+        assert cause["text"].endswith(f"ago: it was to start after {bad.id[:6]}, which failed")
         with pytest.raises(RunNotFound, match="no run"):
             await after(queue, good, "nobodyatall")
 

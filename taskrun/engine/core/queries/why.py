@@ -83,9 +83,20 @@ def _ended(run: Run, known: Known) -> Cause:
     text = f"{run.status.value} {_span(known.now - (run.ended_at or known.now))} ago"
     if run.status is Status.FAILED:
         text += f": {_last_error(run.error)}"
+    elif run.reason == RunCause.DEPENDENCY:
+        lost = [one for one in awaited_by(run) if not one.any and one.ended not in (None, Status.SUCCEEDED)]
+        text += f": it was to start after {', '.join(f'{one.run[:SHORT]}, which {_ENDS[one.ended]}' for one in lost)}"
+        return _cause("ended", text, since=rfc3339(run.ended_at), runs=[one.run for one in lost])
     elif run.reason:
         text += " by you" if run.reason == RunCause.USER else f" (reason: {run.reason})"
     return _cause("ended", text, since=rfc3339(run.ended_at))
+
+
+_ENDS: dict[Status | None, str] = {
+    Status.FAILED: "failed",
+    Status.CANCELLED: "was cancelled",
+    Status.DISCARDED: "was discarded",
+}
 
 
 def _requests(run: Run) -> Iterable[Cause]:
