@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+from copy import copy
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from taskrun.engine.core.core import Core
 from taskrun.engine.core.due_slots import Entry
 from taskrun.engine.core.facts import FAILING, LIMITS, NOTICES
 from taskrun.engine.core.queries.views import resolve
+from taskrun.model.errors import DaemonError
 from taskrun.model.notify_config import EVENTS, NotifyTable, Way
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
@@ -386,6 +388,29 @@ async def test_what_more_comes_while_a_notice_is_prepared_is_told_with_it(
         await queue.core.journal.do(lambda t: notices.missed(t, "work", 1, 3600.0, 10_000, "why"))
         await queue.settle()
         assert [message["title"] for message in told.messages] == ["work missed 3 slots"]
+
+
+async def test_when_the_worker_that_is_asked_has_died_another_one_is(
+    told: Told, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with queue_of(told, work) as queue:
+        executors, notifier = queue.core.executors, queue.core.notifier
+        prepared, with_job = notifier._prepared, executors.with_job
+        (peer,) = executors.peers
+        gone = [copy(peer)]
+
+        async def dies(asked: Any, *args: Any) -> Any:
+            if asked is not peer:
+                gone.clear()
+                raise DaemonError("the worker has died")
+            return await prepared(asked, *args)
+
+        monkeypatch.setattr(notifier, "_prepared", dies)
+        monkeypatch.setattr(executors, "with_job", lambda job: gone[0] if gone and job == "notify" else with_job(job))
+        await queue.jobs.work.run()
+        await queue.settle()
+        assert told.events == [("succeeded", "work")]
+        assert "is told later: the worker has died" in caplog.text
 
 
 async def test_nothing_is_kept_of_failures_that_nobody_is_told_of(told: Told) -> None:

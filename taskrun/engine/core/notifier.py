@@ -115,12 +115,18 @@ class Notifier:
                 await self._journal.do(lambda t, n=notice, p=prepared: _start(t, id, n, p))  # type: ignore[misc]
         except (EngineLost, JournalUnavailable):  # it is read again when the engine has begun again, or by the next one
             pass
-        except DaemonError as error:  # the executor is gone; it is told when the next one joins
+        except DaemonError as error:  # the executor is gone
             logger.warning("%s is told later: %s", id, error)
+            asyncio.get_running_loop().call_soon(self._ask_another, peer, id)
         except TaskrunError:
             logger.exception("%s could not be told", id)
         finally:
             self._under_way.pop(id, None)
+
+    def _ask_another(self, gone: m.Peer, id: str) -> None:
+        """Asks an executor that has joined meanwhile; else it is told when the next one joins."""
+        if self._executors.with_job(NOTIFY) is not gone:
+            self._begin(id)
 
     async def _prepared(self, peer: m.Peer, notice: Notice, way: Way) -> Prepared:
         message = msgspec.json.encode({**notice.message, "to": way.label, "way": way.target()}).decode()
