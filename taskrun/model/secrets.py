@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-
-from taskrun.model.records import Run
 
 MASK = "***"
 _Fields = dict[str, msgspec.Raw]
@@ -30,11 +28,25 @@ def _masked(value: Any) -> Any:
     return dict.fromkeys(value, MASK) if isinstance(value, dict) else MASK
 
 
-def whole_input(run: Run) -> str:
+class Given(Protocol):
+    """A run, or a trigger that passed validation."""
+
+    @property
+    def input(self) -> str:
+        """The input as everybody may see it, as JSON text."""
+        ...
+
+    @property
+    def secrets(self) -> str | None:
+        """The fields that nobody is shown."""
+        ...
+
+
+def whole_input(given: Given) -> str:
     """Returns the input that the handler gets, as JSON text."""
-    if run.secrets is None:
-        return run.input
-    merged = msgspec.json.decode(run.input, type=_Fields) | msgspec.json.decode(run.secrets, type=_Fields)
+    if given.secrets is None:
+        return given.input
+    merged = msgspec.json.decode(given.input, type=_Fields) | msgspec.json.decode(given.secrets, type=_Fields)
     return msgspec.json.encode(merged).decode()
 
 

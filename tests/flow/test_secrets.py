@@ -44,3 +44,17 @@ async def test_one_that_is_empty_is_no_secret(storage: Store) -> None:
     async with TestQueue(jobs=[uses], storage=storage) as queue:
         run = await queue.jobs.uses.start(text="a")
         assert (await run.info())["input"] == {"text": "a", "env": {}, "word": ""}
+
+
+@job
+async def cancels(env: dict[str, str]) -> int:
+    return await uses.cancel(text="a", env=env)
+
+
+async def test_runs_are_told_apart_by_it(storage: Store) -> None:
+    async with TestQueue(jobs=[uses, cancels], storage=storage) as queue:
+        await queue.core.jobs.pause("uses")
+        run = await queue.jobs.uses.start(text="a", env={"TOKEN": "s3cr3t"})
+        assert await queue.jobs.cancels.run(env={"TOKEN": "another"}) == 0
+        assert await queue.jobs.cancels.run(env={"TOKEN": "s3cr3t"}) == 1
+        assert await run.status() == "cancelled"

@@ -148,7 +148,7 @@ class Context(AttemptState):
 
     async def cancel_runs(self, job: Job, input: object) -> int:
         """Cancels the unfinished runs of a job with exactly this input; returns how many."""
-        count: int = await self._busily(m.CancelRuns(job=job.name, input=job.prepare(input).input))
+        count: int = await self._busily(m.CancelRuns(job=job.name, input=whole_input(job.prepare(input))))
         return count
 
     def value(self, name: str, make: Callable[[], Any], kind: Any) -> Any:
