@@ -84,7 +84,7 @@ async def test_start_reports_all_input_errors_and_records_nothing(pipe: FakeTerm
 async def test_start_of_an_unknown_job_says_which_was_meant(pipe: FakeTerminal) -> None:
     assert await typed("start procesFile", pipe, starting()) == Code.NOT_FOUND
     assert pipe.chatter.startswith('error: no job "procesFile"\n  did you mean  processFile\n')
-    assert "\n  just written? see what is loaded: taskrun jobs   with reload" in pipe.chatter
+    assert "\n  just written? see what is loaded: taskrun jobs\n  with reload" in pipe.chatter
 
 
 async def test_a_discarded_trigger_prints_its_run_and_exits_5(pipe: FakeTerminal) -> None:
@@ -294,6 +294,15 @@ async def test_a_piped_listing_is_tab_separated_with_full_ids_and_cut_values(pip
     assert cells[:4] == [long["id"], "processFile", "running", long["created_at"]]
     assert len(cells[-1]) == 200
     assert cells[-1].endswith("…")
+
+
+async def test_notifications_that_were_delivered_are_listed_when_they_are_asked_for(screen: FakeTerminal) -> None:
+    told = [a_run("told1aaaaaaa", Status.SUCCEEDED, job="notify"), a_run("told2aaaaaaa", Status.FAILED, job="notify")]
+    await typed("list", screen, FakeDaemon(runs=told))
+    assert "told2a" in screen.written
+    assert "told1a" not in screen.written
+    await typed("list --job notify", screen, FakeDaemon(runs=told))
+    assert "told1a" in screen.written
 
 
 async def test_a_listing_asks_for_what_was_typed(pipe: FakeTerminal) -> None:

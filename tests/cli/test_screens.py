@@ -253,6 +253,7 @@ def test_ids_are_short_but_stay_different() -> None:
 
 def test_a_failure_of_the_last_hour_is_pointed_at() -> None:
     assert runs_footer(several(), NOW) == "1 failed in the last hour: taskrun show 5d0xa8"
+    assert runs_footer(several(), NOW, complete=False) == "failed last: taskrun show 5d0xa8"
     assert runs_footer(several(), NOW + 7200) == ""
 
 

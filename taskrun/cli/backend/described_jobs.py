@@ -10,7 +10,7 @@ from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.session import Backend
 
-LOAD = 'just written? see what is loaded: taskrun jobs   with reload = "manual": taskrun daemon restart'
+LOAD = 'just written? see what is loaded: taskrun jobs\n  with reload = "manual", load it: taskrun daemon restart'
 
 
 async def find_described(backend: Backend, name: str, kind: str = "job") -> dict[str, Any]:

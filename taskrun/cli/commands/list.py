@@ -27,6 +27,7 @@ from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, r
 from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
 from taskrun.model.errors import TaskrunError
+from taskrun.model.names import NOTIFY
 from taskrun.model.records import UNFINISHED, Status
 from taskrun.model.tags import wanted_tags
 
@@ -66,6 +67,10 @@ class Listing:
         since = None if self.since is None else now - self.since
         found = {"job": self.job or None, "status": list(self.statuses) or None, "since": since, "limit": self.limit}
         return {**found, "tags": self.tags, "parent": self.parent or None}
+
+    def leaves_out(self, run: dict[str, Any]) -> bool:
+        """Whether a run is no news: a notification that was delivered, unless they were asked for."""
+        return self.folds and run["job"] == NOTIFY and run["status"] == "succeeded"
 
     def takes(self, run: dict[str, Any]) -> bool:
         """Whether a run that has changed belongs in a live listing."""
@@ -144,7 +149,8 @@ async def once(options: Listing, session: Session) -> int:
         if options.counted:
             counts = totals(overview["counts"], options.job, len(kept), overview["children"])
             session.show(Text(wrapped(counts, session.look().width), "dim"))
-        session.say(runs_footer(runs, session.now) or "see one: taskrun show RUN")
+        roots = sum(count for *_, count in overview["counts"]) - overview["children"]
+        session.say(runs_footer(runs, session.now, roots <= len(runs)) or "see one: taskrun show RUN")
     else:
         session.say(nothing_found(options))
     if not backend.live and any(run["status"] not in ENDED for run in runs):
@@ -169,11 +175,12 @@ def nothing_found(options: Listing) -> str:
 async def fetched(backend: Backend, options: Listing, now: float) -> list[dict[str, Any]]:
     """Returns the runs to show, arranged: also the active ones that are older than the newest runs."""
     want = {**options.wanted(now), **({"roots": True} if options.folds else {})}
-    found = {run["id"]: run for run in await all_runs(backend, **want)}
+    most = want["limit"] * 2 if options.folds and want["limit"] else want["limit"]  # some are left out
+    found = {run["id"]: run for run in await all_runs(backend, **{**want, "limit": most})}
     if options.folds:
         active = await all_runs(backend, **{**want, "status": sorted(UNFINISHED), "limit": ACTIVE})
         found |= {run["id"]: run for run in active}
-    return arranged(found.values())
+    return arranged(run for run in found.values() if not options.leaves_out(run))
 
 
 async def live(options: Listing, session: Session) -> int:
@@ -280,7 +287,8 @@ class Table(Lines):
         return self.options.limit or max(1, self.session.terminal.size()[1] - self._beside)
 
     def _shown(self) -> tuple[list[dict[str, Any]], int]:
-        runs = arranged(run for run in self._snapshot.runs.values() if self.options.takes(run))
+        known = [run for run in self._snapshot.runs.values() if self.options.takes(run)]
+        runs = arranged(run for run in known if not self.options.leaves_out(run))
         return folded(runs, self._rows()) if self.options.folds else (runs[: self._rows()], 0)
 
     def _paint(self, count: int) -> None:

@@ -168,13 +168,18 @@ def _total(widths: dict[str, int]) -> int:
     return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
-def runs_footer(runs: Sequence[dict[str, Any]], now: float) -> str:
-    """Returns what to type next if a run has failed lately."""
+def runs_footer(runs: Sequence[dict[str, Any]], now: float, complete: bool = True) -> str:
+    """Returns what to type next if a run has failed lately.
+
+    Parameters:
+        complete: whether these are all runs, so that the failed ones can be counted.
+    """
     lately = [run for run in runs if run["status"] == "failed" and now - (times.moment(run["ended_at"]) or 0) < RECENT]
     if not lately:
         return ""
     shown = short_ids([run["id"] for run in runs])
-    return f"{len(lately)} failed in the last hour: taskrun show {shown[lately[0]['id']]}"
+    count = f"{len(lately)} failed in the last hour" if complete else "failed last"
+    return f"{count}: taskrun show {shown[lately[0]['id']]}"
 
 
 def runs_tsv(runs: Sequence[dict[str, Any]], now: float) -> str:
