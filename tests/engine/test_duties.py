@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from taskrun import MemoryStorage
-from taskrun.engine.core import lease as lease_module
 from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.timers import Timers
 from taskrun.engine.core.transaction import EngineState
@@ -46,10 +45,7 @@ async def test_the_clock_goes_on_after_a_failure(
     assert "could not be fired" in caplog.text
 
 
-async def test_the_look_for_the_dead_goes_on_after_a_failure(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(lease_module, "POLL", 0.0)
+async def test_the_look_for_the_dead_goes_on_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     store, take_over = MemoryStorage(), Failing()
     store.open()
     lease = Lease(store, EngineState(), "default", 0.01, alone=False, heartbeat=True)
