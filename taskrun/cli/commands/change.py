@@ -12,6 +12,7 @@ from taskrun.cli.backend.documents import completed
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.sanitize import cell
+from taskrun.cli.screens.look import wrapped
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Backend, Session
@@ -71,7 +72,8 @@ async def start_again(ref: str, step: str | None, failed: bool, as_json: bool, q
         session.data(run["id"] + "\n")
     else:
         session.say(run_head(run, session.now, session.look(err=True)))
-        session.say(f"  a retry of {short(old)}   " + "   ".join(next_commands(run)))
+        parts = [f"  a retry of {short(old)}", *next_commands(run)]
+        session.say(wrapped("   ".join(parts), session.look(err=True).width, "   ").replace("\n", "\n  "))
     return Code.DONE
 
 

@@ -295,7 +295,7 @@ def next_commands(run: dict[str, Any]) -> list[str]:
 def run_head(run: dict[str, Any], now: float, look: Look) -> Text:
     """Returns the line that announces a run."""
     line = Text.assemble("▸ ", (short(run["id"]), "bold"), " ")
-    if run["status"] not in ("running", "queued", "succeeded"):
+    if run["status"] not in ("running", "waiting", "queued", "succeeded"):
         line.append_text(state(run, now, look)).append(" ")
     return line.append(named(run)).append(f"  {given(run)}", "dim")
 
