@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import marshal
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -24,15 +23,14 @@ from typing import IO, Any, NamedTuple, Protocol
 from taskrun.model.errors import WorkerCrashed
 from taskrun.processes.command import CommandResult, stdin_file, words
 from taskrun.processes.command_file import END, START, STDERR, STDOUT, STREAMS, End, Record, records
+from taskrun.processes.command_link import POLL, Adopted, Ended, Link, Live, end_by_order
 from taskrun.processes.kept_file import KeptFile, check_private
 from taskrun.processes.launcher import Launcher
-from taskrun.processes.leftovers import MARK, end_leftovers, signal_supervisor
+from taskrun.processes.leftovers import MARK, end_leftovers
 from taskrun.processes.output import REST
-from taskrun.processes.process import OVERDUE
 from taskrun.processes.process_table import boot
 from taskrun.processes.threads import in_thread
 
-POLL = 0.1  # seconds between two looks at a command that was adopted
 PORTION = 256 * 1024  # characters that are handed on at once
 NAME = 200  # characters of a step's name in the file
 KEPT = 4_000_000  # bytes of output that are handed on before their room in the file is given back
@@ -117,7 +115,7 @@ class SurvivingCommands:
         A cancel ends it, unless the reader only leaves.
 
         Parameters:
-            position: how far its output is in the journal.
+            position: how far its output is in the journal; 0 where the journal does not know of it.
 
         Raises:
             OSError: it could not be started.
@@ -127,7 +125,7 @@ class SurvivingCommands:
         path = self.folder / key.name
         with suppress(FileNotFoundError):
             check_private(self.folder)
-        output = _Output(reader, max(position, START))
+        output = _Output(reader, max(position, START), begun=position >= START)
         while True:
             with KeptFile(path) as file:
                 link = await self._take_up(file, order, output)
@@ -146,7 +144,9 @@ class SurvivingCommands:
                     link.close()
                 if end is not None:
                     return _result(end, output)
-                if not file.is_there():
+                if file.begun() is None:  # whoever was to fork its supervisor has died
+                    await asyncio.sleep(POLL)
+                elif not file.is_there():
                     raise WorkerCrashed("the command was ended by somebody else", True)
 
     def forget(self, key: CommandKey) -> None:
@@ -179,6 +179,8 @@ class SurvivingCommands:
         if not file.is_there():
             return None
         facts = file.begun()
+        if facts is None and output.begun and not order.rerun:
+            raise self._lost(file)
         if facts is not None and facts["call"] != order.call:
             await in_thread(end_leftovers, file.identity())
             output.position = START
@@ -188,9 +190,12 @@ class SurvivingCommands:
                 return Ended()
             await in_thread(end_leftovers, file.identity())
             if not order.rerun:
-                file.remove()
-                raise WorkerCrashed("the command is gone and left no exit code, and is not to be run again", True)
+                raise self._lost(file)
         return self._begin(file, order, output)
+
+    def _lost(self, file: KeptFile) -> WorkerCrashed:
+        file.remove()
+        return WorkerCrashed("the command is gone and left no exit code, and is not to be run again", True)
 
     def _begin(self, file: KeptFile, order: Order, output: _Output) -> Live:
         facts = {
@@ -248,10 +253,15 @@ def _result(end: End, output: _Output) -> CommandResult:
 
 
 class _Output:
-    """What a command prints, on its way from the file to a reader."""
+    """What a command prints, on its way from the file to a reader.
 
-    def __init__(self, reader: Reader, position: int) -> None:
+    Parameters:
+        begun: whether the journal knows that it has begun.
+    """
+
+    def __init__(self, reader: Reader, position: int, begun: bool) -> None:
         self.reader = reader
+        self.begun = begun
         self.position = position  # up to which it has been handed on
         self.excerpts: dict[int, str] = {}
         self._given_back = position
@@ -305,133 +315,6 @@ class Portion(NamedTuple):
 
     lines: list[Record]
     end: End | None
-
-
-# ---- how a command is followed
-
-
-class Link(Protocol):
-    """By what a command is followed."""
-
-    def over(self) -> bool:
-        """Whether its supervisor is gone."""
-        ...
-
-    async def wait(self, seconds: float | None) -> None:
-        """Waits until there may be something new, at most so long."""
-        ...
-
-    def stop(self, grace: float) -> None:
-        """Orders its end."""
-        ...
-
-    def close(self) -> None:
-        """Follows it no longer."""
-        ...
-
-
-class Live:
-    """A command that was begun here: its supervisor says when there is something new."""
-
-    def __init__(self, file: KeptFile, control: socket.socket) -> None:
-        self._file = file
-        self._control = control
-        self._over = False
-        self._news = asyncio.Event()
-        control.setblocking(False)
-        asyncio.get_running_loop().add_reader(control.fileno(), self._hear)
-
-    def over(self) -> bool:
-        """Whether its supervisor is gone."""
-        return self._over
-
-    async def wait(self, seconds: float | None) -> None:
-        """Waits until there is something new."""
-        waiting = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait([waiting], timeout=seconds)
-        finally:
-            waiting.cancel()
-        self._news.clear()
-
-    def stop(self, grace: float) -> None:
-        """Orders its end; a supervisor that was stopped has to go on for that."""
-        with suppress(OSError):
-            self._control.send(f"stop {grace}\n".encode())
-        signal_supervisor(self._file.identity(), signal.SIGCONT)
-
-    def close(self) -> None:
-        """Lets it go on by itself, if it does."""
-        asyncio.get_running_loop().remove_reader(self._control.fileno())
-        self._control.close()
-
-    def _hear(self) -> None:
-        try:
-            self._over = not self._control.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._over = True
-        if self._over:
-            asyncio.get_running_loop().remove_reader(self._control.fileno())
-        self._news.set()
-
-
-class Adopted:
-    """A command that somebody else has begun."""
-
-    def __init__(self, file: KeptFile) -> None:
-        self._file = file
-
-    def over(self) -> bool:
-        """Whether its supervisor is gone."""
-        return self._file.free()
-
-    async def wait(self, seconds: float | None) -> None:
-        """Waits a little."""
-        await asyncio.sleep(POLL if seconds is None else min(POLL, seconds))
-
-    def stop(self, grace: float) -> None:
-        """Orders its end; the grace is the one that it was begun with."""
-        signal_supervisor(self._file.identity(), signal.SIGUSR1 if grace else signal.SIGUSR2)
-        signal_supervisor(self._file.identity(), signal.SIGCONT)
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
-
-class Ended(Adopted):
-    """A command that ended while nobody followed it."""
-
-    def __init__(self) -> None:
-        pass
-
-    def over(self) -> bool:
-        """It is."""
-        return True
-
-
-# ---- ending one
-
-
-async def end_by_order(file: KeptFile, link: Link, grace: float) -> None:
-    """Orders the end of a command and returns when nothing of it is left. A cancel during that ends the grace, not the wait."""
-    loop = asyncio.get_running_loop()
-    cancelled: asyncio.CancelledError | None = None
-    link.stop(grace)
-    deadline = loop.time() + grace + OVERDUE
-    while not link.over() and (left := deadline - loop.time()) > 0:
-        try:
-            await link.wait(left)
-        except asyncio.CancelledError as error:
-            cancelled = error
-            link.stop(0)
-            deadline = min(deadline, loop.time() + OVERDUE)
-    facts = file.begun()
-    if facts is not None and not (link.over() and file.ended(START, facts)):
-        await asyncio.shield(in_thread(end_leftovers, file.identity()))
-    if cancelled is not None:
-        raise cancelled
 
 
 def files_of(folder: Path, run_id: str = "") -> list[Path]:

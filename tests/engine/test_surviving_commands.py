@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from taskrun import Queue, SqliteStorage, job, shell
 
@@ -14,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 QUEUE = """
 import asyncio, sys
 from tests.engine.test_surviving_commands import command
+import pytest
+
 from taskrun import Queue, SqliteStorage
 
 async def main():
@@ -78,6 +83,20 @@ async def test_a_close_leaves_it_alone_and_the_next_start_adopts_it(tmp_path: Pa
     async with Queue(jobs=[command], storage=SqliteStorage(journal)) as queue:
         assert await (await queue.get(run_id)).result(timeout=20) == "one\ntwo\n"
     assert len((tmp_path / "oracle").read_text().splitlines()) == 1
+
+
+async def test_it_ends_where_an_engine_of_another_machine_has_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "journal.db"
+    async with Queue(jobs=[command], storage=SqliteStorage(journal)) as queue:
+        await queue.jobs.command.start(script=waiting(tmp_path))
+        await until((tmp_path / "oracle").exists)
+        await queue.core.commands.look()
+        assert files(journal)
+        monkeypatch.setattr(socket, "gethostname", lambda: "another")
+        await queue.core.commands.look()
+        await until(lambda: not files(journal))
 
 
 async def test_each_try_and_each_attempt_is_a_command_of_its_own(tmp_path: Path) -> None:

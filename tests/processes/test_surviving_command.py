@@ -208,6 +208,14 @@ async def test_without_rerun_a_second_execution_is_refused_also_after_a_loss_of_
     assert not files_of(engine.folder)
 
 
+async def test_without_rerun_what_the_journal_knows_is_not_begun_without_its_file(engine: Engine) -> None:
+    reader = Reader()
+    reader.position = START
+    with pytest.raises(WorkerCrashed):
+        await engine.run(order("true", rerun=False), reader)
+    assert (await engine.run(order("true"), reader)).code == 0
+
+
 async def test_its_supervisor_keeps_its_timeout_while_nobody_follows(engine: Engine) -> None:
     wanted = order("echo 1; sleep 300", timeout=0.5)
     reader = Reader()

@@ -1,18 +1,24 @@
-"""Ends the commands that survive, and removes their files, where their run has ended or is gone: nothing outlives its run."""
+"""Ends the commands that survive, and removes their files, where nobody will adopt them: nothing outlives its run.
+
+That is where the run has ended or is gone, and where an engine of another machine has it, which has begun the command anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from functools import partial
 from pathlib import Path
 
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunOver
 from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.processes.surviving_command import UnderWay, end_command, files_of, run_of, under_way
+from taskrun.stores.base import Tx
 
 logger = logging.getLogger("taskrun.engine.commands")
-EVERY = 600.0  # seconds between two looks for what nobody has told of
+EVERY = 5.0  # seconds between two looks for what nobody has told of
 
 
 class LeftCommands:
@@ -42,10 +48,9 @@ class LeftCommands:
             await asyncio.sleep(EVERY)
 
     async def look(self) -> None:
-        """Ends the commands of runs that have ended or are gone."""
+        """Ends the commands that nobody here will adopt."""
         for run_id in {run_of(path) for path in files_of(self.folder)} if self.folder is not None else ():
-            run = await self._journal.read(lambda tx, run_id=run_id: tx.run(run_id))  # type: ignore[misc]
-            if run is None or run.ended:
+            if await self._journal.read(partial(_is_lost, run_id=run_id)):
                 self._end(run_id)
 
     def under_way(self, run_id: str) -> dict[str, UnderWay]:
@@ -69,3 +74,12 @@ class LeftCommands:
         for error in ends:
             if isinstance(error, BaseException):
                 logger.error("a command could not be ended", exc_info=error)
+
+
+def _is_lost(tx: Tx, run_id: str) -> bool:
+    """Whether nobody on this machine will go on with a run."""
+    run = tx.run(run_id)
+    if run is None or run.ended:
+        return True
+    engine = None if run.engine is None else tx.engine(run.engine)
+    return engine is not None and engine.host != socket.gethostname()

@@ -34,6 +34,7 @@ from taskrun.model.errors import JobNotFound, Unwind
 from taskrun.model.records import PLACE, ErrorRecord, Failure, Run, Step, StepKind, StepStatus
 from taskrun.model.secrets import whole_input
 from taskrun.model.tags import tags_of
+from taskrun.processes.command_file import START
 from taskrun.rules.policies import Concurrency, next_try
 from taskrun.rules.transitions import with_failure
 
@@ -405,5 +406,5 @@ def see(task: asyncio.Task[Any]) -> None:
 def _surviving(step: Step, recorded: Step | None) -> Step:
     """Returns the step of a command that survives: as it was recorded, where this try of it has begun already."""
     if recorded is not None and recorded.survives and recorded.attempt == step.attempt:
-        return replace(step, cursor=recorded.cursor, started_at=recorded.started_at)
+        return replace(step, cursor=max(recorded.cursor or 0, START), started_at=recorded.started_at)
     return replace(step, cursor=0)

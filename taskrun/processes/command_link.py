@@ -1,0 +1,138 @@
+"""How a command that survives is followed and ended: by the socket to its supervisor, by its file alone, or not any more."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import suppress
+from typing import Protocol
+
+from taskrun.processes.command_file import START
+from taskrun.processes.kept_file import KeptFile
+from taskrun.processes.leftovers import end_leftovers, signal_supervisor
+from taskrun.processes.process import OVERDUE
+from taskrun.processes.threads import in_thread
+
+POLL = 0.1  # seconds between two looks at a command that was adopted
+
+
+class Link(Protocol):
+    """By what a command is followed."""
+
+    def over(self) -> bool:
+        """Whether its supervisor is gone."""
+        ...
+
+    async def wait(self, seconds: float | None) -> None:
+        """Waits until there may be something new, at most so long."""
+        ...
+
+    def stop(self, grace: float) -> None:
+        """Orders its end."""
+        ...
+
+    def close(self) -> None:
+        """Follows it no longer."""
+        ...
+
+
+class Live:
+    """A command that was begun here: its supervisor says when there is something new."""
+
+    def __init__(self, file: KeptFile, control: socket.socket) -> None:
+        self._file = file
+        self._control = control
+        self._over = False
+        self._news = asyncio.Event()
+        control.setblocking(False)
+        asyncio.get_running_loop().add_reader(control.fileno(), self._hear)
+
+    def over(self) -> bool:
+        """Whether its supervisor is gone."""
+        return self._over
+
+    async def wait(self, seconds: float | None) -> None:
+        """Waits until there is something new."""
+        waiting = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait([waiting], timeout=seconds)
+        finally:
+            waiting.cancel()
+        self._news.clear()
+
+    def stop(self, grace: float) -> None:
+        """Orders its end; a supervisor that was stopped has to go on for that."""
+        with suppress(OSError):
+            self._control.send(f"stop {grace}\n".encode())
+        signal_supervisor(self._file.identity(), signal.SIGCONT)
+
+    def close(self) -> None:
+        """Lets it go on by itself, if it does."""
+        asyncio.get_running_loop().remove_reader(self._control.fileno())
+        self._control.close()
+
+    def _hear(self) -> None:
+        try:
+            self._over = not self._control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._over = True
+        if self._over:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+        self._news.set()
+
+
+class Adopted:
+    """A command that somebody else has begun."""
+
+    def __init__(self, file: KeptFile) -> None:
+        self._file = file
+
+    def over(self) -> bool:
+        """Whether its supervisor is gone."""
+        return self._file.free()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Waits a little."""
+        await asyncio.sleep(POLL if seconds is None else min(POLL, seconds))
+
+    def stop(self, grace: float) -> None:
+        """Orders its end; the grace is the one that it was begun with."""
+        signal_supervisor(self._file.identity(), signal.SIGUSR1 if grace else signal.SIGUSR2)
+        signal_supervisor(self._file.identity(), signal.SIGCONT)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+class Ended(Adopted):
+    """A command that ended while nobody followed it."""
+
+    def __init__(self) -> None:
+        pass
+
+    def over(self) -> bool:
+        """It is."""
+        return True
+
+
+async def end_by_order(file: KeptFile, link: Link, grace: float) -> None:
+    """Orders the end of a command and returns when nothing of it is left. A cancel during that ends the grace, not the wait."""
+    loop = asyncio.get_running_loop()
+    cancelled: asyncio.CancelledError | None = None
+    link.stop(grace)
+    deadline = loop.time() + grace + OVERDUE
+    while not link.over() and (left := deadline - loop.time()) > 0:
+        try:
+            await link.wait(left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            link.stop(0)
+            deadline = min(deadline, loop.time() + OVERDUE)
+    facts = file.begun()
+    if facts is not None and not (link.over() and file.ended(START, facts)):
+        await asyncio.shield(in_thread(end_leftovers, file.identity()))
+    if cancelled is not None:
+        raise cancelled
