@@ -61,7 +61,8 @@ class Batch:
         self.mine: set[str] = set()  # runs whose engine is the one that writes
         self.facts: dict[str, str | None] = {}  # as they are now, each under its lock
         self.quiet: set[str] = set()  # topics that no step waits for
-        self.none_ready: set[tuple[object, ...]] = set()  # questions for ready runs without an answer
+        self.offered: dict[tuple[object, ...], list[str]] = {}  # ready runs that were asked for, by the question
+        self.none_ready: set[tuple[object, ...]] = set()  # questions without answers but those
         self.fence: set[str] = set()  # engines that must be there
         self.changed = 0  # rows
         self.writes = False
@@ -98,7 +99,8 @@ class Batch:
         if locked:
             self._read.pop(run.id, None)
             if self.known.run(run.id) is None:
-                self.known.keep_run(run, new=run.started_at is None)  # one that never began has no running steps
+                untouched = version == 0 and run.started_at is None
+                self.known.keep_run(run, new=untouched)  # then it has no running steps
         else:
             self._read[run.id] = version
         self.versions[run.id] = version
@@ -294,6 +296,7 @@ class Batch:
             gathered.clear()
         for names in (self._touched, self._logs, self.quiet, self.none_ready, self.mine, self.fence, self.versions):
             names.clear()
+        self.offered.clear()
         self.known.clear()
         self._locks = {}  # those that were taken since are gone
 

@@ -102,14 +102,18 @@ class PostgresTx:
         return self._locked_run("run_by_debounce", debounce)
 
     def ready(self, engine: str, jobs: Sequence[str], limit: int, suspects: bool = True) -> list[Run]:
-        asked = (engine, tuple(jobs), suspects)
-        if asked in self.batch.none_ready:
-            return []
+        batch, asked = self.batch, (engine, tuple(jobs), suspects)
+        offered = (batch.runs.get(run_id) for run_id in batch.offered.get(asked, ()))
+        left = [run for run in offered if run and run.status is Status.QUEUED and run.blocked is None][:limit]
+        if asked in batch.none_ready or (left and limit == 1):
+            return left
         # Who asks for one only looks whether there is any: whoever starts some asks for more.
         query, locked = ("any_ready", False) if limit <= 1 else ("ready", True)
         found = self._runs(query, locked, sorted(set(jobs)), engine, str(limit), suspects)
-        if not found and limit > 0:
-            self.batch.none_ready.add(asked)
+        if locked:
+            batch.offered[asked] = [run.id for run in found]
+        if len(found) < limit and (locked or not found):
+            batch.none_ready.add(asked)  # but for those found, as long as they are
         return found
 
     def owned(self, engine: str) -> list[Run]:
