@@ -20,7 +20,7 @@ ESCAPES: Final = "\U0010ff80-\U0010ffff"  # as a range of a regular expression
 _BASE: Final = 0x10FF00
 _TO_ESCAPE: Final = re.compile(f"[\udc80-\udcff{ESCAPES}]")
 _ESCAPED: Final = re.compile(f"[{ESCAPES}]+")
-_UTF8: Final = b"\xf4\x8f"  # how all escapes, and few other characters, begin in UTF-8
+MARK: Final = b"\xf4\x8f"  # how all escapes, and few other characters, begin in UTF-8
 
 
 def escaped(text: str) -> str:
@@ -37,7 +37,7 @@ def may_have_escapes(raw: str | bytes | msgspec.Raw) -> bool:
     """Says whether JSON may hold escapes, quickly."""
     if isinstance(raw, str):
         return not raw.isascii() and _ESCAPED.search(raw) is not None
-    return _UTF8 in bytes(raw)
+    return MARK in bytes(raw)
 
 
 def escape_value(value: Any, builtin: Callable[[Any], Any]) -> Any:

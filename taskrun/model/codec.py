@@ -69,7 +69,7 @@ def _raw(value: Any) -> bytes:
     """Returns a value as JSON, its undecoded bytes escaped."""
     try:
         raw = _ENCODER.encode(value)
-        if not byte_escapes.may_have_escapes(raw):
+        if byte_escapes.MARK not in raw:
             return raw
     except UnicodeEncodeError:
         pass
@@ -104,7 +104,8 @@ def decode(text: str, kind: Any = Any) -> Any:
 def plain(text: str | bytes) -> Any:
     """Returns JSON text of the journal as plain data."""
     data = _DECODER.decode(text)
-    return byte_escapes.restore_value(data) if byte_escapes.may_have_escapes(text) else data
+    escaped = not text.isascii() and byte_escapes.may_have_escapes(text)
+    return byte_escapes.restore_value(data) if escaped else data
 
 
 def to_plain(value: Any) -> Any:

@@ -104,8 +104,8 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
     run = with_terms(request.run, request.terms)
     if request.after:
         run = replace(run, after=after_text(request.after))
-    if is_failed(request.after):
-        return Decision(run=replace(run, status=Status.CANCELLED, reason=Cause.DEPENDENCY.value, ended_at=now))
+        if is_failed(request.after):
+            return Decision(run=replace(run, status=Status.CANCELLED, reason=Cause.DEPENDENCY.value, ended_at=now))
     start = now if request.delay_until is None else max(now, request.delay_until)
     if _is_throttled(request.terms, facts, start):
         return Decision(run=replace(run, status=Status.DISCARDED, reason=Cause.THROTTLE.value, ended_at=now))
@@ -113,7 +113,8 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
         facts = replace(facts, burst=None)  # it waits for another attempt
     decision = _debounced(run, request.terms.debounce, facts, now)
     run = _delayed(decision.run, start, now)
-    decision.run = _held(_awaiting(run) if is_open(request.after) else run, request.paused)
+    awaits = request.after and is_open(request.after)
+    decision.run = _held(_awaiting(run) if awaits else run, request.paused)
     decision.accepted = _accepted(request.terms.throttle, start)
     return decision
 

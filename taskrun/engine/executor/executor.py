@@ -215,7 +215,8 @@ class Executor:
 
     async def _attempt(self, context: Context, job: Job, fresh: bool) -> None:
         before = self.listeners.before(context.run) if fresh else None
-        await self.bodies.end_earlier(context.run)
+        if not fresh:  # else there is none
+            await self.bodies.end_earlier(context.run)
         self._end(context, await attempt(context, job, self.bodies, self._max_payload, before))
 
     def _context(self, message: m.Execute, job: Job) -> Context:
