@@ -222,7 +222,7 @@ def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         yield True, line.append(given(child, look.width - cell_len(line.plain)), "dim")
     if rest:
         told = " · ".join(f"{count:,} {MARKS[status].word}" for status, count in rest.items())
-        yield True, Text(f"… {told}", "dim")
+        yield True, Text(f"{'…' if under_way else ' '} {told}", "dim")
 
 
 def _error(run: dict[str, Any], source: Source | None, look: Look) -> Iterator[Line]:
