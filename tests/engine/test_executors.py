@@ -86,3 +86,19 @@ async def test_schedules_are_those_of_the_executor_that_joined_last() -> None:
     async with started() as core:
         await asyncio.gather(core.join(Worker("* * * * *")), core.join(Worker()))
         assert (core.schedules.next(), await core.schedules.views()) == (None, [])
+
+
+async def test_a_cancel_that_comes_before_the_executors_waits_for_one_that_has_the_job() -> None:
+    """As one by the command that starts the daemon: the `finally` blocks of the run are to be executed."""
+    worker = Worker()
+    async with started() as core:
+        ours = records.Run(id="ours", job="work", created_at=1.0, started_at=1.0, status=records.Status.WAITING)
+        gone = records.Run(id="gone", job="gone", created_at=1.0, started_at=1.0, status=records.Status.WAITING)
+        await core.journal.do(lambda t: [t.tx.add_run(run) for run in (ours, gone)])
+        await core.cancel("ours")
+        await core.cancel("gone")
+        assert not (await core.get("ours")).ended
+        await core.join(worker)
+        await core.journal.flush()
+        assert worker.executed == ["ours"]
+        assert (await core.get("gone")).status == "cancelled"

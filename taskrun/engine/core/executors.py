@@ -71,3 +71,4 @@ class Executors:
             for pipe in description.pipes:
                 self._with_pipe.setdefault(pipe["name"], peer)
         self._state.jobs = sorted(self._with_job if self._only is None else self._only & self._with_job.keys())
+        self._state.awaits_executors = not self._described

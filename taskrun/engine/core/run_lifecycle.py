@@ -234,7 +234,7 @@ def cancel(t: Transaction, run_id: str, reason: str, cause: Cause = Cause.USER) 
         end_cancelled(t, run, reason, cause)
     elif run.engine is not None:
         t.outbox.append(CancelAsked(t.change(run_id, transitions.ask_to_cancel, reason, cause)))
-    elif some_engine_has(t, run.job):
+    elif t.state.awaits_executors or some_engine_has(t, run.job):  # those to come may have it
         t.change(run_id, transitions.ask_to_cancel, reason, cause)
         t.change(run_id, transitions.ready_to_cancel)
     else:

@@ -71,6 +71,7 @@ class EngineState:
     def __init__(self) -> None:
         self.id = ""  # new whenever it registers
         self.jobs: list[str] = []  # those that its executors have
+        self.awaits_executors = True  # none is there that has said which jobs it has
         self.delivering: set[str] = set()  # runs whose attempts are about to be told that a wait is over
         self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
         self.notify: tuple[NotifyTable, ...] = ()  # who is told of what
