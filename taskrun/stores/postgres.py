@@ -267,16 +267,22 @@ class PostgresStorage:
         raise self._unavailable(error, "nothing of this was written") from error
 
     def _find_out(self, session: Session) -> None:
-        """Looks what became of a COMMIT whose answer was lost: a batch writes its number in its own transaction."""
+        """Looks what became of a COMMIT whose answer was lost: a batch writes its number in its own transaction.
+
+        The server may not even have read it yet. So this waits for that transaction, and writes a higher number where it has not
+        written its own: from then on it cannot.
+        """
         try:
             session.look_at_the_clock()
             if self._outcomes.unknown is None:
                 return
-            found = session.ask(SQL["batch"], (self._writer, str(self._outcomes.unknown)))
+            self._number += 1
+            numbers = (str(self._outcomes.unknown), str(self._number))
+            [(written,)] = session.ask(SQL["settle_batch"], (self._writer, *numbers))
         except psycopg.Error as error:
             session.close()
             raise self._unavailable(error, "whether the last batch was written is not known") from error
-        self._outcomes.found(bool(found))
+        self._outcomes.found(written)
 
     def _next_seq(self) -> int:
         """Returns the order of triggering: microseconds of the server's clock, and who counts them."""

@@ -310,11 +310,17 @@ DELETE FROM facts WHERE key = ANY($1::text[])
 SELECT key, value FROM facts WHERE key >= $1 AND key < $1 || chr(1114111) ORDER BY key
 
 -- name: bump_batch
-INSERT INTO batches (writer, n) VALUES ($1, $2::bigint)
-ON CONFLICT (writer) DO UPDATE SET n = excluded.n, at = clock_timestamp()
+WITH bumped AS (
+    INSERT INTO batches AS b (writer, n) VALUES ($1, $2::bigint)
+    ON CONFLICT (writer) DO UPDATE SET n = excluded.n, at = clock_timestamp() WHERE b.n < excluded.n
+    RETURNING 1
+)
+SELECT 1 / count(*) FROM bumped
 
--- name: batch
-SELECT 1 FROM batches WHERE writer = $1 AND n = $2::bigint
+-- name: settle_batch
+INSERT INTO batches AS b (writer, n) VALUES ($1, $3::bigint)
+ON CONFLICT (writer) DO UPDATE SET n = CASE WHEN b.n = $2::bigint THEN b.n ELSE excluded.n END, at = clock_timestamp()
+RETURNING n = $2::bigint
 
 -- name: drop_batch
 DELETE FROM batches WHERE writer = $1 OR at < clock_timestamp() - interval '30 days'

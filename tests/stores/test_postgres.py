@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -166,6 +169,44 @@ def test_what_was_written_without_an_answer_is_not_written_again(
     [(value, error)] = store.apply([add_one])
     assert (value, error, len(ran)) == ((1, None, 1) if written else (2, None, 2))
     assert one(store, lambda tx: tx.get("n")) == "1"
+    store.close()
+
+
+@pytest.mark.skipif(
+    "TASKRUN_TEST_POSTGRES" in os.environ, reason="the server's processes are to be those of this machine"
+)
+def test_a_commit_that_the_server_reads_too_late_is_not_written_beside_its_repetition(schema: str) -> None:
+    """The server stands still, and the connection is lost: what was sent lies there and is read once the server goes on."""
+    store = opened(schema)
+    one(store, lambda tx: tx.put("n", "0"))
+    session = store._session
+    assert session is not None
+    [(backend,)] = session.ask("SELECT pg_backend_pid()", ())
+    stopped: list[int] = []
+
+    def cut(line: socket.socket) -> None:
+        line.shutdown(socket.SHUT_RDWR)
+        line.close()
+
+    def send_event(tx: Tx) -> None:
+        tx.add_event(event("e", "pipe:p"))
+        if not stopped:
+            os.kill(backend, signal.SIGSTOP)
+            stopped.append(backend)
+            line = socket.socket(fileno=os.dup(session.connection.fileno()))
+            threading.Timer(0.3, cut, [line]).start()
+
+    try:
+        with pytest.raises(JournalUnavailable, match="is not known"):
+            store.apply([send_event])
+        [(_, error)] = store.apply([send_event])
+        assert error is None
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    with connection(schema) as looking:
+        while looking.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (backend,)).fetchall():
+            pass
+        assert looking.execute("SELECT count(*) FROM events").fetchall() == [(1,)]
     store.close()
 
 
