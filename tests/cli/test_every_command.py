@@ -155,6 +155,9 @@ TABLE: list[tuple[str, int, str]] = [  # in this order, on one project
     ("start nojob --json", 3, ""),
     ("config nokey --json", 3, ""),
     ("notify test --json", 2, ""),
+    ("workers --json", 0, ONE),
+    ("worker", 2, ""),  # the journal is a file
+    ("journal copy no-such.db copy.db", 3, ""),
     ("schedule nojob --json", 3, ""),
     ("schedule -n 3 --json", 2, ""),
     ("schedule add nojob @daily --json", 3, ""),
@@ -222,7 +225,7 @@ def every_command() -> Iterator[str]:
 
 def test_the_table_has_every_command() -> None:
     tried = {
-        " ".join(command.split()[: 1 + command.startswith(("daemon", "notify", "schedule add"))])
+        " ".join(command.split()[: 1 + command.startswith(("daemon", "notify", "journal", "schedule add"))])
         for command, _, _ in TABLE
     }
     assert set(every_command()) - FOREGROUND == tried - {"ps"}

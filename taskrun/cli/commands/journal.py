@@ -70,7 +70,7 @@ def _copied(source: str, target: str, session: Session) -> dict[str, int]:
     except JournalUnavailable as error:
         raise Stop(Code.UNREACHABLE, str(error)) from error
     except JournalError as error:
-        raise Stop(Code.NOT_FOUND, str(error)) from error
+        raise Stop(Code.NOT_FOUND, str(error), hint="name a file or an address: taskrun journal copy --help") from error
     finally:
         for side in sides:
             side.close()
