@@ -87,6 +87,14 @@ SELECT r.* FROM unnest($1::text[]) AS j CROSS JOIN LATERAL (
 ) AS r
 ORDER BY (r.cancel IS NULL), r.priority DESC, r.seq LIMIT $3::bigint
 
+-- name: count_ready
+SELECT count(*) FROM unnest($1::text[]) AS j CROSS JOIN LATERAL (
+    SELECT 1 FROM runs
+    WHERE job = j AND status = 'queued' AND blocked IS NULL AND (engine IS NULL OR engine = $2)
+        AND ($4::boolean OR crashes = 0 OR cancel IS NOT NULL)
+    LIMIT $3::bigint
+) AS r
+
 -- name: owned
 SELECT * FROM runs
 WHERE engine = $1 AND status IN ('scheduled', 'queued', 'running', 'waiting', 'paused')

@@ -91,6 +91,13 @@ class Batch:
         self._begin()
         return self.session.ask(text, values)
 
+    def along(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Queues a query, to be sent with the next that is asked; returns a list that has its rows from then on."""
+        rows: list[tuple[Any, ...]] = []
+        self.seal()
+        self._put(query, *values, result=lambda cursor: rows.extend(cursor.fetchall()))
+        return rows
+
     def take(self, run: Run, version: int, locked: bool) -> Run:
         """Keeps a run that was read just now."""
         self.runs[run.id] = run

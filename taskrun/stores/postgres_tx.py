@@ -109,10 +109,14 @@ class PostgresTx:
             return left
         # Who asks for one only looks whether there is any: whoever starts some asks for more.
         query, locked = ("any_ready", False) if limit <= 1 else ("ready", True)
-        found = self._runs(query, locked, sorted(set(jobs)), engine, str(limit), suspects)
+        values = (sorted(set(jobs)), engine, str(limit), suspects)
+        there = batch.along("count_ready", *values) if locked else []
+        found = self._runs(query, locked, *values)
         if locked:
             batch.offered[asked] = [run.id for run in found]
-        if len(found) < limit and (locked or not found):
+        # Those that another transaction has locked are passed over, and may be left over by it.
+        passed_over = bool(there) and min(there[0][0], limit) > len(found)
+        if len(found) < limit and not passed_over and (locked or not found):
             batch.none_ready.add(asked)  # but for those found, as long as they are
         return found
 

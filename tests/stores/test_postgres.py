@@ -283,6 +283,24 @@ def test_each_ready_run_is_given_to_one_of_two(schema: str) -> None:
         store.close()
 
 
+def test_ready_runs_that_another_looks_at_are_passed_over_and_not_forgotten(schema: str) -> None:
+    stores = [opened(schema), opened(schema)]
+    for name in ("a", "b", "c"):
+        one(stores[0], lambda tx, name=name: tx.add_run(run(name)))  # type: ignore[misc]
+
+    def look(tx: Tx) -> tuple[int, int]:
+        return len(tx.ready("e1", ["job"], 4)), len(tx.ready("e1", ["job"], 1))
+
+    def look_beside(tx: Tx) -> tuple[int, int]:
+        assert len(tx.ready("e0", ["job"], 4)) == 3
+        return one(stores[1], look)  # type: ignore[no-any-return]
+
+    assert one(stores[0], look_beside) == (0, 1)
+    assert one(stores[1], look) == (3, 1)
+    for store in stores:
+        store.close()
+
+
 def test_one_of_a_wait_and_an_event_sees_the_other(schema: str) -> None:
     stores = [opened(schema), opened(schema)]
     for number in range(30):
