@@ -79,7 +79,7 @@ class Counting:
 
 
 def printed(project: Project, run: str, stream: str) -> list[str]:
-    outcome = project.cli("tail", "--no-follow", "--json", "-n", "1000000", run)
+    outcome = project.cli("tail", "--no-follow", "--json", "-n", "1000000", run, seconds=300)
     assert outcome.code == 0, outcome.err
     records = [json.loads(line) for line in outcome.out.splitlines()]
     return [record["text"] for record in records if record.get("stream") == stream]
