@@ -174,7 +174,10 @@ async def test_parents_and_children_live_through_all_of_it(server: Server, engin
     assert found == [[[f"{name}-{n}-{step}" for step in range(2)] for n in range(3)] for name in NAMES[:6]]
 
 
-async def test_a_lock_that_somebody_holds_is_waited_for(database: str) -> None:
+async def test_a_lock_that_somebody_holds_is_waited_for(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACE", str(tmp_path / "trace"))
     async with Queue(jobs=JOBS, storage=PostgresStorage(database)) as queue:
         await (await queue.jobs.steps.start(name="first", count=1)).result(timeout=30)
         with psycopg.connect(database) as other:
