@@ -160,6 +160,19 @@ class SurvivingCommands:
             if int(path.name.split(".")[1]) < attempt:
                 await end_command(path, grace)
 
+    async def end(self, key: CommandKey, position: int, reader: Reader, grace: float) -> None:
+        """Ends a command that its step will not follow any more, and hands on what it has printed.
+
+        Parameters:
+            position: how far its output is in the journal; 0 where the journal does not know of it.
+        """
+        with suppress(FileNotFoundError), KeptFile(self.folder / key.name, make=False) as file:
+            try:
+                await _end(file, grace)
+            finally:
+                _Output(reader, max(position, START), begun=position >= START).take_rest(file)
+                file.remove()
+
     async def close(self) -> None:
         """Lets the commands go on by themselves."""
         await in_thread(self._launcher.close)
@@ -364,9 +377,13 @@ async def end_command(path: Path, grace: float, cut_off: bool = False) -> None:
     with suppress(FileNotFoundError), KeptFile(path, make=False) as file:
         if cut_off:
             file.mark(cut_off=True)
-        if not file.lock():
-            await end_by_order(file, Adopted(file), grace)
-        elif (facts := file.begun()) is not None and not file.ended(START, facts):
-            await in_thread(end_leftovers, file.identity())
+        await _end(file, grace)
         if not cut_off:
             file.remove()
+
+
+async def _end(file: KeptFile, grace: float) -> None:
+    if not file.lock():
+        await end_by_order(file, Adopted(file), grace)
+    elif (facts := file.begun()) is not None and not file.ended(START, facts):
+        await in_thread(end_leftovers, file.identity())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from taskrun import Queue, SqliteStorage, job, shell
+from taskrun.engine.core.core import Core
 
 ROOT = Path(__file__).parents[2]
 QUEUE = """
@@ -83,6 +84,36 @@ async def test_a_close_leaves_it_alone_and_the_next_start_adopts_it(tmp_path: Pa
     async with Queue(jobs=[command], storage=SqliteStorage(journal)) as queue:
         assert await (await queue.get(run_id)).result(timeout=20) == "one\ntwo\n"
     assert len((tmp_path / "oracle").read_text().splitlines()) == 1
+
+
+async def test_a_cancel_that_comes_while_nobody_follows_it_keeps_what_it_has_printed(tmp_path: Path) -> None:
+    """And gives it and the handler their grace."""
+
+    @job(retry=0)
+    async def command(script: str) -> None:
+        try:
+            await shell(script, survive=True)
+        finally:
+            await shell("echo four")
+
+    journal, trapped = tmp_path / "journal.db", tmp_path / "trapped"
+    script = waiting(tmp_path) + f"; trap 'echo three; exit' TERM; touch {trapped}; while :; do sleep 0.02; done"
+    async with Queue(jobs=[command], storage=SqliteStorage(journal), grace=600) as queue:
+        run = await queue.jobs.command.start(script=script)
+        await until((tmp_path / "oracle").exists)
+    (tmp_path / "gate").touch()
+    await until(trapped.exists)
+    core = Core(SqliteStorage(journal))
+    await core.start()
+    await core.cancel(run.id)
+    await core.close(grace=0)
+    async with Queue(jobs=[command], storage=SqliteStorage(journal), grace=600) as queue:
+        run = await queue.get(run.id)
+        async with asyncio.timeout(20):
+            lines = [line["text"] async for line in run.log() if line["stream"] == "stdout"]
+        assert lines == ["one", "two", "three", "four"]
+        assert await run.status() == "cancelled"
+    assert not files(journal)
 
 
 async def test_it_ends_where_an_engine_of_another_machine_has_its_run(

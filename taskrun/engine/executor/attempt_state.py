@@ -252,7 +252,7 @@ class AttemptState:
         if self.replay.moving:
             self.replay.when_still(self.look_soon)
         elif self._cancel_due:  # it is told where the handler has come as far as it was
-            if self._busy or self.replay.exhausted or self._stands_still():
+            if self.root is not None and (self._busy or self.replay.exhausted or self._stands_still()):
                 self.replay.when_still(self._tell_cancel)
         elif self.leaving and self.following and self._busy == self.following and self.cancel_reason is None:
             self._on_held(self)

@@ -203,7 +203,7 @@ class Executor:
         self.contexts[run.id] = context
         loop = asyncio.get_running_loop()
         context.task = loop.create_task(
-            self._attempt(context, job, message.fresh), name=f"run {run.id}", context=self._scope.copy()
+            self._attempt(context, job, message), name=f"run {run.id}", context=self._scope.copy()
         )
         context.task.add_done_callback(lambda task: self._must_have_reported(context, job, task))
         if self._draining:
@@ -213,10 +213,11 @@ class Executor:
         if run.cancel is not None:
             self._cancel(m.Cancel(run=run.id, reason=run.cancel, grace=self._grace))
 
-    async def _attempt(self, context: Context, job: Job, fresh: bool) -> None:
-        before = self.listeners.before(context.run) if fresh else None
-        if not fresh:  # else there is none
-            await self.bodies.end_earlier(context.run)
+    async def _attempt(self, context: Context, job: Job, message: m.Execute) -> None:
+        before = self.listeners.before(context.run) if message.fresh else None
+        if not message.fresh:  # else there is none
+            await self.bodies.end_earlier(context, message.steps)
+            context.look_soon()  # a cancel that came before the handler has begun is still to be told
         self._end(context, await attempt(context, job, self.bodies, self._max_payload, before))
 
     def _context(self, message: m.Execute, job: Job) -> Context:

@@ -17,7 +17,7 @@ from taskrun.declarations.steps import Completed
 from taskrun.engine import messages as m
 from taskrun.engine.executor.attempt_state import AttemptState
 from taskrun.engine.executor.process_body import in_process, process_pool, to_log
-from taskrun.engine.executor.surviving_body import command_key, follow, timed_out
+from taskrun.engine.executor.surviving_body import Follower, command_key, follow, timed_out
 from taskrun.model.clock import Clock
 from taskrun.model.errors import CommandFailed
 from taskrun.model.records import Run, Step, StepKind
@@ -92,11 +92,19 @@ class Bodies:
         if self._commands is not None and self.survives(call):
             self._commands.forget(command_key(step, run))
 
-    async def end_earlier(self, run: Run) -> None:
+    async def end_earlier(self, attempt: AttemptState, steps: list[Step]) -> None:
         """Ends the commands that a run has left: those of earlier attempts, and all of them when it is to be cancelled."""
-        if self._commands is not None:
-            attempt = run.attempt if run.cancel is None else run.attempt + 1
-            await self._commands.end_earlier(run.id, attempt, self._grace)
+        if (commands := self._commands) is None:
+            return
+        run = attempt.run
+        if run.cancel is None:
+            await commands.end_earlier(run.id, run.attempt, self._grace)
+            return
+        for step in steps:
+            if step.kind is StepKind.SHELL and not step.finished:
+                reader = Follower(step, attempt, self._clock, None)
+                await commands.end(command_key(step, run), step.cursor or 0, reader, self._grace)
+        await commands.end_earlier(run.id, run.attempt + 1, self._grace)
 
     async def close(self) -> None:
         """Ends the worker processes; commands that survive go on by themselves."""
