@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,10 @@ from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.timers import Timers
 from taskrun.engine.core.transaction import EngineState
 from taskrun.model.clock import SystemClock
+from taskrun.model.errors import JournalUnavailable
+from taskrun.model.records import Engine
 from taskrun.processes.liveness_lock import LivenessLock
+from taskrun.stores.base import Answer
 
 
 class Failing:
@@ -54,6 +58,46 @@ async def test_the_look_for_the_dead_goes_on_after_a_failure(caplog: pytest.LogC
         await take_over.over.wait()
     watch.cancel()
     assert "failed" in caplog.text
+    store.close()
+
+
+class Refusing(MemoryStorage):
+    """May refuse to write."""
+
+    refuses = False
+
+    def apply(self, fns: Any, guard: Any = None) -> list[Answer]:
+        if self.refuses:
+            raise JournalUnavailable("the server does not answer")
+        return super().apply(fns, guard)
+
+
+@pytest.mark.parametrize("how", ["refused", "stopped"])
+def test_who_could_not_renew_its_own_lease_gives_others_time_to_renew_theirs(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    moment = 1_000.0
+    clock = SimpleNamespace(monotonic=lambda: moment, time=lambda: moment)
+    monkeypatch.setattr("taskrun.engine.core.lease.time", clock)
+    store, state = Refusing(), EngineState()
+    store.open()
+    state.id = "own"
+    lease = Lease(store, state, "default", 15.0, alone=False, heartbeat=True)
+    other = Engine(id="other", name="default", lease_until=900.0)
+    assert lease.dead(other)
+    store.refuses = how == "refused"
+    if store.refuses:
+        assert not lease.renew()
+    else:
+        moment += 60
+    assert not lease.dead(other)
+    store.refuses = False
+    assert lease.renew()
+    assert not lease.dead(other)
+    for _ in range(3):
+        moment += 5
+        assert lease.renew()
+    assert lease.dead(other)
     store.close()
 
 

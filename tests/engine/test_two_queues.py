@@ -102,7 +102,7 @@ async def test_a_limit_holds_over_all_queues(shared: Open) -> None:
     async def work(number: int) -> None:
         active.append(number)
         most.append(len(active))
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.05)  # longer than it takes to trigger the next
         active.remove(number)
 
     @job(concurrency=Concurrency("shared", 2))

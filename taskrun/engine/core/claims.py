@@ -86,10 +86,10 @@ class Claims:
 
         def committed(result: tuple[list[Start], bool]) -> None:
             starts, self._ready = result
+            self.under_way = False
             if self._ready and count and not starts:  # another engine is at them, and may leave some
-                asyncio.get_running_loop().call_later(run_lifecycle.BUSY, self._try_again)
-            else:
-                self.under_way = False
+                self._ready = False
+                asyncio.get_running_loop().call_later(run_lifecycle.BUSY, self.look_ahead)
             self._begin(starts, slots, suspects)
 
         def failed(error: Exception) -> None:

@@ -466,9 +466,9 @@ class Core:
 
     async def _take_over_the_dead(self) -> None:
         with contextlib.suppress(EngineLost):  # it was taken for dead itself
-            for engine in await self.journal.read(lambda tx: tx.engines()):
-                if self.lease.dead(engine):
-                    await self.journal.do(partial(run_lifecycle.take_over, engine=engine.id, blame=self._blame))
+            for engine in filter(self.lease.dead, await self.journal.read(lambda tx: tx.engines())):
+                act = partial(run_lifecycle.take_over_dead, engine=engine.id, dead=self.lease.dead, blame=self._blame)
+                if await self.journal.do(act):
                     self.lease.remove_files(engine)
                     self._timers.at(0.0)  # from now on this engine fires what its runs wait for
 

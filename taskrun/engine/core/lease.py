@@ -29,6 +29,7 @@ from taskrun.stores.base import Store, Tx
 
 logger = logging.getLogger("taskrun.engine.core.lease")
 FOREVER = 1e12
+AGAIN = 1.0  # seconds between two tries to renew
 WATCHED = 0.2  # seconds between looks for those who follow runs
 
 
@@ -54,6 +55,10 @@ class Lease:
         self._heartbeat = heartbeat
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._renewed = time.monotonic()
+        self._judges_from = (
+            self._renewed
+        )  # who could not renew its lease cannot tell who else could, and gives them time
         self.draining = False  # nothing is started any more
         self.load: Callable[[], int] = lambda: 0  # runs that are executed
         self.watched: Callable[[], bool] = lambda: False  # whether somebody follows runs that others may execute
@@ -72,6 +77,7 @@ class Lease:
         await journal.register(lambda t: self._put(t.tx, engine))
         self._state.id = engine
         if self._heartbeat and self._thread is None:
+            self._renewed = time.monotonic()
             self._thread = threading.Thread(target=self._beat, name="taskrun-heartbeat", daemon=True)
             self._thread.start()
 
@@ -86,7 +92,14 @@ class Lease:
         """Whether another engine is dead."""
         if engine.id == self._state.id or self._alone:
             return engine.id != self._state.id
-        return _seen_dead(engine) or engine.lease_until < self._now()
+        return _seen_dead(engine) or (engine.lease_until < self._now() and self._judges())
+
+    def _judges(self) -> bool:
+        now = time.monotonic()
+        return not self._heartbeat or (now >= self._judges_from and not self._is_late(now))
+
+    def _is_late(self, now: float) -> bool:
+        return now - self._renewed > self._seconds * 2 / 3
 
     def remove_files(self, engine: Engine) -> None:
         """Removes what a dead engine has left beside the journal."""
@@ -138,13 +151,24 @@ class Lease:
         )
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._seconds / 3):
-            engine = self._state.id
+        pause = self._seconds / 3
+        while not self._stop.wait(pause):
+            pause = self._seconds / 3 if self.renew() else min(AGAIN, self._seconds / 3)
+
+    def renew(self) -> bool:
+        """Renews the lease, if the store can be written; returns whether it can."""
+        engine = self._state.id
+        try:
             if engine:
-                try:
-                    self._store.apply([lambda tx, e=engine: self._renew(tx, e)])  # type: ignore[misc]
-                except TaskrunError:  # the disk refuses: the next beat may succeed, else the lease runs out
-                    continue
+                self._store.apply([lambda tx: self._renew(tx, engine)])
+        except TaskrunError:  # the next beat may succeed, else the lease runs out
+            self._judges_from = time.monotonic() + self._seconds
+            return False
+        now = time.monotonic()
+        if self._is_late(now):  # it was stopped, or the store did not answer
+            self._judges_from = now + self._seconds
+        self._renewed = now
+        return True
 
     def _renew(self, tx: Tx, engine: str) -> None:
         if tx.engine(engine) is not None:

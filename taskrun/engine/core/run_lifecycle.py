@@ -5,7 +5,7 @@ A run has exactly one end, written here alone; with it go its waiters, its child
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
@@ -30,6 +30,7 @@ from taskrun.model.errors import WorkerCrashed
 from taskrun.model.records import (
     UNFINISHED,
     Cause,
+    Engine,
     ErrorRecord,
     Run,
     RunFilter,
@@ -333,6 +334,15 @@ def take_over(t: Transaction, engine: str, blame: bool) -> None:
     REPORTS.drop_if_any(t.tx, engine)
     t.tx.drop_engine(engine)
     end_abandoned(t)
+
+
+def take_over_dead(t: Transaction, engine: str, dead: Callable[[Engine], bool], blame: bool) -> bool:
+    """Releases what an engine held, unless it has renewed its lease meanwhile, or another one was faster."""
+    row = t.tx.engine(engine)
+    if row is None or not dead(row):
+        return False
+    take_over(t, engine, blame)
+    return True
 
 
 def let_go(t: Transaction, run_ids: Iterable[str], blame: bool) -> None:
