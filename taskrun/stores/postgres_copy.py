@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -26,11 +25,14 @@ class PostgresSide:
                 if is_absent(looking, schema):
                     raise JournalError(f"there is no journal at {self.name}")
         self._connection = open_journal(dsn, schema)
-        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        self._connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         try:
-            self._connection.execute("SELECT pg_advisory_xact_lock($1::bigint)", (str(lock_number(schema, "all")),))
-            alive = self._connection.execute("SELECT host, pid FROM engines WHERE lease_until > $1", (time.time(),))
+            # Before the transaction begins, whose state of the journal is that of its first query.
+            self._connection.execute("SELECT pg_advisory_lock($1::bigint)", (str(lock_number(schema, "all")),))
+            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            self._connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            alive = self._connection.execute(
+                "SELECT host, pid FROM engines WHERE lease_until > extract(epoch FROM clock_timestamp())"
+            )
             if (engine := alive.fetchone()) is not None:
                 raise InUse(f"{self.name} is in use by pid {engine[1]} on {engine[0]}; stop it, or wait for its lease")
         except psycopg.errors.LockNotAvailable:

@@ -127,11 +127,20 @@ class Session:
         """
         queue, self._queue = self._queue, []
         sent: list[tuple[psycopg.Cursor[tuple[Any, ...]], Result | None]] = []
-        with self.connection.pipeline():
-            for query, values, result in queue:
-                cursor = self.connection.cursor()
-                cursor.execute(query, values)
-                sent.append((cursor, result))
+        first: psycopg.Error | None = None  # kept out of the pipeline's end, which would log what follows from it
+        try:
+            with self.connection.pipeline():
+                try:
+                    for query, values, result in queue:
+                        cursor = self.connection.cursor()
+                        cursor.execute(query, values)
+                        sent.append((cursor, result))
+                except psycopg.Error as error:
+                    first = error
+        except psycopg.Error as error:
+            raise first or error from None
+        if first is not None:
+            raise first
         for cursor, result in sent:
             if result is not None:
                 result(cursor)

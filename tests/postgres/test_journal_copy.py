@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from taskrun.model.records import Run, Status
-from taskrun.stores.journal_copy import COLUMNS, SqliteSide, copy
+from taskrun.model.records import Engine, Run, Status
+from taskrun.stores.journal_copy import COLUMNS, InUse, SqliteSide, copy
+from taskrun.stores.postgres import PostgresStorage
+from taskrun.stores.postgres_copy import PostgresSide
+from taskrun.stores.postgres_names import lock_number
+from taskrun.stores.postgres_open import SCHEMA
 from taskrun.stores.sqlite import SqliteStorage
 from tests.faults.conftest import Project, until
 
@@ -86,6 +92,30 @@ def test_a_copy_that_differs_is_noticed_and_leaves_nothing(
     source.close()
     target.close()
     assert tables(tmp_path / "two.db")["runs"] == []
+
+
+def test_an_engine_is_alive_by_the_servers_clock(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PostgresStorage(database)
+    store.open()
+    store.apply([lambda tx: tx.put_engine(Engine(id="e", name="e", lease_until=store.now() + 15, host="far", pid=7))])
+    store.close()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    with pytest.raises(InUse, match="pid 7 on far"):
+        PostgresSide(database, source=True)
+
+
+def test_a_copy_has_what_it_has_waited_for(database: str) -> None:
+    store = PostgresStorage(database)
+    store.open()
+    store.close()
+    with psycopg.connect(database) as other:
+        other.execute("SELECT pg_advisory_xact_lock_shared(%s)", (lock_number(SCHEMA, "all"),))
+        other.execute("INSERT INTO taskrun.facts VALUES ('k', '1')")
+        threading.Timer(0.1, other.commit).start()
+        side = PostgresSide(database, source=True)
+        assert side.count("facts") == 1
+        side.close()
 
 
 def test_every_table_of_a_journal_is_copied(database: str, project: Project, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import psycopg
 import pytest
 
 from taskrun import DefinitionError, InputInvalid, MemoryStorage, PostgresStorage, Queue, RunNotFound, job
+from taskrun.engine.core.enlisted import MOST
 
 executed: list[str] = []
 
@@ -75,6 +78,17 @@ async def test_a_key_finds_the_run_that_has_it(database: str) -> None:
         with psycopg.connect(database) as connection:
             second = await queue.jobs.once.start(name="second", connection=connection)
         assert await second.result(timeout=20) == await first.result(timeout=20) == "first"
+
+
+async def test_what_cannot_be_admitted_holds_up_no_other(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with Queue(jobs=[greet], storage=PostgresStorage(database)) as queue:
+        with psycopg.connect(database) as connection:
+            connection.execute("INSERT INTO taskrun.facts VALUES ('enlisted:2', '{}')")
+            runs = [await queue.jobs.greet.start(name=f"{n}", connection=connection) for n in range(MOST + 5)]
+        assert [await run.result(timeout=60) for run in runs] == [f"hello {n}" for n in range(MOST + 5)]
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "the trigger of run 2, written in a transaction, cannot be admitted"
+    ]
 
 
 async def test_a_wrong_input_writes_nothing(database: str) -> None:
