@@ -212,8 +212,8 @@ class Tx(Protocol):
         """Returns one engine."""
         ...
 
-    def engines(self) -> list[Engine]:
-        """Returns the engines."""
+    def engines(self, run_out: float | None = None) -> list[Engine]:
+        """Returns the engines; only those whose lease ended before `run_out`."""
         ...
 
     def drop_engine(self, engine_id: str) -> None:

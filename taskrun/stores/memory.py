@@ -335,8 +335,9 @@ class MemoryTx:
     def engine(self, engine_id: str) -> Engine | None:
         return self._engines.get(engine_id)
 
-    def engines(self) -> list[Engine]:
-        return sorted(self._engines.values(), key=lambda engine: engine.id)
+    def engines(self, run_out: float | None = None) -> list[Engine]:
+        found = (one for one in self._engines.values() if run_out is None or one.lease_until < run_out)
+        return sorted(found, key=lambda engine: engine.id)
 
     def drop_engine(self, engine_id: str) -> None:
         if engine_id in self._engines:

@@ -299,7 +299,7 @@ ON CONFLICT (id) DO UPDATE SET
 SELECT * FROM engines WHERE id = $1 FOR KEY SHARE
 
 -- name: engines
-SELECT * FROM engines ORDER BY id
+SELECT * FROM engines WHERE lease_until < $1::float8 ORDER BY id
 
 -- name: drop_engine
 DELETE FROM engines WHERE id = $1

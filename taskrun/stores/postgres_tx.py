@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -276,8 +277,8 @@ class PostgresTx:
             return Engine(id=engine_id, name="", lease_until=0.0)
         return self._one(engine_of, "engine", engine_id)
 
-    def engines(self) -> list[Engine]:
-        return self._all(engine_of, "engines")
+    def engines(self, run_out: float | None = None) -> list[Engine]:
+        return self._all(engine_of, "engines", math.inf if run_out is None else run_out)
 
     def drop_engine(self, engine_id: str) -> None:
         self.batch.change("drop_engine", engine_id)

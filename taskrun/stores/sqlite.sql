@@ -266,7 +266,7 @@ ON CONFLICT (id) DO UPDATE SET
 SELECT * FROM engines WHERE id = ?
 
 -- name: engines
-SELECT * FROM engines ORDER BY id
+SELECT * FROM engines WHERE lease_until < ? ORDER BY id
 
 -- name: drop_engine
 DELETE FROM engines WHERE id = ?

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -230,8 +231,8 @@ class SqliteTx:
     def engine(self, engine_id: str) -> Engine | None:
         return self._one(engine_of, "engine", engine_id)
 
-    def engines(self) -> list[Engine]:
-        return self._all(engine_of, "engines")
+    def engines(self, run_out: float | None = None) -> list[Engine]:
+        return self._all(engine_of, "engines", math.inf if run_out is None else run_out)
 
     def drop_engine(self, engine_id: str) -> None:
         self._execute(SQL["drop_engine"], (engine_id,))

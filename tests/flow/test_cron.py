@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from taskrun import Cron, DefinitionError, MemoryStorage, current, job, sleep
 from taskrun.engine.core.due_slots import Entry
+from taskrun.engine.core.schedule_slots import SCHEDULES, Kept
+from taskrun.engine.core.schedules import Active, _keep
+from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.model.errors import DaemonError, EngineLost
+from taskrun.rules.cron import CronRule
 from taskrun.rules.policies import Prepared
-from taskrun.stores.base import Store
+from taskrun.stores.base import Store, Tx
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted
 
@@ -258,3 +263,22 @@ async def test_a_schedule_that_the_code_no_longer_has_is_forgotten() -> None:
         await queue.advance("3h")
         assert await queue.core.schedules.views() == []
         assert await counted(queue) == {}
+
+
+def test_a_schedule_that_two_engines_write_down_at_once_keeps_what_the_first_has_used() -> None:
+    store, state = MemoryStorage(), EngineState()
+    store.open()
+    rule = CronRule("* * * * *", "UTC")
+    active = Active(Entry(job="tick", cron="* * * * *"), rule)
+
+    def both(tx: Tx) -> tuple[Kept, Kept]:
+        _keep(Transaction(tx, state, 30.0), "code", {"code:tick:1": active}, None)
+        used = SCHEDULES.all(tx)["code:tick:1"].with_used(rule, [60.0])
+        SCHEDULES.put(tx, "code:tick:1", used)
+        late = cast("Tx", SimpleNamespace(facts=lambda prefix: {}, get=tx.get, put=tx.put))  # it has looked before
+        return used, _keep(Transaction(late, state, 30.5), "code", {"code:tick:1": active}, None)["code:tick:1"]
+
+    [(found, error)] = store.apply([both])
+    assert error is None
+    assert found[0] == found[1]
+    store.close()

@@ -190,6 +190,7 @@ def test_engines_are_put_replaced_and_dropped(tx: Tx) -> None:
     tx.put_engine(other)
     tx.put_engine(first)
     assert tx.engines() == [first, other]
+    assert tx.engines(6.5) == [first]
     tx.put_engine(replace(first, pid=9, leash=None))
     assert tx.engine("e") == replace(first, pid=9, leash=None)
     tx.drop_engine("e")

@@ -466,7 +466,7 @@ class Core:
 
     async def _take_over_the_dead(self) -> None:
         with contextlib.suppress(EngineLost):  # it was taken for dead itself
-            for engine in filter(self.lease.dead, await self.journal.read(lambda tx: tx.engines())):
+            for engine in await self.journal.read(self.lease.all_dead):
                 act = partial(run_lifecycle.take_over_dead, engine=engine.id, dead=self.lease.dead, blame=self._blame)
                 if await self.journal.do(act):
                     self.lease.remove_files(engine)

@@ -101,6 +101,11 @@ class Lease:
     def _is_late(self, now: float) -> bool:
         return now - self._renewed > self._seconds * 2 / 3
 
+    def all_dead(self, tx: Tx) -> list[Engine]:
+        """Returns the dead engines. Where a death is never seen, the others are not even read: there may be a thousand."""
+        seen = self._alone or self._store.place is not None
+        return [engine for engine in tx.engines(None if seen else self._now()) if self.dead(engine)]
+
     def remove_files(self, engine: Engine) -> None:
         """Removes what a dead engine has left beside the journal."""
         if engine.leash is not None and _seen_dead(engine):

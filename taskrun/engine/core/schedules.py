@@ -218,11 +218,14 @@ def _keep(t: Transaction, origin: str, wanted: dict[str, Active], jobs: frozense
         if key not in wanted and (jobs is None or kept.job in jobs):
             SCHEDULES.drop(t.tx, key)
     for key, active in wanted.items():
-        if key not in known:
+        if key in known:
+            continue
+        if (now := SCHEDULES.get(t.tx, key)) is None:  # else another engine was faster, and may have used a slot
             entry, zone = active.entry, active.rule.timezone
             begun = (t.now, t.now)
-            known[key] = Kept(job=entry.job, cron=entry.cron, timezone=zone, seen=t.now, used=(begun,))
-            SCHEDULES.put(t.tx, key, known[key])
+            now = Kept(job=entry.job, cron=entry.cron, timezone=zone, seen=t.now, used=(begun,))
+            SCHEDULES.put(t.tx, key, now)
+        known[key] = now
     return known
 
 
