@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from taskrun import InputInvalid, Queue, WaitTimeout, job, pipe, run, sleep
-from taskrun.stores.base import Store
+from taskrun import InputInvalid, MemoryStorage, Queue, WaitTimeout, job, pipe, run, sleep
+from taskrun.engine.core import waits
+from taskrun.engine.core.transaction import EngineState, Transaction
+from taskrun.model import records
+from taskrun.model.records import PipeEvent, Status, Step, StepKind
+from taskrun.stores.base import Store, Tx
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted
 
@@ -407,3 +411,20 @@ async def test_whoever_sends_an_event_hears_what_it_starts_and_wakes(storage: St
         assert await (await queue.get(run_id)).result() == 2
         assert await waiting.result() == {"n": 2}
         assert await queue.core.triggers.started(taken) == {}  # it was done long ago
+
+
+def test_an_event_that_was_committed_after_a_later_one_is_judged_by_another_engine_too() -> None:
+    store = MemoryStorage()
+    store.open()
+
+    def seen(tx: Tx) -> list[str | None]:
+        here, there = EngineState(), EngineState()
+        here.id, there.id = "here", "there"
+        late, judged = (tx.add_event(PipeEvent(id=name, topic="pipe:p", at=2.0, data=name)) for name in ("1", "2"))
+        tx.add_run(records.Run(id="r", job="j", created_at=1.0, status=Status.WAITING, engine="there"))
+        tx.put_step(Step(run="r", key="w", name="w", kind=StepKind.WAIT, topic="pipe:p", cursor=judged.seq))
+        assert waits.announce(Transaction(tx, here, 3.0), late) == ["r"]
+        return [step.output for step in waits.take_news(Transaction(tx, there, 4.0), "r")]
+
+    assert store.apply([seen]) == [(["1"], None)]
+    store.close()

@@ -195,6 +195,9 @@ def announce(t: Transaction, event: PipeEvent) -> list[str]:
     for topic in topics_of(t, event):
         for step in t.tx.waiting_steps(topic):
             if step.match is None or _fits(step.match, event):
+                if step.match is None and event.seq < (step.cursor or 0) and event.input is None:
+                    # A later event was committed first, and is judged already; an engine that hears of this one reads behind it.
+                    step = t.save_step(replace(step, cursor=event.seq - 1))
                 t.deliver(_take(t, step, event))
                 woke.append(step.run)
     for job in t.state.routed.get(event.topic, ()):
