@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import psycopg
 
-from taskrun.model.errors import JournalError
+from taskrun.model.errors import JournalError, JournalUnavailable
 from taskrun.stores.journal_copy import BATCH, COLUMNS, ORDER, InUse, Row
 from taskrun.stores.postgres_names import lock_number
-from taskrun.stores.postgres_open import SCHEMA, is_absent, open_journal, reconnect, shown
+from taskrun.stores.postgres_open import SCHEMA, is_absent, open_journal, reconnect, said, shown
 
 SEQUENCES: Final = {"steps": "n", "events": "seq"}
 
@@ -43,29 +44,39 @@ class PostgresSide:
             raise
 
     def count(self, table: str) -> int:
-        return int(self._connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])  # noqa: S608
+        with self._faults_said():
+            return int(self._connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])  # noqa: S608
 
     def rows(self, table: str) -> Iterator[Row]:
         names = ", ".join(f'"{name}"' for name in COLUMNS[table])
-        with psycopg.RawServerCursor(self._connection, f"copy_{table}") as cursor:
+        with self._faults_said(), psycopg.RawServerCursor(self._connection, f"copy_{table}") as cursor:
             cursor.itersize = BATCH
             cursor.execute(f"SELECT {names} FROM {table} ORDER BY {ORDER[table]}")  # noqa: S608
             yield from cursor
 
     def fill(self, table: str, rows: Iterable[Row]) -> None:
         names = ", ".join(f'"{name}"' for name in COLUMNS[table])
-        with self._connection.cursor().copy(f"COPY {table} ({names}) FROM STDIN") as copying:
+        with self._faults_said(), self._connection.cursor().copy(f"COPY {table} ({names}) FROM STDIN") as copying:
             for row in rows:
                 copying.write_row(row)
 
     def finish(self) -> None:
-        for table, column in SEQUENCES.items():
-            self._connection.execute(
-                f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'),"  # noqa: S608
-                f" (SELECT greatest(1, coalesce(max({column}), 1)) FROM {table}))"
-            )
-        self._connection.execute("COMMIT")
-        self._connection.execute("ANALYZE")
+        with self._faults_said():
+            for table, column in SEQUENCES.items():
+                self._connection.execute(
+                    f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'),"  # noqa: S608
+                    f" (SELECT greatest(1, coalesce(max({column}), 1)) FROM {table}))"
+                )
+            self._connection.execute("COMMIT")
+        with suppress(psycopg.Error):  # it is copied
+            self._connection.execute("ANALYZE")
+
+    @contextmanager
+    def _faults_said(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise JournalUnavailable(f"{self.name} could not be copied ({said(error)}); begin again") from error
 
     def close(self) -> None:
         self._connection.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from taskrun.model.errors import JournalUnavailable
 from taskrun.model.records import Engine, Run, Status
 from taskrun.stores.journal_copy import COLUMNS, InUse, SqliteSide, copy
 from taskrun.stores.postgres import PostgresStorage
@@ -116,6 +117,22 @@ def test_a_copy_has_what_it_has_waited_for(database: str) -> None:
         side = PostgresSide(database, source=True)
         assert side.count("facts") == 1
         side.close()
+
+
+@pytest.mark.parametrize("call", ["count", "rows", "fill", "finish"])
+def test_a_server_that_goes_during_a_copy_is_unavailable(database: str, call: str) -> None:
+    side = PostgresSide(database, source=False)
+    with psycopg.connect(database) as other:
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskrun'")
+    calls = {
+        "count": lambda: side.count("runs"),
+        "rows": lambda: list(side.rows("runs")),
+        "fill": lambda: side.fill("facts", [("k", "1")]),
+        "finish": side.finish,
+    }
+    with pytest.raises(JournalUnavailable, match="begin again"):
+        calls[call]()
+    side.close()
 
 
 def test_every_table_of_a_journal_is_copied(database: str, project: Project, tmp_path: Path) -> None:
