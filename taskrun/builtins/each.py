@@ -55,13 +55,18 @@ async def each(job: str, total: int, max: int = 10, fail_after: int | None = Non
                 counts.add(_end_of(child), time.monotonic() - running.pop(child))
             progress(counts.ended, total, counts.told())
 
-    for _ in range(0, total, PART):
-        for given in await run(INPUTS, _not_recorded):
-            await until_fewer(max)
-            if fail_after is None or counts.ends["failed"] < fail_after:
-                running[asyncio.ensure_future(target.run(given))] = time.monotonic()
-        progress(counts.ended, total, counts.told())
-    await until_fewer(1)
+    try:
+        for _ in range(0, total, PART):
+            for given in await run(INPUTS, _not_recorded):
+                await until_fewer(max)
+                if fail_after is None or counts.ends["failed"] < fail_after:
+                    running[asyncio.ensure_future(target.run(given))] = time.monotonic()
+            progress(counts.ended, total, counts.told())
+        await until_fewer(1)
+    except asyncio.CancelledError:
+        progress(counts.ended, total, counts.so_far())
+        raise
+    progress(counts.ended, total, counts.so_far())
     if counts.ends["succeeded"] < total:
         raise Fatal(counts.failure(), output=counts.tally())
     return counts.tally()
@@ -128,11 +133,14 @@ class Counts:
     def told(self) -> str:
         """Returns what stands beside the bar: `17/40 · 2 failed · 1m left`."""
         left = self._total - self.ended
-        parts = [f"{self.ended}/{self._total}", *self._bad()]
-        if left and self._took:
-            seconds = sum(self._took) / len(self._took) * left / min(self._at_once, left)
-            parts.append(f"{human(ceil(seconds))} left")
-        return " · ".join(parts)
+        if not (left and self._took):
+            return self.so_far()
+        seconds = sum(self._took) / len(self._took) * left / min(self._at_once, left)
+        return f"{self.so_far()} · {human(ceil(seconds))} left"
+
+    def so_far(self) -> str:
+        """Returns what stands there once no further child starts."""
+        return " · ".join([f"{self.ended}/{self._total}", *self._bad()])
 
     def tally(self) -> Tally:
         """Returns the output."""

@@ -6,6 +6,7 @@ journal and a process boundary and is rebuilt as itself.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -202,8 +203,16 @@ class CommandFailed(TaskrunError):
         self.stderr = stderr
 
     def __str__(self) -> str:
+        first, *more = self.command.strip().splitlines() or [""]
         tail = self.stderr.strip().splitlines()[-8:]
-        return f"`{self.command}` ended with code {self.code}" + ("".join("\n  " + line for line in tail))
+        return "\n  ".join([f"`{first}{' …' if more else ''}` ended with {_exit(self.code)}", *tail])
+
+
+def _exit(code: int) -> str:
+    try:
+        return f"code {code}" if code >= 0 else signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
 
 
 class WaitTimeout(TaskrunError, TimeoutError):

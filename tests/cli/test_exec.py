@@ -174,6 +174,8 @@ WRONG = [
     ["exec", "--save", "a b", "--", "true"],
     ["exec", "--save", "later", "--env", "X", "--", "true"],
     ["exec", "--save", "later", "--", "caf\udce9"],
+    ["exec", "--", ""],
+    ["exec", "--", "", "word"],
 ]
 
 

@@ -195,6 +195,26 @@ def test_what_stands_beside_the_bar(ends: list[tuple[str, float]], told: str) ->
     assert counts.told() == told
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_once_it_has_ended_nothing_says_how_long_it_will_take(
+    monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    monkeypatch.setitem(Counts.add.__globals__, "ANSWERED", -1)
+    bad.update({0, 1})
+    async with TestQueue(jobs=[each, work]) as queue:
+        run = await started(queue, [*numbers(2), *numbers(4, lasts=60)], max=2, fail_after=None if cancelled else 2)
+        await queue.advance(1)
+        if cancelled:
+            going = (await run.info()).progress
+            assert going is not None
+            assert going.note == "2/6 · 2 failed · 1s left"
+            await run.cancel()
+            await queue.settle()
+        progress = (await run.info()).progress
+        assert progress is not None
+        assert progress.note == "2/6 · 2 failed"
+
+
 async def test_asyncio_wait_does_nothing_but_wait_unless_it_has_a_timeout() -> None:
     @job
     async def waiting(timeout: float | None = None) -> int:

@@ -89,6 +89,19 @@ def test_an_error_keeps_its_attributes_where_its_arguments_give_them() -> None:
     assert (back.code, back.stderr) == (2, "err")
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "stderr", "told"),
+    [
+        ("make all", 2, "no rule\n", "`make all` ended with code 2\n  no rule"),
+        ("\nset -e\nmake\n", 1, "", "`set -e …` ended with code 1"),
+        ("sleep 9", -9, "", "`sleep 9` ended with SIGKILL"),
+        ("sleep 9", -99, "", "`sleep 9` ended with signal 99"),
+    ],
+)
+def test_a_failed_command_says_in_its_first_line_how_it_ended(command: str, code: int, stderr: str, told: str) -> None:
+    assert str(CommandFailed(command, code, "", stderr)) == told
+
+
 def local_error() -> Exception:
     class Local(Exception):
         pass

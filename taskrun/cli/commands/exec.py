@@ -60,7 +60,7 @@ def exec_command(
 
     Example: taskrun exec --group encode --retry 2 -- ffmpeg -i in.mov out.mp4
     """
-    if not command:
+    if not command or not command[0]:
         raise Stop(Code.USAGE, "name a command, as in taskrun exec -- make test")
     if slots is not None and not group:
         raise Stop(Code.USAGE, "--slots says how many of a group go at once, so it needs --group")
