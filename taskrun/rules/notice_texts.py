@@ -41,13 +41,19 @@ def succeeded(run: Run, now: float) -> Said:
 
 def cancelled(run: Run) -> Said:
     """It was cancelled."""
-    return f"{name_of(run)} was cancelled", _cut(f"Reason: {run.reason or Cause.USER.value}.")
+    return f"{name_of(run)} was cancelled", _cut(_by_whom("Cancelled", run))
 
 
 def paused(run: Run) -> Said:
     """It is paused, by somebody or since its retries are used up."""
-    said = _problem(run) if run.cause is Cause.EXHAUSTED else f"Paused by: {run.reason}."
+    said = _problem(run) if run.cause is Cause.EXHAUSTED else _by_whom("Paused", run)
     return f"{name_of(run)} is paused", _cut(f"{said}\nResume it: taskrun resume {run.id}")
+
+
+def _by_whom(done: str, run: Run) -> str:
+    if run.reason in (None, Cause.USER.value):
+        return f"{done} by hand."
+    return f"{done}: {run.reason}."
 
 
 def missed(job: str, number: int, last: float, most: int, reason: str) -> Said:

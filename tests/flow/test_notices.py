@@ -219,7 +219,8 @@ async def test_cancelled_and_paused_runs(told: Told) -> None:
         await queue.advance("1h")
         assert told.events == [("paused", "stuck"), ("paused", "long"), ("paused", "long"), ("cancelled", "long")]
         assert told.messages[0]["text"].startswith("ValueError: full\nResume it: taskrun resume ")
-        assert (told.messages[3]["text"], told.messages[3]["reason"]) == ("Reason: enough.", "enough")
+        assert told.messages[1]["text"].startswith("Paused by hand.\nResume it: taskrun resume ")
+        assert (told.messages[3]["text"], told.messages[3]["reason"]) == ("Cancelled: enough.", "enough")
 
 
 async def test_a_command_works_again_when_one_of_its_name_does(told: Told) -> None:

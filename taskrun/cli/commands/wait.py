@@ -45,9 +45,9 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
             await _collect(session, list(dict.fromkeys(runs)), ended, as_json)
     except TimeoutError:
         left = " ".join(short(run) for run in runs if run not in ended)
-        verb = "is" if " " not in left else "are"
+        verb = "has" if " " not in left else "have"
         hint = f"see: taskrun show {left.split()[0]}"
-        raise Stop(Code.TIMED_OUT, f"timed out: {left} {verb} still running", hint=hint) from None
+        raise Stop(Code.TIMED_OUT, f"timed out: {left} {verb} not ended", hint=hint) from None
     except asyncio.CancelledError:
         left = " ".join(short(run) for run in runs if run not in ended)
         session.say(f"no longer waiting; {left} {'goes' if ' ' not in left else 'go'} on: taskrun wait {left}")
