@@ -64,9 +64,9 @@ async def each(job: str, total: int, max: int = 10, fail_after: int | None = Non
             progress(counts.ended, total, counts.told())
         await until_fewer(1)
     except asyncio.CancelledError:
-        progress(counts.ended, total, counts.so_far())
+        progress(counts.ended, total, counts.counted())
         raise
-    progress(counts.ended, total, counts.so_far())
+    progress(counts.ended, total, counts.counted())
     if counts.ends["succeeded"] < total:
         raise Fatal(counts.failure(), output=counts.tally())
     return counts.tally()
@@ -134,11 +134,11 @@ class Counts:
         """Returns what stands beside the bar: `17/40 · 2 failed · 1m left`."""
         left = self._total - self.ended
         if not (left and self._took):
-            return self.so_far()
+            return self.counted()
         seconds = sum(self._took) / len(self._took) * left / min(self._at_once, left)
-        return f"{self.so_far()} · {human(ceil(seconds))} left"
+        return f"{self.counted()} · {human(ceil(seconds))} left"
 
-    def so_far(self) -> str:
+    def counted(self) -> str:
         """Returns what stands there once no further child starts."""
         return " · ".join([f"{self.ended}/{self._total}", *self._bad()])
 
