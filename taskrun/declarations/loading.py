@@ -209,7 +209,7 @@ class Files:
         """Executes a file as a module: its last good source where this one fails."""
         empty = set(vars(module))
         try:
-            self._execute(module, file, decode_source(source))
+            self._execute(module, file, source)
         except BaseException as error:  # SystemExit too
             if isinstance(error, KeyboardInterrupt) or not self._restore(module, file, empty):
                 raise
@@ -226,9 +226,9 @@ class Files:
             self.problems.append(problem._replace(kept=True))
         return kept
 
-    def _execute(self, module: ModuleType, file: str, source: str) -> None:
+    def _execute(self, module: ModuleType, file: str, source: str | bytes) -> None:
         exec(compile(source, file, "exec", dont_inherit=True), vars(module))
-        self.sources[file] = source
+        self.sources[file] = source if isinstance(source, str) else decode_source(source)
 
     def _restore(self, module: ModuleType, file: str, empty: set[str]) -> bool:
         """Executes a file's last good source.

@@ -238,7 +238,7 @@ def test_a_daemon_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(mute / "x"))
         listener.listen()
-        (tmp_path / ".taskrun" / "daemon.lock").write_text(f'{{"pid":1,"socket":"{mute / "x"}"}}')
+        (tmp_path / ".taskrun" / "daemon.lock").write_text(f'{{"pid":{os.getpid()},"socket":"{mute / "x"}"}}')
         patched = (
             "import taskrun.cli.fastpath.thin_client as t; t.PATIENCE = 0.2; import taskrun.__main__ as m; m.main()"
         )

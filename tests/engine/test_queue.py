@@ -111,7 +111,7 @@ async def test_a_close_goes_on_when_its_caller_is_cancelled(storage: Store) -> N
         ({"lease": 0}, "lease of Queue must be more than 0"),
         ({"lease": "soon"}, "lease"),
         ({"grace": -1}, "grace"),
-        ({"storage": "queue.db"}, "storage must be a MemoryStorage or a SqliteStorage"),
+        ({"storage": "queue.db"}, "storage must be a MemoryStorage, a SqliteStorage or a PostgresStorage"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_with_its_name(settings: dict[str, Any], says: str) -> None:

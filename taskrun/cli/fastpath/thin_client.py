@@ -83,7 +83,7 @@ def _requested(
 ) -> "CommandClient | None":
     """Returns the connection on which a daemon was sent the command line; None when there is no warm daemon."""
     try:
-        connection = _connected(_socket_path(_user_config() if user else _config_path(config, name)))
+        connection = _connected(*_daemon(_user_config() if user else _config_path(config, name)))
         if connection is None:
             return None
         client = CommandClient(connection, argv)
@@ -126,12 +126,13 @@ def _command_and_project(argv: list[str]) -> tuple[str, str, bool, bool]:
 # ---- finding the daemon
 
 
-def _socket_path(config: str) -> bytes:
-    """Returns the path of the project's socket as the daemon has written it down; empty when that cannot be read."""
+def _daemon(config: str) -> tuple[bytes, bytes]:
+    """Returns the path of the project's socket and the daemon's pid, as it has written them down; empty when unreadable."""
     folder, prefix = _state_folder(config)
     with open(f"{folder}/{prefix}{LOCK}", "rb") as file:
-        path = file.read().partition(b'"socket":"')[2].partition(b'"')[0]
-    return b"" if b"\\" in path else path
+        holder = file.read()
+    path = holder.partition(b'"socket":"')[2].partition(b'"')[0]
+    return b"" if b"\\" in path else path, holder.partition(b'"pid":')[2].partition(b",")[0]
 
 
 def _config_path(named: str, command: str) -> str:
@@ -168,14 +169,14 @@ def _state_folder(config: str) -> tuple[str, str]:
     return state_folder(root, journal or f"{FOLDER}/{JOURNAL}")
 
 
-def _connected(path: bytes) -> socket | None:
-    """Returns a connection to this user's own daemon."""
+def _connected(path: bytes, pid: bytes) -> socket | None:
+    """Returns a connection to this user's own daemon, and to nobody who has taken its place at the socket."""
     if not path or os.lstat(os.path.dirname(path)).st_mode & 0o170077 != 0o040000:
         return None
     connection = socket(AF_UNIX, SOCK_STREAM)
     connection.settimeout(PATIENCE)
     connection.connect(path)
-    return connection if credentials(connection)[0] == os.getuid() else None
+    return connection if credentials(connection) == (os.getuid(), int(pid)) else None
 
 
 # ---- what the caller's terminal is like

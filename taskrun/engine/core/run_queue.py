@@ -94,7 +94,9 @@ def claim(t: Transaction, slots: int, suspect: bool) -> Claim:
                 started.append(Started(now, False, run.engine == t.engine))
             elif slots == 0 or (run.crashes and not suspect):
                 more = False
-            elif not _held_back(t, run):
+            elif _held_back(t, run):
+                more = True  # the place that it leaves may have made another one ready
+            else:
                 started.append(Started(_start(t, run), run.started_at is None, run.engine == t.engine))
                 slots -= 1
                 suspect = suspect and not run.crashes
