@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 from taskrun.model.errors import DefinitionError, JournalError, JournalUnavailable
 from taskrun.stores.base import Answer, Tx
 from taskrun.stores.highwater import HighWater
+from taskrun.stores.outcomes import Outcomes
 from taskrun.stores.sqlite_backup import PAGES, PAUSE, Progress, counting, new_copy
 from taskrun.stores.sqlite_open import JournalFile, Synchronous, name, value
 from taskrun.stores.sqlite_tx import SQL, SqliteTx
@@ -66,8 +66,7 @@ class SqliteStorage:
         self._tx: SqliteTx
         self.written = 0
         self._writer = os.urandom(8).hex()
-        self._unknown: tuple[int, list[tuple[Fn, Answer]]] | None = None  # a batch that wrote and whose COMMIT failed
-        self._done: list[tuple[Fn, Answer]] = []  # what such a one wrote after all, until a commit answers with it
+        self._outcomes = Outcomes()
         self._version = 0  # of the journal as other connections have changed it
         self._changes = 0  # of the connection, when the transaction began
         self._wrote = False  # whether the batch that is to be committed changes anything
@@ -161,10 +160,10 @@ class SqliteStorage:
                 raise self._unavailable(error, "nothing of this was written") from error
             except BaseException:
                 self._roll_back(connection)
-                self._forget(fns)
+                self._outcomes.forget(fns)
                 raise
             self._commit(connection, fns, answers)
-            self._forget(fns)
+            self._outcomes.forget(fns)
             if mark and (self._journal.synchronous == "full" or self._synced(connection)):
                 self._high.write(mark)
             return answers
@@ -192,7 +191,7 @@ class SqliteStorage:
     def _batch(self, connection: sqlite3.Connection, fns: Sequence[Fn], guard: Guard | None) -> list[Answer]:
         """Runs a batch straight through; once one raises, all the others again, each behind a savepoint."""
         self._begin(connection, guard)
-        known = self._known(fns)
+        known = self._outcomes.known(fns)
         answers: list[Answer] = []
         for fn, done in zip(fns, known, strict=True):
             answer = done or self._answer(connection, fn)
@@ -204,21 +203,6 @@ class SqliteStorage:
                 return [done or self._alone(connection, fn) for fn, done in zip(fns, known, strict=True)]
             answers.append(answer)
         return answers
-
-    def _known(self, fns: Sequence[Fn]) -> list[Answer | None]:
-        """Returns for each function the answer that it had in a batch that was written, None where it is to be run."""
-        if not self._done:
-            return [None] * len(fns)
-        kept: dict[Fn, deque[Answer]] = {}
-        for fn, answer in self._done:
-            kept.setdefault(fn, deque()).append(answer)
-        return [kept[fn].popleft() if kept.get(fn) else None for fn in fns]
-
-    def _forget(self, fns: Sequence[Fn]) -> None:
-        """Drops the kept answers of functions that nobody will ask for again."""
-        if self._done:
-            over = Counter(fns)
-            self._done = [(fn, answer) for fn, answer in self._done if not _taken(over, fn)]
 
     def _alone(self, connection: sqlite3.Connection, fn: Fn) -> Answer:
         connection.execute("SAVEPOINT one")
@@ -268,30 +252,23 @@ class SqliteStorage:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if self._wrote:
-                known = self._known(fns)
-                run = zip(fns, answers, known, strict=True)
-                self._unknown = self.written, [(fn, answer) for fn, answer, done in run if done is None]
+                self._outcomes.lost(self.written, fns, answers)
             self._drop_connection()
             with suppress(JournalError):
                 self._use(self._journal.reopen())
             raise self._unavailable(error, "whether this was written is not known") from error
 
     def _find_out(self, connection: sqlite3.Connection) -> None:
-        """Looks what became of a COMMIT that failed: if it was written after all, its functions keep their answers.
-
-        A batch writes its number in its own transaction, so that the journal itself knows. They are kept until a commit that
-        answers with them is durable: any number of faults may come in a row.
-        """
-        if self._unknown is None:
+        """Looks what became of a COMMIT that failed. A batch writes its number in its own transaction, so the journal knows."""
+        if self._outcomes.unknown is None:
             return
         try:
-            number, answers = self._unknown
-            if connection.execute(SQL["batch"], (self._writer, number)).fetchone() is not None:
+            written = connection.execute(SQL["batch"], (self._writer, self._outcomes.unknown)).fetchone() is not None
+            if written:
                 connection.execute("PRAGMA wal_checkpoint(FULL)")  # what was not synced then is synced now
-                self._done += answers
         except sqlite3.Error as error:
             raise self._unavailable(error, "whether the last batch was written is not known") from error
-        self._unknown = None
+        self._outcomes.found(written)
 
     def _sign_off(self, connection: sqlite3.Connection) -> None:
         with suppress(sqlite3.Error):
@@ -351,9 +328,3 @@ class SqliteStorage:
 
     def _unavailable(self, error: sqlite3.Error, outcome: str) -> JournalUnavailable:
         return JournalUnavailable(f"journal {self.place}: {outcome} ({name(error)}: {error})")
-
-
-def _taken(over: Counter[Fn], fn: Fn) -> bool:
-    if found := over[fn] > 0:
-        over[fn] -= 1
-    return found

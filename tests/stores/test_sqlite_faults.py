@@ -138,7 +138,7 @@ def test_a_batch_that_the_guard_refuses_is_forgotten(tmp_path: Path) -> None:
 
     with pytest.raises(EngineLost):
         store.apply([fn], guard)
-    assert store._done == []
+    assert store._outcomes._done == []
     store.close()
 
 
