@@ -13,8 +13,9 @@ import pytest
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import to_json
 from taskrun.engine.core.queries.views import step_view
+from taskrun.model.codec import error_text
 from taskrun.model.errors import AmbiguousRun, DaemonError, InputInvalid, JournalDamaged, RunEnded, RunNotFound
-from taskrun.model.records import Status, StepKind
+from taskrun.model.records import ErrorRecord, Status, StepKind
 from tests.cli.fakes import FOREVER, JOB, NOW, FakeDaemon, FakeTerminal, a_run, a_step, shown, typed
 
 RUN = a_run()
@@ -199,6 +200,16 @@ async def test_a_run_that_is_held_says_what_lets_it_go_on(pipe: FakeTerminal) ->
     assert await typed("run processFile --path a", pipe, starting(tail=ending(DONE), watch=changes)) == 0
     assert pipe.chatter.count("‖ paused (retries used up)  7k3fq2\n") == 1
     assert pipe.chatter.count("go on: taskrun resume 7k3fq2") == 1
+
+
+async def test_a_quiet_run_says_in_a_line_that_it_failed_and_nothing_of_one_that_did_not(pipe: FakeTerminal) -> None:
+    failed = a_run(status=Status.FAILED, error=error_text(ErrorRecord(type="ValueError", message="no luck")))
+    assert await typed("run -q processFile --path a", pipe, starting(tail=ending(failed))) == 1
+    assert [line for line in pipe.chatter.splitlines() if line.startswith("✗ failed")]
+    assert "no luck" in pipe.chatter
+    pipe.chatter = ""
+    assert await typed("run -q processFile --path a", pipe, starting(tail=ending(DONE))) == 0
+    assert pipe.chatter == ""
 
 
 async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:

@@ -79,7 +79,7 @@ def view_for(session: Session, quiet: bool) -> View:
 
 
 class View:
-    """A view that shows nothing: for `-q`."""
+    """A view that shows nothing but how a run ended that did not succeed: for `-q`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -109,7 +109,9 @@ class View:
         return told
 
     def end(self, run: dict[str, Any]) -> None:
-        """Takes the run as it ended."""
+        """Reports how it ended, where that is not what was wanted."""
+        if run["status"] != "succeeded":
+            self.session.say(end_line(run, self.session.now, self.session.look(err=True), self.errors))
 
     def note(self, text: str) -> None:
         """Prints a message, without disturbing what is drawn."""
