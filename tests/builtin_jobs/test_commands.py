@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ async def test_a_nul_is_refused_when_it_is_triggered(project: Project) -> None:
 # ---- its environment
 
 
-async def test_it_is_told_of_its_run(project: Project) -> None:
+async def test_it_is_told_of_its_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TASKRUN_")]:
+        monkeypatch.delenv(name)
     names = "RUN JOB ATTEMPT INPUT"
     text = f'[jobs.x]\ncommand = "env"\ninput = {{ a = "b c" }}\n[jobs.y]\ncommand = "echo {names}"'
     async with queue_of(project(text)) as queue:
