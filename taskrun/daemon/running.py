@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from taskrun.daemon.paths import DaemonPaths
+from taskrun.daemon.reaper import adopts_orphans, reap_orphans
 from taskrun.daemon.workers.child_process import ChildProcess
 from taskrun.daemon.workers.worker_pool import WorkerPool
 from taskrun.engine.core.core import Core
@@ -18,6 +19,14 @@ from taskrun.model.config import Config
 from taskrun.stores.addresses import storage_at
 
 logger = logging.getLogger(__name__)
+
+
+def take_signals(stop: asyncio.Event) -> None:
+    """Has TERM and Ctrl-C set `stop`, and reaps orphans if this process adopts them."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if adopts_orphans():
+        reap_orphans(ChildProcess.awaited)
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import resource
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -31,13 +30,11 @@ from taskrun.daemon.garbage import collect_rarely
 from taskrun.daemon.lock import Holder, Lock, holder
 from taskrun.daemon.log import DaemonLog
 from taskrun.daemon.paths import DaemonPaths, daemon_paths
-from taskrun.daemon.reaper import adopts_orphans, reap_orphans
-from taskrun.daemon.running import end_by_force, running_core, running_pool
+from taskrun.daemon.running import end_by_force, running_core, running_pool, take_signals
 from taskrun.daemon.state_files import StateFiles
 from taskrun.daemon.watch.auto_reload import AutoReload
 from taskrun.daemon.watch.project_code import ProjectCode
 from taskrun.daemon.watch.schedule_file import ScheduleFile
-from taskrun.daemon.workers.child_process import ChildProcess
 from taskrun.daemon.workers.worker_handle import lock_freed
 from taskrun.daemon.workers.worker_pool import WorkerPool
 from taskrun.engine.core.core import Core
@@ -99,10 +96,7 @@ class Daemon:
         Raises:
             TaskrunError: it could not start, and why.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        if adopts_orphans():
-            reap_orphans(ChildProcess.awaited)
+        take_signals(self._stop)
         async with AsyncExitStack() as stack:
             await self._await_former_workers()
             core = await stack.enter_async_context(self._running_core())

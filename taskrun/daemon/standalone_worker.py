@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -20,10 +19,8 @@ import msgspec
 
 from taskrun.daemon.garbage import collect_rarely
 from taskrun.daemon.paths import DaemonPaths, daemon_paths
-from taskrun.daemon.reaper import adopts_orphans, reap_orphans
-from taskrun.daemon.running import end_by_force, running_core, running_pool
+from taskrun.daemon.running import end_by_force, running_core, running_pool, take_signals
 from taskrun.daemon.watch.schedule_file import ScheduleFile
-from taskrun.daemon.workers.child_process import ChildProcess
 from taskrun.daemon.workers.worker_pool import WorkerPool
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.queries.views import rfc3339
@@ -58,10 +55,7 @@ class StandaloneWorker:
         Raises:
             TaskrunError: it could not start, and why.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        if adopts_orphans():
-            reap_orphans(ChildProcess.awaited)
+        take_signals(self._stop)
         async with AsyncExitStack() as stack:
             folder = Path(tempfile.mkdtemp(prefix="taskrun-worker-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)

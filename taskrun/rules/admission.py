@@ -113,8 +113,7 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
         facts = replace(facts, burst=None)  # it waits for another attempt
     decision = _debounced(run, request.terms.debounce, facts, now)
     run = _delayed(decision.run, start, now)
-    awaits = request.after and is_open(request.after)
-    decision.run = _held(_awaiting(run) if awaits else run, request.paused)
+    decision.run = _held(_awaiting(run) if is_open(request.after) else run, request.paused)
     decision.accepted = _accepted(request.terms.throttle, start)
     return decision
 

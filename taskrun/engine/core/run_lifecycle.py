@@ -136,7 +136,7 @@ def end(
 ) -> Run:
     """Gives a run its one end, and ends those that were to start after its success; each with all that hangs on it."""
     ended = _end(t, run_id, status, reason, output, error)
-    over = [ended] if ended.awaited else []
+    over = [ended]
     while over:  # a chain of them may be long
         last = over.pop()
         hopeless = dependents.tell(t, last) if last.awaited else []
