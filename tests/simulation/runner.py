@@ -16,7 +16,7 @@ from multiprocessing import get_context, parent_process
 
 from tests.simulation import engine, holes
 from tests.simulation.script import simulate
-from tests.simulation.world import Outcome
+from tests.simulation.world import Emphasis, Outcome
 
 CHUNK = 25  # seeds that a process plays before it reports
 FEW = 5  # the same where the first failures are enough
@@ -104,11 +104,16 @@ def play(
     return report
 
 
+_emphasis = Emphasis()
+
+
 def _prepare(hole: str | None) -> None:
+    global _emphasis
     threading.Thread(target=_end_with_parent, daemon=True).start()
     engine.install()
     if hole is not None:
-        holes.HOLES[hole]()
+        put_back, _emphasis = holes.HOLES[hole]
+        put_back()
 
 
 def _end_with_parent() -> None:
@@ -120,7 +125,7 @@ def _end_with_parent() -> None:
 
 
 def _play_chunk(seeds: list[int]) -> list[Outcome]:
-    outcomes = [simulate(seed) for seed in seeds]
+    outcomes = [simulate(seed, _emphasis) for seed in seeds]
     gc.collect()
     return outcomes
 

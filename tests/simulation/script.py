@@ -16,7 +16,7 @@ from taskrun.rules.dependencies import awaited_by
 from tests.simulation import engine as engines
 from tests.simulation.engine import DaemonEngine, Engine
 from tests.simulation.plans import Programmer, Scale
-from tests.simulation.world import Outcome, World
+from tests.simulation.world import Emphasis, Outcome, World
 
 PATIENCE = 2 * 3_600.0  # seconds after which a run that has not ended does not end
 LONG_PATIENCE = 30 * 3_600.0  # the same where handlers sleep for hours
@@ -78,8 +78,10 @@ class Script:
         if rng.random() < 0.1:
             kinds += [self._jump]
         self._turns: list[tuple[int, Callable[[], None]]] = []
-        turn = 0
-        for _ in range(rng.choice((0, 1, 1, 2, 4))):
+        turn, count = 0, rng.choice((0, 1, 1, 2, 4))
+        if world.emphasis.fault is not None:
+            kinds, count = [getattr(self, f"_{world.emphasis.fault}")], 4
+        for _ in range(count):
             fault = rng.choice(kinds)
             if rng.random() < 0.7:
                 turn += int(rng.expovariate(1 / rng.choice((40, 150, 500))))
@@ -381,10 +383,10 @@ def check_the_end(world: World) -> None:
     world.safety.at_the_end()
 
 
-def simulate(seed: int) -> Outcome:
+def simulate(seed: int, emphasis: Emphasis) -> Outcome:
     """Plays a seed and says how it went."""
     gc.disable()
-    world = World(seed)
+    world = World(seed, emphasis)
     errors = _Errors(world)
     logger = logging.getLogger("taskrun")
     logger.addHandler(errors)

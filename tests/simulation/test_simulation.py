@@ -12,7 +12,7 @@ from tests.simulation.holes import HOLES
 from tests.simulation.runner import play, story
 
 FAULTS = {"close", "edit", "jump", "kill", "kill worker", "refuse", "reload", "stall", "stop", "unknown"}
-SEEDS_OF_A_HOLE = 500
+SEEDS_OF_A_HOLE = 1_500
 JOBS = min(2, os.cpu_count() or 1)
 
 
