@@ -341,6 +341,10 @@ def _spoils(error: psycopg.Error) -> bool:
 
 
 def _is_lost(error: psycopg.Error, session: Session) -> bool:
-    """Whether the connection is lost, and with it the answer."""
-    code = error.sqlstate or ""
-    return session.connection.closed or session.connection.broken or code.startswith(("08", "57P")) or code == "25P03"
+    """Whether the connection is lost, and with it the answer.
+
+    An error without a code is not the server's: psycopg may take a connection that breaks for one that is alive.
+    """
+    if error.sqlstate is None:
+        return not _spoils(error) or session.connection.closed or session.connection.broken
+    return session.connection.closed or error.sqlstate.startswith(("08", "57P")) or error.sqlstate == "25P03"

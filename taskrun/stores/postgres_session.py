@@ -141,6 +141,11 @@ class Session:
             raise first or error from None
         if first is not None:
             raise first
+        if any(
+            cursor.pgresult is None for cursor, _ in sent
+        ):  # psycopg says nothing of it where the connection was lost
+            self.connection.close()
+            raise psycopg.OperationalError("the connection was lost before the server had answered all of it")
         for cursor, result in sent:
             if result is not None:
                 result(cursor)

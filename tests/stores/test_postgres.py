@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg._pipeline_base import BasePipeline
 
 from taskrun.model.errors import JournalError, JournalNewer, JournalUnavailable
 from taskrun.model.records import Status
@@ -139,10 +140,12 @@ def test_a_password_is_not_shown() -> None:
 # ---- a COMMIT whose answer is lost
 
 
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "not seen"])
 @pytest.mark.parametrize("written", [True, False], ids=["written", "not written"])
 def test_what_was_written_without_an_answer_is_not_written_again(
-    schema: str, monkeypatch: pytest.MonkeyPatch, written: bool
+    schema: str, monkeypatch: pytest.MonkeyPatch, written: bool, seen: bool
 ) -> None:
+    """Parameters: seen: psycopg has noticed that the connection is lost; now and then it takes a broken one for alive."""
     store = opened(schema)
     one(store, lambda tx: tx.put("n", "0"))
     ran: list[int] = []
@@ -159,8 +162,9 @@ def test_what_was_written_without_an_answer_is_not_written_again(
             monkeypatch.setattr(Session, "send", send)
             if written:
                 send(self)
-            self.connection.close()
-            raise psycopg.OperationalError("the connection is lost")
+            if seen:
+                self.connection.close()
+            raise psycopg.OperationalError("cannot exit pipeline mode while busy")
         send(self)
 
     monkeypatch.setattr(Session, "send", lose)
@@ -169,6 +173,30 @@ def test_what_was_written_without_an_answer_is_not_written_again(
     [(value, error)] = store.apply([add_one])
     assert (value, error, len(ran)) == ((1, None, 1) if written else (2, None, 2))
     assert one(store, lambda tx: tx.get("n")) == "1"
+    store.close()
+
+
+def test_answers_that_never_come_are_no_success(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psycopg ends a pipeline without an error where no more results come; then nobody has said that it was written."""
+    store = opened(schema)
+
+    def unanswered(self: Session) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(BasePipeline, "_process_results", lambda *args: None)
+            send(self)
+
+    def send_event(tx: Tx) -> None:
+        tx.add_event(event("e", "pipe:p"))
+        if send is Session.send:
+            monkeypatch.setattr(Session, "send", unanswered)
+
+    send = Session.send
+    with pytest.raises(JournalUnavailable, match="is not known"):
+        store.apply([send_event])
+    monkeypatch.setattr(Session, "send", send)
+    assert store.apply([send_event]) == [(None, None)]
+    with connection(schema) as looking:
+        assert looking.execute("SELECT count(*) FROM events").fetchall() == [(1,)]
     store.close()
 
 

@@ -166,7 +166,9 @@ class Lease:
         try:
             if engine:
                 self._store.apply([lambda tx: self._renew(tx, engine)])
-        except TaskrunError:  # the next beat may succeed, else the lease runs out
+        except Exception as error:  # the next beat may succeed, else the lease runs out
+            if not isinstance(error, TaskrunError):
+                logger.exception("the lease could not be renewed")
             self._judges_from = time.monotonic() + self._seconds
             return False
         now = time.monotonic()
