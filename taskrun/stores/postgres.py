@@ -7,6 +7,7 @@ has the verbs, `postgres_open` opens, `postgres_listener` hears of what others w
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -24,10 +25,11 @@ from taskrun.stores.postgres_batch import Batch, Beside, InTheWay
 from taskrun.stores.postgres_listener import Listener, ServerClock
 from taskrun.stores.postgres_names import job_channel
 from taskrun.stores.postgres_open import SCHEMA, Connection, open_journal, reconnect, said, shown
-from taskrun.stores.postgres_session import SQL, Session
+from taskrun.stores.postgres_session import APPLICATION, SQL, STANDSTILL, Session
 from taskrun.stores.postgres_tx import PostgresTx
 from taskrun.stores.row_cache import RowCache
 
+logger = logging.getLogger("taskrun.stores.postgres")
 Fn = Callable[[Tx], Any]
 Guard = Callable[[Tx], None]
 
@@ -157,6 +159,8 @@ class PostgresStorage:
                     return self._written(session, fns, guard, beside)
                 except InTheWay:
                     self._roll_back(session)
+                    if beside is Beside.ALONE:
+                        self._cut_off(session)
                 except BaseException as error:
                     self._roll_back(session)
                     if not isinstance(error, JournalUnavailable):
@@ -317,6 +321,16 @@ class PostgresStorage:
     def _roll_back(self, session: Session) -> None:
         self._forget_rows()
         session.roll_back()
+
+    def _cut_off(self, session: Session) -> None:
+        """Ends sessions of other engines that stand still within a transaction, such as that of a process that was stopped."""
+        try:
+            for done, pid in session.ask(SQL["cut_off"], (APPLICATION, str(STANDSTILL))):
+                logger.warning(
+                    "journal %s: session %s stood still within a transaction, and was ended: %s", self, pid, done
+                )
+        except psycopg.Error as error:  # such as that of another user
+            logger.warning("journal %s: what is in the way cannot be ended: %s", self, said(error))
 
     def _forget_rows(self) -> None:
         self._rows.clear()

@@ -13,6 +13,13 @@ SELECT pg_advisory_xact_lock_shared($1::bigint)
 -- name: alone
 SELECT pg_advisory_xact_lock($1::bigint)
 
+-- What stands still within a transaction while others wait for it. The server's own timeout for that does not end a session in the
+-- middle of a pipeline, whose state is `active`.
+-- name: cut_off
+SELECT pg_terminate_backend(pid), pid FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid() AND wait_event = 'ClientRead'
+    AND xact_start IS NOT NULL AND state_change < clock_timestamp() - make_interval(secs => $2::float8)
+
 -- name: lock
 SELECT pg_advisory_xact_lock($1::bigint)
 

@@ -18,7 +18,7 @@ from msgspec.structs import asdict, replace
 
 from taskrun.model.records import LogLine, Run, Status, Step
 from taskrun.stores.postgres_names import all_channel, engine_channel, job_channel, lock_number
-from taskrun.stores.postgres_session import SQL, UNLOCKED, Session
+from taskrun.stores.postgres_session import SQL, STANDSTILL, UNLOCKED, Session
 from taskrun.stores.row_cache import RowCache
 from taskrun.stores.rows import RUN_CHANGING
 
@@ -316,7 +316,7 @@ class Batch:
             return
         self.session.put(SQL["begin"])
         if self.beside is Beside.ALONE:
-            self.session.put("SET LOCAL lock_timeout = 0")
+            self.session.put(f"SET LOCAL lock_timeout = '{STANDSTILL:g}s'")
         name = "alone" if self.beside is Beside.ALONE else "beside_others"
         self.session.put(SQL[name], (str(lock_number(self._schema, "all")),))
 

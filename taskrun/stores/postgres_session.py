@@ -21,12 +21,14 @@ UNLOCKED: Final = {name: re.sub(r"\s+FOR (?:NO KEY UPDATE|KEY SHARE).*", "", tex
 Result = Callable[["psycopg.Cursor[tuple[Any, ...]]"], None]
 Statement = tuple[str, Sequence[Any], Result | None]
 
+STANDSTILL: Final = 5.0  # seconds that others wait for one that does nothing within its transaction
+APPLICATION: Final = "taskrun"
 # An engine that is stopped within a transaction must not hold its locks for longer than others wait for its lease.
 SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "lock_timeout": "300ms",
-    "idle_in_transaction_session_timeout": "5s",
+    "idle_in_transaction_session_timeout": f"{STANDSTILL:g}s",
     "client_min_messages": "warning",
     "jit": "off",
     "plan_cache_mode": "auto",
@@ -38,7 +40,7 @@ KEPT_ALIVE: Final = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
-    "application_name": "taskrun",
+    "application_name": APPLICATION,
 }
 LOOK_AGAIN: Final = 10.0  # seconds between two comparisons of the clocks
 LOOKS: Final = 3

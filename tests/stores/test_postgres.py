@@ -16,12 +16,13 @@ from psycopg._pipeline_base import BasePipeline
 
 from taskrun.model.errors import JournalError, JournalNewer, JournalUnavailable
 from taskrun.model.records import Status
-from taskrun.stores import rows
+from taskrun.stores import postgres, postgres_batch, rows
 from taskrun.stores.base import Tx
 from taskrun.stores.postgres import PostgresStorage
 from taskrun.stores.postgres_batch import Beside
+from taskrun.stores.postgres_names import lock_number
 from taskrun.stores.postgres_open import MIGRATIONS, shown
-from taskrun.stores.postgres_session import Session
+from taskrun.stores.postgres_session import APPLICATION, Session
 from tests import postgres_server
 
 from .records import event, run, step
@@ -280,6 +281,24 @@ def test_two_that_want_each_others_locks_both_get_through(schema: str) -> None:
     assert one(stores[0], lambda tx: tx.facts("throttle:")) == {"throttle:x": "2", "throttle:y": "2"}
     for store in stores:
         store.close()
+
+
+def test_one_that_stands_still_within_a_pipeline_is_cut_off(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a process that is stopped leaves it: the server has done some of it, and waits for the rest as `active`."""
+    for module in (postgres, postgres_batch):
+        monkeypatch.setattr(module, "STANDSTILL", 0.5)
+    store = opened(schema)
+    one(store, lambda tx: tx.add_run(run("a")))
+    with connection(schema) as stopped:
+        stopped.execute("SELECT set_config('application_name', %s, false)", [APPLICATION])
+        with pytest.raises(psycopg.OperationalError), stopped.pipeline():
+            stopped.execute("BEGIN")
+            stopped.execute("SELECT pg_advisory_xact_lock_shared(%s)", [lock_number(schema, "all")])
+            stopped.execute(f"SELECT 1 FROM {schema}.runs FOR UPDATE").fetchall()
+            one(store, lambda tx: tx.save_run(run("a", crashes=1)))
+            stopped.execute("COMMIT")
+    assert one(store, lambda tx: tx.run("a")).crashes == 1
+    store.close()
 
 
 def test_each_ready_run_is_given_to_one_of_two(schema: str) -> None:
