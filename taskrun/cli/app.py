@@ -113,14 +113,16 @@ def main(argv: Sequence[str], intent: str) -> int:
 
 async def execute(argv: Sequence[str], terminal: Terminal, connector: Connector) -> int:
     """Executes a command line and returns its exit code; every error is explained on the terminal."""
+    session = None
     try:
         rest, config, user = take_project(argv)
+        session = Session(terminal, connector, config, user)
         action = parse(rest, terminal)
-        return action if isinstance(action, int) else await _perform(action, Session(terminal, connector, config, user))
+        return action if isinstance(action, int) else await _perform(action, session)
     except BrokenPipeError:
         return Code.PIPE
     except Exception as error:
-        return report(terminal, explain(error), argv)
+        return report(terminal, explain(error).for_project(session.project_option if session else ""), argv)
 
 
 async def _perform(action: Action, session: Session) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from taskrun.cli import times
 from taskrun.cli.option_names import option_name
+from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import lines
 from taskrun.model import errors
 
@@ -77,6 +78,11 @@ class Explained(NamedTuple):
     problems: tuple[str, ...]
     hint: str = ""
     kind: str = ""
+
+    def for_project(self, option: str) -> Explained:
+        """Returns it with the commands that it names made to mean the project that an option chose."""
+        problems = tuple(for_project(problem, option) for problem in self.problems)
+        return self._replace(problems=problems, hint=for_project(self.hint, option))
 
     def view(self) -> dict[str, Any]:
         """Returns it as the JSON document of a command that failed."""

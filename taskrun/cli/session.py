@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskrun.cli.lazy_imports import SCHEDULE_TABLES, import_late
+from taskrun.cli.project_option import for_project, project_option
 from taskrun.cli.sanitize import lines, to_json
 from taskrun.cli.screens.look import Look, printed
 from taskrun.cli.terminal import Terminal
@@ -202,14 +203,22 @@ class Session:
     def look(self, err: bool = False) -> Look:
         """Returns what a screen may use on standard output, or on standard error."""
         tty = self.facts.err_tty if err else self.facts.out_tty
-        return Look(self.terminal.size()[0], self.facts.colour and tty, self.facts.utf8)
+        width, colour = self.terminal.size()[0], self.facts.colour and tty
+        return Look(width, colour, self.facts.utf8, project=self.project_option)
+
+    @property
+    def project_option(self) -> str:
+        """What a command needs to mean this project, too; empty where it needs nothing."""
+        return project_option(self.user, self.config_file)
 
     def show(self, renderable: Text | str) -> None:
         """Prints a screen on standard output."""
         self.terminal.out(printed(renderable, self.look()))
 
     def say(self, renderable: Text | str) -> None:
-        """Prints a message on standard error."""
+        """Prints a message on standard error; the commands that a plain text names are made to mean this project."""
+        if isinstance(renderable, str):
+            renderable = for_project(renderable, self.project_option)
         self.terminal.err(printed(renderable, self.look(err=True)))
 
     def data(self, text: str) -> None:

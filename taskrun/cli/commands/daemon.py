@@ -20,6 +20,7 @@ from taskrun.cli.commands.daemon_service import service_of, switch
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
+from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell, lines
 from taskrun.cli.screens.jobs import near, problem_line
 from taskrun.cli.screens.look import stacked
@@ -202,7 +203,8 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
     places = [f"  journal  {found['journal']}{_size(found['journal'])} (keep {durations.human(session.project.keep)})"]
     places += [f"  service  {service}"] if service.exists() else []
     if not found["running"]:
-        return stacked([Text("stopped   start it: taskrun daemon start"), *(Text(cell(line)) for line in places)])
+        first = for_project("stopped   start it: taskrun daemon start", session.project_option)
+        return stacked([Text(first), *(Text(cell(line)) for line in places)])
     states = [f"{count:,} {state}" for state, count in sorted(found["runs"].items())]
     if found.get("children"):  # an older version does not tell
         states.append(f"{found['children']:,} of them children")
@@ -214,7 +216,8 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
         *_environment(found),
     ]
     problems = [f"  broken   {problem_line(near(problem, session.project.root))}" for problem in found["problems"]]
-    problems += [f"  fault    {found['fault']}: taskrun doctor"] if found["fault"] else []
+    fault = for_project(f"{found['fault']}: taskrun doctor", session.project_option)
+    problems += [f"  fault    {fault}"] if found["fault"] else []
     return stacked([Text(cell(line)) for line in lines + problems])
 
 

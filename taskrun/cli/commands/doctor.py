@@ -11,6 +11,7 @@ from taskrun.cli.commands.doctor_checks import Check, check_view, examine
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.lazy_imports import Text
+from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.look import Look, hanging, mark
 from taskrun.cli.session import Session
@@ -48,5 +49,5 @@ async def perform(as_json: bool, session: Session) -> int:
 def check_line(check: Check, look: Look) -> Text:
     """Returns a check as a line, and its hint as another."""
     head = mark("succeeded" if check.ok else "failed", look).append(f" {check.check:<{NAMES}}", "bold")
-    hint = [Text(f"→ {cell(check.hint)}", "dim" if check.ok else "")] if check.hint else []
+    hint = [Text(f"→ {for_project(cell(check.hint), look.project)}", "dim" if check.ok else "")] if check.hint else []
     return hanging(head, [Text(cell(check.text)), *hint], look)

@@ -7,6 +7,7 @@ from typing import Any
 from taskrun.cli.backend.toml_file import append_job
 from taskrun.cli.commands.typed_command import Exec
 from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.project_option import for_project
 from taskrun.cli.session import Session
 from taskrun.model import durations
 from taskrun.model.errors import DefinitionError
@@ -17,7 +18,7 @@ from taskrun.model.tags import typed_tags
 
 async def save(options: Exec, session: Session) -> int:
     """Writes the table and says how to start the job."""
-    own = session.fall_back_to_user()
+    session.fall_back_to_user()
     config = session.config
     table = table_of(options, session)
     try:
@@ -28,7 +29,7 @@ async def save(options: Exec, session: Session) -> int:
     if options.save in {job["name"] for job in described["jobs"]}:
         raise Stop(Code.USAGE, f'there is a job "{options.save}" already', hint=f"see it: taskrun jobs {options.save}")
     append_job(config.path, options.save, table, session.facts.env)
-    command = f"taskrun {'--user ' if own or session.user else ''}start {options.save}"
+    command = for_project(f"taskrun start {options.save}", session.project_option)
     if options.start.json:
         session.json({"name": options.save, "file": str(config.path), "command": command})
     elif options.start.quiet or not session.facts.out_tty:

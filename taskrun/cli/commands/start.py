@@ -180,10 +180,7 @@ def tell(options: Start, session: Session, run: dict[str, Any], created: bool) -
     else:
         look = session.look(err=True)
         session.say(run_head(run, session.now, look))
-        told = next_commands(run)
-        if session.user:
-            told = [one.replace("taskrun ", "taskrun --user ") for one in told]
-        session.say("  " + "   ".join(([] if created else ["existed already"]) + told))
+        session.say("  " + "   ".join(([] if created else ["existed already"]) + next_commands(run)))
     if run["status"] in ("discarded", "cancelled") and not options.quiet:
         session.say(f"{run['status']}: {run['reason']}; see it: taskrun show {short(run['id'])}")
 

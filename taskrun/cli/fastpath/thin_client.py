@@ -75,7 +75,7 @@ def run_in_daemon(argv: list[str], intent: str) -> int | None:
         if not stopped:
             return None
         sleep(PAUSE)
-    return _failed("the daemon was stopped; start it: taskrun daemon start", argv)
+    return _failed(f"the daemon was stopped; start it: {_command(argv, 'daemon start')}", argv)
 
 
 def _requested(
@@ -248,7 +248,7 @@ class CommandClient:
         except BrokenPipeError:
             return PIPE
         except OSError as error:
-            return _failed(f"standard output: {error.strerror}", [], FAULT)
+            return _failed(f"standard output: {error.strerror}", self._argv, FAULT, as_json=False)
         return None if code == REFUSED else int(code)
 
     def _turn(self) -> bytes | None:
@@ -270,7 +270,7 @@ class CommandClient:
         return b"%d" % self._fail("the daemon gave no answer within 10 seconds")
 
     def _fail(self, text: str) -> int:
-        return _failed(text, [] if self._printed else self._argv)
+        return _failed(text, self._argv, as_json=not self._printed)
 
     def _interrupted(self) -> bytes | None:
         self._interrupts += 1
@@ -335,10 +335,22 @@ class _Stopped(Exception):
     """The daemon was told to stop."""
 
 
-def _failed(text: str, argv: list[str], code: int = UNREACHABLE) -> int:
-    """Says what went wrong, also as JSON where the command line asks for it."""
-    hint = "see its log: taskrun daemon logs"
-    if "--json" in argv and "--" not in argv[: argv.index("--json")]:
+def _failed(text: str, argv: list[str], code: int = UNREACHABLE, as_json: bool = True) -> int:
+    """Says what went wrong, also as JSON where the command line asks for it and `as_json` allows it."""
+    hint = f"see its log: {_command(argv, 'daemon logs')}"
+    if as_json and "--json" in argv and "--" not in argv[: argv.index("--json")]:
         os.write(1, f'{{"error": {{"type": "DaemonError", "message": "{text}", "hint": "{hint}"}}}}\n'.encode())
     os.write(2, f"error: {text}\n  {hint}\n".encode())
     return code
+
+
+def _command(argv: list[str], command: str) -> str:
+    """Returns a command as it is to be typed for the project that a command line means."""
+    _, config, user, _ = _command_and_project(argv)
+    return (
+        f"taskrun --user {command}"
+        if user
+        else f"taskrun --config {config} {command}"
+        if config
+        else f"taskrun {command}"
+    )

@@ -9,6 +9,7 @@ from typing import Any
 from taskrun.cli.inputs.field_options import listing, usage
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.lazy_imports import Text, cell_len
+from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell, cut, to_json, value
 from taskrun.cli.screens.look import GAP, Look, clipped, columns, fitted, hanging, stacked, widest
 
@@ -60,7 +61,7 @@ def job_screen(job: dict[str, Any], look: Look, command: str = "start", own: Seq
     """Returns one job or pipe: its usage, its options, those of the command itself (`own`), and where it is defined."""
     schema = InputSchema(job.get("input_schema"))
     line = f"taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip()
-    parts = [hanging(Text("usage: "), [Text(line)], look)]
+    parts = [hanging(Text("usage: "), [Text(for_project(line, look.project))], look)]
     if job.get("description"):
         parts += [Text(f"  {cell(job['description'])}")]
     fields = listing(schema)

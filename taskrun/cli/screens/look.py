@@ -27,6 +27,7 @@ class Look(NamedTuple):
     colour: bool = False
     utf8: bool = True
     tick: int = 2  # the frame of spinners; live screens increase it
+    project: str = ""  # the option that commands need to mean this project
 
 
 class Mark(NamedTuple):

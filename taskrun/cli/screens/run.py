@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text, cell_len
+from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
 from taskrun.cli.screens.folds import around, names, with_groups
 from taskrun.cli.screens.look import MARKS, Look, clipped, columns, hanging, labelled, mark, stacked, widest
@@ -86,7 +87,7 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     if run.get("why"):
         yield False, hanging(Text("why     ", "dim"), [Text(cell(cause)) for cause in run["why"]], look)
     if run["status"] == "succeeded":
-        yield False, Text.assemble(("output  ", "dim"), _output(run))
+        yield False, Text.assemble(("output  ", "dim"), _output(run, look))
 
 
 def _given(run: dict[str, Any]) -> Iterator[Line]:
@@ -113,20 +114,20 @@ def _after(run: dict[str, Any]) -> Iterator[Line]:
         yield True, Text.assemble(("after   ", "dim"), "  ".join(one.rstrip() for one in found))
 
 
-def _output(run: dict[str, Any]) -> Text:
+def _output(run: dict[str, Any], look: Look) -> Text:
     """Returns the output, and where it is cut, how to see all of it."""
     text, excerpt = value(run["output"]), "output" in run.get("cut", ())
     if len(text) <= LONGEST:
         return Text(text)
     size = f"more than {WHOLE:,}" if excerpt else f"{len(text):,}"
     more = f"  ({size} characters; all of it: taskrun show {short(run['id'])} --json)"
-    return Text(cut(text, LONGEST)).append(more, "dim")
+    return Text(cut(text, LONGEST)).append(for_project(more, look.project), "dim")
 
 
 def _steps(run: dict[str, Any], now: float, look: Look, most: int) -> Iterator[Line]:
     if left_out := run.get("steps_left_out"):
         earlier = "1 earlier step" if left_out == 1 else f"{left_out:,} earlier steps"
-        yield True, Text(f"… {earlier}: taskrun show {short(run['id'])} --json", "dim")
+        yield True, Text(for_project(f"… {earlier}: taskrun show {short(run['id'])} --json", look.project), "dim")
     tries = [one for step in with_groups(run["steps"]) for one in _tries(step)]
     if not tries:
         return
@@ -265,7 +266,7 @@ def _log(run: dict[str, Any], now: float) -> Iterator[Line]:
 
 def next_lines(run: dict[str, Any], look: Look) -> Iterator[Line]:
     """Yields what to type next: on one line if there is room, else on one line each, so that no command is cut."""
-    commands = next_commands(run)
+    commands = [for_project(command, look.project) for command in next_commands(run)]
     line = "   ".join(commands)
     for at, text in enumerate([line] if len(line) + INDENT <= look.width else commands):
         yield True, Text.assemble((("" if at else "next").ljust(INDENT), "dim"), text)

@@ -7,6 +7,7 @@ from typing import Any
 
 from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text
+from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.folds import folded_causes
 from taskrun.cli.screens.look import Look, clipped, hanging, mark, stacked
@@ -47,6 +48,6 @@ def _status(run: dict[str, Any]) -> str:
 
 
 def _cause(cause: dict[str, Any], look: Look) -> Iterator[Text]:
-    yield hanging(Text("  "), [Text(cell(cause["text"]))], look)
+    yield hanging(Text("  "), [Text(for_project(cell(cause["text"]), look.project))], look)
     if cause.get("command"):
-        yield Text.assemble(("  → ", "dim"), cell(cause["command"]))
+        yield Text.assemble(("  → ", "dim"), for_project(cell(cause["command"]), look.project))
