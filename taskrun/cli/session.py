@@ -217,9 +217,12 @@ class Session:
 
     def say(self, renderable: Text | str) -> None:
         """Prints a message on standard error; the commands that a plain text names are made to mean this project."""
-        if isinstance(renderable, str):
-            renderable = for_project(renderable, self.project_option)
-        self.terminal.err(printed(renderable, self.look(err=True)))
+        shown = self.for_project(renderable) if isinstance(renderable, str) else renderable
+        self.terminal.err(printed(shown, self.look(err=True)))
+
+    def for_project(self, text: str) -> str:
+        """Returns a text with the commands that it names made to mean this project."""
+        return for_project(text, self.project_option)
 
     def data(self, text: str) -> None:
         """Prints data unchanged on standard output."""

@@ -194,12 +194,26 @@ async def test_a_run_says_its_last_steps_before_its_end_though_they_come_later(p
     ]
 
 
-async def test_a_run_that_is_held_says_what_lets_it_go_on(pipe: FakeTerminal) -> None:
+FOLLOWED = ["run", "run -q", "run --json", "start -f", "start -q -f"]
+
+
+@pytest.mark.parametrize("command", FOLLOWED)
+async def test_a_run_that_is_held_says_what_lets_it_go_on(command: str, pipe: FakeTerminal) -> None:
     held = {"kind": "run", "run": a_run(status=Status.PAUSED, reason="exhausted")}
     changes = [*WATCH, held, stepping("fetch"), held, *WATCH, {"kind": "run", "run": DONE}]
-    assert await typed("run processFile --path a", pipe, starting(tail=ending(DONE), watch=changes)) == 0
+    assert await typed(f"{command} processFile --path a", pipe, starting(tail=ending(DONE), watch=changes)) == 0
     assert pipe.chatter.count("‖ paused (retries used up)  7k3fq2\n") == 1
     assert pipe.chatter.count("go on: taskrun resume 7k3fq2") == 1
+
+
+@pytest.mark.parametrize("command", FOLLOWED)
+async def test_a_run_that_its_job_holds_from_the_start_says_that_the_job_is_to_be_resumed(
+    command: str, pipe: FakeTerminal
+) -> None:
+    held = a_run(status=Status.PAUSED, reason="job")
+    daemon = starting(held, tail=ending(DONE))
+    assert await typed(f"{command} processFile --path a", pipe, daemon) == 0
+    assert pipe.chatter.count("go on: taskrun resume processFile\n") == 1
 
 
 async def test_a_quiet_run_says_in_a_line_that_it_failed_and_nothing_of_one_that_did_not(pipe: FakeTerminal) -> None:
@@ -210,6 +224,13 @@ async def test_a_quiet_run_says_in_a_line_that_it_failed_and_nothing_of_one_that
     pipe.chatter = ""
     assert await typed("run -q processFile --path a", pipe, starting(tail=ending(DONE))) == 0
     assert pipe.chatter == ""
+
+
+@pytest.mark.parametrize(("job", "again"), [("each", "retry 7k3fq2 --failed\n"), ("processFile", "retry 7k3fq2\n")])
+async def test_a_failed_run_says_how_it_is_tried_again(job: str, again: str, pipe: FakeTerminal) -> None:
+    failed = a_run(status=Status.FAILED, job=job, input="{}")
+    assert await typed("run processFile --path a", pipe, starting(tail=ending(failed))) == 1
+    assert f"try again: taskrun {again}" in pipe.chatter
 
 
 async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:

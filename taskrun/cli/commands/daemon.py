@@ -20,7 +20,6 @@ from taskrun.cli.commands.daemon_service import service_of, switch
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
-from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell, lines
 from taskrun.cli.screens.jobs import near, problem_line
 from taskrun.cli.screens.look import stacked
@@ -203,7 +202,7 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
     places = [f"  journal  {found['journal']}{_size(found['journal'])} (keep {durations.human(session.project.keep)})"]
     places += [f"  service  {service}"] if service.exists() else []
     if not found["running"]:
-        first = for_project("stopped   start it: taskrun daemon start", session.project_option)
+        first = session.for_project("stopped   start it: taskrun daemon start")
         return stacked([Text(first), *(Text(cell(line)) for line in places)])
     states = [f"{count:,} {state}" for state, count in sorted(found["runs"].items())]
     if found.get("children"):  # an older version does not tell
@@ -216,8 +215,7 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
         *_environment(found),
     ]
     problems = [f"  broken   {problem_line(near(problem, session.project.root))}" for problem in found["problems"]]
-    fault = for_project(f"{found['fault']}: taskrun doctor", session.project_option)
-    problems += [f"  fault    {fault}"] if found["fault"] else []
+    problems += [session.for_project(f"  fault    {found['fault']}: taskrun doctor")] if found["fault"] else []
     return stacked([Text(cell(line)) for line in lines + problems])
 
 

@@ -18,7 +18,7 @@ from taskrun.cli.screens.folds import Siblings
 from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short, state
-from taskrun.cli.screens.run import end_line, live_steps, log_line, run_head, step_line
+from taskrun.cli.screens.run import end_line, live_steps, log_line, resume_command, run_head, step_line
 from taskrun.cli.session import Session
 
 
@@ -79,7 +79,7 @@ def view_for(session: Session, quiet: bool) -> View:
 
 
 class View:
-    """A view that shows nothing but how a run ended that did not succeed: for `-q`."""
+    """A view for `-q`: it shows only that a run is paused, and how it ended if it did not succeed."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -89,11 +89,21 @@ class View:
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run."""
-        self.run = run
+        self._pauses(run)
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change of the run or of one of its steps."""
         self.siblings.began(message)
+        if message["kind"] == "run":
+            self._pauses(message["run"])
+
+    def _pauses(self, run: dict[str, Any]) -> None:
+        """Reports that the run is paused, and how to resume it: otherwise it may never end."""
+        if run["status"] == "paused" != self.run.get("status"):
+            look, ref = self.session.look(err=True), short(run["id"])
+            self.note(f"{state(run, self.session.now, look)}  {ref}")
+            self.note(f"  why: taskrun why {ref}   go on: {resume_command(run)}")
+        self.run = run
 
     def log(self, record: dict[str, Any]) -> None:
         """Takes a line of the log."""
@@ -133,21 +143,8 @@ class PlainView(View):
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run."""
-        super().begin(run)
         self.session.say(run_head(run, self.session.now, self.session.look(err=True)))
-
-    def change(self, message: dict[str, Any]) -> None:
-        """Reports that the run is paused."""
-        super().change(message)
-        self._pauses(message.get("run") or self.run)
-
-    def _pauses(self, run: dict[str, Any]) -> None:
-        """Reports that the run is paused, and how to resume it: otherwise it may never end."""
-        if run["status"] == "paused" != self.run["status"]:
-            ref = short(run["id"])
-            self.session.say(state(run, self.session.now, self.session.look(err=True)).append(f"  {ref}"))
-            self.session.say(f"  why: taskrun why {ref}   go on: taskrun resume {ref}")
-        self.run = run
+        super().begin(run)
 
     def log(self, record: dict[str, Any]) -> None:
         """Prints a line of the log."""
@@ -179,9 +176,9 @@ class LiveView(View):
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run in a line that scrolls with the log."""
-        super().begin(run)
         self._snapshot.fold({"kind": "run", "run": run})
         self.session.say(run_head(run, self.session.now, self.session.look(err=True)))
+        super().begin(run)
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change; the next frame shows it."""
@@ -211,7 +208,7 @@ class LiveView(View):
 
     def note(self, text: str) -> None:
         """Prints a message above the steps."""
-        self._sticky.above(lines(text))
+        self._sticky.above(lines(self.session.for_project(text)))
 
     async def tick(self) -> None:
         """Draws a frame up to ten times a second."""

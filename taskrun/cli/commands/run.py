@@ -20,6 +20,7 @@ from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.lazy_imports import RUN_LOCAL, import_late
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.phrases import ENDED, short
+from taskrun.cli.screens.run import retry_command
 from taskrun.cli.session import Backend, Session
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -109,7 +110,7 @@ def print_output(session: Session, ended: dict[str, Any], as_json: bool) -> None
     elif ended["status"] == "succeeded":
         session.json(ended["output"])
     elif ended["status"] in ENDED:
-        session.say(f"  see why: taskrun show {short(ended['id'])}   try again: taskrun retry {short(ended['id'])}")
+        session.say(f"  see why: taskrun show {short(ended['id'])}   try again: {retry_command(ended)}")
 
 
 class InterruptHandler:

@@ -7,7 +7,6 @@ from typing import Any
 from taskrun.cli.backend.toml_file import append_job
 from taskrun.cli.commands.typed_command import Exec
 from taskrun.cli.exit_codes import Code, Stop
-from taskrun.cli.project_option import for_project
 from taskrun.cli.session import Session
 from taskrun.model import durations
 from taskrun.model.errors import DefinitionError
@@ -29,7 +28,7 @@ async def save(options: Exec, session: Session) -> int:
     if options.save in {job["name"] for job in described["jobs"]}:
         raise Stop(Code.USAGE, f'there is a job "{options.save}" already', hint=f"see it: taskrun jobs {options.save}")
     append_job(config.path, options.save, table, session.facts.env)
-    command = for_project(f"taskrun start {options.save}", session.project_option)
+    command = session.for_project(f"taskrun start {options.save}")
     if options.start.json:
         session.json({"name": options.save, "file": str(config.path), "command": command})
     elif options.start.quiet or not session.facts.out_tty:

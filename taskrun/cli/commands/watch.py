@@ -145,7 +145,7 @@ class View(Lines):
 
     def note(self, text: str) -> None:
         """Prints a message above the table."""
-        self.line(Text(text))
+        self.line(Text(self.session.for_project(text)))
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change of a run; the next frame shows it."""

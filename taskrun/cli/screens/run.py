@@ -276,18 +276,28 @@ def next_commands(run: dict[str, Any]) -> list[str]:
     """Returns what to type next, the likeliest command first."""
     ref = short(run["id"])
     if run["status"] in ("failed", "cancelled") and run["job"] == EACH:
-        return [f"what failed or is missing: taskrun retry {ref} --failed", f"its runs: taskrun list --parent {ref}"]
+        return [f"what failed or is missing: {retry_command(run)}", f"its runs: taskrun list --parent {ref}"]
     if run["status"] in ("failed", "cancelled"):
         kept = [
             step["key"] for step in run.get("steps") or () if step["status"] == "succeeded" and step["kind"] != "value"
         ]
         again = [f"from a step: taskrun retry {ref} --from {cell(quote(kept[-1]))}"] if kept else []
-        return [f"retry: taskrun retry {ref}", *again, f"all logs: taskrun tail {ref}"]
+        return [f"retry: {retry_command(run)}", *again, f"all logs: taskrun tail {ref}"]
     if run["status"] in ENDED:
         return [f"all logs: taskrun tail {ref}", "all runs: taskrun list"]
     if run["status"] == "paused":
-        return [f"go on: taskrun resume {ref}", f"give up: taskrun cancel {ref}"]
+        return [f"go on: {resume_command(run)}", f"give up: taskrun cancel {ref}"]
     return [f"follow: taskrun tail {ref}", f"cancel: taskrun cancel {ref}"]
+
+
+def retry_command(run: dict[str, Any]) -> str:
+    """Returns the command that does again what is left to be done of a run that did not succeed."""
+    return f"taskrun retry {short(run['id'])}" + (" --failed" if run["job"] == EACH else "")
+
+
+def resume_command(run: dict[str, Any]) -> str:
+    """Returns the command that lets a paused run go on; one that its job holds goes on with that."""
+    return f"taskrun resume {cell(quote(run['job'])) if run['reason'] == 'job' else short(run['id'])}"
 
 
 # ---- while it runs
