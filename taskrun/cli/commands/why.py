@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from taskrun.cli.backend.missed_and_untold import missed_and_untold
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.screens.why import why_screen
@@ -32,9 +33,10 @@ async def perform(ref: str, as_json: bool, session: Session) -> int:
     backend = await session.daemon()
     run = await backend.call("find", ref=ref)
     (found,) = await backend.call("why", runs=[run])
-    if as_json:
-        session.json(found)
-        return Code.DONE
     shown = await backend.call("show", run=run)
-    session.show(why_screen(shown, found["causes"], session.now, session.look()))
+    causes = [*found["causes"], *await missed_and_untold(backend, shown, session.now)]
+    if as_json:
+        session.json({**found, "causes": causes})
+    else:
+        session.show(why_screen(shown, causes, session.now, session.look()))
     return Code.DONE

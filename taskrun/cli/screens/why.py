@@ -20,10 +20,11 @@ def why_screen(run: dict[str, Any], causes: list[dict[str, Any]], now: float, lo
     head = mark(_status(run), look).append(" ") if look.utf8 else Text()
     head.append(f"{short(run['id'])} ", "bold").append(f"{cell(run['job'])} ")
     if run["status"] in ENDED:
-        lines = [hanging(head, [Text(_end(run, cause)) for cause in causes], look)]
+        how, causes = causes[:1], causes[1:]
+        lines = [hanging(head, [Text(_end(run, cause)) for cause in how], look)]
     else:
         lines = [clipped(head.append(_state(run, now)), look.width)]
-        lines += [line for cause in folded_causes(causes) for line in _cause(cause, look)]
+    lines += [line for cause in folded_causes(causes) for line in _cause(run, cause, look)]
     return stacked([*lines, *(line for _, line in next_lines(run, look))])
 
 
@@ -47,7 +48,18 @@ def _status(run: dict[str, Any]) -> str:
     return "retry" if again else str(run["status"])
 
 
-def _cause(cause: dict[str, Any], look: Look) -> Iterator[Text]:
-    yield hanging(Text("  "), [Text(for_project(cell(cause["text"]), look.project))], look)
+def _cause(run: dict[str, Any], cause: dict[str, Any], look: Look) -> Iterator[Text]:
+    text = cause["text"]
+    for error in _errors(run):
+        text = text.replace(f"{error['type']}: {error['message']}", fault(error))
+    yield hanging(Text("  "), [Text(for_project(cell(text), look.project))], look)
     if cause.get("command"):
         yield Text.assemble(("  → ", "dim"), for_project(cell(cause["command"]), look.project))
+
+
+def _errors(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the errors that a run and its steps have had, which the causes have in full."""
+    if run["error"]:
+        yield run["error"]
+    for one in [run, *run.get("steps", [])]:
+        yield from (failure["error"] for failure in one["failures"])
