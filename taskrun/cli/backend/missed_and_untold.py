@@ -28,17 +28,15 @@ def missed(run: dict[str, Any], slots: list[dict[str, Any]], now: float) -> list
     Parameters:
         slots: of the job, the newest first.
     """
-    own, *before = [*dropwhile(lambda slot: slot["run"] != run["id"], slots)] or [None]
-    if own is None:
-        return []
-    same = (slot for slot in before if slot["cron"] == own["cron"])
+    since = [*dropwhile(lambda slot: slot["run"] != run["id"], slots)]
+    same = (slot for slot in since[1:] if slot["cron"] == since[0]["cron"])
     found = [slot["slot"] for slot in takewhile(lambda slot: slot["state"] == "missed", same)]
     if not found:
         return []
     named = ", ".join(times.clock(slot, now) for slot in found[:NAMED])
     more = f" and {len(found) - NAMED} earlier" if len(found) > NAMED else ""
     slots_text = "the slot before it was" if len(found) == 1 else f"the {len(found)} slots before it were"
-    text = f"{slots_text} missed ({own['cron']}): {named}{more}"
+    text = f"{slots_text} missed ({since[0]['cron']}): {named}{more}"
     return [{"kind": "missed", "text": text, "slots": found, "command": f"taskrun schedule {run['job']}"}]
 
 
