@@ -1,4 +1,4 @@
-"""Why runs are held, for the screens that show it besides other things: `list` in a column, `show` in a line."""
+"""Why runs are held and which of their commands were adopted, for the screens that show it besides other things."""
 
 from __future__ import annotations
 
@@ -14,13 +14,32 @@ MOST = 200  # runs of one request
 
 
 async def explained(backend: Backend, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the runs, those that are held with `why`: the texts of the causes."""
-    held = [run["id"] for run in runs if run["status"] in HELD or run.get("held")][:MOST]
-    if not held:
+    """Returns the runs with what is known of some of them.
+
+    Those that are held have `why`, the texts of the causes; those that run `adopted`, the steps whose command was found again
+    after its daemon or worker had died, and when that was.
+    """
+    asked = [run["id"] for run in runs if _is_held(run) or _has_command(run)][:MOST]
+    if not asked:
         return list(runs)
     try:
-        answers = await backend.call("why", runs=held)
+        answers = await backend.call("why", runs=asked)
     except RunNotFound:  # pruned a moment ago
         return list(runs)
-    causes = {one["id"]: [cause["text"] for cause in folded_causes(one["causes"])] for one in answers}
-    return [{**run, "why": causes[run["id"]]} if run["id"] in causes else run for run in runs]
+    causes = {one["id"]: one["causes"] for one in answers}
+    return [{**run, **_told(run, causes[run["id"]])} if run["id"] in causes else run for run in runs]
+
+
+def _told(run: dict[str, Any], causes: list[dict[str, Any]]) -> dict[str, Any]:
+    if _is_held(run):
+        return {"why": [cause["text"] for cause in folded_causes(causes)]}
+    return {"adopted": {cause["step"]: cause["adopted"] for cause in causes if cause.get("adopted")}}
+
+
+def _is_held(run: dict[str, Any]) -> bool:
+    return run["status"] in HELD or bool(run.get("held"))
+
+
+def _has_command(run: dict[str, Any]) -> bool:
+    """Whether a run may be at a command, which may have been adopted."""
+    return run["status"] == "running" and run["step"] is not None and run["step"]["kind"] == "shell"

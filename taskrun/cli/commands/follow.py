@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from taskrun.cli.backend.resumable_streams import change_stream, log_stream
@@ -20,6 +21,9 @@ from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short, state
 from taskrun.cli.screens.run import end_line, live_steps, log_line, resume_command, run_head, step_line
 from taskrun.cli.session import Session
+from taskrun.model.errors import TaskrunError
+
+LOOKS, PAUSE = 20, 0.5  # how often it is looked whether a command was adopted, and seconds between
 
 
 async def follow(session: Session, run: dict[str, Any], quiet: bool = False) -> dict[str, Any] | None:
@@ -46,6 +50,7 @@ async def watch_to_end(session: Session, run: dict[str, Any], view: View) -> dic
     def back() -> None:
         order.flush()
         view.note("── daemon restarted ──")
+        beside.append(asyncio.ensure_future(tell_adopted(session, run["id"], view)))
 
     try:
         async for message in log_stream(session, {run["id"]: 0}, back):
@@ -61,6 +66,17 @@ async def watch_to_end(session: Session, run: dict[str, Any], view: View) -> dic
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+
+
+async def tell_adopted(session: Session, run_id: str, view: View) -> None:
+    """Says which commands go on after a daemon was lost, once they are adopted."""
+    for _ in range(LOOKS):
+        await asyncio.sleep(PAUSE)
+        with suppress(TaskrunError):
+            (found,) = await (await session.reader()).call("why", runs=[run_id])
+            if steps := [cause["step"] for cause in found["causes"] if cause.get("adopted")]:
+                view.note(f"── adopted: {', '.join(steps)} ──")
+                return
 
 
 async def _changes(messages: AsyncIterator[dict[str, Any]], view: View, order: TimeOrder) -> None:

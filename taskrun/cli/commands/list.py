@@ -235,7 +235,7 @@ class Table(Lines):
         self._snapshot = Snapshot(options.limit or ACTIVE)
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
         self._beside = BESIDE
-        self._why: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}  # why runs are held, and what was adopted
         self._overview: dict[str, Any] = {"counts": [], "children": 0, "defaults": {}}
         self._backend: Backend | None = None
         self._looked = False  # whether the runs were fetched that the stream does not begin with
@@ -275,7 +275,7 @@ class Table(Lines):
                 self._looked = True
             self._overview = await backend.call("overview")
             shown, _ = self._shown()
-            self._why = {run["id"]: run["why"] for run in await explained(backend, shown) if "why" in run}
+            self._told = {run["id"]: run for run in await explained(backend, shown)}
             return
         self._backend = None
 
@@ -291,9 +291,13 @@ class Table(Lines):
         runs = arranged(run for run in known if not self.options.leaves_out(run))
         return folded(runs, self._rows()) if self.options.folds else (runs[: self._rows()], 0)
 
+    def _beside_of(self, run: dict[str, Any]) -> dict[str, Any]:
+        told = self._told.get(run["id"], {})
+        return {"why": told.get("why") if run["status"] in HELD else None, "adopted": told.get("adopted", {})}
+
     def _paint(self, count: int) -> None:
         shown, more = self._shown()
-        runs = [{**run, "why": self._why.get(run["id"])} if run["status"] in HELD else run for run in shown]
+        runs = [{**run, **self._beside_of(run)} for run in shown]
         look = self._sticky.look(count)
         table = runs_table(once_each(runs), self.session.now, look, more, self._overview["defaults"])
         if self._overview["counts"] and self.options.counted:

@@ -109,7 +109,9 @@ class Drawn(Shown):
     def __init__(self, session: Session, run_id: str) -> None:
         super().__init__(session, run_id)
         self._snapshot = Snapshot()
-        self._beside: dict[str, Any] = {}  # what no change tells: its children, the end of its log, why it is held
+        self._beside: dict[
+            str, Any
+        ] = {}  # what no change tells: children, the end of the log, why it is held, what was adopted
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
         self._backend: Backend | None = None
 
@@ -141,7 +143,8 @@ class Drawn(Shown):
             self._backend = None
         else:
             lines = log[-1]["seq"] if log else 0
-            self._beside = {"log": log, "log_lines": lines, "children": children, "why": found.get("why")}
+            told = {name: found[name] for name in found.keys() & {"why", "adopted"}}
+            self._beside = {"log": log, "log_lines": lines, "children": children, **told}
 
     def _paint(self, shown: dict[str, Any], count: int) -> None:
         look = self._sticky.look(count)

@@ -74,6 +74,8 @@ def current(run: dict[str, Any], look: Look) -> Text:
         text.append(f" {ended} of {ended + under_way}", "blue")
     if step["attempt"] > 1:
         text.append(f" (try {step['attempt']})", "yellow")
+    if run["status"] == "running" and step["key"] in run.get("adopted", ()):
+        text.append(" (adopted)", "yellow")
     bars = progress(run, look) if run["status"] not in ENDED else Text()
     return text.append(" ").append_text(bars) if bars else text
 

@@ -84,6 +84,10 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         yield True, Text.assemble(("slot    ", "dim"), f"{times.clock(run['slot'], now)}, {verb} {late} after it")
     if run["progress"]:
         yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK, now))
+    for step, at in run.get("adopted", {}).items() if run["status"] == "running" else ():
+        ago = times.age(max(0.0, now - (times.moment(at) or now)))
+        text = f"{cell(step)}, {ago} ago: its command has gone on while nobody followed it"
+        yield False, hanging(Text("adopted ", "dim"), [Text(text)], look)
     if run.get("why"):
         yield False, hanging(Text("why     ", "dim"), [Text(cell(cause)) for cause in run["why"]], look)
     if run["status"] == "succeeded":
