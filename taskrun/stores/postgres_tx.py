@@ -272,6 +272,8 @@ class PostgresTx:
         )
 
     def engine(self, engine_id: str) -> Engine | None:
+        if engine_id in self.batch.lost:
+            return None
         if self.guarding and engine_id in self.batch.ours:
             self.batch.fence.add(engine_id)  # found out in the same round trip as the writes
             return Engine(id=engine_id, name="", lease_until=0.0)

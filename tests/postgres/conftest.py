@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,6 +13,7 @@ from psycopg import sql
 from tests.faults.conftest import TOML, Project
 from tests.faults.conftest import bare as bare
 from tests.faults.conftest import runtime as runtime
+from tests.postgres.engines import Engines
 from tests.postgres_server import Server
 
 JOBS = """
@@ -70,6 +72,14 @@ def database(server: Server) -> Iterator[str]:
     _execute(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     yield f"postgresql://postgres@/{name}?host={server.folder}"
     _execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def engines(database: str, tmp_path: Path) -> Iterator[Engines]:
+    """Engines on that database, none of which is started yet."""
+    made = Engines(database, tmp_path / "trace")
+    yield made
+    made.end()
 
 
 def _execute(server: Server, statement: sql.Composed) -> None:

@@ -34,7 +34,9 @@ async def steps(name: str, count: int = 4, pause: float = 0.05) -> list[str]:
 
 
 @job(retry=0)
-async def family(name: str, count: int = 3) -> list[list[str]]:
+async def family(name: str, count: int = 3, pause: float = 0.0) -> list[list[str]]:
+    if pause:
+        await run("first", work, name, pause)
     return list(await asyncio.gather(*(steps.run(name=f"{name}-{n}", count=2) for n in range(count))))
 
 

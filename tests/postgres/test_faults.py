@@ -6,84 +6,16 @@ The oracle is a file to which each step appends a line when it executes. Where n
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from taskrun import PostgresStorage, Queue
-from taskrun.engine.api.run import Run
-from tests.faults.conftest import SOURCE
 from tests.postgres.engine_process import JOBS
+from tests.postgres.engines import CONCURRENCY, NAMES, Engines, expected, outputs, results, triggering
 from tests.postgres_server import Server
-
-CONCURRENCY = 4
-NAMES = [f"run{number}" for number in range(16)]
-
-
-class Engines:
-    """Engines in processes of their own, and what their steps have left."""
-
-    def __init__(self, dsn: str, trace: Path) -> None:
-        self.dsn = dsn
-        self.trace = trace
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def start(self, lease: float = 15.0) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.postgres.engine_process", self.dsn, str(lease), str(CONCURRENCY)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=SOURCE,
-            env={**os.environ, "TRACE": str(self.trace)},
-        )
-        self.processes.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    def executed(self) -> Counter[str]:
-        return Counter(line.split()[0] for line in self.trace.read_text().splitlines())
-
-    def end(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-
-
-@pytest.fixture
-def engines(database: str, tmp_path: Path) -> Iterator[Engines]:
-    made = Engines(database, tmp_path / "trace")
-    made.trace.touch()
-    yield made
-    made.end()
-
-
-@asynccontextmanager
-async def triggering(dsn: str) -> AsyncIterator[Queue]:
-    """A queue that knows the jobs and executes nothing: others have to."""
-    queue = Queue(jobs=JOBS, storage=PostgresStorage(dsn))
-    queue._new_core = partial(queue._new_core, only=frozenset())
-    async with queue:
-        yield queue
-
-
-def expected(names: list[str], count: int = 4) -> Counter[str]:
-    return Counter({f"{name}-{number}": 1 for name in names for number in range(count)})
-
-
-async def outputs(runs: list[Run]) -> list[object]:
-    return [await run.result(timeout=60) for run in runs]
 
 
 def terminate_everybody(server: Server, dsn: str) -> int:
@@ -106,7 +38,7 @@ async def test_every_connection_is_terminated_again_and_again(server: Server, en
             terminated += terminate_everybody(server, engines.dsn)
             await asyncio.sleep(0.2)
         assert terminated > 12
-        assert await outputs(runs) == [[f"{name}-{number}" for number in range(4)] for name in NAMES]
+        assert await outputs(runs) == results(NAMES)
     assert engines.executed() == expected(NAMES)
 
 
@@ -121,7 +53,7 @@ async def test_the_server_goes_and_comes_back(server: Server, engines: Engines, 
             await asyncio.to_thread(server.stop if how == "stopped" else server.kill)
             await asyncio.sleep(1.0)
             await asyncio.to_thread(server.start)
-        assert await outputs(runs) == [[f"{name}-{number}" for number in range(4)] for name in NAMES]
+        assert await outputs(runs) == results(NAMES)
     assert engines.executed() == expected(NAMES)
 
 
@@ -133,7 +65,7 @@ async def test_engines_are_killed_and_others_go_on(engines: Engines) -> None:
             await asyncio.sleep(0.7)
             doomed.kill()
         engines.start(lease=1.0)
-        assert await outputs(runs) == [[f"{name}-{number}" for number in range(4)] for name in NAMES]
+        assert await outputs(runs) == results(NAMES)
     executed = engines.executed()
     assert executed.keys() == expected(NAMES).keys()
     assert (executed - expected(NAMES)).total() <= 3 * CONCURRENCY  # those that were cut off
@@ -147,11 +79,11 @@ async def test_an_engine_that_was_paused_past_its_lease_writes_nothing_more(engi
             await asyncio.sleep(0.01)
         paused.send_signal(signal.SIGSTOP)
         engines.start(lease=1.0)
-        assert await outputs(runs) == [[f"{name}-{number}" for number in range(4)] for name in NAMES[:4]]
+        assert await outputs(runs) == results(NAMES[:4])
         before = engines.executed()
         paused.send_signal(signal.SIGCONT)
         more = [await queue.jobs.steps.start(name=name) for name in NAMES[4:]]
-        assert await outputs(more) == [[f"{name}-{number}" for number in range(4)] for name in NAMES[4:]]
+        assert await outputs(more) == results(NAMES[4:])
     assert (before - expected(NAMES)).total() <= CONCURRENCY
     after = engines.executed() - before
     twice = {what: count for what, count in after.items() if expected(NAMES)[what] and what in before}
