@@ -15,6 +15,7 @@ import typer
 
 from taskrun.cli import times
 from taskrun.cli.backend.all_schedules import check_before_start
+from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.command_group import CommandGroup
 from taskrun.cli.commands.daemon_service import service_of, switch
 from taskrun.cli.common_options import COMMON
@@ -125,9 +126,14 @@ def uninstall(json: bool = COMMON.json) -> Any:
 async def begin(as_json: bool, session: Session) -> int:
     """Starts it, waits until its jobs are loaded, and shows its status."""
     backend = await session.daemon(forced=True)
+    unknown: list[str] = []
     with suppress(DaemonError):  # no worker is ready: the status says why
-        await backend.call("jobs")
-    return await tell(as_json, session)
+        described = await backend.call("jobs")
+        unknown = unknown_jobs(session.project, {job["name"] for job in described["jobs"]})
+    code = await tell(as_json, session)
+    for problem in unknown:
+        session.say(f"warning: {lines(problem)}")
+    return code
 
 
 async def end(kill: bool, session: Session) -> int:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from taskrun import __version__
 from taskrun.cli.backend.all_schedules import all_schedules, hindrances
+from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.commands.daemon_service import service_of
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import near, problem_line
@@ -165,7 +166,13 @@ async def _notifications(session: Session, config: Config) -> Check:
         told = f"{len(failed)} of the last {len(runs)} could not be delivered"
         hint = f"see why: taskrun show {short(failed[0]['id'])}; try them: taskrun notify test"
         return Check("notifications", False, told, hint)
-    return Check("notifications", True, f"{', '.join(dict.fromkeys(ways))}; {len(runs)} told lately, none lost")
+    described = await backend.call("jobs")
+    unknown = unknown_jobs(config, {job["name"] for job in described["jobs"]}, "notify")
+    return Check(
+        "notifications",
+        True,
+        "; ".join([", ".join(dict.fromkeys(ways)), f"{len(runs)} told lately, none lost", *unknown]),
+    )
 
 
 async def _journal(session: Session, config: Config) -> Check:
@@ -240,8 +247,7 @@ async def _files(session: Session, config: Config) -> Check:
     watched += [(table.job, one) for table in config.files for one in table.pattern]
     if not watched:
         return Check("files", True, "none are watched")
-    names = {job["name"] for job in answer["jobs"]}
-    faults = [f"[[files]] of {job}: there is no such job" for job in {table.job for table in config.files} - names]
+    faults = unknown_jobs(config, {job["name"] for job in answer["jobs"]}, "files")
     missing: dict[str, None] = {}
     for job, pattern in watched:
         folder = FilePattern(pattern, str(config.root)).folder

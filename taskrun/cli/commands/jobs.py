@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from taskrun.cli.backend.described_jobs import find_described
+from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import lines
@@ -43,6 +44,8 @@ async def every(_: str, as_json: bool, session: Session) -> int:
     unfit = list((answer.get("inputs") or {}).values())  # of schedules
     for problem in unfit:
         session.say(f"error: {lines(problem)}")
+    for problem in unknown_jobs(session.project, {job["name"] for job in answer["jobs"]}):
+        session.say(f"warning: {lines(problem)}")
     if not as_json:
         first = found[0]["name"] if found else ""
         session.say(f"start one: taskrun start {first} --help" if first else _no_jobs(session))
