@@ -27,6 +27,15 @@ def age(seconds: float) -> str:
     return "0s"
 
 
+def left(seconds: float) -> str:
+    """Returns how long something is still away, rounded in its largest unit: `8s`, `1h` for 59 min 59 s."""
+    for (larger, _), (size, unit) in reversed([*pairwise(_STEPS)]):
+        count = round(seconds / size)
+        if count * size < larger:
+            return f"{max(0, count)}{unit}"
+    return f"{round(seconds / _STEPS[0][0])}{_STEPS[0][1]}"
+
+
 def span(seconds: float) -> str:
     """Returns how long something took: `0.4s`, `41.3s`, `1m 12s`, `3d 4h`."""
     if seconds < 59.95:

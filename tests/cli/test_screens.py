@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -11,17 +12,18 @@ import msgspec
 import pytest
 from rich.cells import cell_len
 
+from taskrun.builtins.any_command import any_command
 from taskrun.cli.inputs.field_options import build
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.sanitize import cell, coloured, lines, to_json
 from taskrun.cli.screens.folds import folded_causes
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.screens.look import Look, bar, printed, wrapped
-from taskrun.cli.screens.phrases import current, fault, given, progress, short_ids
+from taskrun.cli.screens.phrases import UNTYPED, current, fault, given, progress, short_ids
 from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_head, run_screen
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
 from taskrun.cli.screens.why import why_screen
-from taskrun.cli.times import age, span
+from taskrun.cli.times import age, left, span
 from taskrun.engine.core.queries.views import run_view, step_view
 from taskrun.model.records import ErrorRecord, Failure, Run, Status, StepKind, StepStatus
 from tests.cli.fakes import JOB, NOW, a_run, a_step, shown
@@ -335,6 +337,57 @@ def test_spans_are_short(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (59, "59s"), (61, "1m"), (86400 * 3, "3d")])
 def test_ages_have_one_unit(seconds: float, text: str) -> None:
     assert age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (7.6, "8s"),
+        (59.7, "1m"),
+        (80, "1m"),
+        (299.9, "5m"),
+        (3598, "1h"),
+        (3540, "59m"),
+        (86399, "1d"),
+        (3e8, "10y"),
+    ],
+)
+def test_what_is_left_is_rounded_in_its_largest_unit(seconds: float, text: str) -> None:
+    assert left(seconds) == text
+
+
+EXEC_INPUT: dict[str, Any] = {
+    "command": ["echo", "hi"],
+    "cwd": "/srv",
+    "path": "/usr/bin:/bin",
+    "env": {},
+    "group": None,
+    "slots": 1,
+}
+EXEC_INPUT |= {"retry": 0, "timeout": None, "priority": 0, "rerun": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, {"command": ["echo", "hi"], "cwd": "/srv"}),
+        ({"env": {"A": "***"}, "group": "g", "slots": 2}, {"env": {"A": "***"}, "group": "g", "slots": 2}),
+        ({"retry": 1, "timeout": 5.0, "rerun": False}, {"retry": 1, "timeout": 5.0, "rerun": False}),
+    ],
+)
+def test_a_piped_command_has_what_was_typed_and_not_the_path_of_whoever_typed_it(
+    given: dict[str, Any], told: dict[str, Any]
+) -> None:
+    run = a_run(job="exec", input=json.dumps(EXEC_INPUT | given))
+    shown = json.loads(runs_tsv([run], NOW).rstrip("\n").split("\t")[-1])
+    assert shown == {"command": ["echo", "hi"], "cwd": "/srv", **told}
+
+
+def test_what_nobody_types_of_a_command_are_its_defaults() -> None:
+    parameters = inspect.signature(any_command.fn).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.default is not one.empty and one.name != "path"}
+    assert defaults == UNTYPED
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,22 @@ async def test_a_full_lane_names_its_holders_and_who_is_ahead(storage: Store) ->
         free.set()
 
 
+async def test_of_one_id_with_two_limits_each_says_what_is_true_for_it(storage: Store) -> None:
+    @job(concurrency=lambda given: Concurrency("disk", given["limit"]))
+    async def work(limit: int) -> None:
+        await run("hold", free.wait)
+
+    free = asyncio.Event()
+    async with TestQueue([work], storage=storage) as queue:
+        runs = [await queue.jobs.work.start(limit=limit) for limit in (2, 2, 1, 2)]
+        await queue.settle()
+        one, two = [(await cause(queue, waits))["text"] for waits in runs[2:]]
+        assert 'concurrency "disk" is full: 2 places are taken under a higher limit; with its own, 1, ' in one
+        assert "it starts once none of them is left, held by" in one
+        assert 'concurrency "disk" is full: 2 of 2, held by' in two
+        free.set()
+
+
 async def test_a_throttle_says_when_the_next_starts_and_who_is_ahead(storage: Store) -> None:
     @job(throttle=Throttle("mail", 60, "queue"))
     async def work(n: int) -> None: ...

@@ -19,6 +19,15 @@ LEAST_PATH = 8  # characters of a path that are always shown
 COMMAND_FAILED = "taskrun.CommandFailed"
 SHORT_ID = 6
 REASON = 60  # characters of why a run is held, in a table
+UNTYPED: Mapping[str, Any] = {  # what a command of `exec` has without being told
+    "env": {},
+    "group": None,
+    "slots": 1,
+    "retry": 0,
+    "timeout": None,
+    "priority": 0,
+    "rerun": True,
+}
 ENDED = frozenset({"succeeded", "failed", "cancelled", "discarded"})
 
 
@@ -42,7 +51,7 @@ def state(run: dict[str, Any], now: float, look: Look) -> Text:
     if run.get("held") and run["status"] == "running":
         return labelled("interrupted", look)
     wake = times.moment(run.get("wake_at"))
-    left = "" if wake is None else times.age(max(0.0, wake - now))
+    left = "" if wake is None else times.left(max(0.0, wake - now))
     if run["status"] == "scheduled":
         retrying = run["reason"] in ("retry", "backoff")
         return labelled("retry", look, left) if retrying else labelled("scheduled", look, left and f"in {left}")
@@ -121,7 +130,7 @@ def _left(run: dict[str, Any], fraction: float, now: float) -> str:
     started = times.moment(run.get("started_at"))
     if started is None or run["status"] != "running" or not 0 < fraction < 1:
         return ""
-    return f" · about {times.age((now - started) * (1 - fraction) / fraction)} left"
+    return f" · about {times.left((now - started) * (1 - fraction) / fraction)} left"
 
 
 def tried(run: dict[str, Any]) -> str:
@@ -150,6 +159,14 @@ def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, 
             over -= max(0, len(cell(item)) - room)
             parts[at] = f"{cell(name)}={_tail(cell(item), room)}"
     return " ".join(parts)
+
+
+def typed(run: dict[str, Any]) -> Any:
+    """Returns an input as it was given: of a command only what was typed."""
+    fields = run["input"]
+    if run["job"] != EXEC or not isinstance(fields, dict):
+        return fields
+    return {name: item for name, item in fields.items() if name != "path" and item != UNTYPED.get(name, ...)}
 
 
 def named(run: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.sanitize import cell, cut, to_json
 from taskrun.cli.screens.look import GAP, MARKS, Look, columns, labelled, stacked, widest
-from taskrun.cli.screens.phrases import ENDED, current, fault, given, named, short_ids, state, tried
+from taskrun.cli.screens.phrases import ENDED, current, fault, given, named, short_ids, state, tried, typed
 from taskrun.model.names import EXEC
 
 RECENT = 3600
@@ -197,7 +197,7 @@ def _tsv(run: dict[str, Any], now: float) -> list[str]:
         run["created_at"],
         "" if seconds is None else f"{seconds:.3f}",
         cell(step["name"]) if step else "",
-        cell(run["input"] if "input" in run.get("cut", ()) else to_json(run["input"])),
+        cell(run["input"] if "input" in run.get("cut", ()) else to_json(typed(run))),
     ]
 
 

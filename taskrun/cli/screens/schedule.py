@@ -34,7 +34,7 @@ def _row(entry: dict[str, Any], now: float, look: Look) -> list[Text]:
     zone = f"   {cell(entry['timezone'])}" if entry.get("timezone") else ""
     return [
         Text("–" if coming is None else day(coming, now)),
-        Text("" if coming is None else times.age(max(0.0, coming - now))),
+        Text("" if coming is None else times.left(max(0.0, coming - now))),
         Text("never" if last is None else f"{day(last, now)} ({times.age(max(0.0, now - last))} ago)"),
         result,
         Text(cell(entry["job"]), "bold"),

@@ -286,9 +286,10 @@ def _place(tx: Tx, step: Step, known: Known) -> Cause:
         opens = next((one.wake_at for one in tx.waiting_steps(f"{PLACE}{place}", 1)), None)
         text = f"{head} {_rate(terms.limit, terms.period)}; next {_in(opens, known)}; {_ahead(ahead, 'steps')}"
         return _cause("step-concurrency", text, until=rfc3339(opens), **facts)
-    ids = dict.fromkeys(one.run for one in tx.waiting_steps(f"{PLACED}{place}"))
+    placed = [one.run for one in tx.waiting_steps(f"{PLACED}{place}")]
+    ids = dict.fromkeys(placed)
     held = [run for run_id in ids if (run := tx.run(run_id)) is not None]
-    text = f"{head} is full: {terms.limit} of {terms.limit}, held by {_named(held, known)}; {_ahead(ahead, 'steps')}"
+    text = f"{head} {_full(len(placed), terms.limit)}, held by {_named(held, known)}; {_ahead(ahead, 'steps')}"
     return _cause("step-concurrency", text, held_by=[run.id for run in held], **facts)
 
 
@@ -299,7 +300,7 @@ def _limit(tx: Tx, run: Run, limit: run_queue.Limit, known: Known) -> Cause:
     ahead, head = _line(tx, run, limit)
     if limit.group.startswith(run_queue.WINDOW):
         held = tx.holders(run.lane or "")
-        text = f'concurrency "{run.lane}" is full: {len(held)} of {run.lane_limit}, held by {_named(held, known)}'
+        text = f'concurrency "{run.lane}" {_full(len(held), run.lane_limit or 1)}, held by {_named(held, known)}'
         text += f"; {_ahead(ahead)}; a place gets free when one of them ends or waits"
         facts = {"id": run.lane, "limit": run.lane_limit, "held_by": [one.id for one in held], "ahead": ahead}
         return _cause("concurrency", text, **facts)
@@ -325,6 +326,14 @@ def _line(tx: Tx, run: Run, limit: run_queue.Limit) -> tuple[int, Run | None]:
 
 
 # ---- words
+
+
+def _full(taken: int, limit: int) -> str:
+    """Returns that no place is left; who shares an id may have a higher limit, and so more than the limit are taken."""
+    if taken <= limit:
+        return f"is full: {taken} of {limit}"
+    left = "none of them is" if limit == 1 else f"fewer than {limit} of them are"
+    return f"is full: {taken} places are taken under a higher limit; with its own, {limit}, it starts once {left} left"
 
 
 def _in(moment: float | None, known: Known) -> str:
