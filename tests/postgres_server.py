@@ -42,23 +42,30 @@ class Server:
         """Where it is."""
         return f"postgresql://postgres@/postgres?host={self.folder}"
 
-    def copied(self, *, standby: bool = False) -> Server:
-        """Returns a copy of this server, which has to run, or a standby that follows it; it is not started yet."""
+    def copied(self, *options: str | Path) -> Server:
+        """Returns a copy of this server, which has to run, by `pg_basebackup` with options; it is not started yet."""
         made = copy(self)
-        made.folder, made._process = _new_folder(), None
-        if self._user is not None:
-            shutil.chown(made.folder, self._user)
+        made.folder, made._process = self.own(_new_folder()), None
         subprocess.run(
-            [
-                *(self._programs / "pg_basebackup", "--no-sync", "-c", "fast", "-D", made.folder, "-d", self.dsn),
-                *(["-R"] if standby else []),
-            ],
+            [self._programs / "pg_basebackup", "--no-sync", "-c", "fast", "-D", made.folder, "-d", self.dsn, *options],
             check=True,
             user=self._user,
             cwd=made.folder,
         )
         (made.folder / ".s.PGSQL.5432.lock").unlink()  # of the server that was copied, as its socket is in its folder
         return made
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def own(self, folder: Path) -> Path:
+        """Returns a folder, made where it is not there, as one that belongs to the server."""
+        folder.mkdir(exist_ok=True)
+        if self._user is not None:
+            shutil.chown(folder, self._user)
+        return folder
 
     def start(self) -> None:
         """Starts it, and returns once it answers."""

@@ -56,7 +56,7 @@ def pair(server: Server) -> Iterator[Pair]:
         primary = server.copied()
         stack.callback(primary.remove)
         primary.start()
-        standby = primary.copied(standby=True)
+        standby = primary.copied("--write-recovery-conf")
         stack.callback(standby.remove)
         standby.start()
         yield Pair(primary, standby)
