@@ -120,7 +120,9 @@ def find(start: Path, explicit: str | None, environ: Environ) -> Path:
     for folder in (start, *start.parents):
         if _is_file(folder / FILE):
             return folder / FILE
-    raise ConfigError(f"no {FILE} in {start} or above; `taskrun init` makes one")
+    raise ConfigError(
+        f"no {FILE} in {start} or above; `taskrun init` makes one, `taskrun --user …` means your own project"
+    )
 
 
 def load(path: Path, environ: Environ) -> Config:

@@ -130,7 +130,10 @@ async def test_runs_of_a_group_take_turns(folder: Path) -> None:
     _, terminal = await typed(folder, "why", ids[1], "--json")
     [cause] = json.loads(terminal.written)["causes"]
     assert (cause["kind"], cause["id"], cause["held_by"]) == ("concurrency", "group one", [ids[0]])
+    assert cause["text"].startswith('group "one" is full: 1 of 1, held by ')
     assert "in one" in cause["text"]
+    _, terminal = await typed(folder, "why", ids[1])
+    assert f"{ids[1][:6]} in one queued" in terminal.written
     _, terminal = await typed(folder, "list", "--json")
     states = {run["id"]: run["status"] for run in json.loads(terminal.written)}
     assert [states[run] == "queued" for run in ids] == [False, True, False, False, True]

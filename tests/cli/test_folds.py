@@ -43,6 +43,12 @@ def test_children_of_one_name_are_one_line_with_their_number_and_each_error_once
     assert line == "  ✗  item  10.0s  4 of 4 · 2 failed · 2 × ValueError: no luck\n"
 
 
+def test_of_children_that_are_commands_the_last_words_are_told() -> None:
+    told = "run 7abc failed: taskrun.CommandFailed: `ffmpeg -i a.mov` ended with code 1\n  cannot decode"
+    (one,) = with_groups([child(at, StepStatus.FAILED, error=error(told, "taskrun.RunFailed")) for at in range(4)])
+    assert one["group"] == "4 of 4 · 4 failed · 4 × cannot decode (code 1)"
+
+
 @pytest.mark.parametrize(
     ("states", "rows", "expected"),
     [

@@ -384,6 +384,22 @@ def test_a_piped_command_has_what_was_typed_and_not_the_path_of_whoever_typed_it
     assert shown == {"command": ["echo", "hi"], "cwd": "/srv", **told}
 
 
+def test_a_notification_is_shown_by_its_title_and_its_way() -> None:
+    message = {
+        "title": "backup failed",
+        "text": "no luck",
+        "to": "desktop",
+        "event": "failed",
+        "way": {"desktop": "***"},
+    }
+    assert given(a_run(job="notify", input=json.dumps(message))) == "backup failed, by desktop"
+
+
+def test_an_error_that_is_not_retried_is_told_by_its_message() -> None:
+    assert fault({"type": "taskrun.Fatal", "message": "1 of 5 runs failed"}) == "1 of 5 runs failed"
+    assert fault({"type": "taskrun.Fatal", "message": ""}) == "Fatal"
+
+
 def test_what_nobody_types_of_a_command_are_its_defaults() -> None:
     parameters = inspect.signature(any_command.fn).parameters.values()
     defaults = {one.name: one.default for one in parameters if one.default is not one.empty and one.name != "path"}

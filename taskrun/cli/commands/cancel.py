@@ -20,8 +20,7 @@ from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.field_options import Given
 from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.option_names import Own
-from taskrun.cli.sanitize import cell
-from taskrun.cli.screens.phrases import ENDED, given, short
+from taskrun.cli.screens.phrases import ENDED, given, named, short
 from taskrun.cli.session import Backend, Session
 from taskrun.model.records import UNFINISHED
 
@@ -148,7 +147,7 @@ async def _confirm(session: Session, options: Cancel, runs: list[dict[str, Any]]
         return
     session.say(f"the filter matches {len(runs)} runs:")
     for run in runs[:NAMED]:
-        session.say(f"  {short(run['id'])} {cell(run['job'])} {run['status']}  {given(run)}")
+        session.say(f"  {short(run['id'])} {named(run)} {run['status']}  {given(run)}")
     if len(runs) > NAMED:
         session.say(f"  … and {len(runs) - NAMED} more")
     if not session.facts.in_tty:
@@ -161,7 +160,7 @@ async def _confirm(session: Session, options: Cancel, runs: list[dict[str, Any]]
 def _tell(session: Session, changed: list[tuple[dict[str, Any], bool]]) -> None:
     """Reports what became of each run, of many only the first by name, and how many there are of each."""
     for run, new in changed[:NAMED]:
-        session.say(f"{short(run['id'])} {cell(run['job'])}: {_outcome(run, new)}")
+        session.say(f"{short(run['id'])} {named(run)}: {_outcome(run, new)}")
     if not session.facts.out_tty:
         session.data("".join(run["id"] + "\n" for run, new in changed if new))
     if len(changed) > NAMED:

@@ -13,7 +13,7 @@ from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.look import wrapped
-from taskrun.cli.screens.phrases import short
+from taskrun.cli.screens.phrases import named, short
 from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Backend, Session
 from taskrun.model.errors import RunNotFound
@@ -117,4 +117,4 @@ def _job_line(op: str, job: str, changed: list[dict[str, Any]]) -> list[str]:
 def _run_line(op: str, run: dict[str, Any]) -> str:
     pausing = op == "pause" and run["status"] != "paused"
     state = "pausing after the step in flight" if pausing else run["status"]
-    return f"{short(run['id'])} {cell(run['job'])}: {state}"
+    return f"{short(run['id'])} {named(run)}: {state}"

@@ -15,7 +15,7 @@ from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.field_options import Given
 from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.sanitize import cell
-from taskrun.cli.screens.phrases import short
+from taskrun.cli.screens.phrases import named, short
 from taskrun.cli.session import Session
 
 MOST_LINES = 5  # of runs that are named
@@ -87,4 +87,4 @@ def outcome(event: dict[str, Any]) -> list[str]:
 
 def _named(run: dict[str, Any]) -> str:
     discarded = " (discarded)" if run["status"] == "discarded" else ""
-    return f"{short(run['id'])} {cell(run['job'])}{discarded}"
+    return f"{short(run['id'])} {named(run)}{discarded}"

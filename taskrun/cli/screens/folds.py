@@ -56,8 +56,9 @@ def same_errors(failed: Iterable[dict[str, Any]]) -> list[str]:
 
 def _inner(error: dict[str, Any]) -> str:
     """Returns an error as one line; of a child that failed the child's own, without its id."""
-    told = fault(error)
-    return told.partition(" failed: ")[2] or told if error["type"] == "taskrun.RunFailed" else told
+    inner = error["message"].partition(" failed: ")[2] if error["type"] == "taskrun.RunFailed" else ""
+    kind, _, message = inner.partition(": ")
+    return fault({"type": kind, "message": message} if message else error)
 
 
 def folded_causes(causes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import LONGEST, brief, cell, cut
 from taskrun.cli.screens.look import Look, bar, labelled
 from taskrun.model.byte_escapes import restored
-from taskrun.model.names import EACH, EXEC
+from taskrun.model.names import EACH, EXEC, NOTIFY
 
 BAR = 5
 LEAST_PATH = 8  # characters of a path that are always shown
@@ -150,6 +150,8 @@ def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, 
         return brief(fields)
     if run.get("job") == EXEC and "command" in fields:
         return cell(cut(command_line(fields["command"]), LONGEST))
+    if run.get("job") == NOTIFY and {"title", "to"} <= fields.keys():
+        return cell(cut(f"{fields['title']}, by {fields['to']}", LONGEST))
     shown = {name: item for name, item in fields.items() if name not in defaults or defaults[name] != item}
     parts = [cell(name) if item is True else f"{cell(name)}={_argument(item)}" for name, item in shown.items()]
     over = len(" ".join(parts)) - (width or LONGEST)
@@ -204,7 +206,7 @@ def fault(error: dict[str, Any] | None) -> str:
         return cell(f"{said} ({code})" if said else f"the command ended with {code}")
     message = error["message"].strip().split("\n", 1)[0]
     kind = error["type"].removeprefix("taskrun.")
-    return cell(f"{kind}: {message}" if message else kind)
+    return cell((message if kind == "Fatal" else f"{kind}: {message}") if message else kind)
 
 
 def last_words(error: dict[str, Any]) -> tuple[str, str, str]:

@@ -11,14 +11,14 @@ from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.folds import folded_causes
 from taskrun.cli.screens.look import Look, clipped, hanging, mark, stacked
-from taskrun.cli.screens.phrases import ENDED, fault, short
+from taskrun.cli.screens.phrases import ENDED, fault, named, short
 from taskrun.cli.screens.run import next_lines
 
 
 def why_screen(run: dict[str, Any], causes: list[dict[str, Any]], now: float, look: Look) -> Text:
     """Returns the state of a run, the causes, and what to type next."""
     head = mark(_status(run), look).append(" ") if look.utf8 else Text()
-    head.append(f"{short(run['id'])} ", "bold").append(f"{cell(run['job'])} ")
+    head.append(f"{short(run['id'])} ", "bold").append(f"{named(run)} ")
     if run["status"] in ENDED:
         how, causes = causes[:1], causes[1:]
         lines = [hanging(head, [Text(_end(run, cause)) for cause in how], look)]

@@ -22,6 +22,7 @@ from taskrun.engine.core.queries.views import rfc3339
 from taskrun.model.codec import error_from
 from taskrun.model.durations import human
 from taskrun.model.errors import RunNotFound
+from taskrun.model.group_config import limit_id
 from taskrun.model.records import PLACE, PLACED, Failure, Run, Status, Step, StepKind
 from taskrun.model.records import Cause as RunCause
 from taskrun.processes.surviving_command import UnderWay
@@ -300,7 +301,7 @@ def _limit(tx: Tx, run: Run, limit: run_queue.Limit, known: Known) -> Cause:
     ahead, head = _line(tx, run, limit)
     if limit.group.startswith(run_queue.WINDOW):
         held = tx.holders(run.lane or "")
-        text = f'concurrency "{run.lane}" {_full(len(held), run.lane_limit or 1)}, held by {_named(held, known)}'
+        text = f"{_limit_name(run.lane or '')} {_full(len(held), run.lane_limit or 1)}, held by {_named(held, known)}"
         text += f"; {_ahead(ahead)}; a place gets free when one of them ends or waits"
         facts = {"id": run.lane, "limit": run.lane_limit, "held_by": [one.id for one in held], "ahead": ahead}
         return _cause("concurrency", text, **facts)
@@ -310,7 +311,7 @@ def _limit(tx: Tx, run: Run, limit: run_queue.Limit, known: Known) -> Cause:
     if limit.group.startswith(run_queue.THROTTLE):
         text = f'throttle "{run.throttle}" {_rate(1, run.throttle_period or 0.0)}; {next_one}'
         return _cause("throttle", text, id=run.throttle, **facts)
-    text = f'concurrency "{run.lane}" {_rate(run.lane_limit or 1, run.lane_period or 0.0)}; {next_one}'
+    text = f"{_limit_name(run.lane or '')} {_rate(run.lane_limit or 1, run.lane_period or 0.0)}; {next_one}"
     return _cause("concurrency", text, id=run.lane, limit=run.lane_limit, **facts)
 
 
@@ -326,6 +327,12 @@ def _line(tx: Tx, run: Run, limit: run_queue.Limit) -> tuple[int, Run | None]:
 
 
 # ---- words
+
+
+def _limit_name(id: str) -> str:
+    """Returns what a concurrency id is called: that of a group is the user's own word."""
+    group = id.removeprefix(limit_id(""))
+    return f'concurrency "{id}"' if group == id else f'group "{group}"'
 
 
 def _full(taken: int, limit: int) -> str:
