@@ -120,6 +120,8 @@ class SqliteDisk(_Disk):
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="taskrun-sim-", dir=memory if memory.is_dir() else None))
         self._connection: sqlite3.Connection | None = None
+        self._version: int | None = None  # of the journal when its runs were read last
+        self._runs: dict[str, Run] = {}
 
     def peek(self) -> Tx:
         """Returns the journal as it is, to look at only."""
@@ -131,9 +133,14 @@ class SqliteDisk(_Disk):
 
     def runs(self) -> dict[str, Run]:
         """Returns all runs."""
-        if not (self.folder / "journal.db").exists():
+        if self._connection is None and not (self.folder / "journal.db").exists():
             return {}
-        return {run.id: run for run in reversed(self.peek().runs(RunFilter()))}
+        tx = self.peek()
+        assert self._connection is not None
+        [(version,)] = self._connection.execute("PRAGMA data_version")
+        if version != self._version:
+            self._version, self._runs = version, {run.id: run for run in reversed(tx.runs(RunFilter()))}
+        return self._runs
 
     def handle(self) -> Store:
         """Returns the store of one process."""

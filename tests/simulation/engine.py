@@ -178,6 +178,7 @@ def begin(timeline: Timeline, seed: int) -> None:
 def look_every(seconds: float) -> None:
     """Sets how often an engine looks at what others wrote: seldom once nothing happens any more, to be fast."""
     SimStore.pace = seconds
+    lease.WATCHED = 0.4 * seconds
     rescuer.EVERY = 10 * seconds
 
 

@@ -91,7 +91,7 @@ def a_wait_registers_and_does_not_look() -> None:
     patch(waits, "_unseen", lambda *args: None)
 
 
-@hole()
+@hole(Emphasis(engines=3))
 def what_another_engine_has_ended_is_not_told() -> None:
     """A wait that another engine ends wakes the run, whose attempt never hears which one it was."""
     patch(waits, "take_news", lambda t, run_id: [])
