@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from taskrun.cli import times
 from taskrun.cli.option_names import option_name
 from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import lines
+from taskrun.cli.screens.phrases import short
 from taskrun.model import errors
 
 
@@ -44,6 +46,7 @@ CODES = {
 }
 
 
+_RUN = re.compile(r"\brun ([a-z0-9]{12})\b")
 _KINDS = {
     Code.USAGE: "UsageError",
     Code.NOT_FOUND: "NotFound",
@@ -118,7 +121,13 @@ def explain(error: Exception) -> Explained:
 
 
 def _plain(code: Code, hint: str = "") -> Callable[[Any], Explained]:
-    return lambda error: Explained(code, (str(error),), hint)
+    """Returns how errors are explained whose message says all; `RUN` in the hint is the run that it names, if any."""
+
+    def meaning(error: Exception) -> Explained:
+        named = _RUN.search(str(error))
+        return Explained(code, (str(error),), hint if named is None else hint.replace("RUN", short(named[1])))
+
+    return meaning
 
 
 def _input(error: errors.InputInvalid) -> Explained:

@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from taskrun.model.durations import human
+from taskrun.model.names import EACH
 from taskrun.model.records import Cause, ErrorRecord, Run
 
 LONGEST = 2_000  # characters of a text
@@ -14,7 +15,9 @@ Said = tuple[str, str]  # title and text
 
 
 def name_of(run: Run) -> str:
-    """Returns what a run is called."""
+    """Returns what a run is called; one of many inputs by the job that has them."""
+    if run.name is None and run.job == EACH and (job := msgspec.json.decode(run.input).get("job")):
+        return f"{EACH} of {job}"
     return run.name or run.job
 
 
@@ -82,6 +85,11 @@ def _problem(run: Run) -> str:
     if error is None:
         return run.reason or "no reason is known"
     kind = error.type.removeprefix("taskrun.")
+    if kind == "CommandFailed":  # what it printed says more than what it was
+        command, *printed = error.message.splitlines()
+        return "\n".join([*(line.strip() for line in printed), command])
+    if kind == "Fatal" and error.message:
+        return error.message
     return f"{kind}: {error.message}" if error.message else kind
 
 

@@ -14,7 +14,15 @@ from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import to_json
 from taskrun.engine.core.queries.views import step_view
 from taskrun.model.codec import error_text
-from taskrun.model.errors import AmbiguousRun, DaemonError, InputInvalid, JournalDamaged, RunEnded, RunNotFound
+from taskrun.model.errors import (
+    AmbiguousRun,
+    DaemonError,
+    InputInvalid,
+    JournalDamaged,
+    RunEnded,
+    RunNotEnded,
+    RunNotFound,
+)
 from taskrun.model.records import ErrorRecord, Status, StepKind
 from tests.cli.fakes import FOREVER, JOB, NOW, FakeDaemon, FakeTerminal, a_run, a_step, shown, typed
 
@@ -231,6 +239,19 @@ async def test_a_failed_run_says_how_it_is_tried_again(job: str, again: str, pip
     failed = a_run(status=Status.FAILED, job=job, input="{}")
     assert await typed("run processFile --path a", pipe, starting(tail=ending(failed))) == 1
     assert f"try again: taskrun {again}" in pipe.chatter
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (RunNotEnded("run 499gupbq57cv is running; cancel it first, or wait for its end"), "taskrun cancel 499gup"),
+        (RunEnded("run 499gupbq57cv has ended already"), "taskrun retry 499gup"),
+        (RunNotFound('no run "nosuch"'), "taskrun list --all"),
+    ],
+)
+async def test_a_hint_names_the_run_that_an_error_is_about(error: Exception, hint: str, pipe: FakeTerminal) -> None:
+    assert await typed("retry @last", pipe, FakeDaemon(find=RUN["id"], retry=error)) > 0
+    assert pipe.chatter.splitlines()[-1].endswith(f": {hint}")
 
 
 async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:

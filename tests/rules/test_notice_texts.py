@@ -1,0 +1,36 @@
+"""What a notification says of a run that failed: what matters to a person comes first."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from taskrun.model.records import Run, Status
+from taskrun.rules.notice_texts import failed
+
+COMMAND = "`ffmpeg -i a.mov` ended with code 1"
+
+
+def run(kind: str, message: str, **more: str) -> Run:
+    error = json.dumps({"type": kind, "message": message, "traceback": ""})
+    return Run(**{"id": "aaaabbbbcccc", "job": "encode", **more}, created_at=0.0, status=Status.FAILED, error=error)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("run", "title", "text"),
+    [
+        (run("ValueError", "no luck"), "encode failed", "ValueError: no luck"),
+        (run("taskrun.CommandFailed", f"{COMMAND}\n  a\n  b"), "encode failed", f"a\nb\n{COMMAND}"),
+        (run("taskrun.CommandFailed", COMMAND), "encode failed", COMMAND),
+        (run("taskrun.Fatal", "no such order", name="order 7"), "order 7 failed", "no such order"),
+        (run("taskrun.Fatal", ""), "encode failed", "Fatal"),
+        (
+            run("taskrun.Fatal", "1 of 5 runs failed", job="each", input='{"job":"encode","total":5}'),
+            "each of encode failed",
+            "1 of 5 runs failed",
+        ),
+    ],
+)
+def test_the_reason_comes_first(run: Run, title: str, text: str) -> None:
+    assert failed(run) == (title, text)
