@@ -384,6 +384,17 @@ def test_a_piped_command_has_what_was_typed_and_not_the_path_of_whoever_typed_it
     assert shown == {"command": ["echo", "hi"], "cwd": "/srv", **told}
 
 
+@pytest.mark.parametrize(
+    ("stdout", "told"), [("a\nlast line\n\n", "→ last line"), ("", ""), ("one", "→ one"), ("\x1b[2Jx", "→ ^[[2Jx")]
+)
+def test_a_command_that_has_ended_shows_the_last_line_that_it_printed(stdout: str, told: str) -> None:
+    output = json.dumps({"code": 0, "stdout": stdout, "stderr": ""})
+    step = a_step("encode", kind=StepKind.SHELL, output=output)
+    text = printed(run_screen(shown(a_run(), [step]), NOW, Look(100)), Look(100))
+    line = next(line for line in text.splitlines() if "encode" in line)
+    assert line.partition("█" * 20)[2].strip() == told
+
+
 def test_a_notification_is_shown_by_its_title_and_its_way() -> None:
     message = {
         "title": "backup failed",

@@ -206,7 +206,11 @@ def _step_end(step: dict[str, Any]) -> Text:
         return Text(f"→ {short(step['child'])}", "dim")
     if step["topic"]:
         return Text(cell(step["topic"]), "dim")
-    return Text(f"→ {brief(step['output'])}" if step["output"] is not None else "", "dim")
+    output = step["output"]
+    if step["kind"] == "shell" and isinstance(output, dict) and "stdout" in output:  # the last line says how it went
+        said = str(output["stdout"]).rstrip().rpartition("\n")[2]
+        output = said or None
+    return Text(f"→ {brief(output)}" if output is not None else "", "dim")
 
 
 def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
