@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 
 import msgspec
 
 from taskrun.model.durations import human
-from taskrun.model.names import EACH
+from taskrun.model.names import EACH, EXEC
 from taskrun.model.records import Cause, ErrorRecord, Run
 
 LONGEST = 2_000  # characters of a text
+LONGEST_NAME = 60  # characters of a command in a title
 Said = tuple[str, str]  # title and text
 
 
 def name_of(run: Run) -> str:
-    """Returns what a run is called; one of many inputs by the job that has them."""
-    if run.name is None and run.job == EACH and (job := msgspec.json.decode(run.input).get("job")):
+    """Returns what a run is called: one of many inputs by the job that has them, a command without a name by itself."""
+    given = msgspec.json.decode(run.input) if run.job in (EACH, EXEC) and run.name is None else {}
+    if job := given.get("job"):
         return f"{EACH} of {job}"
-    return run.name or run.job
+    command = given.get("command") or ""
+    line = " ".join((command if isinstance(command, str) else shlex.join(command)).split())
+    return run.name or (line if len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1] + "…") or run.job
 
 
 def error_of(run: Run) -> ErrorRecord | None:

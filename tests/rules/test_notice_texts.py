@@ -24,6 +24,10 @@ def run(kind: str, message: str, **more: str) -> Run:
         (run("taskrun.CommandFailed", f"{COMMAND}\n  a\n  b"), "encode failed", f"a\nb\n{COMMAND}"),
         (run("taskrun.CommandFailed", COMMAND), "encode failed", COMMAND),
         (run("taskrun.Fatal", "no such order", name="order 7"), "order 7 failed", "no such order"),
+        (run("E", "m", job="exec", input='{"command":["cp","a b","c"]}'), "cp 'a b' c failed", "E: m"),
+        (run("E", "m", job="exec", input='{"command":"make\\n  all"}'), "make all failed", "E: m"),
+        (run("E", "m", job="exec", input='{"command":"a"}', name="b"), "b failed", "E: m"),
+        (run("E", "m", job="exec", input=f'{{"command":"{"x" * 99}"}}'), f"{'x' * 59}… failed", "E: m"),
         (run("taskrun.Fatal", ""), "encode failed", "Fatal"),
         (
             run("taskrun.Fatal", "1 of 5 runs failed", job="each", input='{"job":"encode","total":5}'),
