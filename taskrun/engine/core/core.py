@@ -31,7 +31,7 @@ from taskrun.engine.core.lease import Lease, report_failure
 from taskrun.engine.core.left_commands import LeftCommands
 from taskrun.engine.core.logs import Logs
 from taskrun.engine.core.notifier import Notifier
-from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged
+from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged, TriggerFound
 from taskrun.engine.core.pause_job import PauseJob
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.queries.why import Known, why
@@ -122,7 +122,8 @@ class Core:
             self.journal.follow(changed, self.bus.publish)
             self.journal.follow(changed, self._timers.follow)
         self.hooks = HookNotifier(self.journal, self.attempts, self.executors)
-        self.journal.follow(RunOver, self._waiters.follow)
+        self.journal.follow(RunOver, lambda event: self._waiters.tell(event.run.id, event.run))
+        self.journal.follow(TriggerFound, lambda event: self._waiters.tell(event.id, event.run))
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
         self.triggers = EventTriggers(self.journal, self.executors)
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
@@ -294,15 +295,19 @@ class Core:
 
     async def wait(self, run_id: str) -> Run:
         """Returns a run once it has ended."""
-        future = self._waiters.add(run_id)
-        try:
-            if self.attempts.get(run_id) is None:  # else its end is still to come
-                run = await self.get(run_id)
-                if run.ended:
-                    return run
-            return await future
-        finally:
-            self._waiters.drop(run_id, future)
+        while True:
+            future = self._waiters.add(run_id)
+            try:
+                run = (
+                    None if self.attempts.get(run_id) else await self.get(run_id)
+                )  # with an attempt its end is to come
+                if run is None or (run.id == run_id and not run.ended):
+                    run = await future
+            finally:
+                self._waiters.drop(run_id, future)
+            if run.ended:
+                return run
+            run_id = run.id
 
     async def news(self, run_id: str, seen: Run | None, lines: int) -> Run:
         """Returns a run once it differs from `seen`, or its log has more than `lines` lines; at once when it has ended."""
@@ -453,16 +458,17 @@ class Core:
         self.notifier.look()
         waited = self._waiters.ids()
 
-        def act(t: Transaction) -> tuple[list[Run], list[Run]]:
-            return t.tx.asked(t.engine), [run for run_id in waited if (run := t.run(run_id)) is not None and run.ended]
+        def act(t: Transaction) -> tuple[list[Run], list[tuple[str, Run]]]:
+            runs = [(run_id, run) for run_id in waited if (run := found(t.tx, run_id)) is not None]
+            return t.tx.asked(t.engine), [(run_id, run) for run_id, run in runs if run.ended or run.id != run_id]
 
         self.journal.post(act, self._found, lambda _: None)
 
-    def _found(self, found: tuple[list[Run], list[Run]]) -> None:
-        asked, ended = found
+    def _found(self, found: tuple[list[Run], list[tuple[str, Run]]]) -> None:
+        asked, over = found
         self.attempts.follow_requests(asked)
-        for run in ended:
-            self._waiters.tell(run)
+        for run_id, run in over:
+            self._waiters.tell(run_id, run)
 
     async def _take_over_the_dead(self) -> None:
         with contextlib.suppress(EngineLost):  # it was taken for dead itself

@@ -12,6 +12,7 @@ from taskrun.engine.core.admit import Trigger, admit
 from taskrun.engine.core.fact import Fact
 from taskrun.engine.core.facts import INTENTS
 from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.outbox import TriggerFound
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.model.records import Run
@@ -77,7 +78,9 @@ def _admit(t: Transaction, run_id: str) -> None:
     trigger = ENLISTED.get(t.tx, run_id)
     if trigger is not None:  # else another engine was faster
         ENLISTED.drop(t.tx, run_id)
-        admit(t, trigger)
+        run, _ = admit(t, trigger)
+        if run.id != run_id:
+            t.outbox.append(TriggerFound(run_id, run))
 
 
 def _seen(reading: asyncio.Future[list[str]]) -> None:

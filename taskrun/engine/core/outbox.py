@@ -82,6 +82,13 @@ class LimitsSet(msgspec.Struct, frozen=True, gc=False):
     run: str
 
 
+class TriggerFound(msgspec.Struct, frozen=True, gc=False):
+    """A trigger in a caller's transaction, which had an id of its own, has found a run that was there."""
+
+    id: str
+    run: Run
+
+
 class SlotUsed(msgspec.Struct, frozen=True, gc=False):
     """A new run was started in its own trigger, with a slot that was reserved for it."""
 
@@ -101,5 +108,6 @@ Outgoing = (
     | EventRouted
     | NoticeWritten
     | LimitsSet
+    | TriggerFound
     | SlotUsed
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged
+from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.model.errors import JournalUnavailable
 from taskrun.model.records import LogLine, Run
 
@@ -133,7 +133,7 @@ class EndWaiters:
         return list(self._futures)
 
     def add(self, run_id: str) -> asyncio.Future[Run]:
-        """Returns a future that resolves with the run once it has ended."""
+        """Returns a future that resolves with the run once it has ended, or is known to have another id."""
         future: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(run_id, []).append(future)
         return future
@@ -146,13 +146,9 @@ class EndWaiters:
             if not futures:
                 del self._futures[run_id]
 
-    def follow(self, event: RunOver) -> None:
-        """Passes on an end."""
-        self.tell(event.run)
-
-    def tell(self, run: Run) -> None:
-        """Resolves the futures of a run that has ended."""
-        for future in self._futures.pop(run.id, ()):
+    def tell(self, run_id: str, run: Run) -> None:
+        """Resolves the futures of a run that has ended, or of a trigger that has found a run of another id."""
+        for future in self._futures.pop(run_id, ()):
             if not future.done():
                 future.set_result(run)
 
