@@ -55,6 +55,7 @@ def test_a_cancel_ends_the_whole_group_of_a_command_that_was_adopted(
     run = with_group(surviving, tmp_path)
     kill_both(surviving)
     assert len(group(surviving)) >= 4
+    until(lambda: len(supervisors(surviving)) == 1)  # a second one is about to become the command
     (supervisor,) = supervisors(surviving)
     if stopped:
         os.kill(supervisor, signal.SIGSTOP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +39,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An open, empty store."""
     made: Store = request.param(tmp_path)
     made.open()
+    if isinstance(made, PostgresStorage):
+        while made.outside() == (0, made.outside()[1]):  # it does not listen yet, and says so once it does
+            time.sleep(0.001)
     yield made
     made.close()
     if isinstance(made, PostgresStorage):
