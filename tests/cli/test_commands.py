@@ -254,6 +254,17 @@ async def test_a_hint_names_the_run_that_an_error_is_about(error: Exception, hin
     assert pipe.chatter.splitlines()[-1].endswith(f": {hint}")
 
 
+async def test_a_log_without_lines_says_so_and_without_a_run_it_is_that_of_the_newest(pipe: FakeTerminal) -> None:
+    daemon = FakeDaemon(runs=[], find=RUN["id"], logs=lambda after=0, **_: [] if after > 0 else [LOG])
+    assert await typed("tail --no-follow", pipe, daemon) == 0
+    assert (pipe.written, daemon.params("find"), pipe.chatter) == ("hi\n", {"ref": "@last"}, "")
+    assert await typed("tail --no-follow", pipe, FakeDaemon(runs=[], find=RUN["id"], logs=[])) == 0
+    assert pipe.chatter == "7k3fq2 has no lines to show: taskrun show 7k3fq2\n"
+    pipe.chatter = ""
+    assert await typed("tail --no-follow", pipe, FakeDaemon(runs=[], find=RunNotFound("none"), logs=[])) == 0
+    assert pipe.chatter == ""
+
+
 async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:
     run = a_run(status=Status.SUCCEEDED, output='"a\\nb"')
     assert await typed("run processFile --path a", pipe, starting(tail=ending(run))) == 0

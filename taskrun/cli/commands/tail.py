@@ -24,6 +24,7 @@ from taskrun.cli.screens.phrases import ENDED, named, short, short_ids
 from taskrun.cli.screens.run import end_line, log_line, step_line
 from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
+from taskrun.model.errors import RunNotFound
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 ACTIVE = ["running", "waiting", "queued", "scheduled"]
@@ -75,11 +76,16 @@ async def once(options: Tail, session: Session) -> int:
     """Prints the lines that exist."""
     backend = await session.reader()
     runs = await _named(backend, options) or await _active(backend)
-    runs = runs or {run["id"]: named(run) for run in await backend.call("runs", limit=1)}
+    with suppress(RunNotFound):  # nothing has run yet
+        runs = runs or {await backend.call("find", ref="@last"): ""}
     printer = Printer(session, options.json, runs)
     for run in runs:
+        silent = True
         async for record in old_lines(backend, run, await options.begin(backend, run, session.now)):
             printer.line(record)
+            silent = False
+        if silent and not options.json:
+            session.say(f"{short(run)} has no lines to show: taskrun show {short(run)}")
     return Code.DONE
 
 
