@@ -72,6 +72,7 @@ async def test_of_one_id_with_two_limits_each_says_what_is_true_for_it(storage: 
         one, two = [(await cause(queue, waits))["text"] for waits in runs[2:]]
         assert 'concurrency "disk" is full: 2 places are taken under a higher limit; with its own, 1, ' in one
         assert "it starts once none of them is left, held by" in one
+        assert "a place gets free" not in one
         assert 'concurrency "disk" is full: 2 of 2, held by' in two
         free.set()
 

@@ -302,7 +302,9 @@ def _limit(tx: Tx, run: Run, limit: run_queue.Limit, known: Known) -> Cause:
     if limit.group.startswith(run_queue.WINDOW):
         held = tx.holders(run.lane or "")
         text = f"{_limit_name(run.lane or '')} {_full(len(held), run.lane_limit or 1)}, held by {_named(held, known)}"
-        text += f"; {_ahead(ahead)}; a place gets free when one of them ends or waits"
+        text += f"; {_ahead(ahead)}"
+        if len(held) <= (run.lane_limit or 1):
+            text += "; a place gets free when one of them ends or waits"
         facts = {"id": run.lane, "limit": run.lane_limit, "held_by": [one.id for one in held], "ahead": ahead}
         return _cause("concurrency", text, **facts)
     opens = head.wake_at if head is not None else None
