@@ -43,6 +43,14 @@ def test_children_of_one_name_are_one_line_with_their_number_and_each_error_once
     assert line == "  ✗  item  10.0s  4 of 4 · 2 failed · 2 × ValueError: no luck\n"
 
 
+def test_of_many_inputs_the_first_children_too_have_one_bar_and_nothing_says_that_it_waits_for_them() -> None:
+    run = a_run(status=Status.WAITING, job="each", progress='{"done":0,"total":30,"note":"0/30"}')
+    steps = [child(at, StepStatus.RUNNING) for at in range(2)]
+    assert printed(live_steps(run, steps, NOW, Look(80)), Look(80)) == "  ⠹  item  50.0s                       0/30\n"
+    alone = printed(live_steps(a_run(status=Status.WAITING), steps, NOW, Look(80)), Look(80))
+    assert alone == "  ⠹  item#0  50.0s\n  ⠹  item#1  50.0s\n"
+
+
 def test_of_children_that_are_commands_the_last_words_are_told() -> None:
     told = "run 7abc failed: taskrun.CommandFailed: `ffmpeg -i a.mov` ended with code 1\n  cannot decode"
     (one,) = with_groups([child(at, StepStatus.FAILED, error=error(told, "taskrun.RunFailed")) for at in range(4)])

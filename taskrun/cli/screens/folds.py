@@ -12,13 +12,13 @@ ALONE = 3  # children of one name that have a line each
 NAMED = 3  # of several things, how many are named
 
 
-def with_groups(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns steps, children of one name as one step with `group`: in place of the first of them, where there are many."""
+def with_groups(steps: Sequence[dict[str, Any]], alone: int = ALONE) -> list[dict[str, Any]]:
+    """Returns steps, children of one name as one step with `group`: in place of the first, where there are more than `alone`."""
     sizes = Counter(step["name"] for step in steps if step["kind"] == "child")
     made: list[dict[str, Any]] = []
     seen: set[str] = set()
     for step in steps:
-        if step["kind"] != "child" or sizes[step["name"]] <= ALONE:
+        if step["kind"] != "child" or sizes[step["name"]] <= alone:
             made.append(step)
         elif step["name"] not in seen:
             seen.add(step["name"])

@@ -11,7 +11,7 @@ from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
-from taskrun.cli.screens.folds import around, names, with_groups
+from taskrun.cli.screens.folds import ALONE, around, names, with_groups
 from taskrun.cli.screens.look import MARKS, Look, clipped, columns, hanging, labelled, mark, stacked, widest
 from taskrun.cli.screens.phrases import COMMAND_FAILED, ENDED, fault, given, last_words, named, progress, short, state
 from taskrun.model.names import EACH, EXEC
@@ -132,7 +132,7 @@ def _steps(run: dict[str, Any], now: float, look: Look, most: int) -> Iterator[L
     if left_out := run.get("steps_left_out"):
         earlier = "1 earlier step" if left_out == 1 else f"{left_out:,} earlier steps"
         yield True, Text(for_project(f"… {earlier}: taskrun show {short(run['id'])} --json", look.project), "dim")
-    tries = [one for step in with_groups(run["steps"]) for one in _tries(step)]
+    tries = [one for step in with_groups(run["steps"], _alone(run)) for one in _tries(step)]
     if not tries:
         return
     begin = min(times.moment(one["started_at"]) or now for one in tries)
@@ -147,6 +147,11 @@ def _steps(run: dict[str, Any], now: float, look: Look, most: int) -> Iterator[L
     for one in kept:
         folded = Text(f"   … {one:,} more", "dim") if isinstance(one, int) else None
         yield True, next(lines_of_steps) if folded is None else folded
+
+
+def _alone(run: dict[str, Any]) -> int:
+    """Returns how many children of one name have a line each; those of many inputs have one bar from the first on."""
+    return 0 if run.get("job") == EACH else ALONE
 
 
 def _tries(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -324,9 +329,11 @@ def live_steps(run: dict[str, Any], steps: Sequence[dict[str, Any]], now: float,
     if run["status"] in ENDED:  # what was under way has ended with it
         over = {"status": "cancelled", "ended_at": run["ended_at"]}
         steps = [{**step, **over} if step["status"] == "running" else step for step in steps]
-    rows = [_live_row(run, step, now, look) for step in with_groups(steps)]
+    rows = [_live_row(run, step, now, look) for step in with_groups(steps, _alone(run))]
     made = columns(rows, widest(rows), (False, False, True, False)) if rows else []
-    ending = [] if run["status"] in ENDED or (run["status"] == "running" and made) else [_standstill(run, now, look)]
+    children = any(step["kind"] == "child" and step["status"] == "running" for step in steps)
+    told = (run["status"] == "running" and made) or (run["status"] == "waiting" and children)  # by the rows
+    ending = [] if run["status"] in ENDED or told else [_standstill(run, now, look)]
     return stacked([clipped(Text("  ").append_text(line), look.width - 1) for line in [*made, *ending]])
 
 
