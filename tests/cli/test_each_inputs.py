@@ -113,11 +113,12 @@ async def test_the_options_give_way_to_fields_and_always_work_with_their_prefix(
         ('path,bitrate\n"x\ny",64\nz,fast\n', ["rows.csv line 4: --bitrate"]),
         ("path,bitrat\nx,64\n", ["rows.csv line 1: the job has no field bitrat"]),
         ("path,path\nx,y\n", ["rows.csv line 1: the column path appears twice"]),
-        ("path\nx,y\n", ["rows.csv line 2: 2 cells, but there are 1 columns"]),
+        ("path\nx,y\n", ["rows.csv line 2: 2 cells, but 1 column"]),
         ("bitrate\n64\n", ["rows.csv line 2: --path is required"]),
         ('path\n"x\n', ["rows.csv line 2: unexpected end of data"]),
         ("path\n", ["there are no inputs"]),
-        ("path,bitrate\n" + "x,no\n" * 50, ["rows.csv line 21", "there are more"]),
+        ("path,bitrate\n" + "x,no\n" * 50, ['rows.csv line 2 and 49 others: --bitrate "no"']),
+        ("path,bitrate\n" + "".join(f"x,a{at}\n" for at in range(50)), ["rows.csv line 21: ", "there are more"]),
     ],
 )
 async def test_a_wrong_table_is_told_by_line_and_field(

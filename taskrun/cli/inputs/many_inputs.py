@@ -86,17 +86,23 @@ def build_all(
         base: the value of `--input`.
     """
     made: list[tuple[str, Any]] = []
-    problems: list[str] = []
+    found: dict[str, list[str]] = {}  # a problem, and where it is: what was typed for all of them is wrong in each
     for row in rows:
         own = {_spelled(schema, one.name) for one in row.texts} | set(row.values)
         rest = [one for one in given if _spelled(schema, one.name) not in own]
         start = base if not row.values else {**(base if isinstance(base, dict) else {}), **row.values}
         built = build(schema, [*rest, *row.texts], start, folder=folder)
         made.append((row.place, built.value))
-        problems += [f"{row.place}: {problem}" for problem in built.problems]
-        if len(problems) > MOST_WRONG:
-            return made, [*problems[:MOST_WRONG], "there are more"]
-    return made, problems
+        for problem in built.problems:
+            found.setdefault(problem, []).append(row.place)
+        if len(found) > MOST_WRONG:
+            break
+    told = [f"{places[0]}{_others(len(places) - 1)}: {problem}" for problem, places in found.items()]
+    return made, [*told[:MOST_WRONG], *(["there are more"] if len(told) > MOST_WRONG else [])]
+
+
+def _others(count: int) -> str:
+    return "" if count == 0 else f" and {count:,} other{'' if count == 1 else 's'}"
 
 
 def _spelled(schema: InputSchema, name: str) -> str:
@@ -159,7 +165,10 @@ def _table(text: str, separator: str, name: str, schema: InputSchema) -> Iterato
                 header = _header(cells, schema, place)
                 continue
             if len(cells) > len(header):
-                raise Stop(Code.USAGE, f"{place}: {len(cells)} cells, but there are {len(header)} columns")
+                raise Stop(
+                    Code.USAGE,
+                    f"{place}: {len(cells)} cells, but {len(header)} column{'' if len(header) == 1 else 's'}",
+                )
             yield Row(place, [Given(*pair) for pair in zip(header, cells, strict=False) if _is_given(*pair, schema)])
     except csv.Error as fault:
         raise Stop(Code.USAGE, f"{name} line {reader.line_num}: {fault}") from None
