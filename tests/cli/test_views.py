@@ -111,6 +111,16 @@ def test_what_leads_nowhere_is_not_found(ref: str, store: MemoryStorage) -> None
         read(store, lambda tx: views.resolve(tx, ref))
 
 
+def test_a_command_with_a_name_is_meant_by_it_where_no_job_has_that_name(store: MemoryStorage) -> None:
+    def add(tx: Tx) -> None:
+        for run_id, name in (("eeeeaaaaaaaa", "encode"), ("eeeebbbbbbbb", "job1"), ("eeeecccccccc", "encode")):
+            tx.add_run(Run(id=run_id, job="exec", created_at=9.0, name=name))
+
+    read(store, add)
+    assert read(store, lambda tx: views.resolve(tx, "encode@last")) == "eeeecccccccc"
+    assert read(store, lambda tx: views.resolve(tx, "job1@last")) == IDS[1]
+
+
 def test_the_last_run_of_a_misspelt_job_says_which_job_was_meant(store: MemoryStorage) -> None:
     with pytest.raises(RunNotFound, match="did you mean  job1@last"):
         read(store, lambda tx: views.resolve(tx, "jobb1@last"))

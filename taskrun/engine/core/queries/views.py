@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from taskrun.model.errors import AmbiguousRun, RunNotFound
-from taskrun.model.names import NOTIFY
+from taskrun.model.names import EXEC, NOTIFY
 from taskrun.model.records import (
     CUT,
     ErrorRecord,
@@ -36,6 +36,7 @@ from taskrun.stores.base import Tx
 
 SHORTEST_REF = 4
 CANDIDATES = 10  # of an ambiguous id, that are listed
+NAMED = 1_000  # commands among which one is looked for by its name
 PAGE = 200  # runs, steps or children that one answer holds at most
 COUNTED = 1_000  # steps of each run that a listing counts at most
 LOG_TAIL = 10
@@ -320,7 +321,7 @@ def whole(tx: Tx, run_id: str) -> dict[str, Any]:
 
 
 def resolve(tx: Tx, ref: str) -> str:
-    """Returns the id of the run that `ref` means: an id, a unique prefix or suffix of one, `@last` or `JOB@last`.
+    """Returns the id of the run that `ref` means: an id, a unique prefix or suffix of one, `@last`, `JOB@last` or `NAME@last`.
 
     Raises:
         RunNotFound: nothing fits.
@@ -358,8 +359,14 @@ def _newest(tx: Tx, job: str) -> Run | None:
     return telling
 
 
+def _called(tx: Tx, name: str) -> Run | None:
+    """Returns the newest command of a name of its own, which lists have in place of the job's."""
+    lately = tx.runs(RunFilter(job=EXEC, limit=NAMED, brief=True))
+    return next((run for run in lately if run.name == name), None)
+
+
 def _last(tx: Tx, job: str) -> str:
-    newest = _newest(tx, job)
+    newest = _newest(tx, job) or (_called(tx, job) if job else None)
     if newest is not None:
         return newest.id
     close = get_close_matches(job, {name for name, _ in tx.count_runs()}, 2, 0.6)
