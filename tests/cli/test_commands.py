@@ -265,6 +265,18 @@ async def test_a_log_without_lines_says_so_and_without_a_run_it_is_that_of_the_n
     assert pipe.chatter == ""
 
 
+async def test_who_waits_for_a_paused_run_is_told_what_lets_it_go_on(pipe: FakeTerminal) -> None:
+    cause = {"kind": "job-paused", "text": "job backup was paused 3s ago by you; go on: taskrun resume backup"}
+    held = [{"id": RUN["id"], "status": "paused", "causes": [cause]}]
+    assert await typed("wait @last", pipe, starting(wait=[DONE], why=held)) == 0
+    assert pipe.chatter.splitlines()[0] == f"7k3fq2 is paused: {cause['text']}"
+    pipe.chatter = ""
+    running = [{"id": RUN["id"], "status": "running", "causes": [cause]}]
+    assert await typed("wait @last", pipe, starting(wait=[DONE], why=running)) == 0
+    assert await typed("wait @last", pipe, starting(wait=[DONE], why=RunNotFound("it was pruned"))) == 0
+    assert "paused" not in pipe.chatter
+
+
 async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:
     run = a_run(status=Status.SUCCEEDED, output='"a\\nb"')
     assert await typed("run processFile --path a", pipe, starting(tail=ending(run))) == 0

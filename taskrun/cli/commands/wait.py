@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,12 @@ from taskrun.cli.backend.documents import completed
 from taskrun.cli.backend.resumable_streams import resumed
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
+from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import end_line
-from taskrun.cli.session import Session
+from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
+from taskrun.model.errors import TaskrunError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -42,6 +45,7 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
     ended: dict[str, dict[str, Any]] = {}
     try:
         async with asyncio.timeout(timeout):
+            await _tell_paused(session, backend, runs)
             await _collect(session, list(dict.fromkeys(runs)), ended, as_json)
     except TimeoutError:
         left = " ".join(short(run) for run in runs if run not in ended)
@@ -58,6 +62,14 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
         found = [await completed(reader, run) for run in found]
         session.json(found[0] if len(found) == 1 else found)
     return max(map(code_of, found)) if len(found) > 1 else code_of(found[0])
+
+
+async def _tell_paused(session: Session, backend: Backend, runs: list[str]) -> None:
+    """Says of runs that are paused what lets them go on: by themselves they never end."""
+    with suppress(TaskrunError):  # it only says so
+        for found in await backend.call("why", runs=runs):
+            for cause in found["causes"] if found["status"] == "paused" else ():
+                session.say(f"{short(found['id'])} is paused: {cell(cause['text'])}")
 
 
 async def _collect(session: Session, runs: list[str], ended: dict[str, dict[str, Any]], as_json: bool) -> None:
