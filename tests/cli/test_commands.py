@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from taskrun.cli.app import execute
+from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import to_json
 from taskrun.engine.core.queries.views import step_view
@@ -782,6 +784,18 @@ async def test_the_help_with_a_name_lists_its_options_and_the_commands_own(
     assert "--input.key TEXT" in fields
     assert own in ours
     assert "--input JSON|@FILE|-" in ours
+
+
+async def test_a_local_run_that_is_paused_says_that_nothing_lets_it_go_on(project: Path) -> None:
+    (project / "taskrun.toml").write_text('[jobs.holds]\ncommand = "false"\non_exhausted = "pause"\n')
+    terminal = FakeTerminal(project)
+    running = asyncio.ensure_future(execute(["run", "--local", "holds"], terminal, ProcessConnector()))
+    while "Ctrl-C ends it" not in terminal.chatter:
+        assert not running.done(), terminal.chatter
+        await asyncio.sleep(0.01)
+    assert terminal.chatter.index("✗  command") < terminal.chatter.index("paused: ")
+    terminal.interrupt()
+    assert await running == Code.INTERRUPTED
 
 
 @pytest.mark.parametrize("option", ["--in 1h", "--at 10:00", "--key k"])

@@ -82,6 +82,8 @@ async def tell_adopted(session: Session, run_id: str, view: View) -> None:
 async def _changes(messages: AsyncIterator[dict[str, Any]], view: View, order: TimeOrder) -> None:
     """Passes changes to a view, and ended steps into the order of time, until the run has ended."""
     async for message in messages:
+        if message["kind"] == "run" and message["run"]["status"] == "paused":
+            order.flush()  # the step that it is paused after comes before that
         view.change(message)
         order.add_steps(message)
         if message["kind"] == "run" and message["run"]["status"] in ENDED:

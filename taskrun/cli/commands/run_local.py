@@ -36,6 +36,7 @@ from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.subscriptions import Change, LogAdded
 from taskrun.model.codec import encode
+from taskrun.model.records import Status
 from taskrun.model.tags import typed_tags
 
 ECHOED = frozenset({"stdout", "stderr"})  # the engine itself shows what is printed
@@ -122,6 +123,9 @@ async def _watch(changes: AsyncIterator[Change], run_id: str, view: View) -> Non
             order.flush()
         elif isinstance(change, RunChanged) and change.run.id == run_id and change.run.ended:
             return
+        elif isinstance(change, RunChanged) and change.run.id == run_id and change.run.status is Status.PAUSED:
+            order.flush()
+            view.note("paused: its retries are used up, and with --local nothing lets it go on; Ctrl-C ends it")
         elif isinstance(change, LogAdded):
             _log(change, run_id, view)
 
