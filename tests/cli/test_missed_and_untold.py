@@ -9,6 +9,8 @@ import pytest
 
 from taskrun.cli.backend.missed_and_untold import missed, untold
 from taskrun.cli.screens.look import Look, printed
+from taskrun.cli.screens.run import run_screen
+from taskrun.cli.screens.runs import runs_table
 from taskrun.cli.screens.why import why_screen
 from taskrun.model.records import Status
 from tests.cli.fakes import NOW, FakeDaemon, FakeTerminal, a_run, shown, typed
@@ -109,6 +111,18 @@ async def test_why_names_them_after_how_the_run_ended(screen: FakeTerminal) -> N
     screen.written = ""
     assert await typed("why @last --json", screen, daemon) == 0
     assert [cause["kind"] for cause in json.loads(screen.written)["causes"]] == ["ended", "missed", "untold"]
+
+
+def test_a_paused_run_says_its_error_as_on_every_screen_and_what_to_type_for_its_project() -> None:
+    text = (
+        f"its retries are used up; last error: {ERROR['type']}: {ERROR['message']}; after a fix: taskrun resume 7k3fq2"
+    )
+    run = a_run(status=Status.PAUSED, reason="exhausted", error=json.dumps(ERROR)) | {"why": [text]}
+    look = Look(200, project="--user")
+    assert "last error: no mail here (code 4); after a fix: taskrun --user resume 7k3fq2" in printed(
+        run_screen(shown(run), NOW, look), look
+    )
+    assert "  last error: no mail here (code 4); after" in printed(runs_table([run], NOW, look), look)
 
 
 def test_the_error_of_an_attempt_is_said_as_on_every_screen() -> None:

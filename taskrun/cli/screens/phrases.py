@@ -72,7 +72,7 @@ def current(run: dict[str, Any], look: Look) -> Text:
     under_way = run.get("steps_under_way") or 0
     several = step is not None and under_way > 1 and run["status"] not in ENDED
     if run.get("why") and not several:
-        return Text(cut(_brief_reason(cell(run["why"][0])), REASON), "dim")
+        return Text(cut(_brief_reason(reason(run["why"][0], run)), REASON), "dim")
     if step is None:
         count = run.get("steps_ended")
         words = f"{count} step{'s' if count != 1 else ''}" if count and run["status"] in ENDED else ""
@@ -91,7 +91,9 @@ def current(run: dict[str, Any], look: Look) -> Text:
 
 def _brief_reason(text: str) -> str:
     """Returns why a run is held, without what its row says in other columns."""
-    text = text.removeprefix("it ").removeprefix("was triggered for later: it ")
+    text = (
+        text.removeprefix("it ").removeprefix("was triggered for later: it ").removeprefix("its retries are used up; ")
+    )
     return f"for {text.partition(' for ')[2]}" if text.startswith("has waited ") else text
 
 
@@ -207,6 +209,15 @@ def fault(error: dict[str, Any] | None) -> str:
     message = error["message"].strip().split("\n", 1)[0]
     kind = error["type"].removeprefix("taskrun.")
     return cell((message if kind == "Fatal" else f"{kind}: {message}") if message else kind)
+
+
+def reason(text: str, run: dict[str, Any]) -> str:
+    """Returns why a run is held as one line, the errors in it as every screen says them."""
+    failures = [failure for one in [run, *run.get("steps", [])] for failure in one["failures"]]
+    for error in [run["error"], *(failure["error"] for failure in failures)]:
+        if error is not None:
+            text = text.replace(f"{error['type']}: {error['message']}", fault(error))
+    return cell(text)
 
 
 def last_words(error: dict[str, Any]) -> tuple[str, str, str]:

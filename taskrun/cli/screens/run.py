@@ -13,7 +13,18 @@ from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import LONGEST, brief, cell, coloured, cut, lines, value
 from taskrun.cli.screens.folds import ALONE, around, names, with_groups
 from taskrun.cli.screens.look import MARKS, Look, clipped, columns, hanging, labelled, mark, stacked, widest
-from taskrun.cli.screens.phrases import COMMAND_FAILED, ENDED, fault, given, last_words, named, progress, short, state
+from taskrun.cli.screens.phrases import (
+    COMMAND_FAILED,
+    ENDED,
+    fault,
+    given,
+    last_words,
+    named,
+    progress,
+    reason,
+    short,
+    state,
+)
 from taskrun.model.names import EACH, EXEC
 from taskrun.model.records import WHOLE
 
@@ -89,7 +100,12 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         text = f"{cell(step)}, {ago} ago: its command has gone on while nobody followed it"
         yield False, hanging(Text("adopted ", "dim"), [Text(text)], look)
     if run.get("why"):
-        yield False, hanging(Text("why     ", "dim"), [Text(cell(cause)) for cause in run["why"]], look)
+        yield (
+            False,
+            hanging(
+                Text("why     ", "dim"), [Text(for_project(reason(one, run), look.project)) for one in run["why"]], look
+            ),
+        )
     if run["status"] == "succeeded":
         yield False, Text.assemble(("output  ", "dim"), _output(run, look))
 

@@ -11,7 +11,7 @@ from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.folds import folded_causes
 from taskrun.cli.screens.look import Look, clipped, hanging, mark, stacked
-from taskrun.cli.screens.phrases import ENDED, fault, named, short
+from taskrun.cli.screens.phrases import ENDED, fault, named, reason, short
 from taskrun.cli.screens.run import next_lines
 
 
@@ -49,17 +49,6 @@ def _status(run: dict[str, Any]) -> str:
 
 
 def _cause(run: dict[str, Any], cause: dict[str, Any], look: Look) -> Iterator[Text]:
-    text = cause["text"]
-    for error in _errors(run):
-        text = text.replace(f"{error['type']}: {error['message']}", fault(error))
-    yield hanging(Text("  "), [Text(for_project(cell(text), look.project))], look)
+    yield hanging(Text("  "), [Text(for_project(reason(cause["text"], run), look.project))], look)
     if cause.get("command"):
         yield Text.assemble(("  → ", "dim"), for_project(cell(cause["command"]), look.project))
-
-
-def _errors(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the errors that a run and its steps have had, which the causes have in full."""
-    if run["error"]:
-        yield run["error"]
-    for one in [run, *run.get("steps", [])]:
-        yield from (failure["error"] for failure in one["failures"])
