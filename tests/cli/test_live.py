@@ -143,3 +143,16 @@ def test_changes_fold_into_a_snapshot() -> None:
 def test_a_frame_that_takes_long_to_draw_is_drawn_less_often() -> None:
     assert pause_after(time.thread_time()) == FRAME
     assert pause_after(time.thread_time() - 0.01) >= 0.8
+
+
+def test_a_step_with_which_a_run_came_is_counted_once_when_it_is_told_again() -> None:
+    running = a_step("command", StepStatus.RUNNING)
+    snapshot = Snapshot()
+    snapshot.fold({"kind": "run", "run": a_run(steps=[running]) | {"steps_ended": 0, "steps_under_way": 1}})
+    snapshot.fold({"kind": "step", "step": step_view(running)})  # as when its command is adopted
+    (run,) = snapshot.newest()
+    assert (run["steps_ended"], run["steps_under_way"]) == (0, 1)
+    snapshot.fold({"kind": "step", "step": step_view(a_step("command"))})
+    snapshot.fold({"kind": "step", "step": step_view(a_step("next", StepStatus.RUNNING))})
+    (run,) = snapshot.newest()
+    assert (run["steps_ended"], run["steps_under_way"], run["step"]["key"]) == (1, 1, "next")

@@ -216,10 +216,13 @@ def test_stopped_from_elsewhere_it_ends_and_says_so(root: Path) -> None:
     assert "stopped from elsewhere" in watch.out.read_text()
 
 
-def test_on_a_terminal_the_log_scrolls_above_a_live_table(root: Path) -> None:
+def test_on_a_terminal_the_log_scrolls_above_a_live_table_without_notifications_that_arrived(root: Path) -> None:
+    config = root / "taskrun.toml"
+    config.write_text(config.read_text() + '\n[[notify]]\ncommand = "true"\n')
     person = Person(root, "watch")
     person.until("watching jobs")
     assert plain(root, "run", "hello").returncode == 0
+    assert plain(root, "notify", "test").returncode == 0
     person.until("done")
     save(root / "jobs" / "hello.py", HELLO.replace('"hello "', '"hi "'))
     person.until("reloaded in")
@@ -230,6 +233,7 @@ def test_on_a_terminal_the_log_scrolls_above_a_live_table(root: Path) -> None:
     assert any("~ jobs/hello.py" in line for line in lines), lines
     table = next(at for at, line in enumerate(lines) if line.startswith("RUN "))
     assert "hello" in lines[table + 1]
+    assert not any("notify" in line for line in lines[table:])
 
 
 def test_a_schedule_that_is_wrong_is_named_and_ends_nothing(root: Path) -> None:

@@ -22,12 +22,11 @@ from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
 from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import MARKS, stacked, wrapped
-from taskrun.cli.screens.phrases import ENDED, short
+from taskrun.cli.screens.phrases import ENDED, is_delivered, short
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
 from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
 from taskrun.model.errors import TaskrunError
-from taskrun.model.names import NOTIFY
 from taskrun.model.records import UNFINISHED, Status
 from taskrun.model.tags import wanted_tags
 
@@ -70,7 +69,7 @@ class Listing:
 
     def leaves_out(self, run: dict[str, Any]) -> bool:
         """Whether a run is no news: a notification that was delivered, unless they were asked for."""
-        return self.folds and run["job"] == NOTIFY and run["status"] == "succeeded"
+        return self.folds and is_delivered(run)
 
     def takes(self, run: dict[str, Any]) -> bool:
         """Whether a run that has changed belongs in a live listing."""

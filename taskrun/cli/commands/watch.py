@@ -17,6 +17,7 @@ from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.changes import change_screen, watching_screen
 from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import printed
+from taskrun.cli.screens.phrases import is_delivered
 from taskrun.cli.screens.runs import runs_table
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder, launch_attached
@@ -26,6 +27,7 @@ from taskrun.processes.threads import in_thread
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 ROWS = 10
+KEPT = 4 * ROWS  # runs that are known: some are left out
 
 
 @app.command()
@@ -97,7 +99,7 @@ async def _changes(session: Session) -> AsyncIterator[dict[str, Any]]:
 
 async def _runs(session: Session, view: Lines) -> None:
     backend = await session.connector.daemon(session.config, False)
-    async for message in backend.stream("watch", limit=ROWS):
+    async for message in backend.stream("watch", limit=KEPT):
         view.change(message)
 
 
@@ -136,7 +138,7 @@ class View(Lines):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._snapshot = Snapshot(ROWS)
+        self._snapshot = Snapshot(KEPT)
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look())
 
     def line(self, text: Text) -> None:
@@ -155,7 +157,7 @@ class View(Lines):
         """Draws the table up to ten times a second."""
         for count in itertools.count():
             begun = time.thread_time()
-            runs = self._snapshot.newest()[:ROWS]
+            runs = [run for run in self._snapshot.newest() if not is_delivered(run)][:ROWS]
             frame = runs_table(runs, self.session.now, self._sticky.look(count)) if runs else Text()
             self._sticky.paint(frame)
             await asyncio.sleep(pause_after(begun))

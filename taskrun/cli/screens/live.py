@@ -64,9 +64,11 @@ class Snapshot:
 
     def _step(self, step: dict[str, Any]) -> None:
         steps = self.steps.setdefault(step["run"], {})
-        before = steps.get(step["key"])
+        run = self.runs.get(step["run"])
+        known = [one for one in [steps.get(step["key"]), run and run.get("step")] if one and one["key"] == step["key"]]
+        before = known[0] if known else None  # the run may have come with the step that it is at, and count it
         steps[step["key"]] = step
-        if (run := self.runs.get(step["run"])) is not None:
+        if run is not None:
             ended = (step["status"] != "running") - (before is not None and before["status"] != "running")
             under_way = next((one for one in reversed(steps.values()) if one["status"] == "running"), None)
             began = (step["status"] == "running") - (before is not None and before["status"] == "running")

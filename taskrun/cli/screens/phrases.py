@@ -173,6 +173,11 @@ def typed(run: dict[str, Any]) -> Any:
     return {name: item for name, item in fields.items() if name != "path" and item != UNTYPED.get(name, ...)}
 
 
+def is_delivered(run: dict[str, Any]) -> bool:
+    """Whether a run is a notification that has arrived, which is no news in a list."""
+    return bool(run["job"] == NOTIFY and run["status"] == "succeeded")
+
+
 def named(run: dict[str, Any]) -> str:
     """Returns what a run is called: its own name, or that of its job."""
     return cell(run.get("name") or run["job"])
