@@ -14,11 +14,14 @@ from taskrun.cli.app import execute
 from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import to_json
+from taskrun.cli.session import Backend
 from taskrun.engine.core.queries.views import step_view
 from taskrun.model.codec import error_text
+from taskrun.model.config import Config
 from taskrun.model.errors import (
     AmbiguousRun,
     DaemonError,
+    DaemonStopped,
     InputInvalid,
     JournalDamaged,
     RunEnded,
@@ -26,7 +29,7 @@ from taskrun.model.errors import (
     RunNotFound,
 )
 from taskrun.model.records import ErrorRecord, Status, StepKind
-from tests.cli.fakes import FOREVER, JOB, NOW, FakeDaemon, FakeTerminal, a_run, a_step, shown, typed
+from tests.cli.fakes import FOREVER, JOB, NOW, FakeDaemon, FakeGate, FakeTerminal, a_run, a_step, shown, typed
 
 RUN = a_run()
 DONE = a_run(status=Status.SUCCEEDED, started_at=NOW - 10, ended_at=NOW - 2, output='{"a":1}')
@@ -277,6 +280,21 @@ async def test_who_waits_for_a_paused_run_is_told_what_lets_it_go_on(pipe: FakeT
     assert await typed("wait @last", pipe, starting(wait=[DONE], why=running)) == 0
     assert await typed("wait @last", pipe, starting(wait=[DONE], why=RunNotFound("it was pruned"))) == 0
     assert "paused" not in pipe.chatter
+
+
+async def test_a_run_whose_daemon_was_replaced_ends_as_it_ended(screen: FakeTerminal) -> None:
+    text = a_run(status=Status.SUCCEEDED, output='"hi"')
+    jobs = {"jobs": [JOB | {"commands": ["echo hi"]}], "pipes": [], "problems": []}
+    answers = iter([jobs, DaemonStopped("the daemon was stopped")])
+    gone, following = starting(tail=ending(text), jobs=lambda: next(answers)), starting(tail=ending(text), jobs=jobs)
+    gate = FakeGate(gone)
+
+    async def reader(config: Config) -> Backend:
+        return following
+
+    gate.reader = reader  # type: ignore[method-assign]
+    assert await execute(["run", "processFile", "--path", "a"], screen, gate) == 0
+    assert screen.written == ""  # its log has what it printed
 
 
 async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:

@@ -85,7 +85,7 @@ async def perform(options: Start, session: Session) -> int:
         await interrupts.settled()
     if "cut" in ended:
         ended = await completed(await session.reader(), ended)
-    if not (shows_log(session, options, ended) and await _is_command(backend, options.job)):
+    if not (shows_log(session, options, ended) and await _is_command(session, options.job)):
         print_output(session, ended, options.json)
     return code_of(ended)
 
@@ -96,7 +96,8 @@ def shows_log(session: Session, options: Start, ended: dict[str, Any]) -> bool:
     return together and isinstance(ended["output"], str) and not options.quiet and not options.json
 
 
-async def _is_command(backend: Backend, job: str) -> bool:
+async def _is_command(session: Session, job: str) -> bool:
+    backend = await session.reader()  # the daemon that the run was started in may be gone
     return any(one["name"] == job and one.get("commands") for one in (await backend.call("jobs"))["jobs"])
 
 
