@@ -39,6 +39,7 @@ CASES = [
     ),
     ([line("late", 9)], [ended("b", 2), ended("a", 1)], ["a", "b", "late"]),
     ([], [ended("a", 1), ended("a", 1)], ["a"]),
+    ([line("again", 2)], [ended("a", 1, "failed"), ended("a", 3, "failed")], ["a", "again", "a"]),  # two attempts
     ([], [ended("a", 1, status="running"), ended("now", 1, kind="value")], []),
 ]
 

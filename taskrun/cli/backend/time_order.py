@@ -25,7 +25,7 @@ class TimeOrder:
         self._step = step
         self._lines: deque[tuple[float, dict[str, Any]]] = deque()  # as they came, which is the order of each log
         self._steps: list[tuple[float, dict[str, Any]]] = []  # in the order of their ends
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str, str]] = set()
         self._came = asyncio.Event()
 
     def add_line(self, record: dict[str, Any]) -> None:
@@ -34,12 +34,12 @@ class TimeOrder:
         self._came.set()
 
     def add_steps(self, message: dict[str, Any]) -> None:
-        """Takes the steps that have ended from a message of a `watch` stream, each of them once."""
+        """Takes the steps that have ended from a message of a `watch` stream, each of their ends once."""
         for step in [message["step"]] if message["kind"] == "step" else message.get("run", {}).get("steps") or ():
-            place = step["run"], step["key"]
-            if step["status"] == "running" or step["kind"] == "value" or place in self._told:
+            end = step["run"], step["key"], step["ended_at"]  # the next attempt may do it again
+            if step["status"] == "running" or step["kind"] == "value" or end in self._told:
                 continue
-            self._told.add(place)
+            self._told.add(end)
             self._steps.append((asyncio.get_running_loop().time(), step))
             self._came.set()
         self._steps.sort(key=lambda item: _ended(item[1]))

@@ -190,7 +190,7 @@ class LiveView(View):
         self._snapshot = Snapshot()
         self._sticky = Sticky(terminal.err, terminal.size, session.look(err=True), tail=True)
         self._tick = 0
-        self._printed: set[str] = set()  # steps that have ended and scrolled away
+        self._printed: set[tuple[str, str | None]] = set()  # ends of steps that have scrolled away
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run in a line that scrolls with the log."""
@@ -214,7 +214,8 @@ class LiveView(View):
         if told is None:  # it stays in the frame, folded with those that go on
             return
         kept = self._snapshot.steps.get(self.run["id"], {}).values()
-        self._printed |= {step["key"], *(one["key"] for one in kept if told.get("group") and _ended_child(one, told))}
+        gone = [step, *(one for one in kept if told.get("group") and _ended_child(one, told))]
+        self._printed |= {(one["key"], one["ended_at"]) for one in gone}
         self._sticky.above(printed(step_line(told, self.session.now, look), look))
 
     def end(self, run: dict[str, Any]) -> None:
@@ -243,7 +244,8 @@ class LiveView(View):
     def _paint(self) -> None:
         run_id = self.run["id"]
         kept = self._snapshot.steps.get(run_id, {}).values()
-        steps = [step for step in kept if step["kind"] != "value" and step["key"] not in self._printed]
+        left = [step for step in kept if (step["key"], step["ended_at"]) not in self._printed]
+        steps = [step for step in left if step["kind"] != "value"]
         look = self._sticky.look(self._tick)
         self._sticky.paint(live_steps(self._snapshot.runs[run_id], steps, self.session.now, look))
 
