@@ -98,7 +98,7 @@ async def test_start_reports_all_input_errors_and_records_nothing(pipe: FakeTerm
 async def test_start_of_an_unknown_job_says_which_was_meant(pipe: FakeTerminal) -> None:
     assert await typed("start procesFile", pipe, starting()) == Code.NOT_FOUND
     assert pipe.chatter.startswith('error: no job "procesFile"\n  did you mean  processFile\n')
-    assert "\n  just written? see what is loaded: taskrun jobs\n  with reload" in pipe.chatter
+    assert "\n  just written? with reload" in pipe.chatter
 
 
 async def test_a_discarded_trigger_prints_its_run_and_exits_5(pipe: FakeTerminal) -> None:
@@ -295,6 +295,22 @@ async def test_a_run_whose_daemon_was_replaced_ends_as_it_ended(screen: FakeTerm
     gate.reader = reader  # type: ignore[method-assign]
     assert await execute(["run", "processFile", "--path", "a"], screen, gate) == 0
     assert screen.written == ""  # its log has what it printed
+
+
+@pytest.mark.parametrize(
+    ("pipes", "hint"),
+    [
+        (["uploads", "mails"], "there are: uploads, mails"),
+        (["nopes"], "did you mean  nopes"),
+        ([], "there is none; declare"),
+    ],
+)
+async def test_an_unknown_pipe_is_told_with_those_that_there_are(
+    pipes: list[str], hint: str, pipe: FakeTerminal
+) -> None:
+    described = {"jobs": [JOB], "pipes": [{"name": name, "input_schema": {}} for name in pipes], "problems": []}
+    assert await typed("send nope", pipe, FakeDaemon(jobs=described)) == 3
+    assert pipe.chatter.splitlines()[1].startswith(f"  {hint}")
 
 
 async def test_run_prints_a_string_as_it_is(pipe: FakeTerminal) -> None:

@@ -7,10 +7,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.session import Backend
 
-LOAD = 'just written? see what is loaded: taskrun jobs\n  with reload = "manual", load it: taskrun daemon restart'
+LOAD = 'just written? with reload = "manual", load it: taskrun daemon restart'
+JOBS = "list them: taskrun jobs"
 
 
 async def find_described(backend: Backend, name: str, kind: str = "job") -> dict[str, Any]:
@@ -32,12 +34,18 @@ def described_in(answer: dict[str, Any], name: str, kind: str, live: bool) -> di
     if name in found:
         return found[name]
     broken = [f"there is a broken file: {problem_line(one)}" for one in answer.get("problems") or ()]
-    hints = [did_you_mean(name, found), *([LOAD] if live else [])]
+    hints = [did_you_mean(name, found, JOBS if kind == "job" else pipes_in(found)), *([LOAD] if live else [])]
     missing = f'no {kind} "{name}"'
     raise Stop(Code.NOT_FOUND, missing, *broken, hint="\n  ".join(hints), kind=f"{kind.title()}NotFound")
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str = "list them: taskrun jobs") -> str:
+def pipes_in(names: Iterable[str]) -> str:
+    """Returns which pipes there are, since no command lists them."""
+    found = ", ".join(map(cell, names))
+    return f"there are: {found}" if found else "there is none; declare one in taskrun.toml: [pipes.NAME]"
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = JOBS) -> str:
     """Returns similar names, or where to find all of them."""
     close = get_close_matches(name, list(known), 2, 0.6)
     return f"did you mean  {'  '.join(close)}" if close else otherwise

@@ -95,6 +95,13 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         yield True, Text.assemble(("slot    ", "dim"), f"{times.clock(run['slot'], now)}, {verb} {late} after it")
     if run["progress"]:
         yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK, now))
+    yield from _adopted_or_held(run, now, look)
+    if run["status"] == "succeeded":
+        yield False, Text.assemble(("output  ", "dim"), _output(run, look))
+
+
+def _adopted_or_held(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
+    """Yields which commands were found again, and why the run does not go on."""
     for step, at in run.get("adopted", {}).items() if run["status"] == "running" else ():
         ago = times.age(max(0.0, now - (times.moment(at) or now)))
         text = f"{cell(step)}, {ago} ago: its command has gone on while nobody followed it"
@@ -106,8 +113,6 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
                 Text("why     ", "dim"), [Text(for_project(reason(one, run), look.project)) for one in run["why"]], look
             ),
         )
-    if run["status"] == "succeeded":
-        yield False, Text.assemble(("output  ", "dim"), _output(run, look))
 
 
 def _given(run: dict[str, Any]) -> Iterator[Line]:
