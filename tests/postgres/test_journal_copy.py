@@ -123,7 +123,9 @@ def test_a_copy_has_what_it_has_waited_for(database: str) -> None:
 def test_a_server_that_goes_during_a_copy_is_unavailable(database: str, call: str) -> None:
     side = PostgresSide(database, source=False)
     with psycopg.connect(database) as other:
-        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskrun'")
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskrun journal copy'"
+        )
     calls = {
         "count": lambda: side.count("runs"),
         "rows": lambda: list(side.rows("runs")),

@@ -101,9 +101,7 @@ class Core:
     ) -> None:
         self.clock = clock or store.clock or SystemClock()
         self.grace = grace
-        self.on_stuck: Callable[[m.Peer, str], None] | None = (
-            None  # called when an executor does not end a cancelled run
-        )
+        self.on_stuck: Callable[[m.Peer, str], None] | None = None  # an executor does not end a cancelled run
         self.state = EngineState()
         self.bus = Subscriptions()
         self.lease = Lease(store, self.state, name, lease, alone=alone, heartbeat=heartbeat and not alone)
@@ -295,19 +293,15 @@ class Core:
 
     async def wait(self, run_id: str) -> Run:
         """Returns a run once it has ended."""
-        while True:
-            future = self._waiters.add(run_id)
-            try:
-                run = (
-                    None if self.attempts.get(run_id) else await self.get(run_id)
-                )  # with an attempt its end is to come
-                if run is None or (run.id == run_id and not run.ended):
-                    run = await future
-            finally:
-                self._waiters.drop(run_id, future)
-            if run.ended:
-                return run
-            run_id = run.id
+        future = self._waiters.add(run_id)
+        try:
+            # With an attempt its end is still to come.
+            run = None if self.attempts.get(run_id) else await self.get(run_id)
+            if run is None or (run.id == run_id and not run.ended):
+                run = await future
+        finally:
+            self._waiters.drop(run_id, future)
+        return run if run.ended else await self.wait(run.id)
 
     async def news(self, run_id: str, seen: Run | None, lines: int) -> Run:
         """Returns a run once it differs from `seen`, or its log has more than `lines` lines; at once when it has ended."""
