@@ -40,7 +40,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made: Store = request.param(tmp_path)
     made.open()
     if isinstance(made, PostgresStorage):
-        while made.outside() == (0, made.outside()[1]):  # it does not listen yet, and says so once it does
+        while cast(tuple[int, int], made.outside())[0] == 0:  # it does not listen yet, and says so once it does
             time.sleep(0.001)
     yield made
     made.close()
