@@ -4,7 +4,7 @@
 
 Each process is one engine (concurrency 50). `jobs`: 5,000 no-op runs, each triggered by a call of its own, 100 in flight, then
 drained by processes that are started; `steps`: 500 runs of 10 no-op steps; `sequential`: one run of 1,000; `latency`: from
-`start` in one process to the handler in another, 200 times; `idle`: what an idle process and its server connections cost in 20 s.
+`start` in one process to the handler in another, 200 times, and what each costs all; `idle`: what `--processes` idle ones and their server connections cost in a minute, each.
 Without a DSN it starts a server of its own with fsync on.
 """
 
@@ -31,7 +31,7 @@ from taskrun import PostgresStorage, Queue, job, run
 from tests.postgres_server import Server
 
 JOBS = int(os.environ.get("JOBS", "5000"))
-FLIGHT, RUNS, STEPS, SEQUENTIAL, SAMPLES, IDLE = 100, 500, 10, 1_000, 200, 20.0
+FLIGHT, RUNS, STEPS, SEQUENTIAL, SAMPLES, IDLE = 100, 500, 10, 1_000, 200, 60.0
 STARTS = "STARTS"
 
 
@@ -118,6 +118,19 @@ def _span(dsn: str) -> float:
         return float(span)
 
 
+def _spent(dsn: str, workers: Workers) -> tuple[float, float, float]:
+    """CPU of engines and of the server's processes for everybody, and the server's transactions."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        pids = connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'taskrun'").fetchall()
+        counted = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        [(transactions,)] = connection.execute(counted).fetchall()
+    return workers.cpu, sum(_cpu(pid) for (pid,) in pids), transactions
+
+
+def _since(before: tuple[float, ...], after: tuple[float, ...]) -> list[float]:
+    return [end - begin for begin, end in zip(before, after, strict=True)]
+
+
 async def _until_done(dsn: str, count: int) -> None:
     while await asyncio.to_thread(_count, dsn) < count:
         await asyncio.sleep(0.05)
@@ -162,7 +175,9 @@ async def latency(dsn: str, processes: int) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile() as file:
         os.environ[STARTS] = file.name
         async with triggering(dsn) as queue:
-            with Workers(dsn, processes):
+            with Workers(dsn, processes) as workers:
+                await asyncio.sleep(1.0)
+                before = _spent(dsn, workers)
                 for number in range(SAMPLES):
                     began = time.time()
                     await queue.jobs.moment.start()
@@ -170,22 +185,29 @@ async def latency(dsn: str, processes: int) -> dict[str, Any]:
                         await asyncio.sleep(0.001)
                     found.append(float(lines[number]) - began)
                     await asyncio.sleep(0.05)
+                engines, server, transactions = _since(before, _spent(dsn, workers))
     found.sort()
-    return {"p50_ms": round(statistics.median(found) * 1e3, 2), "p99_ms": round(found[int(SAMPLES * 0.99)] * 1e3, 2)}
+    return {
+        "p50_ms": round(statistics.median(found) * 1e3, 2),
+        "p99_ms": round(found[int(SAMPLES * 0.99)] * 1e3, 2),
+        "engines_cpu_ms": round(engines / SAMPLES * 1e3, 2),
+        "server_cpu_ms": round(server / SAMPLES * 1e3, 2),
+        "transactions": round(transactions / SAMPLES, 1),
+    }
 
 
 async def idle(dsn: str, processes: int) -> dict[str, Any]:
-    """CPU of the engines, and of the server's processes for them."""
+    """CPU of one engine and of the server's processes for it, and transactions of all."""
     with Workers(dsn, processes) as workers:
-        await asyncio.sleep(5.0)
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'taskrun'"
-            pids = [pid for (pid,) in connection.execute(query).fetchall()]
-        before = workers.cpu, sum(map(_cpu, pids))
+        await asyncio.sleep(20.0)
+        before = _spent(dsn, workers)
         await asyncio.sleep(IDLE)
-        after = workers.cpu, sum(map(_cpu, pids))
-    engines, server = ((end - begin) / IDLE * 100 / processes for begin, end in zip(before, after, strict=True))
-    return {"engine_percent_of_a_core": round(engines, 2), "server_percent_of_a_core": round(server, 2)}
+        engines, server, transactions = _since(before, _spent(dsn, workers))
+    return {
+        "engine_percent_of_a_core": round(engines / IDLE * 100 / processes, 3),
+        "server_percent_of_a_core": round(server / IDLE * 100 / processes, 3),
+        "transactions_s": round(transactions / IDLE, 1),
+    }
 
 
 BENCHES = {"jobs": jobs, "steps": many, "sequential": sequential, "latency": latency, "idle": idle}
