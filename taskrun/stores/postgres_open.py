@@ -34,14 +34,17 @@ def shown(dsn: str) -> str:
     return f"postgresql://{where}/{parts.get('dbname') or ''}"
 
 
-def open_journal(dsn: str, schema: str) -> Connection:
+def open_journal(dsn: str, schema: str, *, writes: bool = True) -> Connection:
     """Returns a connection to a journal of today's version, made or migrated where needed.
+
+    Parameters:
+        writes: whether a server that only reads is refused.
 
     Raises:
         JournalUnavailable: no server answers.
         JournalNewer, JournalError: nothing was changed.
     """
-    connection = reconnect(dsn, schema)
+    connection = reconnect(dsn, schema, writes=writes)
     try:
         _check_server(connection, dsn, schema)
         _check_pooler(connection, dsn, schema)
@@ -55,7 +58,7 @@ def open_journal(dsn: str, schema: str) -> Connection:
     return connection
 
 
-def reconnect(dsn: str, schema: str) -> Connection:
+def reconnect(dsn: str, schema: str, *, writes: bool = True) -> Connection:
     """Returns a connection to a journal that was opened before. Raises JournalUnavailable, JournalError."""
     try:
         connection = connect(dsn, schema)
@@ -64,7 +67,8 @@ def reconnect(dsn: str, schema: str) -> Connection:
     except psycopg.Error as error:
         raise JournalError(f"journal {shown(dsn)}: {said(error)}") from error
     try:
-        _keep_what_is_committed(connection, dsn)
+        if writes:
+            _keep_what_is_committed(connection, dsn)
     except psycopg.Error as error:
         connection.close()
         raise JournalUnavailable(f"journal {shown(dsn)}: the server does not answer ({said(error)})") from error

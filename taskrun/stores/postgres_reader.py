@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class PostgresReader:
-    """Reads one journal; it is opened with the first read, and migrated if it is of an older taskrun."""
+    """Reads one journal, on a standby too; it is opened with the first read, and migrated if it is of an older taskrun."""
 
     def __init__(self, dsn: str, schema: str = SCHEMA) -> None:
         self._dsn = dsn
@@ -46,12 +46,12 @@ class PostgresReader:
     def _read(self, fn: Callable[[Tx], T]) -> T | None:
         with self._lock:
             if self._session is None:
-                connection = reconnect(self._dsn, self._schema)
+                connection = reconnect(self._dsn, self._schema, writes=False)
                 absent = is_absent(connection, self._schema)
                 connection.close()
                 if absent:
                     return None
-                self._session = Session(open_journal(self._dsn, self._schema))
+                self._session = Session(open_journal(self._dsn, self._schema, writes=False))
             session = self._session
             try:
                 return fn(PostgresTx(Batch(session, self._schema, Beside.READING, RowCache(), {}, set()), _no_seq))

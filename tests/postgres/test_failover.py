@@ -11,6 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from taskrun import JournalUnavailable, PostgresStorage
+from taskrun.model.records import RunFilter
+from taskrun.stores.postgres_reader import PostgresReader
 from tests.postgres.engines import NAMES, Engines, expected, outputs, results, triggering
 from tests.postgres_server import Server
 
@@ -106,3 +109,14 @@ async def test_a_standby_that_was_behind_is_promoted(pair: Pair, engines: Engine
         assert await outputs([await queue.jobs.steps.start(name="next")]) == results(["next"])
     assert (lost.id,) not in execute(pair.standby, "SELECT id FROM taskrun.runs")
     assert (lost.id,) not in execute(pair.standby, "SELECT run FROM taskrun.steps")
+
+
+async def test_screens_read_from_a_standby(pair: Pair) -> None:
+    async with triggering(pair.dsn) as queue:
+        run = await queue.jobs.steps.start(name="somewhere")
+    pair.wait_for_all_until_now()
+    reader = PostgresReader(pair.standby.dsn)
+    assert await reader.read(lambda tx: [found.id for found in tx.runs(RunFilter())]) == [run.id]
+    await reader.close()
+    with pytest.raises(JournalUnavailable, match="the server only reads"):
+        PostgresStorage(pair.standby.dsn).open()
