@@ -277,8 +277,10 @@ class Store(Protocol):
         """Seconds between two looks at `outside`."""
         ...
 
-    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None], ready: Callable[[], None]) -> None:
         """Calls `call`, from any thread, once another connection has written what concerns an engine: its runs, or its jobs.
+
+        Calls `ready` instead where all there is to it is a ready run of one of the jobs that no engine has.
 
         Said again with other jobs, it replaces what was said before. Where a store hears of nothing, `outside` is all there is.
         """

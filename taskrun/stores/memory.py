@@ -84,7 +84,7 @@ class MemoryStorage:
         """Returns always the same: nobody else can write."""
         return None
 
-    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None], ready: Callable[[], None]) -> None:
         """Has nothing to hear of."""
 
     def unfollow(self, call: Callable[[], None]) -> None:

@@ -128,9 +128,9 @@ class PostgresStorage:
         """Calls `call` no more."""
         self._listener.unfollow(call)
 
-    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
-        """Calls `call`, from a thread, when another connection has written what concerns an engine or its jobs."""
-        self._listener.follow(engine, jobs, call)
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None], ready: Callable[[], None]) -> None:
+        """Calls `call` or `ready`, from a thread, when another connection has written what concerns an engine or its jobs."""
+        self._listener.follow(engine, jobs, call, ready)
 
     async def enlist(self, connection: Any, key: str, value: str, job: str) -> None:
         """Writes a small fact in the transaction of a caller's psycopg connection, sync or async."""
@@ -266,6 +266,8 @@ class PostgresStorage:
             raise
         if batch.writes:
             self._acknowledged = self._number
+        if batch.took:
+            self._listener.took()
 
     def _judge(self, session: Session, error: psycopg.Error) -> None:
         """Says what an error of the server means for the batch."""

@@ -94,13 +94,19 @@ SELECT r.* FROM unnest($1::text[]) AS j CROSS JOIN LATERAL (
 ) AS r
 ORDER BY (r.cancel IS NULL), r.priority DESC, r.seq LIMIT $3::bigint
 
+-- name: jobs_with_ready
+SELECT j FROM unnest($1::text[]) AS j
+WHERE EXISTS (SELECT 1 FROM runs WHERE job = j AND status = 'queued' AND blocked IS NULL AND engine IS NULL)
+
 -- name: count_ready
-SELECT count(*) FROM unnest($1::text[]) AS j CROSS JOIN LATERAL (
-    SELECT 1 FROM runs
-    WHERE job = j AND status = 'queued' AND blocked IS NULL AND (engine IS NULL OR engine = $2)
-        AND ($4::boolean OR crashes = 0 OR cancel IS NOT NULL)
-    LIMIT $3::bigint
-) AS r
+SELECT count(*) FROM (
+    SELECT 1 FROM unnest($1::text[]) AS j CROSS JOIN LATERAL (
+        SELECT 1 FROM runs
+        WHERE job = j AND status = 'queued' AND blocked IS NULL AND (engine IS NULL OR engine = $2)
+            AND ($4::boolean OR crashes = 0 OR cancel IS NOT NULL)
+        LIMIT $3::bigint
+    ) AS r LIMIT $3::bigint
+) AS enough
 
 -- name: owned
 SELECT * FROM runs

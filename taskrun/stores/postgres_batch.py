@@ -17,7 +17,7 @@ import psycopg
 from msgspec.structs import asdict, replace
 
 from taskrun.model.records import LogLine, Run, Status, Step
-from taskrun.stores.postgres_names import all_channel, engine_channel, job_channel, lock_number
+from taskrun.stores.postgres_names import all_channel, engine_channel, job_channel, lock_number, ready_channel
 from taskrun.stores.postgres_session import SQL, STANDSTILL, UNLOCKED, Session
 from taskrun.stores.row_cache import RowCache
 from taskrun.stores.rows import RUN_CHANGING
@@ -75,6 +75,7 @@ class Batch:
         self.fence: set[str] = set()  # engines that must be there
         self.changed = 0  # rows
         self.writes = False
+        self.took = False  # ready runs
         self._schema = schema
         self._begun = False
         self._read: dict[str, int] = {}  # versions of runs that are not locked
@@ -193,7 +194,7 @@ class Batch:
         if run.status is Status.QUEUED and run.blocked is None:
             self.none_ready.clear()
             if run.engine is None:
-                self._channels.add(job_channel(self._schema, run.job))
+                self._channels.add(ready_channel(self._schema, run.job))
         if run.engine is not None and run.engine not in self.ours:
             self._channels.add(engine_channel(self._schema, run.engine))
 

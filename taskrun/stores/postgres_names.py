@@ -24,8 +24,13 @@ def engine_channel(schema: str, engine: str) -> str:
 
 
 def job_channel(schema: str, job: str) -> str:
-    """Returns the channel of a job: one of its runs is ready, and nobody has it."""
+    """Returns the channel of a job: something was written that is to start it."""
     return _channel(schema, f"job {job}")
+
+
+def ready_channel(schema: str, job: str) -> str:
+    """Returns the channel of a job's ready runs: there is one that nobody has."""
+    return _channel(schema, f"ready {job}")
 
 
 def _channel(schema: str, name: str) -> str:

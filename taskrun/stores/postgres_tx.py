@@ -115,6 +115,7 @@ class PostgresTx:
         found = self._runs(query, locked, *values)
         if locked:
             batch.offered[asked] = [run.id for run in found]
+            batch.took = batch.took or bool(found)
         # Those that another transaction has locked are passed over, and may be left over by it.
         passed_over = bool(there) and min(there[0][0], limit) > len(found)
         if len(found) < limit and not passed_over and (locked or not found):

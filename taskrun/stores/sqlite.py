@@ -177,7 +177,7 @@ class SqliteStorage:
                 self._lock.release()
         return self._token
 
-    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None], ready: Callable[[], None]) -> None:
         """Hears of nothing: `outside` is polled."""
 
     def unfollow(self, call: Callable[[], None]) -> None:

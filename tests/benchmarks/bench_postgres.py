@@ -4,7 +4,8 @@
 
 Each process is one engine (concurrency 50). `jobs`: 5,000 no-op runs, each triggered by a call of its own, 100 in flight, then
 drained by processes that are started; `steps`: 500 runs of 10 no-op steps; `sequential`: one run of 1,000; `latency`: from
-`start` in one process to the handler in another, 200 times, and what each costs all; `idle`: what `--processes` idle ones and their server connections cost in a minute, each.
+`start` in one process to the handler in another, 200 times, and what each costs all;
+`idle`: what each of `--processes` idle ones costs itself and the server, for a minute.
 Without a DSN it starts a server of its own with fsync on.
 """
 

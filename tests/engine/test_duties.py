@@ -53,7 +53,7 @@ async def test_the_look_for_the_dead_goes_on_after_a_failure(caplog: pytest.LogC
     store, take_over = MemoryStorage(), Failing()
     store.open()
     lease = Lease(store, EngineState(), "default", 0.01, alone=False, heartbeat=True)
-    watch = asyncio.create_task(lease.watch(lambda: None, take_over))
+    watch = asyncio.create_task(lease.watch(lambda: None, lambda: None, take_over))
     async with asyncio.timeout(10):
         await take_over.over.wait()
     watch.cancel()

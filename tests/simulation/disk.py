@@ -225,7 +225,7 @@ class SimStore:
         """Closes it."""
         self.inner.close()
 
-    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None]) -> None:
+    def follow(self, engine: str, jobs: Sequence[str], call: Callable[[], None], ready: Callable[[], None]) -> None:
         """Hears of nothing."""
 
     def unfollow(self, call: Callable[[], None]) -> None:

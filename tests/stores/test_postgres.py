@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from psycopg import sql
 from psycopg._pipeline_base import BasePipeline
 
@@ -20,6 +21,7 @@ from taskrun.stores import postgres, postgres_batch, rows
 from taskrun.stores.base import Tx
 from taskrun.stores.postgres import PostgresStorage
 from taskrun.stores.postgres_batch import Beside
+from taskrun.stores.postgres_listener import SOON
 from taskrun.stores.postgres_names import lock_number
 from taskrun.stores.postgres_open import MIGRATIONS, shown
 from taskrun.stores.postgres_session import APPLICATION, Session
@@ -391,3 +393,53 @@ def test_too_many_locks_are_taken_alone(schema: str) -> None:
     assert tried == [Beside.TRUSTING, Beside.ASKING, Beside.ALONE]
     assert len(one(store, lambda tx: tx.facts("intent:"))) == 300
     store.close()
+
+
+# ---- hearing of others
+
+
+class Follower:
+    """A store that follows one job, and what it hears of."""
+
+    def __init__(self, schema: str) -> None:
+        self.store = opened(schema)
+        self.changed, self.ready = threading.Event(), threading.Event()
+        self.store.follow("other", ["job"], self.changed.set, self.ready.set)
+        assert self.changed.wait(10)  # it listens
+        self.changed.clear()
+
+
+def test_a_ready_run_is_heard_of_as_that_alone(schema: str) -> None:
+    writing, follower = opened(schema), Follower(schema)
+    one(writing, lambda tx: tx.add_run(run("r1", status=Status.QUEUED)))
+    assert follower.ready.wait(10)
+    assert not follower.changed.is_set()
+    for store in (writing, follower.store):
+        store.close()
+
+
+def test_a_ready_run_that_is_taken_at_once_wakes_nobody_who_waits_longer(
+    schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was the last to take one asks first."""
+    writing, follower = opened(schema), Follower(schema)
+    asked, taken = threading.Event(), threading.Event()
+    ask = follower.store._listener._ask
+
+    def ask_late(connection: psycopg.Connection[Any]) -> None:
+        assert taken.wait(10)
+        ask(connection)
+        asked.set()
+
+    monkeypatch.setattr(follower.store._listener, "_ask", ask_late)
+    added = one(writing, lambda tx: tx.add_run(run("r1", status=Status.QUEUED)))
+    one(writing, lambda tx: tx.save_run(replace(added, status=Status.RUNNING, engine="me")))
+    taken.set()
+    assert asked.wait(10)
+    assert not follower.ready.is_set()
+    assert follower.store._listener._patience > SOON
+    one(follower.store, lambda tx: tx.add_run(run("r2", status=Status.QUEUED)))
+    assert [found.id for found in one(follower.store, lambda tx: tx.ready("other", ["job"], 9))] == ["r2"]
+    assert follower.store._listener._patience == SOON
+    for store in (writing, follower.store):
+        store.close()

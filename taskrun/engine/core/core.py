@@ -159,7 +159,7 @@ class Core:
         self._closed = False
         self._open(True)
         self._timers.start()
-        duties = [self.lease.watch(self._nudged, self._take_over_the_dead), self.commands.run()]
+        duties = [self.lease.watch(self._nudged, self.claims.look_again, self._take_over_the_dead), self.commands.run()]
         if self._periodic:
             duties += [self.retention.run(), self.rescuer.run()]
         self._duties = [asyncio.get_running_loop().create_task(duty) for duty in duties]

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from taskrun import __version__
@@ -63,6 +64,7 @@ class Lease:
         self.load: Callable[[], int] = lambda: 0  # runs that are executed
         self.watched: Callable[[], bool] = lambda: False  # whether somebody follows runs that others may execute
         self._hear: Callable[[], None] = lambda: None  # that another process has written; from any thread
+        self._hear_of_ready = self._hear
 
     def guard(self, tx: Tx) -> None:
         """Raises EngineLost when this engine may not write: it is not registered yet, or no longer."""
@@ -111,12 +113,14 @@ class Lease:
         if engine.leash is not None and _seen_dead(engine):
             Path(engine.leash).unlink(missing_ok=True)
 
-    async def watch(self, nudged: Callable[[], None], take_over: Callable[[], Awaitable[None]]) -> None:
-        """Looks for what other engines have written, and for dead ones, until cancelled."""
+    async def watch(
+        self, nudged: Callable[[], None], ready: Callable[[], None], take_over: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Looks for what other engines have written, for ready runs that none has, and for dead ones, until cancelled."""
         if not self._heartbeat:
             return
         heard, loop = asyncio.Event(), asyncio.get_running_loop()
-        self._hear = lambda: _wake(loop, heard)
+        self._hear, self._hear_of_ready = partial(_soon, loop, heard.set), partial(_soon, loop, ready)
         self.listen()
         # Without a journal's place no death is seen, and all there is to look for are leases that have run out.
         seen, check_at, often = self._store.outside(), time.monotonic(), self._store.place is not None
@@ -142,7 +146,7 @@ class Lease:
 
     def listen(self) -> None:
         """Asks to hear what others write of this engine's runs and jobs, as they are now."""
-        self._store.follow(self._state.id, self._state.jobs, self._hear)
+        self._store.follow(self._state.id, self._state.jobs, self._hear, self._hear_of_ready)
 
     def _row(self, engine: str) -> Engine:
         until = self._now() + self._seconds if self._heartbeat else FOREVER
@@ -197,9 +201,9 @@ def _seen_dead(engine: Engine) -> bool:
     return lock is not None and engine.host == socket.gethostname() and LivenessLock.free(Path(lock))
 
 
-def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     with contextlib.suppress(RuntimeError):  # its loop is closed
-        loop.call_soon_threadsafe(event.set)
+        loop.call_soon_threadsafe(call)
 
 
 def report_failure(task: asyncio.Task[None]) -> None:
