@@ -95,15 +95,18 @@ class ProcessPool:
         payload = cloudpickle.dumps((fn, tuple(args), on_told is not None))
         request = pickle.dumps((payload, memory, cpu_time))
         async with self._places:
-            worker = self._take()
-            try:
-                reply = await worker.ask(request, on_text, on_told)
-            except asyncio.CancelledError:
-                await self._drop(worker, min(grace, SOON))
-                raise
-            except Died as death:
-                await self._drop(worker, 0)
-                raise WorkerCrashed(cause_of_death(death.code, memory, cpu_time)) from None
+            reply: Reply | None = None
+            while reply is None:
+                worker = self._take()
+                try:
+                    reply = await worker.ask(request, on_text, on_told)
+                except asyncio.CancelledError:
+                    await self._drop(worker, min(grace, SOON))
+                    raise
+                except Died as death:
+                    await self._drop(worker, 0)
+                    if worker.begun or not worker.answers:  # else it died while it was idle, and that was not known yet
+                        raise WorkerCrashed(cause_of_death(death.code, memory, cpu_time)) from None
             kind, content, reusable = reply
             await self._put_back(worker, reusable)
         return opened(kind, content, memory)
@@ -159,6 +162,8 @@ class Worker:
         self._received = bytearray()
         self._reply: asyncio.Future[Reply] | None = None
         self._on_told: OnTold | None = None
+        self.answers = 0
+        self.begun = False  # it has the whole of a request, and executes it
         self._rest: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as stack:
             self._channel, theirs = socket.socketpair()
@@ -195,7 +200,7 @@ class Worker:
         for output in self._outputs:
             output.on_text = on_text
         self._on_told = on_told
-        self._reply = self._loop.create_future()
+        self._reply, self.begun = self._loop.create_future(), False
         try:
             await self._loop.sock_sendall(self._channel, HEADER.pack(len(request)))
             await self._loop.sock_sendall(self._channel, request)
@@ -203,6 +208,7 @@ class Worker:
         except (OSError, EOFError):
             raise Died(await self._process.wait()) from None
         self._finish_output()
+        self.answers += 1
         return reply
 
     async def kill(self, grace: float) -> None:
@@ -249,6 +255,9 @@ class Worker:
 
     def _hear(self, frame: Reply) -> bool:
         kind, content, _ = frame
+        if kind == "begun":
+            self.begun = True
+            return False
         if kind == "told":
             return self._on_told is not None and bool(self._on_told(content))
         self._settle(frame)

@@ -70,6 +70,7 @@ def main() -> None:
     for stream in streams:
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     while (call := channel.receive()) is not None:
+        channel.send(("begun", None, False))
         reply = answer(channel.tell, *pickle.loads(call))
         for stream in streams:
             with contextlib.suppress(ValueError, OSError):  # the call may have closed it

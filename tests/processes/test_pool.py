@@ -270,6 +270,12 @@ async def test_a_process_that_died_while_idle_is_not_asked(call: Caller, census:
     assert await call(lambda: 1) == 1
 
 
+async def test_a_process_whose_death_is_not_known_yet_begins_nothing(call: Caller) -> None:
+    for number in range(10):
+        os.kill(await call(os.getpid), signal.SIGKILL)
+        assert await call(lambda: number) == number  # noqa: B023
+
+
 # ---- what it tells
 
 
