@@ -4,7 +4,7 @@ A lost connection loses notifications; so the token differs now and then anyway,
 
 Of a ready run that nobody has, all listeners of its job hear at once, and one is enough. So each waits for a random moment, and
 asks whether there still is one before it wakes its engine. Who has asked waits longer the next time, and who took a
-run hardly at all: so the one that took the last run takes the next one, and when it cannot, another one soon does.
+run neither waits nor asks: so the one that took the last run takes the next one, and when it cannot, another one soon does.
 """
 
 from __future__ import annotations
@@ -32,11 +32,8 @@ from taskrun.stores.postgres_session import SQL, connect
 logger = logging.getLogger("taskrun.stores.postgres")
 NET: Final = 5.0  # seconds after which the token differs though nothing was heard
 AGAIN: Final = 1.0  # seconds until a lost connection is made anew
-SOON, LATE, SLOWER = (
-    0.0005,
-    0.1,
-    1.3,
-)  # seconds that the wait for a ready run takes at most at first and in the end, and its growth
+# Seconds that the wait for a ready run takes at most: of who took the last one, of who once did not, in the end; its growth.
+AT_ONCE, SOON, LATE, SLOWER = 0.0, 0.0005, 0.1, 1.3
 
 
 class ServerClock:
@@ -79,7 +76,7 @@ class Listener:
         self._jobs: dict[str, str] = {}  # by the channels of their ready runs
         self._ready: set[str] = set()  # such channels that were heard
         self._ask_at = math.inf  # the moment to ask whether there still is one
-        self._patience = SOON
+        self._patience = AT_ONCE
         self._phase = random.random()  # so that not all processes of a machine look at one moment
         self._lock = threading.Lock()
 
@@ -130,7 +127,7 @@ class Listener:
 
     def took(self) -> None:
         """Says that an engine of this process took ready runs."""
-        self._patience = SOON
+        self._patience = AT_ONCE
 
     def _wake(self) -> None:
         with suppress(OSError):
@@ -164,10 +161,12 @@ class Listener:
                 self._ask(connection)
 
     def _ask(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-        """Tells of ready runs that are still there."""
-        heard, self._ready, self._ask_at = [self._jobs[channel] for channel in self._ready], set(), math.inf
-        self._patience = min(self._patience * SLOWER, LATE)
-        for (job,) in connection.execute(SQL["jobs_with_ready"], (heard,)).fetchall():
+        """Tells of ready runs that are still there; who took the last one is told at once, since it looks for itself."""
+        jobs, self._ready, self._ask_at = [self._jobs[channel] for channel in self._ready], set(), math.inf
+        if self._patience > AT_ONCE:
+            jobs = [job for (job,) in connection.execute(SQL["jobs_with_ready"], (jobs,))]
+        self._patience = min(max(self._patience * SLOWER, SOON), LATE)
+        for job in jobs:
             for call in self._concerned(ready_channel(self._schema, job)):
                 call()
 
