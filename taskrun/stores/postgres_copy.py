@@ -29,9 +29,8 @@ class PostgresSide:
         try:
             # Before the transaction begins, whose state of the journal is that of its first query.
             self._connection.execute("SELECT pg_advisory_lock($1::bigint)", (str(lock_number(schema, "all")),))
-            self._connection.execute(
-                "SET application_name = 'taskrun journal copy'"
-            )  # no engine, which others may cut off
+            # It is no engine, which others may cut off.
+            self._connection.execute("SET application_name = 'taskrun journal copy'")
             self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             self._connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             alive = self._connection.execute(

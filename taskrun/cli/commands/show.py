@@ -109,9 +109,8 @@ class Drawn(Shown):
     def __init__(self, session: Session, run_id: str) -> None:
         super().__init__(session, run_id)
         self._snapshot = Snapshot()
-        self._beside: dict[
-            str, Any
-        ] = {}  # what no change tells: children, the end of the log, why it is held, what was adopted
+        # What no change tells: children, the end of the log, why it is held, what was adopted.
+        self._beside: dict[str, Any] = {}
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
         self._backend: Backend | None = None
 

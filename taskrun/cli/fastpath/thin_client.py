@@ -347,10 +347,5 @@ def _failed(text: str, argv: list[str], code: int = UNREACHABLE, as_json: bool =
 def _command(argv: list[str], command: str) -> str:
     """Returns a command as it is to be typed for the project that a command line means."""
     _, config, user, _ = _command_and_project(argv)
-    return (
-        f"taskrun --user {command}"
-        if user
-        else f"taskrun --config {config} {command}"
-        if config
-        else f"taskrun {command}"
-    )
+    option = "--user " if user else f"--config {config} " if config else ""
+    return f"taskrun {option}{command}"

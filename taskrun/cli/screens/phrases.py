@@ -91,9 +91,8 @@ def current(run: dict[str, Any], look: Look) -> Text:
 
 def _brief_reason(text: str) -> str:
     """Returns why a run is held, without what its row says in other columns."""
-    text = (
-        text.removeprefix("it ").removeprefix("was triggered for later: it ").removeprefix("its retries are used up; ")
-    )
+    for said in ("it ", "was triggered for later: it ", "its retries are used up; "):
+        text = text.removeprefix(said)
     return f"for {text.partition(' for ')[2]}" if text.startswith("has waited ") else text
 
 
