@@ -50,7 +50,7 @@ async def running_core(
         keep=config.keep,
         only=only if config.workers else frozenset(),
     )
-    core.notifier.set(config.notify)  # before anything can happen that is to be told
+    core.notify_runs.set(config.notify)  # before anything can happen that is to be told
     core.commands.folder = paths.commands
     core.files.root = config.root
     core.files.own += (f"{paths.folder}/{paths.prefix}", str(config.path))

@@ -42,7 +42,7 @@ def execute(storage: SqliteStorage) -> None:
 
         def telling() -> Any:
             core = new_core()
-            core.notifier.set([NotifyTable(("failed",), (), WAYS)])
+            core.notify_runs.set([NotifyTable(("failed",), (), WAYS)])
             return core
 
         queue._new_core = telling  # type: ignore[assignment]

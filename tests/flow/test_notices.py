@@ -64,7 +64,7 @@ def queue_of(
 
     def telling() -> Core:
         core = new_core()
-        core.notifier.set([NotifyTable(on, (), (DESKTOP,))])
+        core.notify_runs.set([NotifyTable(on, (), (DESKTOP,))])
         return core
 
     queue._new_core = telling  # type: ignore[assignment]
@@ -120,7 +120,7 @@ async def test_only_what_a_table_asks_for_is_told_and_each_way_has_a_run_of_its_
         raise ValueError
 
     async with TestQueue([told.job, backup, sync_photos, work]) as queue:
-        queue.core.notifier.set(
+        queue.core.notify_runs.set(
             [
                 NotifyTable(("failed",), ("backup", "sync*"), (DESKTOP, HOOK)),
                 NotifyTable(("failed", "succeeded"), ("sync*",), (HOOK,)),
@@ -138,7 +138,7 @@ async def test_only_what_a_table_asks_for_is_told_and_each_way_has_a_run_of_its_
             ("work", "command"),
         ]
         assert len([run async for run in queue.runs(job="notify")]) == 5
-        queue.core.notifier.set([])
+        queue.core.notify_runs.set([])
         await queue.jobs.backup.start()
         await queue.settle()
         assert len(told.messages) == 5
@@ -348,7 +348,7 @@ async def test_a_run_that_takes_as_long_as_it_may_is_not_slow_and_children_neith
 
 async def test_what_was_not_told_yet_is_told_by_the_next_engine_once(storage: Store, told: Told) -> None:
     async with TestQueue([work], storage=storage) as queue:  # nothing here can tell
-        queue.core.notifier.set([NotifyTable(EVENTS, (), (DESKTOP, HOOK))])
+        queue.core.notify_runs.set([NotifyTable(EVENTS, (), (DESKTOP, HOOK))])
         await queue.jobs.work.start(fail=True)
         await queue.advance("1h")
         assert [*await queue.core.read(NOTICES.all)] != []
@@ -375,7 +375,7 @@ async def test_what_more_comes_while_a_notice_is_prepared_is_told_with_it(
 ) -> None:
     async with queue_of(told, work, storage=storage, on=("missed",)) as queue:
         monkeypatch.setattr(notices, "SETTLED", 0.0)
-        prepared = queue.core.notifier._prepared
+        prepared = queue.core.notify_runs._prepared
         more = [1]
 
         async def slowly(*args: Any) -> Any:
@@ -385,7 +385,7 @@ async def test_what_more_comes_while_a_notice_is_prepared_is_told_with_it(
                 await queue.core.journal.do(lambda t: notices.missed(t, "work", 2, 7200.0, 10_000, "why"))
             return found
 
-        monkeypatch.setattr(queue.core.notifier, "_prepared", slowly)
+        monkeypatch.setattr(queue.core.notify_runs, "_prepared", slowly)
         await queue.core.journal.do(lambda t: notices.missed(t, "work", 1, 3600.0, 10_000, "why"))
         await queue.settle()
         assert [message["title"] for message in told.messages] == ["work missed 3 slots"]
@@ -395,7 +395,7 @@ async def test_when_the_worker_that_is_asked_has_died_another_one_is(
     told: Told, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with queue_of(told, work) as queue:
-        executors, notifier = queue.core.executors, queue.core.notifier
+        executors, notifier = queue.core.executors, queue.core.notify_runs
         prepared, with_job = notifier._prepared, executors.with_job
         (peer,) = executors.peers
         gone = [copy(peer)]

@@ -218,7 +218,7 @@ class Engine:
             **self._kind(),
         )
         if settings.tells:
-            self.core.notifier.set([NotifyTable(("failed", "succeeded"), (), (Way(desktop=True),))])
+            self.core.notify_runs.set([NotifyTable(("failed", "succeeded"), (), (Way(desktop=True),))])
         self.up = False
         self.closing = False
         self.asked: set[asyncio.Task[Any]] = set()  # the requests of clients

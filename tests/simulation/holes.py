@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from taskrun.engine.core import dependents, run_lifecycle, run_queue, step_queue, waits
 from taskrun.engine.core.journal import Entry
 from taskrun.engine.core.lease import Lease
-from taskrun.engine.core.notifier import Notifier
+from taskrun.engine.core.notify_runs import NotifyRuns
 from taskrun.engine.core.timers import Timers
 from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.engine.executor.attempt_state import AttemptState
@@ -175,4 +175,4 @@ def a_queue_has_no_next_one() -> None:
 @hole(Emphasis(fault="kill", tells=True))
 def what_is_to_be_told_is_kept_in_memory() -> None:
     """A notice that another engine has written, or that was left over by a crash, is not looked for."""
-    patch(Notifier, "_learn", lambda self, found: None)
+    patch(NotifyRuns, "_learn", lambda self, found: None)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from taskrun.cli.lazy_imports import ADDRESSES, ENGINE_REPORTS, JOB_FILES, SCHEDULE_SLOTS, STORAGE, import_late
-from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.fact_kind import PAUSED
 from taskrun.engine.core.queries import views
 from taskrun.model.config import Config, is_server
 from taskrun.model.errors import DaemonError, RunNotFound

@@ -12,7 +12,7 @@ import msgspec
 
 from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
 from taskrun.engine.core.engine_reports import engine_views
-from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.fact_kind import PAUSED
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.schedule_slots import schedule_views, slot_views
 from taskrun.model.names import RESERVED

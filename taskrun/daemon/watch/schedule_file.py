@@ -118,7 +118,7 @@ class ScheduleFile:
                 self.inputs[files.place] = problem
         for problem in self.inputs.values():
             raise ConfigError(problem)
-        self._core.notifier.set(config.notify)
+        self._core.notify_runs.set(config.notify)
         await self._core.files.set(
             FilesEntry(
                 job=one.job,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from taskrun.engine.core import dependents, run_lifecycle, waits
-from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.fact_kind import PAUSED
 from taskrun.engine.core.facts import BURSTS, INTENTS, THROTTLES
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import NotFound

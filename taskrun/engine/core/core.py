@@ -25,12 +25,12 @@ from taskrun.engine.core.event_triggers import EventTriggers
 from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.file_triggers import FileTriggers
-from taskrun.engine.core.hook_notifier import HookNotifier
+from taskrun.engine.core.hook_calls import HookCalls
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.lease import Lease, report_failure
 from taskrun.engine.core.left_commands import LeftCommands
 from taskrun.engine.core.logs import Logs
-from taskrun.engine.core.notifier import Notifier
+from taskrun.engine.core.notify_runs import NotifyRuns
 from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged, TriggerFound
 from taskrun.engine.core.pause_job import PauseJob
 from taskrun.engine.core.queries import views
@@ -119,15 +119,15 @@ class Core:
         for changed in (RunChanged, StepChanged):
             self.journal.follow(changed, self.bus.publish)
             self.journal.follow(changed, self._timers.follow)
-        self.hooks = HookNotifier(self.journal, self.attempts, self.executors)
+        self.hooks = HookCalls(self.journal, self.attempts, self.executors)
         self.journal.follow(RunOver, lambda event: self._waiters.tell(event.run.id, event.run))
         self.journal.follow(TriggerFound, lambda event: self._waiters.tell(event.id, event.run))
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
         self.triggers = EventTriggers(self.journal, self.executors)
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)
-        self.notifier = Notifier(self.journal, self.executors, self.clock, self._timers.at)
+        self.notify_runs = NotifyRuns(self.journal, self.executors, self.clock, self._timers.at)
         self.files = FileTriggers(self.journal, self.executors, self.clock, store.place, heartbeat)
-        self.starters = (self.triggers, self.schedules, self.notifier, self.files)
+        self.starters = (self.triggers, self.schedules, self.notify_runs, self.files)
         self.jobs = PauseJob(self.journal, self.executors)
         self.rescuer = Rescuer(self.journal, self.claims, self.attempts, self.clock)
         self._blame = blame
@@ -434,8 +434,8 @@ class Core:
         with contextlib.suppress(EngineLost):  # it will look again under its new id
             upcoming = await self.journal.do(run_lifecycle.fire)
         self.schedules.fire()
-        self.notifier.fire()
-        moments = [upcoming, self.schedules.next(), self.notifier.next()]
+        self.notify_runs.fire()
+        moments = [upcoming, self.schedules.next(), self.notify_runs.next()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     # ---- other engines
@@ -449,7 +449,7 @@ class Core:
         self._timers.at(0.0)
         self.bus.publish(Lagged())
         self.triggers.look()
-        self.notifier.look()
+        self.notify_runs.look()
         waited = self._waiters.ids()
 
         def act(t: Transaction) -> tuple[list[Run], list[tuple[str, Run]]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from taskrun.engine.core import run_queue
-from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.fact_kind import PAUSED
 from taskrun.engine.core.facts import DEPENDENTS
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import RunNotFound

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from taskrun.engine.core import notices, slot_watch
 from taskrun.engine.core.admit import Trigger, admit, new_id
-from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.fact_kind import PAUSED
 from taskrun.engine.core.schedule_slots import SCHEDULES, SLOTS, Kept, Slot, SlotState, slot_id
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.records import Status

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from taskrun.engine.core.fact import Fact
+from taskrun.engine.core.fact_kind import Fact
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.stores.base import Tx
 

@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 
 from taskrun.engine.core.admit import Trigger, admit
-from taskrun.engine.core.fact import Fact
+from taskrun.engine.core.fact_kind import Fact
 from taskrun.engine.core.facts import INTENTS
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import TriggerFound

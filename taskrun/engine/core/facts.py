@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from taskrun.engine.core.fact import Fact
+from taskrun.engine.core.fact_kind import Fact
 from taskrun.model.notify_config import Way
 from taskrun.model.records import PipeEvent
 from taskrun.rules.admission import BurstFact, LastStart, Starts
@@ -81,7 +81,7 @@ PATHS: Fact[list[list[str]]] = Fact("paths:", list[list[str]])
 SUBSCRIPTIONS: Fact[TriggerTopics] = Fact("trigger:", TriggerTopics)
 # JOB:EVENT: `event_triggers`, or `retention` where no engine has the job.
 ROUTES: Fact[PipeEvent] = Fact("route:", PipeEvent)
-# EVENT:RUN:MOMENT, or `missed:JOB`: `notifier`, once the runs that tell it are started.
+# EVENT:RUN:MOMENT, or `missed:JOB`: `notify_runs`, once the runs that tell it are started.
 NOTICES: Fact[Notice] = Fact("notice:", Notice)
 # By job, or JOB:NAME where its runs have names: since when it fails. `notices`, once it succeeds; `retention`, where no engine
 # has the job.

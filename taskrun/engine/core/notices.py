@@ -1,6 +1,6 @@
 """What people are to be told: written in the transaction in which it happens, as a notice for each event and its ways.
 
-Functions of one `Transaction`. `notifier` starts a run for each way, and removes the notice with that.
+Functions of one `Transaction`. `notify_runs` starts a run for each way, and removes the notice with that.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 from taskrun.engine.core import run_lifecycle, run_queue
 from taskrun.engine.core.executors import Executors
-from taskrun.engine.core.fact import PAUSED, PausedJob
+from taskrun.engine.core.fact_kind import PAUSED, PausedJob
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import JobNotFound

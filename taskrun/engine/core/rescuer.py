@@ -11,7 +11,7 @@ from typing import NamedTuple
 from taskrun.engine.core import dependents, run_lifecycle, run_queue, waits
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.claims import Claims
-from taskrun.engine.core.fact import Fact
+from taskrun.engine.core.fact_kind import Fact
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.engine.core.fact import PAUSED, Fact
+from taskrun.engine.core.fact_kind import PAUSED, Fact
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.model.records import Run
 from taskrun.rules.cron import CronRule

@@ -1,6 +1,6 @@
 """Watches runs of schedules that may start late or take long: each is told at the moment when that is so, once.
 
-What is to be watched is a fact for each run, removed once there is nothing left to tell. Part of the core; `notifier` calls it.
+What is to be watched is a fact for each run, removed once nothing is left to tell. Part of the core; `notify_runs` calls it.
 """
 
 from __future__ import annotations

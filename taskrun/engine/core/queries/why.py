@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from taskrun.engine.core import run_queue, step_queue
 from taskrun.engine.core.event_index import ANYTHING, topic_of
-from taskrun.engine.core.fact import PAUSED
+from taskrun.engine.core.fact_kind import PAUSED
 from taskrun.engine.core.facts import JOBS, QUEUES
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.model.codec import error_from

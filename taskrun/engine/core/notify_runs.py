@@ -30,10 +30,10 @@ from taskrun.model.notify_config import NotifyTable, Way
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Tx
 
-logger = logging.getLogger("taskrun.engine.notifier")
+logger = logging.getLogger("taskrun.engine.notify_runs")
 
 
-class Notifier:
+class NotifyRuns:
     """Tells people what happens to runs, by the tables that it was given.
 
     Parameters:

@@ -14,7 +14,7 @@ from taskrun.model.records import ErrorRecord, Run
 from taskrun.rules.transitions import HOOKS
 
 
-class HookNotifier:
+class HookCalls:
     """Notifies executors of what happened to runs, if they have hooks or listeners for the job."""
 
     hears: Callable[[str], bool] | None = None  # whether anybody listens for a job; None: their descriptions say so
