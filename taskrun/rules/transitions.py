@@ -129,7 +129,12 @@ def hold(run: Run, by: str, cause: Cause) -> Run:
 
 
 def unhold(run: Run, now: float) -> Run:
-    """Resumes a paused run: to the ends that it waits for, or to its moment, if these are still to come, else to the queue."""
+    """Resumes a paused run: to the ends that it waits for, or to its moment, if these are still to come, else to the queue.
+
+    One whose retries are used up goes on with a further attempt.
+    """
+    if run.cause is Cause.EXHAUSTED:
+        run = replace(run, attempt=run.attempt + 1)
     if run.started_at is None and is_open(awaited_by(run)):
         return advance(run, Status.SCHEDULED, reason=Cause.AFTER.value, cause=Cause.AFTER, pause=None, error=None)
     if run.wake_at is not None and run.wake_at > now:
@@ -161,7 +166,7 @@ def exhaust(run: Run, error: ErrorRecord, now: float, order: int) -> Run:
     """Pauses a run that has used up its retries, for `on_exhausted="pause"`."""
     failures = with_failure(run.failures, Failure(attempt=run.attempt, at=now, error=error))
     held = hold(run, Cause.EXHAUSTED.value, Cause.EXHAUSTED)
-    return replace(held, attempt=run.attempt + 1, failures=failures, error=error_text(error), inherited=order)
+    return replace(held, failures=failures, error=error_text(error), inherited=order)
 
 
 def end(

@@ -19,7 +19,7 @@ from taskrun.cli.sanitize import cell, coloured, lines, to_json
 from taskrun.cli.screens.folds import folded_causes
 from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line
 from taskrun.cli.screens.look import Look, bar, printed, wrapped
-from taskrun.cli.screens.phrases import UNTYPED, current, fault, given, progress, short_ids
+from taskrun.cli.screens.phrases import UNTYPED, current, fault, given, progress, short_ids, tried
 from taskrun.cli.screens.run import Source, end_line, live_steps, log_line, run_head, run_screen
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
 from taskrun.cli.screens.why import why_screen
@@ -73,9 +73,17 @@ def test_the_table_of_runs_at_80_columns() -> None:
         "9q2mx1  processFile  ⠹ running    1m  12.0s  transcode ██     41%",
         "7k3fq2  processFile  ✓ done       1m  54.0s  2 steps  path=song.mp3",
         "5d0xa8  syncLibrary  ✗ failed     1m  13.0s  HTTPError: 503 Service Unavailable",
-        "4a7pz0  reindex      ↻ retry 8s   1m      –  attempt 2/4  path=song.mp3",
+        "4a7pz0  reindex      ↻ retry 8s   1m      –  attempt 2 of 4  path=song.mp3",
         "2c9vk3  processFile  ◌ queued     1m      –  path=song.mp3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "retry", "said"),
+    [(1, 0, ""), (1, 3, ""), (2, 3, "attempt 2 of 4"), (4, 3, "attempt 4 of 4"), (5, 3, "attempt 5"), (2, 0, "attempt 2")],
+)
+def test_an_attempt_after_a_resume_is_none_of_those_that_the_retries_allow(attempt: int, retry: int, said: str) -> None:
+    assert tried(a_run(attempt=attempt, retry=retry)) == said
 
 
 def test_what_fits_has_columns_of_its_own() -> None:

@@ -295,8 +295,10 @@ async def test_on_exhausted_pauses_and_resume_goes_on_from_the_failed_step(stora
         await queue.advance("1d")
         info = await handle.info()
         assert (info.status, info.reason, info.error.message) == ("paused", "exhausted", "no 2")
+        assert info.attempt == 2  # the one that has failed
         await handle.resume()
         assert await handle.result() == ["at last", "at last"]
+        assert (await handle.info()).attempt == 3
         assert (len(good.at), len(failing.at)) == (1, 3)
 
 
@@ -316,7 +318,7 @@ async def test_a_resumed_run_that_fails_again_pauses_again(storage: Store) -> No
             await handle.resume()
         assert await handle.result() == "at last"
         info = await handle.info()
-        assert (info.attempt, info.attempts) == (3, 3)
+        assert (info.attempt, info.attempts) == (3, 1)  # the others are further ones
 
 
 async def test_the_failures_are_kept_in_the_order_they_happened() -> None:

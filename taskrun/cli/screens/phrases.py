@@ -135,8 +135,11 @@ def _left(run: dict[str, Any], fraction: float, now: float) -> str:
 
 
 def tried(run: dict[str, Any]) -> str:
-    """Returns which attempt it is, if it is not the first."""
-    return f"attempt {run['attempt']}/{run['attempts']}" if run["attempt"] > 1 else ""
+    """Returns which attempt it is, if it is not the first; one after a resume is none of those that its retries allow."""
+    if run["attempt"] == 1:
+        return ""
+    allowed = f" of {run['attempts']}" if run["attempt"] <= run["attempts"] else ""
+    return f"attempt {run['attempt']}{allowed}"
 
 
 def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, Any] = MappingProxyType({})) -> str:

@@ -24,6 +24,7 @@ from taskrun.cli.screens.phrases import (
     reason,
     short,
     state,
+    tried,
 )
 from taskrun.model.names import EACH, EXEC
 from taskrun.model.records import WHOLE
@@ -71,7 +72,7 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         title.append(f" {times.age(max(0.0, now - (times.moment(run['ended_at']) or now)))} ago")
     if seconds is not None:
         title.append(f" {'after' if run['ended_at'] else 'for'} {times.span(seconds)}")
-    title.append(f" · attempt {run['attempt']} of {run['attempts']}" if run["attempt"] > 1 else "")
+    title.append(f" · {tries}" if (tries := tried(run)) else "")
     trigger = f" · trigger: {cell(run['source'])}" if run["source"] else ""
     if (
         run["source"] != "cli" or cell_len(title.plain + trigger) <= look.width

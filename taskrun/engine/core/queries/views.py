@@ -90,7 +90,7 @@ def run_view(
         "progress": _progress_view(run.progress),
         "name": run.name,
         "tags": tags_of(run),
-        "attempts": max(run.retry + 1, run.attempt),  # a run that was resumed after its last has one more
+        "attempts": run.retry + 1,  # a run that was resumed after its last has further ones
         "after": [{"run": one.run, "any": one.any, "status": one.ended} for one in awaited_by(run)],
         "wake_at": rfc3339(run.wake_at),
         "deadline": rfc3339(run.deadline),
