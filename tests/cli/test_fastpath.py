@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -230,20 +231,21 @@ def test_colour_and_width_are_those_of_the_caller(folder: Path) -> None:
     assert all(len(line) <= 80 for line in person.screen())
 
 
-def test_a_daemon_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "taskrun.toml").write_text("")
-    (tmp_path / ".taskrun").mkdir()
+def test_a_daemon_that_does_not_answer_is_given_up_with_a_hint_that_can_be_pasted(tmp_path: Path) -> None:
+    project = tmp_path / """my "jobs", Ada's"""
+    (project / ".taskrun").mkdir(parents=True)
+    (project / "taskrun.toml").write_text("")
     mute = tmp_path / "s"
     mute.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(mute / "x"))
         listener.listen()
-        (tmp_path / ".taskrun" / "daemon.lock").write_text(f'{{"pid":{os.getpid()},"socket":"{mute / "x"}"}}')
+        (project / ".taskrun" / "daemon.lock").write_text(f'{{"pid":{os.getpid()},"socket":"{mute / "x"}"}}')
         patched = (
             "import taskrun.cli.fastpath.thin_client as t; t.PATIENCE = 0.2; import taskrun.__main__ as m; m.main()"
         )
         ended = subprocess.run(
-            [sys.executable, "-c", patched, "list", "--json"],
+            [sys.executable, "-c", patched, "list", "--json", "--config", str(project)],
             cwd=tmp_path,
             env=ENV,
             capture_output=True,
@@ -251,8 +253,10 @@ def test_a_daemon_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: 
             timeout=20,
         )
     assert ended.returncode == 4
-    assert "no answer within" in ended.stderr
-    assert json.loads(ended.stdout)["error"]["message"] == "the daemon gave no answer within 10 seconds"
+    hint = f"see its log: taskrun --config {quote(str(project))} daemon logs"
+    assert ended.stderr == f"error: the daemon gave no answer within 10 seconds\n  {hint}\n"
+    error = json.loads(ended.stdout)["error"]
+    assert (error["message"], error["hint"]) == ("the daemon gave no answer within 10 seconds", hint)
 
 
 def test_what_was_triggered_when_the_daemon_dies_is_triggered_once(folder: Path) -> None:

@@ -80,7 +80,14 @@ def test_the_table_of_runs_at_80_columns() -> None:
 
 @pytest.mark.parametrize(
     ("attempt", "retry", "said"),
-    [(1, 0, ""), (1, 3, ""), (2, 3, "attempt 2 of 4"), (4, 3, "attempt 4 of 4"), (5, 3, "attempt 5"), (2, 0, "attempt 2")],
+    [
+        (1, 0, ""),
+        (1, 3, ""),
+        (2, 3, "attempt 2 of 4"),
+        (4, 3, "attempt 4 of 4"),
+        (5, 3, "attempt 5"),
+        (2, 0, "attempt 2"),
+    ],
 )
 def test_an_attempt_after_a_resume_is_none_of_those_that_the_retries_allow(attempt: int, retry: int, said: str) -> None:
     assert tried(a_run(attempt=attempt, retry=retry)) == said

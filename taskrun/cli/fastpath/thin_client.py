@@ -339,13 +339,25 @@ def _failed(text: str, argv: list[str], code: int = UNREACHABLE, as_json: bool =
     """Says what went wrong, also as JSON where the command line asks for it and `as_json` allows it."""
     hint = f"see its log: {_command(argv, 'daemon logs')}"
     if as_json and "--json" in argv and "--" not in argv[: argv.index("--json")]:
-        os.write(1, f'{{"error": {{"type": "DaemonError", "message": "{text}", "hint": "{hint}"}}}}\n'.encode())
-    os.write(2, f"error: {text}\n  {hint}\n".encode())
+        document = f'{{"error": {{"type": "DaemonError", "message": {_json(text)}, "hint": {_json(hint)}}}}}\n'
+        os.write(1, document.encode(errors="backslashreplace"))
+    os.write(2, os.fsencode(f"error: {text}\n  {hint}\n"))
     return code
 
 
 def _command(argv: list[str], command: str) -> str:
     """Returns a command as it is to be typed for the project that a command line means."""
     _, config, user, _ = _command_and_project(argv)
-    option = "--user " if user else f"--config {config} " if config else ""
+    option = "--user " if user else f"--config {_quoted(config)} " if config else ""
     return f"taskrun {option}{command}"
+
+
+def _quoted(word: str) -> str:
+    """Returns a word as it is typed in a shell, as `shlex.quote` does."""
+    bare = word.isascii() and all(one.isalnum() or one in "@%+=:,./-_" for one in word)
+    return word if bare else "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def _json(text: str) -> str:
+    """Returns a text as JSON."""
+    return '"' + "".join(one if one >= " " and one not in '"\\' else f"\\u{ord(one):04x}" for one in text) + '"'
