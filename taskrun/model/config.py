@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -100,6 +101,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     declared: CommandFile = CommandFile()
     notify: list[NotifyTable] = []
     groups: dict[str, int] = {}
+
+
+def project_option(config: Config, environ: Environ) -> str:
+    """Returns the option by which a command means a project, whatever the folder in which it is typed."""
+    own = user_project.is_user_project(str(config.root), environ)
+    return "--user" if own else f"--config {quote(str(config.path))}"
 
 
 def find(start: Path, explicit: str | None, environ: Environ) -> Path:

@@ -52,10 +52,16 @@ def cancelled(run: Run) -> Said:
     return f"{name_of(run)} was cancelled", _cut(_by_whom("Cancelled", run))
 
 
-def paused(run: Run) -> Said:
-    """It is paused, by somebody or since its retries are used up."""
+def paused(run: Run, option: str = "") -> Said:
+    """It is paused, by somebody or since its retries are used up.
+
+    Parameters:
+        option: what the command that goes on needs to mean the project.
+    """
     said = _problem(run) if run.cause is Cause.EXHAUSTED else _by_whom("Paused", run)
-    return f"{name_of(run)} is paused", _cut(f"{said}\nResume it: taskrun resume {run.id}")
+    return f"{name_of(run)} is paused", _cut(
+        f"{said}\nResume it: {' '.join(filter(None, ['taskrun', option, 'resume', run.id]))}"
+    )
 
 
 def _by_whom(done: str, run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -80,6 +81,26 @@ def test_a_warm_daemon_executes_its_commands(home: Path) -> None:
     assert by_daemon(home, "--user", "list") == "0"
     assert by_daemon(home, "list") == "None", "there is no project in this folder"
     assert by_daemon(home, "--user", "--config", "x", "list") == "None"
+
+
+NOTIFY = """
+[[notify]]
+on = ["paused"]
+command = "cat > told.tmp && mv told.tmp told.json"
+"""
+
+
+def test_a_notification_names_the_command_for_it(home: Path) -> None:
+    config = Path(user_project.make({"HOME": str(home)}))
+    config.write_text(config.read_text() + NOTIFY)
+    run = taskrun(home, "--user", "exec", "--in", "1h", "-q", "--", "true").stdout.strip()
+    assert taskrun(home, "--user", "pause", run).returncode == 0
+    deadline = time.monotonic() + 20
+    while not (home / "told.json").exists():
+        assert time.monotonic() < deadline, "nobody was told"
+        time.sleep(0.05)
+    text = json.loads((home / "told.json").read_text())["text"]
+    assert text == f"Paused by hand.\nResume it: taskrun --user resume {run}"
 
 
 @pytest.mark.parametrize("line", [["--user", "--config", "x.toml", "list"], ["--config=x.toml", "--user", "list"]])

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from taskrun.model.records import Run, Status
-from taskrun.rules.notice_texts import failed
+from taskrun.rules.notice_texts import failed, paused
 
 COMMAND = "`ffmpeg -i a.mov` ended with code 1"
 
@@ -38,3 +38,13 @@ def run(kind: str, message: str, **more: str) -> Run:
 )
 def test_the_reason_comes_first(run: Run, title: str, text: str) -> None:
     assert failed(run) == (title, text)
+
+
+@pytest.mark.parametrize(
+    ("option", "command"),
+    [("", "taskrun resume aaaabbbbcccc"), ("--config '/my jobs/taskrun.toml'", "taskrun {} resume aaaabbbbcccc")],
+)
+def test_a_paused_run_goes_on_by_a_command_for_its_project(option: str, command: str) -> None:
+    held = Run(id="aaaabbbbcccc", job="encode", created_at=0.0, status=Status.PAUSED, reason="explicit")
+    said = ("encode is paused", f"Paused by hand.\nResume it: {command.format(option)}")
+    assert paused(held, option) == said

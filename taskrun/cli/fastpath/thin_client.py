@@ -347,7 +347,8 @@ def _failed(text: str, argv: list[str], code: int = UNREACHABLE, as_json: bool =
 
 def _command(argv: list[str], command: str) -> str:
     """Returns a command as it is to be typed for the project that a command line means."""
-    _, config, user, _ = _command_and_project(argv)
+    name, config, user, _ = _command_and_project(argv)
+    user = user or (name == "exec" and _config_path(config, name) == _user_config())
     option = "--user " if user else f"--config {_quoted(config)} " if config else ""
     return f"taskrun {option}{command}"
 

@@ -31,7 +31,7 @@ def observe(t: Transaction, before: Run | None, run: Run) -> None:
         case Status.CANCELLED if before is None or before.cause is not Cause.DEBOUNCE:
             _tell(t, "cancelled", run, notice_texts.cancelled(run))
         case Status.PAUSED if run.cause is not Cause.JOB:
-            _tell(t, "paused", run, notice_texts.paused(run))
+            _tell(t, "paused", run, notice_texts.paused(run, t.state.project_option))
 
 
 def _counts(t: Transaction, run: Run) -> bool:

@@ -75,6 +75,7 @@ class EngineState:
         self.delivering: set[str] = set()  # runs whose attempts are about to be told that a wait is over
         self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
         self.notify: tuple[NotifyTable, ...] = ()  # who is told of what
+        self.project_option = ""  # what a command in such a text needs to mean this project, wherever it is typed
         self.observer: Callable[[Transaction, Run | None, Run], None] | None = None  # of runs in another state
         self.sequence = Sequence()
         self.moments = Moments()
