@@ -15,7 +15,7 @@ from taskrun.daemon.reaper import adopts_orphans, reap_orphans
 from taskrun.daemon.workers.child_process import ChildProcess
 from taskrun.daemon.workers.worker_pool import WorkerPool
 from taskrun.engine.core.core import Core
-from taskrun.model.config import Config, project_option
+from taskrun.model.config import Config, option_from_anywhere
 from taskrun.stores.addresses import storage_at
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ async def running_core(
         keep=config.keep,
         only=only if config.workers else frozenset(),
     )
-    core.journal.state.project_option = project_option(config, os.environ)
+    core.journal.state.project_option = option_from_anywhere(config, os.environ)
     core.notify_runs.set(config.notify)  # before anything can happen that is to be told
     core.commands.folder = paths.commands
     core.files.root = config.root

@@ -103,7 +103,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     groups: dict[str, int] = {}
 
 
-def project_option(config: Config, environ: Environ) -> str:
+def option_from_anywhere(config: Config, environ: Environ) -> str:
     """Returns the option by which a command means a project, whatever the folder in which it is typed."""
     own = user_project.is_user_project(str(config.root), environ)
     return "--user" if own else f"--config {quote(str(config.path))}"

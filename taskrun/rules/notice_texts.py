@@ -59,9 +59,8 @@ def paused(run: Run, option: str = "") -> Said:
         option: what the command that goes on needs to mean the project.
     """
     said = _problem(run) if run.cause is Cause.EXHAUSTED else _by_whom("Paused", run)
-    return f"{name_of(run)} is paused", _cut(
-        f"{said}\nResume it: {' '.join(filter(None, ['taskrun', option, 'resume', run.id]))}"
-    )
+    command = " ".join(filter(None, ("taskrun", option, "resume", run.id)))
+    return f"{name_of(run)} is paused", _cut(f"{said}\nResume it: {command}")
 
 
 def _by_whom(done: str, run: Run) -> str:
