@@ -215,7 +215,7 @@ async def test_a_run_that_is_held_says_what_lets_it_go_on(command: str, pipe: Fa
     held = {"kind": "run", "run": a_run(status=Status.PAUSED, reason="exhausted")}
     changes = [*WATCH, held, stepping("fetch"), held, *WATCH, {"kind": "run", "run": DONE}]
     assert await typed(f"{command} processFile --path a", pipe, starting(tail=ending(DONE), watch=changes)) == 0
-    assert pipe.chatter.count("‖ paused (retries used up)  7k3fq2\n") == 1
+    assert pipe.chatter.count("‖ paused (retries used up)  7k3fq2 processFile\n") == 1
     assert pipe.chatter.count("go on: taskrun resume 7k3fq2") == 1
 
 
@@ -270,16 +270,26 @@ async def test_a_log_without_lines_says_so_and_without_a_run_it_is_that_of_the_n
     assert pipe.chatter == ""
 
 
-async def test_who_waits_for_a_paused_run_is_told_what_lets_it_go_on(pipe: FakeTerminal) -> None:
-    cause = {"kind": "job-paused", "text": "job backup was paused 3s ago by you; go on: taskrun resume backup"}
-    held = [{"id": RUN["id"], "status": "paused", "causes": [cause]}]
-    assert await typed("wait @last", pipe, starting(wait=[DONE], why=held)) == 0
-    assert pipe.chatter.splitlines()[0] == f"7k3fq2 is paused: {cause['text']}"
-    pipe.chatter = ""
-    running = [{"id": RUN["id"], "status": "running", "causes": [cause]}]
-    assert await typed("wait @last", pipe, starting(wait=[DONE], why=running)) == 0
-    assert await typed("wait @last", pipe, starting(wait=[DONE], why=RunNotFound("it was pruned"))) == 0
-    assert "paused" not in pipe.chatter
+HELD = a_run(status=Status.PAUSED, reason="exhausted")
+PAUSED = "‖ paused (retries used up)  7k3fq2 processFile\n  why: taskrun why 7k3fq2   go on: taskrun resume 7k3fq2\n"
+
+
+async def test_who_waits_for_a_run_that_gets_paused_is_told_what_lets_it_go_on(pipe: FakeTerminal) -> None:
+    daemon = starting(wait=[HELD, DONE])
+    assert await typed("wait @last", pipe, daemon) == 0
+    assert pipe.chatter.startswith(PAUSED)
+    assert daemon.params("wait")["paused"]
+
+
+@pytest.mark.parametrize("line", ["tail @last", "tail @last --json", "tail"])
+async def test_who_follows_the_log_of_a_run_that_gets_paused_is_told_so_each_time(
+    line: str, pipe: FakeTerminal
+) -> None:
+    held, on = ({"kind": "run", "run": run} for run in (HELD, RUN))
+    changes = [*WATCH, held, held, on, held, {"kind": "run", "run": DONE}]
+    daemon = Slow(find=RUN["id"], runs=[RUN], watch=changes, tail=ending(DONE))
+    assert await typed(line, pipe, daemon) == 0
+    assert pipe.chatter.count(PAUSED) == pipe.chatter.count("paused") == 2
 
 
 async def test_a_run_whose_daemon_was_replaced_ends_as_it_ended(screen: FakeTerminal) -> None:

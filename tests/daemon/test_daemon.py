@@ -186,6 +186,16 @@ def test_waiting_yields_each_run_as_it_ends(project: Project, tmp_path: Path) ->
         assert list(ends) == []
 
 
+def test_waiting_yields_a_run_that_is_paused_too_where_that_is_wanted(project: Project) -> None:
+    with project.connect() as client, project.connect() as other:
+        run = client.call("start", job="hello", input="{}", delay=3600)["run"]["id"]
+        states = client.stream("wait", runs=[run], paused=True)
+        other.call("pause", run=run)
+        assert next(states)["status"] == "paused"
+        other.call("cancel", run=run)
+        assert [state["status"] for state in states] == ["cancelled"]
+
+
 def test_stopped_it_lets_what_is_under_way_end_and_keeps_the_rest(project: Project, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     with project.connect() as client:

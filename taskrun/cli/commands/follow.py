@@ -18,8 +18,8 @@ from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.folds import Siblings
 from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import printed
-from taskrun.cli.screens.phrases import ENDED, short, state
-from taskrun.cli.screens.run import end_line, live_steps, log_line, resume_command, run_head, step_line
+from taskrun.cli.screens.phrases import ENDED, short
+from taskrun.cli.screens.run import end_line, live_steps, log_line, paused_text, run_head, step_line
 from taskrun.cli.session import Session
 from taskrun.model.errors import TaskrunError
 
@@ -116,11 +116,9 @@ class View:
             self._pauses(message["run"])
 
     def _pauses(self, run: dict[str, Any]) -> None:
-        """Reports that the run is paused, and how to resume it: otherwise it may never end."""
+        """Reports that the run is paused, and how to resume it."""
         if run["status"] == "paused" != self.run.get("status"):
-            look, ref = self.session.look(err=True), short(run["id"])
-            self.note(f"{state(run, self.session.now, look)}  {ref}")
-            self.note(f"  why: taskrun why {ref}   go on: {resume_command(run)}")
+            self.note(paused_text(run, self.session.now, self.session.look(err=True)))
         self.run = run
 
     def log(self, record: dict[str, Any]) -> None:

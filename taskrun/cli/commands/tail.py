@@ -21,7 +21,7 @@ from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, named, short, short_ids
-from taskrun.cli.screens.run import end_line, log_line, step_line
+from taskrun.cli.screens.run import end_line, log_line, paused_text, step_line
 from taskrun.cli.session import Backend, Session
 from taskrun.model import durations
 from taskrun.model.errors import RunNotFound
@@ -133,6 +133,7 @@ class Follower:
         self._feeds: set[asyncio.Future[None]] = set()
         self._order = TimeOrder(printer.line, self._step)
         self._reports = False  # whether steps are reported: those had ended before that come first
+        self._paused = set[str]()
         self._joined = asyncio.Event()
         self._over = defaultdict[str, asyncio.Event](asyncio.Event)  # set once the end of a run came with its steps
 
@@ -203,6 +204,8 @@ class Follower:
                 self._reports = True
             if message["kind"] == "run" and self._begun is not None:
                 self._add_new(message["run"], self._begun)
+            if message["kind"] == "run" and message["run"]["id"] in self.active:
+                self._tell_paused(message["run"])
             self._order.add_steps(message)
             if message["kind"] == "run" and message["run"]["status"] in ENDED:
                 self._over[message["run"]["id"]].set()
@@ -211,6 +214,15 @@ class Follower:
         fresh = run["status"] not in ENDED or (times.moment(run["created_at"]) or 0.0) >= begun
         if fresh and self._printer.name(run["id"], named(run)):
             self._add({run["id"]: 0})
+
+    def _tell_paused(self, run: dict[str, Any]) -> None:
+        """Says that a run is paused, after the step that it is paused after."""
+        if run["status"] != "paused":
+            self._paused.discard(run["id"])
+        elif run["id"] not in self._paused:
+            self._paused.add(run["id"])
+            self._order.flush()
+            self._session.say(paused_text(run, self._session.now, self._session.look(err=True)))
 
     def _step(self, step: dict[str, Any]) -> None:
         if self._reports and step["run"] in self.active:

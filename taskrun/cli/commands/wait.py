@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -13,12 +12,10 @@ from taskrun.cli.backend.documents import completed
 from taskrun.cli.backend.resumable_streams import resumed
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
-from taskrun.cli.sanitize import cell
-from taskrun.cli.screens.phrases import short
-from taskrun.cli.screens.run import end_line
-from taskrun.cli.session import Backend, Session
+from taskrun.cli.screens.phrases import ENDED, short
+from taskrun.cli.screens.run import end_line, paused_text
+from taskrun.cli.session import Session
 from taskrun.model import durations
-from taskrun.model.errors import TaskrunError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -45,7 +42,6 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
     ended: dict[str, dict[str, Any]] = {}
     try:
         async with asyncio.timeout(timeout):
-            await _tell_paused(session, backend, runs)
             await _collect(session, list(dict.fromkeys(runs)), ended, as_json)
     except TimeoutError:
         left = " ".join(short(run) for run in runs if run not in ended)
@@ -64,19 +60,14 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
     return max(map(code_of, found)) if len(found) > 1 else code_of(found[0])
 
 
-async def _tell_paused(session: Session, backend: Backend, runs: list[str]) -> None:
-    """Says of runs that are paused what lets them go on: by themselves they never end."""
-    with suppress(TaskrunError):  # it only says so
-        for found in await backend.call("why", runs=runs):
-            for cause in found["causes"] if found["status"] == "paused" else ():
-                session.say(f"{short(found['id'])} is paused: {cell(cause['text'])}")
-
-
 async def _collect(session: Session, runs: list[str], ended: dict[str, dict[str, Any]], as_json: bool) -> None:
     def left() -> dict[str, Any]:
-        return {"runs": [run for run in runs if run not in ended]}
+        return {"runs": [run for run in runs if run not in ended], "paused": True}
 
     async for run in resumed(session, "wait", left, lambda: None):
+        if run["status"] not in ENDED:
+            session.say(paused_text(run, session.now, session.look(err=True)))
+            continue
         ended[run["id"]] = run
         if not as_json:
             session.say(end_line(run, session.now, session.look(err=True)))

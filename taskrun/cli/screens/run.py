@@ -335,6 +335,13 @@ def resume_command(run: dict[str, Any]) -> str:
     return f"taskrun resume {cell(quote(run['job'])) if run['reason'] == 'job' else short(run['id'])}"
 
 
+def paused_text(run: dict[str, Any], now: float, look: Look) -> str:
+    """Returns what is said of a run that is paused while somebody waits for it: by itself it may never end."""
+    ref = short(run["id"])
+    head = f"{state(run, now, look)}  {ref} {named(run)}"
+    return f"{head}\n  why: taskrun why {ref}   go on: {resume_command(run)}"
+
+
 # ---- while it runs
 
 

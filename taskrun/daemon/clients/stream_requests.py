@@ -29,20 +29,26 @@ Item = dict[str, Any]
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """`runs`: whole ids."""
+    """`runs`: whole ids. `paused`: those that are paused are wanted, too, each time that they get so."""
 
     runs: list[str]
+    paused: bool = False
 
 
 async def wait(context: RequestContext, want: Wait) -> AsyncGenerator[Item, None]:
     """Yields each run as it ends, until all have."""
     changed = _ChangedRuns(want.runs)
-    fresh = want.runs
+    fresh, paused = want.runs, set[str]()
     async with context.core.bus.subscribe(changed):
         while changed.runs:
             for run in await context.core.read(partial(_known, run_ids=fresh)):
                 if run.ended and run.id in changed.runs:
                     changed.runs.discard(run.id)
+                    yield views.run_view(run)
+                elif run.status is not Status.PAUSED:
+                    paused.discard(run.id)
+                elif want.paused and run.id not in paused:
+                    paused.add(run.id)
                     yield views.run_view(run)
             fresh = await changed.next() if changed.runs else []
 
