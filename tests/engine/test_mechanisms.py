@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from taskrun import MemoryStorage, Queue, RunFailed, SqliteStorage, WaitTimeout, job, pipe, run, sleep
 from taskrun.engine import messages as m
+from taskrun.engine.core import rescuer
 from taskrun.engine.core.attempts import Phase
 from taskrun.engine.core.facts import JOBS
 from taskrun.engine.core.journal import Journal
@@ -183,6 +184,34 @@ async def test_all_slots_are_back_when_nothing_runs(storage: Store) -> None:
         await queue.advance("1m")
         assert all([await handle.status() in ("succeeded", "failed", "cancelled") for handle in handles])
         assert (queue.core.slots.used, queue.core.claims.suspects.used) == (0, 0)
+
+
+async def test_what_is_heard_while_a_claim_is_under_way_is_looked_at(
+    storage: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim has looked already, and finds nothing; another engine writes, and says so, before the answer is there."""
+
+    @job
+    async def noop() -> None: ...
+
+    monkeypatch.setattr(rescuer, "EVERY", 3_600.0)
+    async with Queue([noop], storage=storage) as queue:
+        loop, claims, apply = asyncio.get_running_loop(), queue.core.claims, storage.apply
+        written = asyncio.Event()
+
+        def overtaken(fns: Any, guard: Any = None) -> Any:
+            monkeypatch.setattr(storage, "apply", apply)
+            answers = apply(fns, guard)
+            ready = records.Run(id="ready", job="noop", created_at=1.0, status=Status.QUEUED, input="{}")
+            apply([lambda tx: tx.add_run(ready)])
+            for call in (claims.look_again, written.set):
+                loop.call_soon_threadsafe(call)
+            return answers
+
+        monkeypatch.setattr(storage, "apply", overtaken)
+        claims.look_again()
+        await written.wait()
+        await (await queue.get("ready")).result(timeout=20)
 
 
 # ---- rows are read where they are written

@@ -55,14 +55,21 @@ class Claims:
         self._executors = executors
         self._ready = True  # whether the journal may hold ready runs
         self._urgent = True  # whether one of those needs no slot, since a cancel was requested
+        self._heard = (
+            False  # whether something has happened since the claim under way began, which it may not have seen
+        )
         self.under_way = False
         journal.follow(RunChanged, self._follow)
         attempts.on_suspect_gone = self.look_again
         attempts.on_place_free = self.look_ahead
 
     def look_again(self) -> None:
-        """Looks in the journal, where something may have become ready through another engine."""
+        """Looks in the journal, where something may have become ready through another engine, or by a suspect that is gone.
+
+        A claim that is under way may have looked before, so its answer does not say that there is nothing.
+        """
         self._ready = self._urgent = True
+        self._heard = self.under_way
         self.look()
 
     def look_ahead(self) -> None:
@@ -78,18 +85,19 @@ class Claims:
             return
         slots, suspects = self.slots.reserve(CLAIM), self.suspects.reserve(1)
         count, suspect = len(slots), len(suspects) > 0
-        self.under_way, self._urgent = True, False
+        self.under_way, self._urgent, self._heard = True, False, False
 
         def act(t: Transaction) -> tuple[list[Start], bool]:
             claim = run_queue.claim(t, count, suspect)
             return [self._prepare(t, started) for started in claim.started], claim.left
 
         def committed(result: tuple[list[Start], bool]) -> None:
-            starts, self._ready = result
+            starts, left = result
             self.under_way = False
-            if self._ready and count and not starts:  # another engine is at them, and may leave some
-                self._ready = False
+            if left and count and not starts:  # another engine is at them, and may leave some
+                left = False
                 asyncio.get_running_loop().call_later(run_lifecycle.BUSY, self.look_ahead)
+            self._ready = left or self._heard
             self._begin(starts, slots, suspects)
 
         def failed(error: Exception) -> None:
