@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
+import pytest
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     """Makes Ctrl-C work in what the tests start, also where they are a background job of a shell, which ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "slow: only with TASKRUN_SLOW=1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves out what is slow, unless it is asked for."""
+    if not os.environ.get("TASKRUN_SLOW"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: set TASKRUN_SLOW=1"))

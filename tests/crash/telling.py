@@ -1,6 +1,6 @@
-"""Kills a process at every journal write of a run that fails and of what tells it; reports what was told as JSON.
+"""Kills a process at every commit of a run that fails and of what tells it; reports what was told as JSON.
 
-    python -m tests.crash.telling FOLDER
+    python -m tests.crash.telling FOLDER sqlite|postgres
 
 A fresh interpreter without threads, so that it may fork, as in `harness`.
 """
@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from taskrun import Queue, SqliteStorage, job
+from taskrun import Queue, job
 from taskrun.engine.core.facts import NOTICES
 from taskrun.model.notify_config import NotifyTable, Way
-from tests.crash.harness import LIMIT, KillingStorage, in_fork
+from tests.crash.harness import Point, at_every_commit, in_fork, killed
+from tests.crash.journals import KINDS, Storage
 
 WAYS = (Way(desktop=True), Way(command="mail"))
 
@@ -33,7 +33,7 @@ async def notify(message: dict[str, Any]) -> str:
     return f"{message['event']} {message['run']} {message['to']}"
 
 
-def execute(storage: SqliteStorage) -> None:
+def execute(storage: Storage) -> None:
     """Has one run fail, and waits until everybody was told; goes on with what an earlier process has left."""
 
     async def main() -> None:
@@ -61,31 +61,28 @@ async def _is_told(queue: Queue) -> bool:
     return len(runs) > 1 and not untold and all(status in ("succeeded", "failed") for status in runs)
 
 
-def told(journal: Path) -> list[str]:
+def told(storage: Storage) -> list[str]:
     """Returns the outputs of the runs of `notify`."""
 
     async def main() -> list[str]:
-        async with Queue([fails, notify], storage=SqliteStorage(journal)) as queue:
+        async with Queue([fails, notify], storage=storage) as queue:
             return sorted([await run.result() async for run in queue.runs(job="notify")])
 
     return asyncio.run(main())
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, kind: str) -> None:
     """Kills it everywhere and prints what was told each time."""
-    points = []
-    for at in range(1, LIMIT):
-        killed = False
-        for after in (False, True):
-            journal = folder / f"{at}-{after}.db"
-            status = in_fork(lambda j=journal, n=at, a=after: execute(KillingStorage(j, n, a)))  # type: ignore[misc]
-            killed |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-            again = in_fork(lambda j=journal: execute(SqliteStorage(j)))  # type: ignore[misc]
-            points.append({"at": at, "after": after, "again": again, "told": told(journal)})
-        if not killed:
-            break
-    print(json.dumps(points))
+
+    def play(point: Point, place: Path) -> dict[str, Any] | None:
+        with KINDS[kind](place) as journal:
+            if not os.WIFSIGNALED(in_fork(lambda: execute(killed(journal.storage(), point)))):
+                return None
+            again = in_fork(lambda: execute(journal.storage()))
+            return {**point._asdict(), "again": again, "told": told(journal.storage())}
+
+    print(json.dumps(at_every_commit(folder, play)))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -11,15 +11,20 @@ from typing import Any
 
 import pytest
 
+from tests import postgres_server
 from tests.crash.corpus import CORPUS
+from tests.crash.journals import KINDS
 
 ROOT = Path(__file__).parents[2]
+ON_POSTGRES = {"caught_child", "parent", "sleeper"}  # with what differs between stores; the others are slow there
 
 
-def killed_everywhere(name: str, folder: Path, **environment: str) -> dict[str, Any]:
-    """Returns the harness's report on a handler."""
+def killed_everywhere(module: str, *arguments: str, **environment: str) -> Any:
+    """Returns the report of a module of this folder that kills its forks."""
+    if "postgres" in arguments:
+        environment["TASKRUN_TEST_POSTGRES"] = postgres_server.shared_dsn()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash.harness", name, str(folder)],
+        [sys.executable, "-m", f"tests.crash.{module}", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -28,13 +33,19 @@ def killed_everywhere(name: str, folder: Path, **environment: str) -> dict[str, 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", sorted(CORPUS))
-def test_killed_at_every_journal_write_it_ends_the_same(name: str, tmp_path: Path) -> None:
-    report = killed_everywhere(name, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[pytest.mark.slow] if kind == "postgres" and name not in ON_POSTGRES else [])
+        for name in sorted(CORPUS)
+        for kind in KINDS
+    ],
+)
+def test_killed_at_every_journal_write_it_ends_the_same(name: str, kind: str, tmp_path: Path) -> None:
+    report = killed_everywhere("harness", name, str(tmp_path), kind)
     assert len(report["points"]) >= 8, "the handler was not killed at its journal writes"
     for point in report["points"]:
         where = f"killed {'after' if point['after'] else 'before'} commit {point['at']}: {point}"
@@ -42,6 +53,7 @@ def test_killed_at_every_journal_write_it_ends_the_same(name: str, tmp_path: Pat
         assert point["repeated"] == [], where
 
 
-def test_a_replay_that_forgets_the_journal_is_caught(tmp_path: Path) -> None:
-    report = killed_everywhere("sequential", tmp_path, TASKRUN_TEST_BUG="forget")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_replay_that_forgets_the_journal_is_caught(kind: str, tmp_path: Path) -> None:
+    report = killed_everywhere("harness", "sequential", str(tmp_path), kind, TASKRUN_TEST_BUG="forget")
     assert any(point["repeated"] for point in report["points"])

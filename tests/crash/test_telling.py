@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.crash.test_every_write import ROOT
+import pytest
+
+from tests.crash.test_every_write import killed_everywhere
 
 
-def test_killed_at_every_journal_write_everybody_is_told_once(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "tests.crash.telling", str(tmp_path)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stderr
-    points = json.loads(done.stdout)
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_killed_at_every_journal_write_everybody_is_told_once(kind: str, tmp_path: Path) -> None:
+    points = killed_everywhere("telling", str(tmp_path), kind)
     assert len(points) >= 10, "it was not killed at its journal writes"
     for point in points:
         assert point["again"] == 0, point

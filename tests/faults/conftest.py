@@ -215,17 +215,6 @@ def all_in(text: str, parts: Sequence[str]) -> bool:
     return all(part in text for part in parts)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: only with TASKRUN_SLOW=1")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not os.environ.get("TASKRUN_SLOW"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="slow: set TASKRUN_SLOW=1"))
-
-
 @pytest.fixture
 def runtime() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tr", dir="/tmp") as name:
