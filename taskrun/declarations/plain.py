@@ -20,6 +20,7 @@ import msgspec
 from taskrun.declarations.calls import Caller, Current, JobTarget, Match, PipeTarget, StepCall, caller, is_async
 from taskrun.model.errors import CommandFailed, NotBound
 from taskrun.model.records import StepKind
+from taskrun.model.start_errors import told_plainly
 
 log = logging.getLogger("taskrun.run")
 
@@ -146,9 +147,10 @@ async def _shell(call: StepCall) -> Completed:
     pipe = asyncio.subprocess.PIPE
     stdin = asyncio.subprocess.DEVNULL if call.stdin is None else pipe
     words = ["/bin/sh", "-c", call.command] if isinstance(call.command, str) else list(call.command or ())
-    process = await asyncio.create_subprocess_exec(
-        *words, cwd=call.cwd, env=environment, stdin=stdin, stdout=pipe, stderr=pipe
-    )
+    with told_plainly(call.command or "", call.cwd, call.env):
+        process = await asyncio.create_subprocess_exec(
+            *words, cwd=call.cwd, env=environment, stdin=stdin, stdout=pipe, stderr=pipe
+        )
     try:
         out, err = await process.communicate(call.stdin.encode() if isinstance(call.stdin, str) else call.stdin)
     except asyncio.CancelledError:

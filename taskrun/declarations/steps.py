@@ -230,7 +230,8 @@ def shell(
         rerun: whether it is begun again when it was cut off all the same, as by a reboot; without, it also survives.
 
     Raises:
-        CommandFailed: it ended with a code other than 0, with `check`.
+        CommandFailed: it ended with a code other than 0, with `check`; or it is not found (127) or cannot be executed (126).
+        OSError: its working folder is not there.
         WorkerCrashed: it was cut off, without `rerun`; no retry repeats that.
         StepTimeout: the last try took too long.
     """

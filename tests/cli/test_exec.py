@@ -91,7 +91,7 @@ async def test_it_is_found_by_the_path_of_the_caller(folder: Path) -> None:
     assert (await executed(folder, "--", "my-tool", "x", PATH=path))["output"] == "mine x"
     code, terminal = await typed(folder, "exec", "-f", "--", "my-tool", "x")
     assert code == 1
-    assert "No such file or directory: 'my-tool'" in " ".join(terminal.chatter.split())
+    assert "my-tool: command not found (code 127)" in terminal.chatter
 
 
 async def test_nobody_is_shown_the_values_of_its_environment(folder: Path) -> None:

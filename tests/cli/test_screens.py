@@ -579,3 +579,4 @@ def test_a_run_of_many_inputs_has_a_bar_before_the_first_has_ended() -> None:
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.WAITING, Status.QUEUED])
 def test_a_run_is_announced_alike_however_far_it_has_come(status: Status) -> None:
     assert printed(run_head(a_run(status=status), NOW, Look(80)), Look(80)) == "▸ 7k3fq2 processFile  path=song.mp3\n"
+    assert printed(run_head(a_run(status=status, input="{}"), NOW, Look(80)), Look(80)) == "▸ 7k3fq2 processFile\n"

@@ -350,7 +350,8 @@ def run_head(run: dict[str, Any], now: float, look: Look) -> Text:
     line = Text.assemble("▸ ", (short(run["id"]), "bold"), " ")
     if run["status"] not in ("running", "waiting", "queued", "succeeded"):
         line.append_text(state(run, now, look)).append(" ")
-    return line.append(named(run)).append(f"  {given(run)}", "dim")
+    fields = given(run)
+    return line.append(named(run)).append(f"  {fields}" if fields else "", "dim")
 
 
 def live_steps(run: dict[str, Any], steps: Sequence[dict[str, Any]], now: float, look: Look) -> Text:

@@ -21,6 +21,7 @@ from taskrun.engine.executor.surviving_body import Follower, command_key, follow
 from taskrun.model.clock import Clock
 from taskrun.model.errors import CommandFailed
 from taskrun.model.records import Run, Step, StepKind
+from taskrun.model.start_errors import told_plainly
 from taskrun.processes.command import CommandResult, run_command
 from taskrun.processes.surviving_command import SurvivingCommands
 from taskrun.processes.threads import in_thread
@@ -149,15 +150,16 @@ class Bodies:
     async def _command(self, call: StepCall, key: str) -> Completed:
         self.threads += 1
         try:
-            result = await run_command(
-                call.command or "",
-                cwd=call.cwd,
-                env=call.env,
-                stdin=call.stdin,
-                on_text=to_log(key),
-                grace=self._grace,
-                lock_fd=self._lock_fd,
-            )
+            with told_plainly(call.command or "", call.cwd, call.env):
+                result = await run_command(
+                    call.command or "",
+                    cwd=call.cwd,
+                    env=call.env,
+                    stdin=call.stdin,
+                    on_text=to_log(key),
+                    grace=self._grace,
+                    lock_fd=self._lock_fd,
+                )
         finally:
             self.threads -= 1
         return _completed(call, result)
@@ -166,7 +168,8 @@ class Bodies:
         assert self._commands is not None
         self.threads += 1
         try:
-            result = await follow(self._commands, call, step, attempt, self._clock, self._grace)
+            with told_plainly(call.command or "", call.cwd, call.env):
+                result = await follow(self._commands, call, step, attempt, self._clock, self._grace)
         finally:
             self.threads -= 1
         return _completed(call, result)
