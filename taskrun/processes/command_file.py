@@ -7,10 +7,10 @@ The supervisor holds a lock on the file as long as it lives, so that at every in
     an END                ended, with that code
     none of these         cut off: its supervisor is gone, with the machine or alone
 
-The first block has the facts, which whoever begins the command writes, the two processes, which the supervisor writes, and marks
-of the readers. Behind it records are appended, each written whole or cut off by a death, which makes it the last: lines, excerpts
-of both streams, the END. A command that is run again goes on in the
-same file, so that a position in it means the same for ever. Standard library only, since supervisors use it.
+The first block has the facts, which whoever begins the command writes, the two processes, which the supervisor writes, marks of
+the readers, and whether the command is to end. Behind it records are appended, each written whole or cut off by a death, which
+makes it the last: lines, excerpts of both streams, the END. A command that is run again goes on in the same file, so that a
+position in it means the same for ever. Standard library only, since supervisors use it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 VERSION = 1
 START = 4096  # of the first record; the block before it has, in this order:
-FACTS, PROCESSES, MARKS = 0, 3584, 3840
+FACTS, PROCESSES, MARKS, ENDING = 0, 3584, 3840, 4032
 OUT, ERR, STDOUT, STDERR, END = range(1, 6)  # kinds of records: lines, excerpts, the end
 STREAMS = {OUT: "stdout", ERR: "stderr"}
 CHUNK = 256 * 1024  # bytes read at once
@@ -67,6 +67,16 @@ class Processes(NamedTuple):
 
 class UnknownVersion(OSError):
     """The file was written by a newer version of taskrun."""
+
+
+def order_end(fd: int, wanted: bool = True) -> None:
+    """Writes that the command is to end: for its supervisor, which looks when a signal comes."""
+    os.pwrite(fd, bytes([wanted]), ENDING)
+
+
+def end_ordered(fd: int) -> bool:
+    """Whether the command is to end."""
+    return os.pread(fd, 1, ENDING) == b"\1"
 
 
 def write_facts(fd: int, facts: dict[str, Any]) -> None:

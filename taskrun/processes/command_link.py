@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from taskrun.processes.command_file import START
-from taskrun.processes.kept_file import KeptFile
+from taskrun.processes.command_file import START, order_end
+from taskrun.processes.detached_supervisor import READY
+from taskrun.processes.kept_file import Identity, KeptFile
 from taskrun.processes.leftovers import end_leftovers, signal_supervisor
 from taskrun.processes.process import OVERDUE
 from taskrun.processes.threads import in_thread
@@ -38,19 +40,40 @@ class Link(Protocol):
 
 
 class Live:
-    """A command that was begun here: its supervisor says when there is something new."""
+    """A supervisor that was forked for this worker, with the command that it has: it says when there is something new.
 
-    def __init__(self, file: KeptFile, control: socket.socket) -> None:
-        self._file = file
+    Parameters:
+        spare: the supervisors that wait for a command; this one joins them when its command has ended by itself.
+    """
+
+    _file: KeptFile  # of the command
+
+    def __init__(self, control: socket.socket, spare: list[Live]) -> None:
         self._control = control
-        self._over = False
+        self._spare = spare
+        self._identity: Identity | None = None  # by which it is known once it has had a command
+        self._ready = False  # for the next command
+        self._gone = False
         self._news = asyncio.Event()
         control.setblocking(False)
         asyncio.get_running_loop().add_reader(control.fileno(), self._hear)
 
+    def begin(self, file: KeptFile, fds: Sequence[int]) -> None:
+        """Gives it a command; one that was stopped meanwhile has to go on for that.
+
+        Raises:
+            OSError: it is gone.
+        """
+        self._file = file
+        self._ready = False
+        self._news.clear()
+        if self._identity is not None:
+            signal_supervisor(self._identity, signal.SIGCONT)
+        socket.send_fds(self._control, [b"c"], fds)
+
     def over(self) -> bool:
         """Whether its supervisor is gone."""
-        return self._over
+        return self._ready or self._gone
 
     async def wait(self, seconds: float | None) -> None:
         """Waits until there is something new."""
@@ -68,20 +91,33 @@ class Live:
         signal_supervisor(self._file.identity(), signal.SIGCONT)
 
     def close(self) -> None:
-        """Lets it go on by itself, if it does."""
+        """Lets its supervisor wait for the next command, or go on by itself with this one."""
+        if self._ready:
+            self._identity = self._identity or self._file.identity()
+            self._spare.append(self)
+        else:
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """Has no further command for it."""
+        if self in self._spare:
+            self._spare.remove(self)
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._control.close()
 
     def _hear(self) -> None:
         try:
-            self._over = not self._control.recv(65536)
+            words = self._control.recv(65536)
         except BlockingIOError:
             return
         except OSError:
-            self._over = True
-        if self._over:
-            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            words = b""
+        self._ready, self._gone = words.endswith(READY), not words
         self._news.set()
+        if self in self._spare:
+            self.dismiss()
+        elif self._gone:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
 
 
 class Adopted:
@@ -100,6 +136,7 @@ class Adopted:
 
     def stop(self, grace: float) -> None:
         """Orders its end; the grace is the one that it was begun with."""
+        order_end(self._file.fd)
         signal_supervisor(self._file.identity(), signal.SIGUSR1 if grace else signal.SIGUSR2)
         signal_supervisor(self._file.identity(), signal.SIGCONT)
 
@@ -131,6 +168,8 @@ async def end_by_order(file: KeptFile, link: Link, grace: float) -> None:
             cancelled = error
             link.stop(0)
             deadline = min(deadline, loop.time() + OVERDUE)
+    if not link.over():
+        signal_supervisor(file.identity(), signal.SIGKILL)
     facts = file.begun()
     if facts is not None and not (link.over() and file.ended(START, facts)):
         await asyncio.shield(in_thread(end_leftovers, file.identity()))

@@ -1,10 +1,10 @@
 """Supervises commands that survive their worker: what they print and how they end goes to a file, whoever lives to read it.
 
-A worker starts one launcher, which has everything imported and does nothing but fork: once for each command, so that a command
-costs little more than a process does, and an upgrade of the package reaches none that is under way. The fork leads a session of
-its own, takes over the lock on the command's file and holds one end of a socket pair, by which the worker gives orders and hears
-that there is something to read. When the worker is gone, the fork goes on; then SIGUSR1 is the order to end the command, SIGUSR2
-to end it at once.
+A worker starts one launcher, which has everything imported and does nothing but fork, so that an upgrade of the package reaches
+no command that is under way. The fork leads a session of its own and holds one end of a socket pair, by which the worker gives
+it one command after the other, and orders, and hears that there is something to read. With a command it takes over the lock on
+the command's file. When the worker is gone, it goes on until that command has ended. Then SIGUSR1 is the order to end it, SIGUSR2
+to end it at once; they count only if its file says that it is to end, since who sends them may have meant the command before.
 
 Standard library only.
 """
@@ -31,6 +31,7 @@ from taskrun.processes.command_file import (
     STDOUT,
     End,
     Processes,
+    end_ordered,
     read_marks,
     record,
     write_processes,
@@ -47,7 +48,8 @@ ALONE = 1_000_000_000  # and of none
 DISK = 0.2  # seconds between two tries while the disk refuses
 PATIENCE = 2.0  # seconds that a command which is to end waits for such a disk
 MOST = 1024 * 1024  # bytes that are read from a pipe when the command is gone: more than any holds
-FDS = 4  # that come with each command: CONTROL, the command's file, its stdin, what to execute
+FDS = 3  # that come with each command: its file, its stdin, what to execute
+NEWS, READY = b"n", b"r"  # to the worker: there is something to read; the command has ended, and the next one may come
 DEFAULT = (
     *IGNORED,
     signal.SIGPIPE,
@@ -58,11 +60,14 @@ _launcher = os.getpid()
 _orders: list[int] = []  # signals that have come
 
 
-def main(fd: int) -> NoReturn:
-    """Forks a supervisor for each command that comes, until the worker is gone.
+def main(fd: int, spare: float) -> NoReturn:
+    """Forks a supervisor for each CONTROL that comes, until the worker is gone.
 
     What the forks need is set up here as far as can be: each page of memory that a fork writes to is copied, and that is most of
     what it costs.
+
+    Parameters:
+        spare: seconds that a supervisor waits for its next command.
     """
     connection = socket.socket(fileno=fd)
     for number in IGNORED:
@@ -73,17 +78,17 @@ def main(fd: int) -> NoReturn:
     gc.collect()
     gc.freeze()
     while True:
-        message, fds, _, _ = socket.recv_fds(connection, 1, FDS)
+        message, fds, _, _ = socket.recv_fds(connection, 1, 1)
         if not message:
             os._exit(0)
-        if len(fds) == FDS and os.fork() == 0:
-            try:
-                connection.close()
-                supervise(*fds)
-            finally:
-                os._exit(1)
-        for received in fds:
-            os.close(received)
+        for control in fds:
+            if os.fork() == 0:
+                try:
+                    connection.close()
+                    serve(control, spare)
+                finally:
+                    os._exit(1)
+            os.close(control)
 
 
 def _reap(*_: object) -> None:
@@ -95,29 +100,47 @@ def _reap(*_: object) -> None:
         pass
 
 
-def supervise(control: int, file: int, stdin: int, order_file: int) -> NoReturn:
-    """Runs one command to its end."""
+def serve(control: int, spare: float) -> NoReturn:
+    """Runs one command after the other, until the worker is gone or has no more for this process."""
     os.setsid()
-    for fd in (control, file, stdin):
-        os.set_inheritable(fd, False)
-    with open(order_file, "rb", 0) as orders:
-        order: dict[str, Any] = marshal.loads(orders.read())
+    os.set_inheritable(control, False)
+    os.set_blocking(control, False)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake, write = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    output = Output(file)
     own = Processes(os.getpid(), _started(os.getpid()))
+    worker = socket.socket(fileno=control)
+    while True:
+        if not select.select([control], [], [], spare)[0]:
+            os._exit(0)
+        message, fds, _, _ = socket.recv_fds(worker, 1, FDS)
+        if not message or (fds and not supervise(own, control, wake, *fds)):
+            os._exit(0)
+
+
+def supervise(own: Processes, control: int, wake: int, file: int, stdin: int, order_file: int) -> bool:
+    """Runs one command to its end; returns whether nothing of it is left here, so that another may come."""
+    for fd in (file, stdin):
+        os.set_inheritable(fd, False)
+    with open(order_file, "rb", 0) as orders:
+        order: dict[str, Any] = marshal.loads(orders.read())
+    _orders.clear()
+    output = Output(file)
     write_processes(file, own)
     try:
         leader, streams = _start(order, stdin)
     except OSError as error:
         output.end(End(error.errno or 0, "error", str(error.filename)))
-    else:
-        write_processes(file, own._replace(leader=leader, leader_started=_started(leader)))
-        Supervision(leader, control, wake, output, streams, order["grace"], order["timeout"]).run()
-    os._exit(0)
+        return False
+    write_processes(file, own._replace(leader=leader, leader_started=_started(leader)))
+    if not Supervision(leader, control, wake, output, streams, order["grace"], order["timeout"]).run():
+        return False
+    os.chdir("/")
+    os.close(file)
+    os.write(control, READY)
+    return True
 
 
 def _started(pid: int) -> int:
@@ -201,6 +224,8 @@ class Stream:
         found: list[bytes] = []
         while self.fd >= 0 and len(found) < MOST // CHUNK and (more := self.read()) is not None:
             found.append(more)
+        if self.fd >= 0:  # somebody elsewhere has the other end
+            os.close(self.fd)
         rest = self.lines.feed(self._decoder.decode(b"", final=True))
         return b"".join([*found, self._records([*rest, *self.lines.finish()])])
 
@@ -215,7 +240,7 @@ class Output:
     def __init__(self, fd: int) -> None:
         self.position = os.lseek(fd, 0, os.SEEK_END)
         self.unwritten = b""
-        self._fd = fd
+        self.fd = fd
         self._retry_at = 0.0
         self._read = 0  # how far it has been read, when last looked
 
@@ -226,7 +251,7 @@ class Output:
             if time.monotonic() < self._retry_at:
                 return False
             try:
-                written = os.write(self._fd, self.unwritten)
+                written = os.write(self.fd, self.unwritten)
             except OSError:
                 self._retry_at = time.monotonic() + DISK
                 return False
@@ -237,11 +262,11 @@ class Output:
     def ahead(self, limit: int) -> bool:
         """Whether more than so many bytes wait to be read."""
         if self.position - self._read > limit:
-            self._read = read_marks(self._fd).read
+            self._read = read_marks(self.fd).read
         return self.position - self._read > limit
 
-    def end(self, how: End, excerpts: bytes = b"", *, give_up: float | None = None, keep: bool = False) -> None:
-        """Appends the END, however long the disk refuses.
+    def end(self, how: End, excerpts: bytes = b"", *, give_up: float | None = None, keep: bool = False) -> bool:
+        """Appends the END, however long the disk refuses; returns whether it could.
 
         Parameters:
             give_up: the moment from which the disk is waited for no longer.
@@ -252,7 +277,8 @@ class Output:
             time.sleep(DISK)
             done = self.write(b"")
         if keep:
-            os.fsync(self._fd)
+            os.fsync(self.fd)
+        return done
 
 
 class Supervision(Group):
@@ -278,11 +304,9 @@ class Supervision(Group):
         self._grace = grace
         self._limit = None if timeout is None else time.monotonic() + timeout
         self._timed_out = False
-        os.set_blocking(control, False)
 
-    def run(self) -> None:
-        """Oversees it to its end, and writes that down."""
-        self._tell()
+    def run(self) -> bool:
+        """Oversees it to its end, and writes that down; returns whether it went well, and the worker is there."""
         code = self.oversee()
         rest = b"".join([stream.finish() for stream in self._streams])
         for kind, stream in zip((STDOUT, STDERR), self._streams, strict=True):
@@ -290,7 +314,9 @@ class Supervision(Group):
                 rest += record(kind, 0.0, text)
         give_up = None if self.deadline is None else time.monotonic() + PATIENCE
         end = End(code, "timeout" if self._timed_out else "exit")
-        self._output.end(end, rest, give_up=give_up, keep=self.control < 0)
+        written = self._output.end(end, rest, give_up=give_up, keep=self.control < 0)
+        ended_by_itself = self.deadline is None and not end_ordered(self._output.fd)
+        return written and ended_by_itself and self.control >= 0 and not self.reap()
 
     def wait(self) -> None:
         """Hands on what is printed, until a child ends or an order comes."""
@@ -301,7 +327,9 @@ class Supervision(Group):
         if self.wake in ready:
             os.read(self.wake, 4096)
         while _orders:
-            self.stop(self._grace if _orders.pop() == signal.SIGUSR1 else 0.0)
+            grace = self._grace if _orders.pop() == signal.SIGUSR1 else 0.0
+            if end_ordered(self._output.fd):
+                self.stop(grace)
         if self.control in ready:
             self.obey()
         found = b"".join([pipes[fd].read() or b"" for fd in ready if fd in pipes])
@@ -327,6 +355,6 @@ class Supervision(Group):
         """Lets the worker know that there is something to read."""
         if self.control >= 0:
             try:
-                os.write(self.control, b".")
+                os.write(self.control, NEWS)
             except OSError:  # it has been told and has not come to it, or is gone
                 pass

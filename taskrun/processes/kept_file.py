@@ -19,6 +19,7 @@ from taskrun.processes.command_file import (
     End,
     Marks,
     Processes,
+    order_end,
     read_facts,
     read_marks,
     read_processes,
@@ -158,6 +159,7 @@ class KeptFile:
         write_processes(self.fd, Processes())
         write_facts(self.fd, facts)
         write_marks(self.fd, Marks(read=position))
+        order_end(self.fd, False)
         if synced:
             os.fsync(self.fd)
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)

@@ -27,8 +27,7 @@ def signal_supervisor(command: Identity, number: int) -> None:
 
 
 def end_leftovers(command: Identity) -> None:
-    """Kills what there is of a command; returns when it is gone."""
-    signal_supervisor(command, signal.SIGKILL)
+    """Kills what there is of a command beside its supervisor; returns when it is gone."""
     deadline = time.monotonic() + PATIENCE
     while (left := leftovers(command)) and time.monotonic() < deadline:
         for entry in left:

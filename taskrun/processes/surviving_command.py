@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import marshal
 import os
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -175,6 +174,7 @@ class SurvivingCommands:
 
     async def close(self) -> None:
         """Lets the commands go on by themselves."""
+        self._launcher.dismiss()
         await in_thread(self._launcher.close)
 
     async def _take_up(self, file: KeptFile, order: Order, output: _Output) -> Link | None:
@@ -219,20 +219,15 @@ class SurvivingCommands:
             "boot": boot(),
         }
         file.begin(facts, output.position, synced=not order.rerun)
-        ours, theirs = socket.socketpair()
         try:
-            with ExitStack() as stack:
-                stack.enter_context(theirs)
-                stdin = stack.enter_context(stdin_file(order.stdin))
-                told = stack.enter_context(_order_file(order, facts))
-                self._launcher.launch([theirs.fileno(), file.lock_fd, stdin.fileno(), told.fileno()])
+            with stdin_file(order.stdin) as stdin, _order_file(order, facts) as told:
+                link = self._launcher.begin(file, [file.lock_fd, stdin.fileno(), told.fileno()])
         except BaseException:
-            ours.close()
             file.remove()
             raise
         file.unlock()
         output.reader.begun(order.now)
-        return Live(file, ours)
+        return link
 
 
 def _order_file(order: Order, facts: dict[str, Any]) -> IO[bytes]:
@@ -287,6 +282,8 @@ class _Output:
                 full = self.reader.take(portion.lines)
                 await asyncio.sleep(REST if full else 0)
                 await self._give_back(file)
+            if portion.end is not None and not over:
+                await link.wait(POLL)  # until its supervisor is free for another command
             if portion.end is not None or over:
                 return portion.end
             await link.wait(None)

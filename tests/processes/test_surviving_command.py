@@ -5,13 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from taskrun.model.errors import WorkerCrashed
-from taskrun.processes.command import CommandResult
 from taskrun.processes.command_file import (
     CHUNK,
     END,
@@ -19,7 +17,6 @@ from taskrun.processes.command_file import (
     START,
     End,
     Processes,
-    Record,
     UnknownVersion,
     read_facts,
     record,
@@ -31,9 +28,7 @@ from taskrun.processes.kept_file import Identity, KeptFile
 from taskrun.processes.leftovers import MARK, end_leftovers, signal_supervisor
 from taskrun.processes.process_table import boot, process
 from taskrun.processes.surviving_command import (
-    CommandKey,
     Order,
-    SurvivingCommands,
     TimedOut,
     end_command,
     files_of,
@@ -41,78 +36,9 @@ from taskrun.processes.surviving_command import (
 )
 
 from .conftest import Census
+from .surviving import Engine, Reader, order, until
 
 pytestmark = pytest.mark.usefixtures("no_leak")
-
-
-class Reader:
-    """Follows a command."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.position = 0
-        self.leaving = False
-        self.begun_at: list[float] = []
-
-    def begun(self, at: float) -> None:
-        self.begun_at.append(at)
-
-    def take(self, lines: list[Record]) -> bool:
-        self.lines += [line.text for line in lines]
-        self.position = lines[-1].after
-        return False
-
-    async def durable(self) -> None: ...
-
-    def leaves(self) -> bool:
-        return self.leaving
-
-
-KEY = CommandKey("run", 1, "step", 1)
-
-
-def order(
-    command: str | Sequence[str],
-    *,
-    call: str = "call",
-    rerun: bool = True,
-    timeout: float | None = None,
-    stdin: str | None = None,
-    env: dict[str, str] | None = None,
-    cwd: str | None = None,
-) -> Order:
-    return Order("step", command, cwd, env, stdin, call, 1.0, timeout, 5.0, rerun)
-
-
-class Engine:
-    """Begins and follows commands, and lets go of them as an engine that dies does."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    async def run(self, wanted: Order, reader: Reader | None = None) -> CommandResult:
-        commands = SurvivingCommands(self.folder)
-        reader = reader or Reader()
-        try:
-            return await commands.run(KEY, wanted, reader.position, reader)
-        finally:
-            await commands.close()
-
-    async def run_until(self, wanted: Order, reader: Reader, holds: Callable[[], object]) -> None:
-        """Follows a command until something holds, then leaves it."""
-        running = asyncio.ensure_future(self.run(wanted, reader))
-        await until(holds)
-        reader.leaving = True
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        reader.leaving = False
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -200,6 +126,7 @@ async def test_without_rerun_a_second_execution_is_refused_also_after_a_loss_of_
     (command,) = under_way(engine.folder)
     with KeptFile(command.path) as file:
         identity = file.identity()
+        signal_supervisor(identity, signal.SIGKILL)
         end_leftovers(identity)
         write_processes(file.fd, Processes())  # the last that was written is lost
         write_facts(file.fd, {**(read_facts(file.fd) or {}), "boot": "another"})
@@ -239,6 +166,7 @@ def test_a_process_that_only_has_the_id_is_left_alone(role: str) -> None:
             end_leftovers(identity)
         assert other.poll() is None
         true = Processes()._replace(**{role: other.pid, f"{role}_started": found.started})
+        signal_supervisor(Identity("token", boot(), true), signal.SIGKILL)
         end_leftovers(Identity("token", boot(), true))
         assert other.wait() == -signal.SIGKILL
 
