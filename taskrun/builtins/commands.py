@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +31,6 @@ from taskrun.model.templates import as_arguments, as_text, in_shell, parse_templ
 from taskrun.rules.policies import Concurrency, Cron
 
 Place = tuple[str, int]  # a file and a line of it
-
-log = logging.getLogger("taskrun.triggers")
 
 
 class CommandJob(Job):
@@ -68,16 +65,15 @@ def command_pipe(table: PipeTable, place: Place) -> Pipe:
     return made
 
 
-def taken(table: CommandTable, topic: str) -> Callable[[Any], dict[str, Any] | None]:
+def taken(table: CommandTable, topic: str) -> Callable[[Any], dict[str, Any]]:
     """Returns what makes an input of an event or output: the fields that the table declares."""
     names = [field.name for field in table.input]
 
-    def take(value: Any) -> dict[str, Any] | None:
+    def take(value: Any) -> dict[str, Any]:
         found = plain(encode(value, topic))
         if isinstance(found, dict):
             return {name: found[name] for name in names if name in found}
-        log.warning("%s does not start %s: it gives no object to take fields from", topic, table.name)
-        return None
+        raise InputInvalid(table.name, [("", "there is no object to take fields from")])
 
     return take
 

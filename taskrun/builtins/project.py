@@ -11,12 +11,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from taskrun.builtins import JOBS
 from taskrun.builtins.commands import CommandJob, Place, command_pipe, taken
-from taskrun.declarations.files import files
+from taskrun.declarations.files import Files, files
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Problem
-from taskrun.declarations.pipe import Source
+from taskrun.declarations.pipe import Pipe, Source
 from taskrun.declarations.registry import Discovery, Registry, discover
 from taskrun.model.command_config import CommandFile, CommandTable
 from taskrun.model.config_sources import lines_of
@@ -90,14 +92,16 @@ def _triggers(table: CommandTable, registry: Registry, jobs: set[str]) -> tuple[
         if pipe is not None and name in jobs:
             wrong.append(f'"{name}" is a pipe and a job; give one of them another name')
         elif pipe is not None:
-            found.append(pipe.into(taken(table, pipe.topic)))
+            found.append(_picking(pipe, table))
         elif name in jobs:
-            ref = JobRef(name)
-            found.append(ref.into(taken(table, ref.topic)))
+            found.append(_picking(JobRef(name), table))
         else:
             close = get_close_matches(name, [*registry.pipes, *jobs], 1)
             wrong.append(f'there is no pipe or job "{name}"' + (f"; did you mean {close[0]}?" if close else ""))
     if table.files:
-        watched = files(table.files)
-        found.append(watched.into(taken(table, watched.topic)))
+        found.append(_picking(files(table.files), table))
     return found, wrong
+
+
+def _picking(ref: Pipe | JobRef | Files, table: CommandTable) -> Source:
+    return replace(ref.into(taken(table, ref.topic)), picks=True)

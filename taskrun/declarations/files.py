@@ -11,6 +11,13 @@ from taskrun.model.durations import seconds, shown
 from taskrun.model.errors import DefinitionError
 from taskrun.rules.policies import Duration
 
+FIELDS = {"path": "string", "name": "string", "size": "integer", "modified": "string", "change": "string"}
+EVENT = {  # how an event looks, as a JSON schema
+    "properties": {name: {"type": kind} for name, kind in FIELDS.items()},
+    "required": [*FIELDS],
+    "additionalProperties": False,
+}
+
 
 class Files:
     """Files that start a job. Made by `files`."""

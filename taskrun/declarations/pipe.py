@@ -25,11 +25,13 @@ class Source(msgspec.Struct, frozen=True):
     Parameters:
         ref: the pipe, the job or the files.
         fn: makes the input of what it gives out, None to skip it; without one that is the input.
+        picks: `fn` takes the fields that the job has, as they are.
     """
 
     kind: Literal["pipe", "job", "files"]
     ref: Target
     fn: Into | None = None
+    picks: bool = False
 
     @property
     def topic(self) -> str:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from taskrun.declarations.files import Files
 from taskrun.declarations.job import Job
@@ -18,10 +18,11 @@ from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Files as JobFiles
 from taskrun.declarations.loading import Problem
 from taskrun.declarations.pipe import Pipe, Source
+from taskrun.declarations.trigger_fit import never_fits
 from taskrun.model.codec import message_of
-from taskrun.model.errors import DefinitionError
+from taskrun.model.errors import DefinitionError, InputInvalid
 from taskrun.model.names import check_free
-from taskrun.rules.policies import Cron, Prepared
+from taskrun.rules.policies import Cron, Prepared, Routed
 
 log = logging.getLogger("taskrun.triggers")
 N = TypeVar("N", Job, Pipe)
@@ -87,15 +88,20 @@ class Registry:
         triggers = [(job, source.ref) for job in self.jobs.values() for source in job.options.triggers]
         return [(job, ref) for job, ref in triggers if isinstance(ref, Files)]
 
-    def route(self, topic: str, data: str, name: str | None = None) -> list[Prepared]:
-        """Returns the triggers that an event (JSON text) makes. One that fails is logged and leaves the others alone.
-
-        Parameters:
-            name: of the one job that is asked for.
-        """
-        wanted = [(job, source) for job, source in self.triggers.get(topic, ()) if name in (None, job.name)]
+    def route(self, topic: str, data: str, name: str) -> Routed:
+        """Returns what an event (JSON text) starts of a job. A trigger that refuses it leaves its others alone."""
+        wanted = [(job, source) for job, source in self.triggers.get(topic, ()) if job.name == name]
         made = [_prepared(job, self._found(source), data) for job, source in wanted]
-        return [prepared for prepared in made if prepared is not None]
+        refused = [one for one in made if isinstance(one, str)]
+        return Routed([one for one in made if isinstance(one, Prepared)], "; ".join(refused) or None)
+
+    def described_jobs(self) -> list[dict[str, Any]]:
+        """Returns what screens show of the jobs, as JSON; with the triggers that are `refused`, whatever the event."""
+        return [{**job.describe(), "refused": self._refused(job)} for job in self.jobs.values()]
+
+    def _refused(self, job: Job) -> list[dict[str, Any]]:
+        found = {source.topic: never_fits(job, self._found(source)) for source in job.options.triggers}
+        return [{"trigger": topic, "at": None, "text": text, "over": None} for topic, text in found.items() if text]
 
     def _found(self, source: Source) -> Source:
         """Returns a trigger whose job, if it is known by its name only, is the job itself where there is one."""
@@ -163,13 +169,17 @@ def _declared(modules: Iterable[ModuleType]) -> list[Job | Pipe]:
     return sorted({id(thing): thing for thing in things}.values(), key=lambda thing: isinstance(thing, Job))
 
 
-def _prepared(job: Job, source: Source, data: str) -> Prepared | None:
+def _prepared(job: Job, source: Source, data: str) -> Prepared | str | None:
+    """Returns the trigger that an event makes, None where the job skips it, or why it is refused."""
     try:
         value = source.input_for(data)
         return None if value is None else job.prepare(value)
-    except BaseException:  # code of users, which may raise `SystemExit` too
+    except InputInvalid as error:
+        log.warning("%s does not start %s: %s", source.topic, job.name, error)
+        return message_of(error)
+    except BaseException as error:  # code of users, which may raise `SystemExit` too
         log.exception("%s does not start %s: its trigger failed", source.topic, job.name)
-        return None
+        return f"its trigger failed: {type(error).__name__}: {message_of(error)}"
 
 
 def _members(given: Iterable[N] | Mapping[str, N] | ModuleType, kind: type[N]) -> list[N]:

@@ -43,11 +43,11 @@ class PrepareEvent(Message, frozen=True):
 
 
 class Route(Message, frozen=True):
-    """What does an event of `topic` (`pipe:NAME` or `job:NAME`) trigger? → list of `Prepared`; with `job` of that one alone."""
+    """What does an event of `topic` (`pipe:NAME`, `job:NAME`, `files:PATTERN`) start of `job`? → `Routed`."""
 
     topic: str
     data: str
-    job: str | None = None
+    job: str
 
 
 class Drain(Message, frozen=True):

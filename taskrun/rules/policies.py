@@ -232,6 +232,13 @@ class Prepared(msgspec.Struct, frozen=True, omit_defaults=True):
     secrets: str | None = None
 
 
+class Routed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an event starts of a job; and why it is refused, if it is."""
+
+    starts: list[Prepared]
+    refused: str | None = None
+
+
 # ---- shorthands
 
 

@@ -476,7 +476,7 @@ def stepping(key: str, **fields: Any) -> dict[str, Any]:
     return {"kind": "step", "step": step_view(a_step(key, **fields))}
 
 
-SENT: dict[str, Any] = {"id": "e", "started": [], "woke": [], "skipped": [], "later": []}
+SENT: dict[str, Any] = {"id": "e", "started": [], "woke": [], "skipped": [], "refused": {}, "later": []}
 
 
 class Slow(FakeDaemon):

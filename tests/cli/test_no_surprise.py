@@ -27,7 +27,7 @@ NIGHTLY: dict[str, Any] = {
     "last_status": None,
     "paused": False,
 }
-SENT: dict[str, list[Any]] = {"started": [], "woke": [], "skipped": [], "later": []}
+SENT: dict[str, Any] = {"started": [], "woke": [], "skipped": [], "refused": {}, "later": []}
 NO_DAEMON = ("none fires while no daemon runs", "start it: taskrun daemon start")
 PAUSED = ("processFile is paused: its slots are skipped", "let it go on: taskrun resume processFile")
 
@@ -116,6 +116,7 @@ def brief(run: str, job: str, status: str = "queued") -> dict[str, str]:
     [
         ({}, ["nobody waits for this"]),
         ({"skipped": ["a", "b"]}, ["nobody waits for this: a, b skipped it"]),
+        ({"refused": {"a": "n: is required"}, "skipped": ["b"]}, ["a refused it: n: is required"]),
         ({"started": [brief("x", "a")]}, ["started xxxxxx a", "see it: taskrun show xxxxxx"]),
         (
             {"started": [brief("x", "a", "discarded")], "woke": [brief("y", "b")], "skipped": ["c"]},

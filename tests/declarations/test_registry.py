@@ -11,6 +11,7 @@ from taskrun.declarations.job import Job, job
 from taskrun.declarations.pipe import pipe
 from taskrun.declarations.registry import Registry
 from taskrun.model.errors import DefinitionError
+from taskrun.rules.policies import Routed
 
 uploads = pipe("uploads")
 
@@ -50,7 +51,7 @@ def test_two_pipes_of_one_name_are_refused() -> None:
 def test_the_same_job_twice_is_one() -> None:
     one = a_job("one", trigger=uploads)
     registry = Registry([one, one])
-    assert len(registry.route("pipe:uploads", "{}")) == 1
+    assert len(registry.route("pipe:uploads", "{}", "one").starts) == 1
 
 
 def test_a_key_that_differs_from_the_name_is_refused() -> None:
@@ -82,10 +83,14 @@ def test_an_event_is_routed_to_the_jobs_it_starts() -> None:
         ]
     )
     assert registry.topics() == ["pipe:uploads", "job:source"]
-    routed = [(made.job, made.input) for made in registry.route("pipe:uploads", '{"n":1}')]
-    assert routed == [("plain", '{"n":1}'), ("mapped", '{"n":2}')]
-    assert [made.input for made in registry.route("job:source", "7")] == ['{"n":7}']
-    assert registry.route("pipe:other", "{}") == []
+    routed = {name: registry.route("pipe:uploads", '{"n":1}', name) for name in ("plain", "mapped", "skips")}
+    assert {name: [made.input for made in one.starts] for name, one in routed.items()} == {
+        "plain": ['{"n":1}'],
+        "mapped": ['{"n":2}'],
+        "skips": [],
+    }
+    assert [made.input for made in registry.route("job:source", "7", "mapped").starts] == ['{"n":7}']
+    assert registry.route("pipe:other", "{}", "plain") == Routed([])
 
 
 def test_a_trigger_that_fails_is_logged_and_leaves_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -96,7 +101,10 @@ def test_a_trigger_that_fails_is_logged_and_leaves_the_others_alone(caplog: pyte
             a_job("works", trigger=uploads),
         ]
     )
-    assert [made.job for made in registry.route("pipe:uploads", '{"n":1}')] == ["works"]
+    routed = {name: registry.route("pipe:uploads", '{"n":1}', name) for name in ("raises", "refuses", "works")}
+    assert [made.job for made in routed["works"].starts] == ["works"]
+    assert routed["raises"] == Routed([], "its trigger failed: KeyError: 'missing'")
+    assert routed["refuses"] == Routed([], "invalid input for refuses: unknown: unknown field, valid fields: n")
     assert "does not start raises" in caplog.text
     assert "does not start refuses" in caplog.text
 

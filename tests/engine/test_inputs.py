@@ -89,7 +89,7 @@ async def test_json_of_anybody_keeps_its_digits(storage: Store, jobs: list[Any])
         prepared = executor.prepare(m.Prepare(job="ordered", input=TEXT))
         assert msgspec.json.decode(prepared.input)["price"] == LONG
         event = executor.prepare_event(m.PrepareEvent(pipe="orders", data=TEXT))
-        [routed] = executor.route(m.Route(topic="pipe:orders", data=event))
+        [routed] = executor.route(m.Route(topic="pipe:orders", data=event, job="ordered")).starts
         assert (routed.input, routed.secrets) == (prepared.input, prepared.secrets)
         run = Run(id="a", job="ordered", created_at=0.0, input=prepared.input, secrets=prepared.secrets)
         assert "s3cret" not in run.input

@@ -135,7 +135,7 @@ async def test_a_path_that_is_typed_counts_from_the_callers_folder(
     caller = tmp_path / "songs"
     caller.mkdir()
     described = {"jobs": [music.process_file.describe()], "pipes": [music.uploads.describe()], "problems": []}
-    sent = {"id": "e", "started": [], "woke": [], "skipped": [], "later": []}
+    sent = {"id": "e", "started": [], "woke": [], "skipped": [], "refused": {}, "later": []}
     daemon = FakeDaemon(jobs=described, start={"run": a_run(), "created": True}, send=sent)
     assert await typed(f"{command} --path song.mp3", FakeTerminal(caller), daemon) == 0
     assert json.loads(daemon.params(request_)[field]) == {"path": str(caller / "song.mp3")}

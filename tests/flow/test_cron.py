@@ -213,7 +213,7 @@ async def test_a_slot_whose_worker_gives_no_answer_is_used_a_second_later(
         answers: list[Exception] = [DaemonError("the worker gave no answer"), EngineLost("its lease had run out")]
         schedules, prepared = queue.core.schedules, queue.core.schedules._prepared
 
-        async def asked(entry: Entry) -> Prepared | None:
+        async def asked(entry: Entry) -> Prepared | str:
             if answers:
                 raise answers.pop(0)
             return await prepared(entry)

@@ -404,9 +404,9 @@ async def test_whoever_sends_an_event_hears_what_it_starts_and_wakes(storage: St
         nobody = await queue.core.send("points", '{"x": 1}')
         assert (nobody.woke, nobody.jobs, await queue.core.triggers.started(nobody)) == ((), (), {})
         skipped = await queue.core.send("p", '{"n": 1}')
-        assert (skipped.woke, await queue.core.triggers.started(skipped)) == ((), {"takes": []})
+        assert (skipped.woke, await queue.core.triggers.started(skipped)) == ((), {"takes": ([], None)})
         taken = await queue.core.send("p", '{"n": 2}')
-        (run_id,) = (await queue.core.triggers.started(taken))["takes"]
+        (run_id,) = (await queue.core.triggers.started(taken))["takes"].runs
         assert taken.woke == (waiting.id,)
         assert await (await queue.get(run_id)).result() == 2
         assert await waiting.result() == {"n": 2}

@@ -26,7 +26,7 @@ from taskrun.rules.schedule_tables import input_problem, problem_of
 def describe(config: Config) -> dict[str, Any]:
     """Returns what the `jobs` request returns, without pauses, and with what is wrong with `inputs` of schedules."""
     found, files = _discovered(config), topics_of(config.files)
-    jobs = [job.describe() for job in found.registry.jobs.values()]
+    jobs = found.registry.described_jobs()
     described = {
         "jobs": [{**job, "triggers": job["triggers"] + files.get(job["name"], [])} for job in jobs],
         "pipes": [pipe.describe() for pipe in found.registry.pipes.values()],
@@ -65,6 +65,12 @@ def _input_problems(config: Config, registry: Registry) -> dict[str, str]:
             registry.jobs[table.entry.job].prepare(table.entry.input)
         except (InputInvalid, DefinitionError) as error:
             problems[table.place] = input_problem(table, config.path, error)
+    for files in config.files:
+        if (job := registry.jobs.get(files.job)) is not None:
+            try:
+                job.prepare({**files.input, files.field: str(config.path)})
+            except (InputInvalid, DefinitionError) as error:
+                problems[files.place] = f"{config.path}: {files.place} {error}"
     return problems
 
 

@@ -6,8 +6,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from taskrun.cli.lazy_imports import ADDRESSES, ENGINE_REPORTS, JOB_FILES, SCHEDULE_SLOTS, STORAGE, import_late
-from taskrun.engine.core.fact_kind import PAUSED
+from taskrun.cli.lazy_imports import (
+    ADDRESSES,
+    ENGINE_REPORTS,
+    JOB_FILES,
+    JOB_VIEWS,
+    SCHEDULE_SLOTS,
+    STORAGE,
+    import_late,
+)
 from taskrun.engine.core.queries import views
 from taskrun.model.config import Config, is_server
 from taskrun.model.errors import DaemonError, RunNotFound
@@ -49,7 +56,7 @@ class JournalBackend:
     async def call(self, op: str, **params: Any) -> Any:
         """Returns the answer to one request."""
         if op == "jobs":
-            return await self._with_pauses(await in_thread(lambda: import_late(JOB_FILES).describe(self._config)))
+            return await self._jobs()
         return await self._answers[op](**params)
 
     async def stream(self, op: str, **params: Any) -> AsyncIterator[Any]:
@@ -120,9 +127,11 @@ class JournalBackend:
     async def _slots(self, job: str, limit: int = 20) -> Any:
         return await self._read(lambda tx: import_late(SCHEDULE_SLOTS).slot_views(tx, job, limit, time.time()), [])
 
-    async def _with_pauses(self, described: Any) -> Any:
-        paused = await self._read(PAUSED.all, {})
-        return {**described, "jobs": [{**job, "paused": job["name"] in paused} for job in described["jobs"]]}
+    async def _jobs(self) -> Any:
+        described = await in_thread(lambda: import_late(JOB_FILES).describe(self._config))
+        jobs = described["jobs"]
+        new = [{**job, "paused": False} for job in jobs]
+        return {**described, "jobs": await self._read(lambda tx: import_late(JOB_VIEWS).job_views(tx, jobs), new)}
 
     def _found(self, value: Any, ref: str) -> Any:
         if value is None:

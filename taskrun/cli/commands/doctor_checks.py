@@ -20,7 +20,7 @@ from taskrun.cli.backend.all_schedules import all_schedules, hindrances
 from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.commands.daemon_service import service_of
 from taskrun.cli.sanitize import cell
-from taskrun.cli.screens.jobs import near, problem_line
+from taskrun.cli.screens.jobs import near, problem_line, refusals
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder
@@ -260,6 +260,18 @@ async def _files(session: Session, config: Config) -> Check:
     return Check("files", True, f"{len(watched)} pattern{'' if len(watched) == 1 else 's'} watched")
 
 
+async def _triggers(session: Session, config: Config) -> Check:
+    """Whether jobs have refused what was to start them: nothing else tells of it."""
+    answer = await (await session.reader(lenient=True)).call("jobs")
+    refused = {job["name"]: refusals(job, session.now, lasting=True) for job in answer["jobs"]}
+    found = [f"{name}: {line}" for name, lines in refused.items() for line in lines]
+    if found:
+        first = next(name for name, lines in refused.items() if lines)
+        hint = f"compare its input: taskrun jobs {quote(first)}; it is told until the trigger starts it again"
+        return Check("triggers", False, "; ".join(found), hint)
+    return Check("triggers", True, "no job has refused what was to start it")
+
+
 async def _service(session: Session, config: Config) -> Check:
     service = service_of(config, session.facts.env)
     if service.path.exists():
@@ -281,6 +293,7 @@ _CHECKS: dict[str, Checking] = {
     "schedules": _schedules,
     "notifications": _notifications,
     "files": _files,
+    "triggers": _triggers,
     "service": _service,
 }
 

@@ -12,7 +12,7 @@ from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import lines
-from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, near, problem_line
+from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, near, problem_line, refusals
 from taskrun.cli.session import Session
 from taskrun.model.names import RESERVED
 
@@ -44,6 +44,9 @@ async def every(_: str, as_json: bool, session: Session) -> int:
     unfit = list((answer.get("inputs") or {}).values())  # of schedules
     for problem in unfit:
         session.say(f"error: {lines(problem)}")
+    for job in listed:
+        for line in refusals(job, session.now, lasting=True):
+            session.say(f"warning: {job['name']}: {line}")
     for problem in unknown_jobs(session.project, {job["name"] for job in answer["jobs"]}):
         session.say(f"warning: {lines(problem)}")
     if not as_json:
@@ -63,5 +66,5 @@ async def one(name: str, as_json: bool, session: Session) -> int:
     if as_json:
         session.json([described])
     else:
-        session.show(job_screen(near(described, session.project.root), session.look()))
+        session.show(job_screen(near(described, session.project.root), session.look(), now=session.now))
     return Code.DONE

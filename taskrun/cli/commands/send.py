@@ -75,6 +75,7 @@ def outcome(event: dict[str, Any]) -> list[str]:
     found = [
         *(f"started {_named(run)}" for run in event["started"]),
         *(f"woke {_named(run)}" for run in event["woke"]),
+        *(f"{cell(job)} refused it: {cell(text)}" for job, text in event["refused"].items()),
         *(f"{cell(job)} is started later: no worker has answered yet" for job in event["later"]),
     ]
     if not found:
@@ -82,7 +83,7 @@ def outcome(event: dict[str, Any]) -> list[str]:
         return [f"nobody waits for this: {skipped} skipped it" if skipped else "nobody waits for this"]
     more = [f"and {len(found) - MOST_LINES} more"] if len(found) > MOST_LINES else []
     hint = f"see it: taskrun show {short(runs[0]['id'])}" if len(runs) == 1 else "see them: taskrun list"
-    return [*found[:MOST_LINES], *more, hint]
+    return [*found[:MOST_LINES], *more, *([hint] if runs or event["later"] else [])]
 
 
 def _named(run: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from taskrun.cli import times
 from taskrun.cli.inputs.field_options import listing, usage
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.lazy_imports import Text, cell_len
@@ -57,7 +58,31 @@ def _tails(job: dict[str, Any]) -> list[str]:
     return [", ".join(started_by(job)), _place(job)]
 
 
-def job_screen(job: dict[str, Any], look: Look, command: str = "start", own: Sequence[tuple[str, str]] = ()) -> Text:
+def refusals(job: dict[str, Any], now: float, lasting: bool = False) -> list[str]:
+    """Returns what the triggers of a job did not start, each as a line: never, or when an event or slot was refused last.
+
+    Parameters:
+        lasting: only those that have not started it since.
+    """
+    found = [one for one in job.get("refused") or () if not (lasting and one["over"])]
+    return [f"{_named(one['trigger'])} {_what_was_refused(one, now)}" for one in found]
+
+
+def _named(trigger: str) -> str:
+    return cell(trigger.replace(":", " ", 1))
+
+
+def _what_was_refused(refusal: dict[str, Any], now: float) -> str:
+    text = cell(refusal["text"])
+    if refusal["at"] is None:
+        return f"can never start it: {text}"
+    ago = times.age(max(0.0, now - (times.moment(refusal["at"]) or now)))
+    return f"did not start it {ago} ago: {text}" + ("; it has since" if refusal["over"] else "")
+
+
+def job_screen(
+    job: dict[str, Any], look: Look, command: str = "start", own: Sequence[tuple[str, str]] = (), now: float = 0.0
+) -> Text:
     """Returns one job or pipe: its usage, its options, those of the command itself (`own`), and where it is defined."""
     schema = InputSchema(job.get("input_schema"))
     line = f"taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip()
@@ -70,6 +95,7 @@ def job_screen(job: dict[str, Any], look: Look, command: str = "start", own: Seq
     parts += [Text(), Text(f"of taskrun {command} itself:"), *_options(own, width, look), Text()] if own else []
     parts += [Text(f"runs        {cell(command)}") for command in job.get("commands") or ()] if not own else []
     parts += [Text(f"started by  {', '.join(started_by(job))}")] if started_by(job) else []
+    parts += [hanging(Text("refused     "), [Text(line)], look) for line in refusals(job, now)] if not own else []
     if job.get("options") and not own:
         named = " · ".join(_option(name, given) for name, given in job["options"].items())
         parts += [Text(f"options     {cell(named)}", "dim")]

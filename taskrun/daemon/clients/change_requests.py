@@ -109,17 +109,19 @@ async def start(context: RequestContext, want: Start) -> Any:
 async def send(context: RequestContext, want: Send) -> Any:
     """Sends an event; answers once it is durable, with what it started and woke.
 
-    `skipped`: jobs that start nothing for it; `later`: those that have not said yet.
+    `skipped`: jobs that start nothing for it; `refused`: those that do not since it does not fit, each with the reason;
+    `later`: those that have not said yet.
     """
     await context.load_changes()
     sent = await _ask_worker(context, lambda: context.core.send(want.pipe, want.data))
     started = await context.core.triggers.started(sent)
-    runs = [run for of_job in started.values() for run in of_job]
+    runs = [run for of_job in started.values() for run in of_job.runs]
     return {
         "id": sent.id,
         "started": await _named(context, runs),
         "woke": await _named(context, sent.woke),
-        "skipped": [job for job, of_job in started.items() if not of_job],
+        "skipped": [job for job, of_job in started.items() if not of_job.runs and of_job.refused is None],
+        "refused": {job: of_job.refused for job, of_job in started.items() if of_job.refused is not None},
         "later": [job for job in sent.jobs if job not in started],
     }
 

@@ -12,8 +12,8 @@ import msgspec
 
 from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
 from taskrun.engine.core.engine_reports import engine_views
-from taskrun.engine.core.fact_kind import PAUSED
 from taskrun.engine.core.queries import views
+from taskrun.engine.core.queries.jobs import job_views
 from taskrun.engine.core.schedule_slots import schedule_views, slot_views
 from taskrun.model.names import RESERVED
 from taskrun.model.records import Status
@@ -137,13 +137,10 @@ async def jobs(context: RequestContext, want: Nothing) -> Any:
     await context.workers.ready()
     holding = await context.load_changes()
     found = context.workers.description
-    paused = await context.core.read(PAUSED.all)
     files = context.core.files.topics()
+    described = [{**job, "triggers": job["triggers"] + files.get(job["name"], [])} for job in found.jobs]
     return {
-        "jobs": [
-            {**job, "triggers": job["triggers"] + files.get(job["name"], []), "paused": job["name"] in paused}
-            for job in found.jobs
-        ],
+        "jobs": await context.core.read(lambda tx: job_views(tx, described)),
         "pipes": found.pipes,
         "problems": holding or found.problems,
     }

@@ -21,7 +21,7 @@ from taskrun.engine import messages as m
 from taskrun.model.codec import encode_error
 from taskrun.model.errors import DaemonError, JournalError
 from taskrun.model.records import ErrorRecord, LogLine, Run, Step
-from taskrun.rules.policies import Prepared
+from taskrun.rules.policies import Prepared, Routed
 
 AHEAD = 2_000_000  # bytes after which the daemon checks that the journal follows; it reads twice as many ahead
 ANSWERED_WITHIN = 8.0  # seconds; the worker gives up requests that hang before that, and a client waits 10
@@ -67,7 +67,7 @@ RESULTS: dict[type[m.Asked], Any] = {  # types of answers, where there is a valu
     m.Describe: m.Description,
     m.Prepare: Prepared,
     m.PrepareEvent: str,
-    m.Route: list[Prepared],
+    m.Route: Routed,
     m.Wait: Step,
     m.StartChild: Step,
     m.Send: Step,

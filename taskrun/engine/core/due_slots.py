@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.engine.core import notices, slot_watch
+from taskrun.engine.core import notices, refusals, slot_watch
 from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.fact_kind import PAUSED
 from taskrun.engine.core.schedule_slots import SCHEDULES, SLOTS, Kept, Slot, SlotState, slot_id
@@ -99,12 +99,12 @@ def passed(kept: Kept, rule: CronRule, after: float, until: float) -> Passed:
 
 
 def use(
-    t: Transaction, schedule: str, entry: Entry, rule: CronRule, prepared: Prepared | None
+    t: Transaction, schedule: str, entry: Entry, rule: CronRule, prepared: Prepared | str
 ) -> tuple[Kept | None, bool]:
     """Does what is due of a schedule; returns what is kept of it now, and whether there is more to do.
 
     Parameters:
-        prepared: the trigger of each slot; None: the job refuses it.
+        prepared: the trigger of each slot, or why the job refuses it.
     """
     kept = SCHEDULES.get(t.tx, schedule)
     if kept is None:  # dropped meanwhile
@@ -117,15 +117,17 @@ def use(
     _write(t, schedule, entry, "skipped", what.skipped.newest)
     if what.missed.number:
         _tell(t, entry, what.missed.number, what.missed.newest[-1], "nothing was there to run it")
-    if prepared is None:
+    refused = prepared if isinstance(prepared, str) else None
+    if isinstance(prepared, str):
         _write(t, schedule, entry, "missed", what.run)
         if what.run and not kept.refused:
-            _tell(t, entry, len(what.run), what.run[-1], "the job refused its input")
+            _tell(t, entry, len(what.run), what.run[-1], f"the job refused its input: {prepared}")
     else:
         for slot in what.run:
             kept = replace(kept, last=slot, run=_run(t, schedule, entry, slot, prepared))
     if what.run:
-        kept = replace(kept, refused=prepared is None)
+        kept = replace(kept, refused=refused is not None)
+        refusals.note(t, entry.job, f"{refusals.SCHEDULE}{entry.cron}", refused)
     SCHEDULES.put(t.tx, schedule, kept)
     return kept, what.more
 

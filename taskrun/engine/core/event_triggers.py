@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskrun.engine import messages as m
+from taskrun.engine.core import refusals
 from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.enlisted import EnlistedTriggers
 from taskrun.engine.core.executors import Executors
@@ -20,14 +21,22 @@ from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import EventRouted
 from taskrun.engine.core.transaction import Transaction
 from taskrun.engine.core.waits import Sent
+from taskrun.model.codec import message_of
 from taskrun.model.errors import DaemonError, EngineLost, JournalUnavailable, TaskrunError
 from taskrun.model.records import PipeEvent
-from taskrun.rules.policies import Prepared
+from taskrun.rules.policies import Routed
 from taskrun.stores.base import Tx
 
 STARTED_WITHIN = 2.0  # seconds that whoever has sent an event waits to hear what it starts
 
 logger = logging.getLogger("taskrun.engine.triggers")
+
+
+class Started(NamedTuple):
+    """The runs that an event has started of a job; and why the job has refused it, if it has."""
+
+    runs: list[str]
+    refused: str | None = None
 
 
 class EventTriggers:
@@ -38,7 +47,7 @@ class EventTriggers:
         self._journal = journal
         self._enlisted = EnlistedTriggers(journal)
         self._executors = executors
-        self._under_way: dict[str, asyncio.Task[list[str] | None]] = {}  # by note
+        self._under_way: dict[str, asyncio.Task[Started | None]] = {}  # by note
         journal.follow(EventRouted, lambda event: self._begin(event.job, event.event))
 
     async def join(self, description: m.Description) -> None:
@@ -69,14 +78,14 @@ class EventTriggers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def started(self, sent: Sent) -> dict[str, list[str]]:
-        """Returns the runs that an event which was just sent has started, by job; not of jobs that take long to say so."""
+    async def started(self, sent: Sent) -> dict[str, Started]:
+        """Returns what an event which was just sent has started, by job; not of jobs that take long to say so."""
         notes = {job: self._under_way.get(_note(job, sent.id)) for job in sent.jobs}
         asked = {job: task for job, task in notes.items() if task is not None}
         if asked:
             await asyncio.wait(asked.values(), timeout=STARTED_WITHIN)
         answers = {job: _answer(task) for job, task in asked.items()}
-        return {job: runs for job, runs in answers.items() if runs is not None}
+        return {job: one for job, one in answers.items() if one is not None}
 
     def _learn(self, found: tuple[dict[str, TriggerTopics], dict[str, PipeEvent]]) -> None:
         subscriptions, notes = found
@@ -95,11 +104,11 @@ class EventTriggers:
             return
         self._under_way[note] = asyncio.get_running_loop().create_task(self._route(peer, job, event, note))
 
-    async def _route(self, peer: m.Peer, job: str, event: PipeEvent, note: str) -> list[str] | None:
-        """Starts a job for an event; returns its runs, None if that is still to be done."""
+    async def _route(self, peer: m.Peer, job: str, event: PipeEvent, note: str) -> Started | None:
+        """Starts a job for an event; returns what came of it, None if that is still to be done."""
         try:
-            starts = await self._prepared(peer, job, event)
-            return await self._journal.do(lambda t: _start(t, event, note, starts))
+            routed = await self._prepared(peer, job, event)
+            return await self._journal.do(lambda t: _start(t, job, event, note, routed))
         except (EngineLost, JournalUnavailable):  # the note is read when the engine has begun again, or by the next one
             pass
         except DaemonError as error:
@@ -116,20 +125,20 @@ class EventTriggers:
         if self._executors.with_job(job) is not gone:
             self._begin(job, event)
 
-    async def _prepared(self, peer: m.Peer, job: str, event: PipeEvent) -> list[Prepared]:
-        """Asks user code what to start; an error of it is logged, and nothing is started.
+    async def _prepared(self, peer: m.Peer, job: str, event: PipeEvent) -> Routed:
+        """Asks user code what to start; an error of it refuses the event.
 
         Raises:
             DaemonError: the executor is gone, and nobody has answered.
         """
         try:
-            starts: list[Prepared] = await peer.ask(m.Route(topic=event.topic, data=event.data, job=job))
+            routed: Routed = await peer.ask(m.Route(topic=event.topic, data=event.data, job=job))
         except DaemonError:
             raise
-        except Exception:
+        except Exception as error:
             logger.exception("the trigger of %s by %s failed", job, event.topic)
-            return []
-        return starts
+            return Routed([], message_of(error))
+        return routed
 
 
 def _found(tx: Tx) -> tuple[dict[str, TriggerTopics], dict[str, PipeEvent]]:
@@ -146,15 +155,17 @@ def _note(job: str, event: str) -> str:
     return f"{job}:{event}"
 
 
-def _answer(asked: asyncio.Task[list[str] | None]) -> list[str] | None:
+def _answer(asked: asyncio.Task[Started | None]) -> Started | None:
     failed = not asked.done() or asked.cancelled() or asked.exception() is not None
     return None if failed else asked.result()
 
 
-def _start(t: Transaction, event: PipeEvent, note: str, starts: list[Prepared]) -> list[str] | None:
+def _start(t: Transaction, job: str, event: PipeEvent, note: str, routed: Routed) -> Started | None:
     if ROUTES.get(t.tx, note) is None:  # another engine was faster
         return None
     source = event.topic.replace(":", " ", 1)
-    runs = [admit(t, Trigger(prepared=prepared, id=new_id(), source=source))[0].id for prepared in starts]
+    runs = [admit(t, Trigger(prepared=prepared, id=new_id(), source=source))[0].id for prepared in routed.starts]
+    if runs or routed.refused:
+        refusals.note(t, job, event.topic, routed.refused)
     ROUTES.drop(t.tx, note)
-    return runs
+    return Started(runs, routed.refused)

@@ -36,11 +36,11 @@ from taskrun.engine.core.known_files import (
 )
 from taskrun.engine.core.queries.views import rfc3339
 from taskrun.model.clock import Clock
-from taskrun.model.codec import encode
+from taskrun.model.codec import encode, message_of
 from taskrun.model.errors import DaemonError, JobNotFound, TaskrunError
 from taskrun.processes.threads import in_thread
 from taskrun.rules.file_patterns import FilePattern
-from taskrun.rules.policies import Prepared
+from taskrun.rules.policies import Routed
 from taskrun.rules.settling import Settling, Version
 
 logger = logging.getLogger(__name__)
@@ -315,32 +315,30 @@ class FileTriggers:
 
     async def _start(self, one: Watched, peer: m.Peer, files: Mapping[str, Version]) -> None:
         asked = (_prepared(peer, one.entry, _event(path, version, one.known)) for path, version in files.items())
-        starts = dict(zip(files, await asyncio.gather(*asked), strict=True))
-        act = partial(start_files, entry=one.entry, files=files, starts=starts)
+        routed = dict(zip(files, await asyncio.gather(*asked), strict=True))
+        act = partial(start_files, entry=one.entry, files=files, routed=routed)
         one.known |= await self._journal.do(act)
         for path, version in files.items():
             one.settling.forget(path, version)
 
 
-async def _prepared(peer: m.Peer, entry: FilesEntry, event: dict[str, Any]) -> list[Prepared]:
-    """Asks the job's executor what a file starts; what is wrong with that is logged, and the file is used up.
+async def _prepared(peer: m.Peer, entry: FilesEntry, event: dict[str, Any]) -> Routed:
+    """Asks the job's executor what a file starts; what is wrong with that refuses the file, which is used up.
 
     Raises:
         DaemonError, JobNotFound: the executor is gone, or has the job no longer.
     """
     try:
         if entry.input is None:
-            routed: list[Prepared] = await peer.ask(
-                m.Route(topic=entry.topic, data=encode(event, "event"), job=entry.job)
-            )
+            routed: Routed = await peer.ask(m.Route(topic=entry.topic, data=encode(event, "event"), job=entry.job))
             return routed
         given = {**msgspec.json.decode(entry.input, type=dict[str, msgspec.Raw]), entry.field: event["path"]}
-        return [await peer.ask(m.Prepare(job=entry.job, input=encode(given, "input")))]
+        return Routed([await peer.ask(m.Prepare(job=entry.job, input=encode(given, "input")))])
     except (DaemonError, JobNotFound):
         raise
-    except Exception:
+    except Exception as error:
         logger.exception("%s does not start %s", ascii(event["path"]), entry.job)
-        return []
+        return Routed([], message_of(error))
 
 
 def _event(path: str, version: Version, known: Mapping[str, KnownFile]) -> dict[str, Any]:

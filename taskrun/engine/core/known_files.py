@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
+from taskrun.engine.core import refusals
 from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.facts import FILE_TRIGGERS, FILES, FileTrigger, KnownFile
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.byte_escapes import escaped, restored
 from taskrun.rules.file_patterns import FilePattern
-from taskrun.rules.policies import Prepared
+from taskrun.rules.policies import Routed
 from taskrun.rules.settling import Version
 
 KEPT = 8  # versions of one file that are known
@@ -61,19 +63,24 @@ def recognize(
 
 
 def start_files(
-    t: Transaction, entry: FilesEntry, files: Mapping[str, Version], starts: Mapping[str, Sequence[Prepared]]
+    t: Transaction, entry: FilesEntry, files: Mapping[str, Version], routed: Mapping[str, Routed]
 ) -> dict[str, KnownFile]:
     """Starts the runs of files, of each version once; returns what is known of these files then."""
     made: dict[str, KnownFile] = {}
+    started, refused = False, None
     for path, version in files.items():
         key = _key(entry.job, path)
         known = FILES.get(t.tx, key) or KnownFile(versions=[])
         if version not in known.versions:  # else another engine was faster, or this is done a second time
-            for prepared in starts[path]:
+            for prepared in routed[path].starts:
                 admit(t, Trigger(prepared=prepared, id=new_id(), source=escaped(entry.topic.replace(":", " ", 1))))
+                started = True
+            refused = f"{Path(path).name}: {said}" if (said := routed[path].refused) else refused
             known = KnownFile(versions=[*known.versions[1 - KEPT :], version])
             FILES.put(t.tx, key, known)
         made[path] = known
+    if started or refused:
+        refusals.note(t, entry.job, entry.topic, refused)
     return made
 
 

@@ -11,7 +11,18 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from taskrun.engine.core.facts import BURSTS, FAILING, INTENTS, JOBS, NEWS, ROUTES, STARTS, SUBSCRIPTIONS, THROTTLES
+from taskrun.engine.core.facts import (
+    BURSTS,
+    FAILING,
+    INTENTS,
+    JOBS,
+    NEWS,
+    REFUSALS,
+    ROUTES,
+    STARTS,
+    SUBSCRIPTIONS,
+    THROTTLES,
+)
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.schedule_slots import SLOTS, moment_of
 from taskrun.engine.core.transaction import Transaction
@@ -121,6 +132,9 @@ def _drop_leftovers(t: Transaction, before: float) -> None:
     for what, since in FAILING.all(t.tx).items():
         if what.split(":", 1)[0] not in had and since < before:
             FAILING.drop(t.tx, what)
+    for trigger, refusal in REFUSALS.all(t.tx).items():
+        if refusal.at < before:
+            REFUSALS.drop(t.tx, trigger)
     _drop_slots(t, before)
     for note, event in ROUTES.all(t.tx).items():
         if note.split(":", 1)[0] not in had and event.at < before:

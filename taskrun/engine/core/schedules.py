@@ -25,6 +25,7 @@ from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.schedule_slots import SCHEDULES, Kept, schedule_views
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
+from taskrun.model.codec import message_of
 from taskrun.model.errors import DefinitionError, InputInvalid, JobNotFound, TaskrunError
 from taskrun.rules.cron import CronRule
 from taskrun.rules.policies import Prepared
@@ -198,17 +199,17 @@ class Schedules:
         if self._active.get(key) is active:
             self._wake(self._plan(key, self._clock.now()))
 
-    async def _prepared(self, entry: Entry) -> Prepared | None:
-        """Asks the job's executor; what that refuses is logged, and the slot is used up."""
+    async def _prepared(self, entry: Entry) -> Prepared | str:
+        """Asks the job's executor; returns why that refuses, which uses the slot up."""
         peer = self._executors.with_job(entry.job)
         if peer is None:
             raise JobNotFound(f'no job "{entry.job}"')
         try:
             prepared: Prepared = await peer.ask(m.Prepare(job=entry.job, input=entry.input))
             return prepared
-        except (InputInvalid, DefinitionError):
+        except (InputInvalid, DefinitionError) as error:
             logger.exception("the schedule %s could not start %s", entry.cron, entry.job)
-            return None
+            return message_of(error)
 
 
 def _keep(t: Transaction, origin: str, wanted: dict[str, Active], jobs: frozenset[str] | None) -> dict[str, Kept]:

@@ -30,7 +30,7 @@ from taskrun.engine.executor.step_ids import TaskFactory
 from taskrun.model.clock import Clock, SystemClock
 from taskrun.model.codec import MAX_PAYLOAD, check_size, decode, encode, parse_json
 from taskrun.model.errors import JobNotFound, PipeNotFound
-from taskrun.rules.policies import Cron, Prepared
+from taskrun.rules.policies import Cron, Prepared, Routed
 
 logger = logging.getLogger("taskrun.engine.executor")
 UNWIND = 1.0  # seconds that a handler gets to let itself be taken down
@@ -116,7 +116,7 @@ class Executor:
     def description(self) -> m.Description:
         """Returns what there is."""
         return m.Description(
-            jobs=[job.describe() for job in self.registry.jobs.values()],
+            jobs=self.registry.described_jobs(),
             pipes=[pipe.describe() for pipe in self.registry.pipes.values()],
             problems=self._problems,
             files=self._files,
@@ -152,11 +152,11 @@ class Executor:
         except (msgspec.DecodeError, RecursionError):
             return parse_json(text, name)  # says what is wrong with it
 
-    async def _route(self, message: m.Route) -> list[Prepared]:
+    async def _route(self, message: m.Route) -> Routed:
         return self.route(message)
 
-    def route(self, message: m.Route) -> list[Prepared]:
-        """Returns the triggers that an event makes; needs no event loop."""
+    def route(self, message: m.Route) -> Routed:
+        """Returns what an event starts of a job; needs no event loop."""
         return self.registry.route(message.topic, message.data, message.job)
 
     async def _drain(self, message: m.Drain) -> None:
