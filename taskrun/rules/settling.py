@@ -50,10 +50,10 @@ class Settling:
         if known is not None and known[0] == version:
             del self._seen[path]
 
-    def due(self, now: float) -> list[str]:
-        """Returns the files to look at again: if they are still as they were seen, they have settled."""
+    def due(self, now: float, most: int) -> list[str]:
+        """Returns the files to look at again, at most so many: if they are still as they were seen, they have settled."""
         found: dict[str, None] = {}
-        while (moment := self.next(now)) is not None and moment <= now:
+        while len(found) < most and (moment := self.next(now)) is not None and moment <= now:
             found[heappop(self._due)[1]] = None
         return list(found)
 

@@ -16,7 +16,7 @@ def settled_at(looks: Looks, settle: float = 1.0) -> list[tuple[float, Version]]
     found = []
     for moment, version in looks:
         files = {} if version is None else {"f": version}
-        for path, now in table.settled(table.due(moment), files, moment).items():
+        for path, now in table.settled(table.due(moment, 10), files, moment).items():
             found.append((moment, now))
             table.forget(path, now)
     return found
@@ -49,17 +49,17 @@ def test_the_next_look_is_when_the_first_is_due() -> None:
     table = Settling(1)
     table.see({"a": A}, 0)
     table.see({"b": B}, 0.5)
-    assert (table.next(0.5), table.due(0.9), table.due(1)) == (1, [], ["a"])
+    assert (table.next(0.5), table.due(0.9, 10), table.due(1, 10)) == (1, [], ["a"])
     assert table.next(1) == 1.5
 
 
 def test_what_could_not_be_used_is_due_again() -> None:
     table = Settling(1)
     table.see({"a": A, "b": B}, 0)
-    assert table.settled(table.due(1), {"a": A, "b": B}, 1) == {"a": A, "b": B}
+    assert table.settled(table.due(1, 10), {"a": A, "b": B}, 1) == {"a": A, "b": B}
     table.forget("b", B)
     table.again(["a", "b"], 2)
-    assert (table.due(1.9), table.due(2), len(table)) == ([], ["a"], 1)
+    assert (table.due(1.9, 10), table.due(2, 10), len(table)) == ([], ["a"], 1)
 
 
 def test_a_file_that_has_changed_meanwhile_is_not_forgotten() -> None:
@@ -67,11 +67,20 @@ def test_a_file_that_has_changed_meanwhile_is_not_forgotten() -> None:
     table.see({"a": A}, 0)
     table.see({"a": B}, 1)
     table.forget("a", A)
-    assert table.due(2) == ["a"]
+    assert table.due(2, 10) == ["a"]
 
 
 def test_only_files_that_are_still_there_are_kept() -> None:
     table = Settling(1)
     table.see({"a": A, "b": B}, 0)
     table.keep(["b"])
-    assert table.due(1) == ["b"]
+    assert table.due(1, 10) == ["b"]
+
+
+def test_of_many_that_are_due_the_rest_stays_due() -> None:
+    table = Settling(1.0)
+    table.see(dict.fromkeys("abcde", A), 0)
+    parts = [table.due(1, 2) for _ in range(4)]
+    assert [len(part) for part in parts] == [2, 2, 1, 0]
+    assert sorted(name for part in parts for name in part) == list("abcde")
+    assert table.next(1) is None

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -53,6 +53,7 @@ WHOLE = 60.0  # seconds between two scans without a reason
 BLIND = 5.0  # seconds between two scans where the kernel cannot watch
 LAZY = 4.0  # a scan is followed by a pause so many times as long
 BURST = 100  # files that one transaction starts
+SLICE = 500  # files that are looked at without letting the event loop go on
 FORGOTTEN = 7 * 86_400.0  # seconds after which a file that is gone is forgotten
 
 
@@ -78,6 +79,15 @@ class Watched:
         """Whether a version of a file has not started a run."""
         known = self.known.get(path)
         return known is None or version not in known.versions
+
+
+class Changes(NamedTuple):
+    """What a scan has found: versions that have started no run, and known files that are gone, gone for long, or back."""
+
+    new: dict[str, Version]
+    gone: list[str]
+    old: list[str]
+    back: list[str]
 
 
 class FileTriggers:
@@ -239,7 +249,7 @@ class FileTriggers:
         await self._check(one, now)
         if one.changed and (one.rested <= now or one.rested > now + WHOLE):  # the latter: the clock was set back
             await self._scan(one)
-        if due := one.settling.due(self._clock.now()):
+        if due := one.settling.due(self._clock.now(), SLICE):
             await self._start_settled(one, due)
         now = self._clock.now()
         moments = [one.settling.next(now), one.rested if one.changed else None, self._next_check(one)]
@@ -274,28 +284,20 @@ class FileTriggers:
         one.scanned = self._clock.now()
         one.rested = one.scanned + LAZY * (time.monotonic() - begun)
         one.folders = found.folders
-        new = {path: version for path, version in found.files.items() if one.is_new(path, version)}
-        one.settling.keep(new)
-        one.settling.see(new, one.scanned)
+        changes = await in_thread(_changes, one, found.files, one.known.copy(), one.scanned)
+        one.settling.keep(changes.new)
+        for part in _parts([*changes.new]):
+            one.settling.see({path: changes.new[path] for path in part}, one.scanned)
+            await asyncio.sleep(0)
         if all(pattern.folder in found.folders for pattern in one.patterns):  # else they may only be out of reach
-            await self._mark(one, found.files)
+            await self._mark(one, changes)
 
-    async def _mark(self, one: Watched, files: Mapping[str, Version]) -> None:
+    async def _mark(self, one: Watched, changes: Changes) -> None:
         """Notes which known files are gone or are back, and forgets those that are gone for long."""
-        now = one.scanned
-        gone, old = [], []
-        for path, known in one.known.items():
-            if path not in files and any(pattern.matches(path) for pattern in one.patterns):
-                if known.gone is None:
-                    gone.append(path)
-                elif known.gone < now - FORGOTTEN:
-                    old.append(path)
-        same = (path for path, version in files.items() if not one.is_new(path, version))
-        back = [path for path in same if one.known[path].gone is not None]
-        for moment, paths in ((now, gone), (None, back)):
+        for moment, paths in ((one.scanned, changes.gone), (None, changes.back)):
             for part in _parts(paths):
                 one.known |= await self._journal.do(partial(mark_gone, job=one.entry.job, paths=part, moment=moment))
-        for part in _parts(old):
+        for part in _parts(changes.old):
             await self._journal.do(partial(forget_files, job=one.entry.job, paths=part))
             for path in part:
                 one.known.pop(path, None)
@@ -341,6 +343,19 @@ async def _prepared(peer: m.Peer, entry: FilesEntry, event: dict[str, Any]) -> R
         return Routed([], message_of(error))
 
 
+def _changes(one: Watched, files: Mapping[str, Version], known: Mapping[str, KnownFile], now: float) -> Changes:
+    """Compares files as they are with what is known; on a thread, since there may be a great many."""
+    new = {path: version for path, version in files.items() if path not in known or version not in known[path].versions}
+    missing = [path for path in known.keys() - files.keys() if any(pattern.matches(path) for pattern in one.patterns)]
+    since = {path: known[path].gone for path in missing}
+    return Changes(
+        new=new,
+        gone=[path for path, gone in since.items() if gone is None],
+        old=[path for path, gone in since.items() if gone is not None and gone < now - FORGOTTEN],
+        back=[path for path in files if path not in new and known[path].gone is not None],
+    )
+
+
 def _event(path: str, version: Version, known: Mapping[str, KnownFile]) -> dict[str, Any]:
     before = known.get(path)
     return {
@@ -367,7 +382,7 @@ def _marks(folders: Iterable[str]) -> dict[str, object]:
 
 
 def _parts(paths: Sequence[str]) -> list[Sequence[str]]:
-    return [paths[at : at + BURST * 5] for at in range(0, len(paths), BURST * 5)]
+    return [paths[at : at + SLICE] for at in range(0, len(paths), SLICE)]
 
 
 async def _ended(one: Watched) -> None:
