@@ -69,9 +69,9 @@ class UnknownVersion(OSError):
     """The file was written by a newer version of taskrun."""
 
 
-def order_end(fd: int, wanted: bool = True) -> None:
+def order_end(fd: int) -> None:
     """Writes that the command is to end: for its supervisor, which looks when a signal comes."""
-    os.pwrite(fd, bytes([wanted]), ENDING)
+    os.pwrite(fd, b"\1", ENDING)
 
 
 def end_ordered(fd: int) -> bool:
@@ -79,9 +79,18 @@ def end_ordered(fd: int) -> bool:
     return os.pread(fd, 1, ENDING) == b"\1"
 
 
+def begin(fd: int, facts: dict[str, Any], marks: Marks) -> None:
+    """Writes the first block in one piece, as it is before there is a supervisor."""
+    os.pwrite(fd, (_facts(facts).ljust(MARKS, b"\0") + _MARKS.pack(*marks)).ljust(START, b"\0"), FACTS)
+
+
 def write_facts(fd: int, facts: dict[str, Any]) -> None:
     """Writes what is known of a command, in one piece."""
-    os.pwrite(fd, json.dumps({"version": VERSION, **facts}).encode().ljust(PROCESSES, b"\0"), FACTS)
+    os.pwrite(fd, _facts(facts).ljust(PROCESSES, b"\0"), FACTS)
+
+
+def _facts(facts: dict[str, Any]) -> bytes:
+    return json.dumps({"version": VERSION, **facts}).encode()
 
 
 def read_facts(fd: int) -> dict[str, Any] | None:

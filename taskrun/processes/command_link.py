@@ -17,6 +17,9 @@ from taskrun.processes.process import OVERDUE
 from taskrun.processes.threads import in_thread
 
 POLL = 0.1  # seconds between two looks at a command that was adopted
+NUDGE = (
+    0.5  # seconds after which a supervisor that has got a further command is made to go on, should it have been stopped
+)
 
 
 class Link(Protocol):
@@ -52,6 +55,7 @@ class Live:
         self._control = control
         self._spare = spare
         self._identity: Identity | None = None  # by which it is known once it has had a command
+        self._nudge: asyncio.TimerHandle | None = None
         self._ready = False  # for the next command
         self._gone = False
         self._news = asyncio.Event()
@@ -59,7 +63,7 @@ class Live:
         asyncio.get_running_loop().add_reader(control.fileno(), self._hear)
 
     def begin(self, file: KeptFile, fds: Sequence[int]) -> None:
-        """Gives it a command; one that was stopped meanwhile has to go on for that.
+        """Gives it a command.
 
         Raises:
             OSError: it is gone.
@@ -67,9 +71,10 @@ class Live:
         self._file = file
         self._ready = False
         self._news.clear()
-        if self._identity is not None:
-            signal_supervisor(self._identity, signal.SIGCONT)
         socket.send_fds(self._control, [b"c"], fds)
+        if self._identity is not None:
+            loop = asyncio.get_running_loop()
+            self._nudge = loop.call_later(NUDGE, signal_supervisor, self._identity, signal.SIGCONT)
 
     def over(self) -> bool:
         """Whether its supervisor is gone."""
@@ -77,11 +82,9 @@ class Live:
 
     async def wait(self, seconds: float | None) -> None:
         """Waits until there is something new."""
-        waiting = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait([waiting], timeout=seconds)
-        finally:
-            waiting.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
         self._news.clear()
 
     def stop(self, grace: float) -> None:
@@ -92,6 +95,8 @@ class Live:
 
     def close(self) -> None:
         """Lets its supervisor wait for the next command, or go on by itself with this one."""
+        if self._nudge is not None:
+            self._nudge.cancel()
         if self._ready:
             self._identity = self._identity or self._file.identity()
             self._spare.append(self)

@@ -48,7 +48,7 @@ ALONE = 1_000_000_000  # and of none
 DISK = 0.2  # seconds between two tries while the disk refuses
 PATIENCE = 2.0  # seconds that a command which is to end waits for such a disk
 MOST = 1024 * 1024  # bytes that are read from a pipe when the command is gone: more than any holds
-FDS = 3  # that come with each command: its file, its stdin, what to execute
+FDS = 3  # that come with a command at most: its file, what to execute, its stdin if it has any
 NEWS, READY = b"n", b"r"  # to the worker: there is something to read; the command has ended, and the next one may come
 DEFAULT = (
     *IGNORED,
@@ -120,10 +120,9 @@ def serve(control: int, spare: float) -> NoReturn:
             os._exit(0)
 
 
-def supervise(own: Processes, control: int, wake: int, file: int, stdin: int, order_file: int) -> bool:
+def supervise(own: Processes, control: int, wake: int, file: int, order_file: int, stdin: int | None = None) -> bool:
     """Runs one command to its end; returns whether nothing of it is left here, so that another may come."""
-    for fd in (file, stdin):
-        os.set_inheritable(fd, False)
+    os.set_inheritable(file, False)
     with open(order_file, "rb", 0) as orders:
         order: dict[str, Any] = marshal.loads(orders.read())
     _orders.clear()
@@ -148,15 +147,17 @@ def _started(pid: int) -> int:
     return 0 if found is None else found.started
 
 
-def _start(order: dict[str, Any], stdin: int) -> tuple[int, list[Stream]]:
-    """Starts the command; returns its pid and its streams.
+def _start(order: dict[str, Any], stdin: int | None) -> tuple[int, list[Stream]]:
+    """Starts the command; returns its pid and its streams. Without a stdin it has that of this process, where nothing comes.
 
     Raises:
         OSError: it cannot be started, or its folder is not there.
     """
     os.chdir(order["cwd"])
     streams = [Stream(OUT), Stream(ERR)]
-    given = (stdin, *(stream.write_fd for stream in streams))
+    given = {stream.write_fd: number for number, stream in enumerate(streams, 1)} | (
+        {} if stdin is None else {stdin: 0}
+    )
     try:
         return _spawn(order["command"], order["env"], given), streams
     finally:
@@ -164,9 +165,13 @@ def _start(order: dict[str, Any], stdin: int) -> tuple[int, list[Stream]]:
             os.close(fd)
 
 
-def _spawn(command: list[str], env: dict[str, str], stdio: tuple[int, ...]) -> int:
-    """Spawns the command as the leader of a session, without a fork of this process, which would take longer than all else."""
-    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
+def _spawn(command: list[str], env: dict[str, str], given: dict[int, int]) -> int:
+    """Spawns the command as the leader of a session, without a fork of this process, which would take longer than all else.
+
+    Parameters:
+        given: descriptors, each with what it is to be in the command.
+    """
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in given.items()]
     refused: OSError = FileNotFoundError(errno.ENOENT, "not found", command[0])
     for path in _paths(command[0], env.get("PATH", os.defpath)):
         try:

@@ -19,15 +19,13 @@ from taskrun.processes.command_file import (
     End,
     Marks,
     Processes,
-    order_end,
+    begin,
     read_facts,
     read_marks,
     read_processes,
     records,
     try_lock,
-    write_facts,
     write_marks,
-    write_processes,
 )
 from taskrun.processes.process_table import boot
 
@@ -156,10 +154,7 @@ class KeptFile:
                 break
             position = found.after
         os.ftruncate(self.fd, max(position, START))
-        write_processes(self.fd, Processes())
-        write_facts(self.fd, facts)
-        write_marks(self.fd, Marks(read=position))
-        order_end(self.fd, False)
+        begin(self.fd, facts, Marks(read=position))
         if synced:
             os.fsync(self.fd)
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)

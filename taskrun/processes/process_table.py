@@ -5,6 +5,7 @@ A process is known by its id and its start: ids are given again.
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LINUX = sys.platform == "linux"
+STAT = 4096  # bytes, more than what the kernel says of a process in one line
 
 
 class ProcessEntry(NamedTuple):
@@ -31,8 +33,8 @@ def process(pid: int) -> ProcessEntry | None:
     if not LINUX:
         return next((entry for entry in _by_ps("-p", str(pid))), None)
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
-            fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:  # noqa: PTH123
+            fields = file.read(STAT).rpartition(b")")[2].split()
     except OSError:
         return None
     if fields[0] in (b"Z", b"X"):
@@ -60,6 +62,7 @@ def with_environment(mark: str) -> list[ProcessEntry]:
     return [entry for entry in all_processes() if wanted in _environment(entry.pid)]
 
 
+@functools.cache
 def boot() -> str:
     """Returns what is different after the machine was started again."""
     if LINUX:

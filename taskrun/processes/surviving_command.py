@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -220,8 +220,11 @@ class SurvivingCommands:
         }
         file.begin(facts, output.position, synced=not order.rerun)
         try:
-            with stdin_file(order.stdin) as stdin, _order_file(order, facts) as told:
-                link = self._launcher.begin(file, [file.lock_fd, stdin.fileno(), told.fileno()])
+            with ExitStack() as stack:
+                given = [stack.enter_context(_order_file(order, facts))]
+                if order.stdin is not None:
+                    given.append(stack.enter_context(stdin_file(order.stdin)))
+                link = self._launcher.begin(file, [file.lock_fd, *(each.fileno() for each in given)])
         except BaseException:
             file.remove()
             raise
