@@ -85,6 +85,15 @@ async def test_an_entry_that_raises_is_failed_and_the_others_are_committed(stora
     await journal.close()
 
 
+async def test_a_claim_sees_all_that_goes_into_its_commit(storage: Store) -> None:
+    journal, seen = journal_of(storage), list[str | None]()
+    journal.claim(lambda t: t.tx.get("k"), seen.append, lambda _: None)
+    await journal.do(lambda t: t.tx.put("k", "1"))
+    await journal.flush()
+    assert seen == ["1"]
+    await journal.close()
+
+
 async def test_a_lost_lease_fails_every_entry_of_its_batch(storage: Store) -> None:
     def lost(tx: Tx) -> None:
         raise EngineLost("gone")

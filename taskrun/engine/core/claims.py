@@ -108,7 +108,7 @@ class Claims:
                 asyncio.get_running_loop().call_later(AGAIN, self._try_again)
             self._begin([], slots, suspects)
 
-        self._journal.post(act, committed, failed)
+        self._journal.claim(act, committed, failed)
 
     def with_slot(self, act: Callable[..., T]) -> asyncio.Future[T]:
         """Executes `act`, which triggers a run, in the next commit; with `slot=True` if one is free and no ready run waits.

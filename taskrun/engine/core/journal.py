@@ -44,6 +44,7 @@ class Kind(Enum):
     WRITE = auto()
     READ = auto()  # it writes nothing, and need not wait for the disk
     REGISTER = auto()  # it is committed before all others and alone, past the guard
+    CLAIM = auto()  # it is the last of its batch, so that it sees what all others have made ready
 
 
 class Entry:
@@ -188,6 +189,10 @@ class Journal:
         """Like `do`, for when nobody waits."""
         self._add(Entry(self, Kind.WRITE, act, None, committed, failed))
 
+    def claim(self, act: Callable[[Transaction], T], committed: Committed, failed: Failed) -> None:
+        """Like `post`, behind all others of the commit, also those that are put in later."""
+        self._add(Entry(self, Kind.CLAIM, act, None, committed, failed))
+
     def defer(
         self,
         act: Callable[[Transaction], T],
@@ -291,6 +296,7 @@ class Journal:
             self._entries = [entry for entry in self._entries if entry.kind is not Kind.REGISTER]
             return registering, None
         batch = self._deferred + self._entries  # the deferred ones are older
+        batch.sort(key=lambda entry: entry.kind is Kind.CLAIM)
         self._deferred, self._entries = [], []
         return batch, self.guard
 
