@@ -239,8 +239,7 @@ class PostgresStorage:
         if answer[1] is not None:
             tx.batch.undo()
             tx.batch.changed = changed
-            tx.batch.savepoint("ROLLBACK TO one")
-            tx.batch.flush()
+            tx.batch.session.roll_back("one")
         return answer
 
     def _begin(self, session: Session, guard: Guard | None, beside: Beside) -> PostgresTx:
@@ -385,8 +384,9 @@ def _spoils(error: psycopg.Error) -> bool:
 def _is_lost(error: psycopg.Error, session: Session) -> bool:
     """Whether the connection is lost, and with it the answer.
 
-    An error without a code is not the server's: psycopg may take a connection that breaks for one that is alive.
+    An error without a code is not the server's: psycopg may take a connection that breaks for one that is alive. A session whose
+    prepared statements are gone, such as by a pooler's `DISCARD ALL`, is of no use either.
     """
     if error.sqlstate is None:
         return not _spoils(error) or session.connection.closed or session.connection.broken
-    return session.connection.closed or error.sqlstate.startswith(("08", "57P")) or error.sqlstate == "25P03"
+    return session.connection.closed or error.sqlstate.startswith(("08", "57P")) or error.sqlstate in ("25P03", "26000")

@@ -56,7 +56,8 @@ def connect(dsn: str, schema: str) -> psycopg.Connection[tuple[Any, ...]]:
     whole = psycopg.conninfo.make_conninfo(
         dsn, **{name: value for name, value in KEPT_ALIVE.items() if name not in given}
     )
-    connection = psycopg.connect(whole, autocommit=True, prepare_threshold=1, cursor_factory=psycopg.RawCursor)
+    # Prepared at once: psycopg checks only then that the server has come to it, which skips what is behind a failure in a pipeline.
+    connection = psycopg.connect(whole, autocommit=True, prepare_threshold=0, cursor_factory=psycopg.RawCursor)
     try:
         connection.prepared_max = 200
         connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)), prepare=False)
@@ -152,12 +153,18 @@ class Session:
             if result is not None:
                 result(cursor)
 
-    def roll_back(self) -> None:
-        """Ends the transaction; a connection that cannot even do that is closed."""
+    def roll_back(self, savepoint: str | None = None) -> None:
+        """Ends the transaction, or goes back to a savepoint; a connection that cannot even do that is closed.
+
+        Past psycopg, which after a ROLLBACK has the server forget all prepared statements: those of a journal stay as they are.
+        """
         self._queue.clear()
         try:
             if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                self.connection.execute("ROLLBACK")
+                command = "ROLLBACK" if savepoint is None else f"ROLLBACK TO {savepoint}"
+                done = self.connection.pgconn.exec_(command.encode())
+                if done.status != psycopg.pq.ExecStatus.COMMAND_OK:
+                    self.connection.close()
         except psycopg.Error:
             self.connection.close()
 

@@ -24,7 +24,7 @@ from taskrun.stores.postgres_batch import Beside
 from taskrun.stores.postgres_listener import AT_ONCE, SOON
 from taskrun.stores.postgres_names import lock_number
 from taskrun.stores.postgres_open import MIGRATIONS, shown
-from taskrun.stores.postgres_session import APPLICATION, Session
+from taskrun.stores.postgres_session import APPLICATION, Session, connect
 from tests import postgres_server
 
 from .records import event, run, step
@@ -176,6 +176,36 @@ def test_what_was_written_without_an_answer_is_not_written_again(
     [(value, error)] = store.apply([add_one])
     assert (value, error, len(ran)) == ((1, None, 1) if written else (2, None, 2))
     assert one(store, lambda tx: tx.get("n")) == "1"
+    store.close()
+
+
+def test_what_the_server_has_skipped_after_a_failure_is_not_taken_for_prepared() -> None:
+    session = Session(connect(postgres_server.shared_dsn(), "public"))
+
+    def fail(*skipped: str) -> None:
+        for statement in ("BEGIN", "SELECT 1 / 0", *skipped):
+            session.put(statement)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            session.send()
+        session.roll_back()
+
+    fail()
+    fail()
+    session.ask("SELECT 1", ())
+    fail("SELECT 1")
+    assert session.ask("SELECT 1", ()) == [(1,)]
+    session.close()
+
+
+def test_a_session_that_has_lost_what_was_prepared_is_made_anew(schema: str) -> None:
+    store = opened(schema)
+    one(store, lambda tx: tx.add_run(run("a")))
+    assert store._session is not None
+    store._session.connection.pgconn.exec_(b"DEALLOCATE ALL")
+    with pytest.raises(JournalUnavailable, match="prepared statement"):
+        store.apply([lambda tx: tx.add_run(run("b"))])
+    one(store, lambda tx: tx.add_run(run("b")))
+    assert one(store, lambda tx: tx.run("b")) is not None
     store.close()
 
 
