@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from tests.postgres_server import shared_dsn
 from tests.simulation.runner import play, story
 from tests.simulation.world import Outcome
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--hole", help="a known fault that is put back in")
     parser.add_argument("--enough", type=int, help="end after so many failures")
     parser.add_argument("--stories", type=int, default=0, help="how many stories to print as failures are found")
+    parser.add_argument("--store", choices=["memory", "postgres"], default="memory", help="memory: a tenth on SQLite")
     options = parser.parse_args()
     first = options.first_seed
     seeds = [options.seed] if options.seed is not None else list(range(first, first + options.seeds))
@@ -37,7 +39,10 @@ def main() -> int:
         if done % EVERY == 0:
             print(f"{done} of {len(seeds)} seeds are done, {wrong} wrong", flush=True)
 
-    report = play(seeds, options.jobs, options.hole, told, options.enough)
+    postgres = options.store == "postgres"
+    if postgres:
+        os.environ["TASKRUN_TEST_POSTGRES"] = shared_dsn()
+    report = play(seeds, options.jobs, options.hole, told, options.enough, postgres)
     print("\n".join(report.lines()))
     return 1 if report.failed else 0
 

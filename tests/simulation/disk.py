@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
+from taskrun.model.clock import Clock
 from taskrun.model.errors import JournalUnavailable
 from taskrun.model.records import Run, RunFilter
 from taskrun.stores.base import Store, Tx
@@ -29,6 +30,10 @@ class Refused(BaseException):
     """Rolls a batch back that would have written."""
 
 
+class Waits(JournalUnavailable):
+    """A batch that has arrived early waits for another one, and is to come again."""
+
+
 class Disk(Protocol):
     """What all engines of a simulation write to."""
 
@@ -36,6 +41,8 @@ class Disk(Protocol):
     refusing: bool  # whether every write fails
     unknown: int  # commits to come that are written and reported as failed
     watch: Callable[[], None]  # called after each commit
+    clock: Clock | None  # of the server, if it has one
+    on_the_way: list[SimWriter]  # whose batches have not arrived yet
 
     def latency(self) -> float:
         """Returns the seconds that the next way to it or back takes."""
@@ -66,8 +73,10 @@ class Disk(Protocol):
         ...
 
 
-class _Disk:
-    """What both kinds share."""
+class BaseDisk:
+    """What all kinds share."""
+
+    clock: Clock | None = None
 
     def __init__(self, timeline: Timeline, rng: Random, latencies: tuple[float, ...]) -> None:
         self.timeline = timeline
@@ -75,14 +84,15 @@ class _Disk:
         self.unknown = 0
         self.watch: Callable[[], None] = lambda: None
         self.latencies = latencies
-        self._rng = rng
+        self.rng = rng
+        self.on_the_way: list[SimWriter] = []
 
     def latency(self) -> float:
         """Returns the seconds that the next way to it or back takes."""
-        return self.latencies[int(self._rng.random() * len(self.latencies))]
+        return self.latencies[int(self.rng.random() * len(self.latencies))]
 
 
-class MemoryDisk(_Disk):
+class MemoryDisk(BaseDisk):
     """A journal in memory that outlives the processes."""
 
     def __init__(self, timeline: Timeline, rng: Random, latencies: tuple[float, ...]) -> None:
@@ -112,7 +122,7 @@ class MemoryDisk(_Disk):
         """Has nothing to do."""
 
 
-class SqliteDisk(_Disk):
+class SqliteDisk(BaseDisk):
     """A journal in a file, which each process opens for itself."""
 
     def __init__(self, timeline: Timeline, rng: Random, latencies: tuple[float, ...]) -> None:
@@ -209,11 +219,11 @@ class SimStore:
         self.instant = instant
         self.shared = shared
         self.place = place
+        self.clock = disk.clock
         self.written = 0
         self.inner = disk.handle()
         self._answered: dict[Fn, Answer] = {}  # a batch that was written and reported as failed
 
-    clock = None
     pace = 0.1
     address = None
 
@@ -283,7 +293,7 @@ class SimWriter:
     """Stands for the journal's writer thread: one batch at a time, each a way to the disk and a way back."""
 
     def __init__(self, store: SimStore, loop: Any) -> None:
-        self._store = store
+        self.store = store
         self._process: Process = loop.process
         self._queue: deque[tuple[Sequence[Fn], Guard | None, Settle]] = deque()
         self._busy = False
@@ -297,16 +307,31 @@ class SimWriter:
     def close(self) -> None:
         """Has nothing to do."""
 
+    @property
+    def may_arrive(self) -> bool:
+        """Whether its process lives and goes on."""
+        return self._process.alive and not self._process.stopped
+
     def _begin(self) -> None:
         self._busy = True
-        self._process.timeline.after(self._store.disk.latency(), self._apply, self._process)
+        disk = self.store.disk
+        disk.on_the_way.append(self)
+        self._process.timeline.after(disk.latency(), self.arrive, self._process)
 
-    def _apply(self) -> None:
+    def arrive(self) -> None:
+        """Has the batch applied that is on its way, if it has not arrived before."""
+        if self not in self.store.disk.on_the_way:
+            return
+        self.store.disk.on_the_way.remove(self)
         fns, guard, settle = self._queue.popleft()
         answers: list[Answer] = []
         error: Exception | None = None
         try:
-            answers = self._store.apply(fns, guard)
+            answers = self.store.apply(fns, guard)
+        except Waits:
+            self._queue.appendleft((fns, guard, settle))
+            self.store.disk.on_the_way.append(self)
+            return
         except Exception as caught:
             error = caught
 
@@ -316,4 +341,4 @@ class SimWriter:
                 self._begin()
             self._process.loop.call_soon_threadsafe(settle, answers, error)
 
-        self._process.timeline.after(self._store.disk.latency(), report, self._process)
+        self._process.timeline.after(self.store.disk.latency(), report, self._process)

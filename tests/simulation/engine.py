@@ -32,29 +32,7 @@ from taskrun.rules import policies
 from taskrun.stores import highwater
 from tests.simulation.disk import SimStore, SimWriter
 from tests.simulation.handlers import Code
-from tests.simulation.timeline import Process, SimLoop, Timeline
-
-NAP = 300.0  # seconds that a loop sleeps at most before it looks at the wall clock again
-
-
-class SimClock:
-    """The machine's clock on the time line."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-
-    def now(self) -> float:
-        """Returns the wall clock."""
-        return self._timeline.wall()
-
-    async def sleep(self, seconds: float) -> None:
-        """Waits, a while at most."""
-        await asyncio.sleep(max(1e-6, min(seconds, NAP)))  # else rounding could hold time still
-
-    def alarm(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        """Calls `call` after so many seconds."""
-        return asyncio.get_running_loop().call_later(max(0.0, seconds), call)
-
+from tests.simulation.timeline import Process, SimClock, SimLoop, Timeline
 
 # ---- patches
 
@@ -209,7 +187,7 @@ class Engine:
         self.settings = settings
         self.core = Core(
             store,
-            clock=SimClock(process.timeline),
+            clock=store.clock or SimClock(process.timeline),
             concurrency=settings.concurrency,
             grace=settings.grace,
             lease=settings.lease,
@@ -229,9 +207,7 @@ class Engine:
     async def start(self, code: Code) -> None:
         """Starts as `Queue.start` does."""
         await self.core.start()
-        executor = Executor(
-            code.registry, clock=SimClock(self.process.timeline), grace=self.settings.grace, make_handle=Handle
-        )
+        executor = Executor(code.registry, clock=self.core.clock, grace=self.settings.grace, make_handle=Handle)
         to_executor, to_core = m.LocalPeer(executor), m.LocalPeer(ExecutorMessages(self.core))
         to_executor.back, to_core.back = to_core, to_executor
         executor.connect(to_core)

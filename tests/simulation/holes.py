@@ -17,6 +17,7 @@ from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.engine.executor.attempt_state import AttemptState
 from taskrun.engine.executor.step_ids import TaskFactory
 from taskrun.model.records import PLACE, Run
+from taskrun.stores.postgres_batch import Batch
 from tests.simulation.world import Emphasis
 
 EVEN = Emphasis()
@@ -176,3 +177,15 @@ def a_queue_has_no_next_one() -> None:
 def what_is_to_be_told_is_kept_in_memory() -> None:
     """A notice that another engine has written, or that was left over by a crash, is not looked for."""
     patch(NotifyRuns, "_learn", lambda self, found: None)
+
+
+@hole(Emphasis(engines=3, postgres=True))
+def rows_that_a_connection_knows_are_taken_for_true() -> None:
+    """What is known of a run from the transaction before is not checked with the writes."""
+    check = Batch._seal_checks
+
+    def unchecked(self: Batch) -> None:
+        self._check = {}
+        check(self)
+
+    patch(Batch, "_seal_checks", unchecked)

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
 
-from tests.simulation import engine, holes
+from tests.simulation import engine, holes, postgres_disk
 from tests.simulation.script import simulate
 from tests.simulation.world import Emphasis, Outcome
 
@@ -78,6 +78,7 @@ def play(
     hole: str | None = None,
     told: Callable[[Outcome], None] = lambda outcome: None,
     enough: int | None = None,
+    postgres: bool = False,
 ) -> Report:
     """Plays seeds in `jobs` processes.
 
@@ -85,13 +86,14 @@ def play(
         hole: a known fault that is put back in.
         told: called for each outcome, in the order of the seeds.
         enough: ends after so many failures.
+        postgres: on journals on the server that `TASKRUN_TEST_POSTGRES` names.
     """
     report, began = Report(), time.monotonic()
     size = CHUNK if enough is None else FEW
     chunks = [seeds[at : at + size] for at in range(0, len(seeds), size)]
     with (
         _same_hashes(),
-        ProcessPoolExecutor(min(jobs, len(chunks)), get_context("spawn"), _prepare, (hole,)) as pool,
+        ProcessPoolExecutor(min(jobs, len(chunks)), get_context("spawn"), _prepare, (hole, postgres)) as pool,
     ):
         for outcomes in pool.map(_play_chunk, chunks):
             for outcome in outcomes:
@@ -107,13 +109,16 @@ def play(
 _emphasis = Emphasis()
 
 
-def _prepare(hole: str | None) -> None:
+def _prepare(hole: str | None, postgres: bool) -> None:
     global _emphasis
     threading.Thread(target=_end_with_parent, daemon=True).start()
     engine.install()
     if hole is not None:
         put_back, _emphasis = holes.HOLES[hole]
         put_back()
+    _emphasis = replace(_emphasis, postgres=postgres or _emphasis.postgres)
+    if _emphasis.postgres:
+        postgres_disk.install()
 
 
 def _end_with_parent() -> None:

@@ -19,6 +19,7 @@ from tests.simulation.plans import Programmer, Scale
 from tests.simulation.world import Emphasis, Outcome, World
 
 PATIENCE = 2 * 3_600.0  # seconds after which a run that has not ended does not end
+SHORT_PATIENCE = 1_200.0  # the same where a server keeps up the leases, which takes its time
 LONG_PATIENCE = 30 * 3_600.0  # the same where handlers sleep for hours
 SELDOM = 60.0  # seconds between two looks of an engine at what others wrote, where handlers sleep for hours
 TELLING = 60.0  # seconds that the slowest follower of a run takes for what it has heard
@@ -311,7 +312,7 @@ def play(world: World) -> None:
 
 def patience_of(world: World) -> float:
     """Returns the seconds after which whatever has not ended does not end."""
-    return LONG_PATIENCE if world.long else PATIENCE
+    return LONG_PATIENCE if world.long else SHORT_PATIENCE if world.on_server else PATIENCE
 
 
 def finish(world: World, script: Script) -> None:
@@ -427,7 +428,8 @@ class _Errors(logging.Handler):
 def tell(world: World) -> list[str]:
     """Returns the story of a seed: its world, what happened, and how it stood in the end."""
     kind = f"daemon with {world.workers} workers" if world.daemon else f"{world.count} engines"
-    disk = f"{'instant ' if world.instant else ''}{'file' if world.on_file else 'memory'} {world.latencies}"
+    where = "server" if world.on_server else "file" if world.on_file else "memory"
+    disk = f"{'instant ' if world.instant else ''}{where} {world.latencies}"
     lines = [f"{kind}, {world.settings}, disk {disk}", *map(str, world.all_plans)]
     lines += world.story[-80:]
     lines.append(f"{world.timeline.now - 1_000.0:10.4f}  wrong: {world.safety.wrong}")

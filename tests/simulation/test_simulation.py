@@ -8,11 +8,13 @@ import sys
 
 import pytest
 
+from tests.postgres_server import shared_dsn
 from tests.simulation.holes import HOLES
 from tests.simulation.runner import play, story
 
 FAULTS = {"close", "edit", "jump", "kill", "kill worker", "refuse", "reload", "stall", "stop", "unknown"}
 SEEDS_OF_A_HOLE = 1_500
+SEEDS_ON_POSTGRES = 25
 JOBS = min(2, os.cpu_count() or 1)
 
 
@@ -38,9 +40,24 @@ def test_a_seed_replays_exactly() -> None:
     assert play(seeds, JOBS).traces == play(seeds[::-1], 1).traces
 
 
-@pytest.mark.parametrize("hole", sorted(HOLES))
 @pytest.mark.timeout(600)
-def test_a_known_fault_is_found(hole: str) -> None:
+def test_it_does_on_a_postgres_server_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKRUN_TEST_POSTGRES", shared_dsn())
+    seeds = list(range(SEEDS_ON_POSTGRES))
+    report = play(seeds, JOBS, postgres=True)
+    assert not report.failed, "\n".join([*map(story, report.failed[:3]), *report.lines()])
+    again = play(seeds[:5], 1, postgres=True)
+    assert again.traces.items() <= report.traces.items()
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [pytest.param(hole, marks=[pytest.mark.slow] if HOLES[hole][1].postgres else []) for hole in sorted(HOLES)],
+)
+@pytest.mark.timeout(600)
+def test_a_known_fault_is_found(hole: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if HOLES[hole][1].postgres:
+        monkeypatch.setenv("TASKRUN_TEST_POSTGRES", shared_dsn())
     report = play(list(range(SEEDS_OF_A_HOLE)), JOBS, hole, enough=1)
     assert report.failed, f"{hole} is not found in {SEEDS_OF_A_HOLE} seeds"
 

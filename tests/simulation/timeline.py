@@ -21,6 +21,7 @@ T = TypeVar("T")
 START = 1_000.0  # seconds of the monotonic clock at the beginning: small, so that microseconds are exact
 WALL = 1_000_000.0  # what the wall clock is ahead of it
 MOMENT = 1e-9  # what a timer may be early by
+NAP = 300.0  # seconds that a loop sleeps at most before it looks at the wall clock again
 
 Due: TypeAlias = "tuple[float, int, Callable[[], None], Process | None]"  # when, in which order, what, and to whom
 
@@ -278,3 +279,27 @@ class Timeline:
             call()
         elif process.alive:
             process.hold(due)
+
+
+class SimClock:
+    """A clock on the time line.
+
+    Parameters:
+        jumping: whether it is set now and then, as the wall clock of a machine is.
+    """
+
+    def __init__(self, timeline: Timeline, jumping: bool = True) -> None:
+        self._timeline = timeline
+        self._jumping = jumping
+
+    def now(self) -> float:
+        """Returns its time."""
+        return self._timeline.wall() if self._jumping else self._timeline.now + WALL
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits, a while at most."""
+        await asyncio.sleep(max(1e-6, min(seconds, NAP)))  # else rounding could hold time still
+
+    def alarm(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Calls `call` after so many seconds."""
+        return asyncio.get_running_loop().call_later(max(0.0, seconds), call)

@@ -16,6 +16,7 @@ from tests.simulation.disk import Disk, MemoryDisk, SimStore, SqliteDisk
 from tests.simulation.engine import DaemonEngine, Engine, Settings
 from tests.simulation.handlers import Code
 from tests.simulation.plans import Programmer, Scale
+from tests.simulation.postgres_disk import PostgresDisk
 from tests.simulation.timeline import START, Process, Timeline
 from tests.simulation.watch import Safety
 
@@ -26,11 +27,15 @@ TURNS_A_SECOND = 500  # and for each second that it lasts: engines that wait kee
 
 @dataclass(frozen=True)
 class Emphasis:
-    """What the seeds of a known fault come across more often than others: one that shows in one of 1,000 proves little."""
+    """What all seeds have in common: where the journal is, and what those of a known fault come across more often than others.
+
+    A fault that shows in one of 1,000 seeds proves little.
+    """
 
     fault: str | None = None  # happens several times to each seed
     engines: int | None = None  # on one journal, with short leases
     tells: bool = False
+    postgres: bool = False  # the journal is on a server
 
 
 @dataclass
@@ -62,16 +67,17 @@ class World:
         self.timeline.on_error = self._on_error
         engines.begin(self.timeline, seed)
         latencies = self.latencies = rng.choice(((0.0,), (0.0, 0.001), (0.0, 0.001, 0.05), (0.0, 0.001, 0.05)))
-        self.on_file = rng.random() < 0.1
-        kind = SqliteDisk if self.on_file else MemoryDisk
+        self.on_file = rng.random() < 0.1 and not emphasis.postgres
+        kind = PostgresDisk if emphasis.postgres else SqliteDisk if self.on_file else MemoryDisk
         self.disk: Disk = kind(self.timeline, Random(seed + 2), latencies)
+        self.on_server = emphasis.postgres
         self.safety = Safety(self.timeline, self.disk, self._engine_of)
         self.story: list[str] = []
         self.seen: dict[str, int] = {}
         self.daemon = rng.random() < 0.4
         self.one_process = not self.daemon and rng.random() < 0.3  # several queues on one storage object
-        self.instant = not self.daemon and not self.on_file and rng.random() < 0.2
-        self.long = rng.random() < 0.08  # handlers sleep for hours
+        self.instant = not self.daemon and not self.on_file and rng.random() < 0.2 and not emphasis.postgres
+        self.long = rng.random() < 0.08 and not emphasis.postgres  # handlers sleep for hours
         self.settings = Settings(
             concurrency=rng.choice((None, None, 1, 2, 3)),
             grace=rng.choice((0.0, 0.2, 1.0)),
@@ -137,14 +143,14 @@ class World:
     def _store(self) -> SimStore:
         if self.one_process:
             if self._shared_store is None:
-                self._shared_store = SimStore(self.disk, instant=self.instant, shared=False, place=None)
+                self._shared_store = SimStore(self.disk, instant=self.instant, shared=self.on_server, place=None)
             return self._shared_store
-        return SimStore(self.disk, instant=self.instant, shared=not self.daemon, place=self.place)
+        return SimStore(self.disk, instant=self.instant, shared=self.on_server or not self.daemon, place=self.place)
 
     @property
     def place(self) -> str | None:
         """Where lock files are: a death is seen by them; on other hosts it is assumed when the lease is over."""
-        return None if self.seed % 3 == 0 or self.daemon else "/nowhere/journal"
+        return None if self.seed % 3 == 0 or self.daemon or self.on_server else "/nowhere/journal"
 
     def boot(self) -> Engine:
         """Starts an engine; its start may fail as any may."""
