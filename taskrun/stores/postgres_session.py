@@ -56,7 +56,7 @@ def connect(dsn: str, schema: str) -> psycopg.Connection[tuple[Any, ...]]:
     whole = psycopg.conninfo.make_conninfo(
         dsn, **{name: value for name, value in KEPT_ALIVE.items() if name not in given}
     )
-    # Prepared with their first use: psycopg checks only then that the server, which skips what is behind a failure, has come to it.
+    # With the first use: psycopg checks only then that the server, which skips what is behind a failure, has come to it.
     connection = psycopg.connect(whole, autocommit=True, prepare_threshold=0, cursor_factory=psycopg.RawCursor)
     try:
         connection.prepared_max = 200
