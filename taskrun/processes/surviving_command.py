@@ -332,8 +332,10 @@ class Portion(NamedTuple):
 
 def files_of(folder: Path, run_id: str = "") -> list[Path]:
     """Returns the files of a run's commands, or of all."""
+    if not os.access(folder, os.F_OK):  # asked at the end of every run, which seldom has any
+        return []
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - asked at the end of every run
+        names = os.listdir(folder)  # noqa: PTH208
     except OSError:
         return []
     return [folder / name for name in names if name.startswith(f"{run_id}." if run_id else "")]

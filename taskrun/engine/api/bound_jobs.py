@@ -9,7 +9,7 @@ from taskrun.declarations.calls import Caller, caller
 from taskrun.declarations.job import Event, Job
 from taskrun.declarations.pipe import Pipe
 from taskrun.declarations.registry import Registry
-from taskrun.engine.api.run import Run
+from taskrun.engine.api.run import Run, output_of
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.enlisted import note
@@ -91,7 +91,9 @@ class BoundJob:
         """
         if _in_handler(self._queue):
             return await self._job.run(*args, **fields)
-        return await (await self.start(*args, **fields)).result()
+        prepared = self._job.prepare(self._job.gather(args, fields), self._queue.max_payload)
+        ended = await self._queue.core.run(Trigger(prepared=prepared, id=new_id(), source="queue"))
+        return output_of(ended, self._job.read)
 
     async def cancel(self, /, *args: Any, **fields: Any) -> int:
         """Cancels every unfinished run of the job with exactly this input; returns how many."""

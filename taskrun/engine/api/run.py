@@ -118,9 +118,7 @@ class Run:
             ended = await self._requests.wait(self.id)
         else:
             ended = await self._ended_within(seconds(timeout, "timeout"))
-        if ended.status is not Status.SUCCEEDED:
-            raise end_of(ended)
-        return self._read(ended.output or "null")
+        return output_of(ended, self._read)
 
     async def _ended_within(self, limit: float) -> records.Run:
         try:
@@ -190,6 +188,13 @@ class Run:
             reason=run.reason if ending else None,
             attempt=attempt,
         )
+
+
+def output_of(ended: records.Run, read: Callable[[str], Any]) -> Any:
+    """Returns the output of a run that has ended; raises what says how else it ended."""
+    if ended.status is not Status.SUCCEEDED:
+        raise end_of(ended)
+    return read(ended.output or "null")
 
 
 def _story(run: records.Run) -> list[tuple[str, int, ErrorRecord | None]]:

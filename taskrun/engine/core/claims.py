@@ -19,6 +19,7 @@ from taskrun.engine.core.facts import NEWS
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import RunChanged, SlotUsed
 from taskrun.engine.core.slots import Reservation, Slots
+from taskrun.engine.core.subscriptions import EndWaiters
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.model.records import Run, Status, Step
@@ -110,10 +111,13 @@ class Claims:
 
         self._journal.claim(act, committed, failed)
 
-    def with_slot(self, act: Callable[..., T]) -> asyncio.Future[T]:
+    def with_slot(self, act: Callable[..., T], ends: EndWaiters | None = None) -> asyncio.Future[T]:
         """Executes `act`, which triggers a run, in the next commit; with `slot=True` if one is free and no ready run waits.
 
         Such a run needs no claim. The future resolves with the value of `act`.
+
+        Parameters:
+            ends: get the future of a run that has begun at once: it then resolves when that has ended, with the run.
         """
         if not self.open or self._ready or self.under_way or not self.slots.free():
             return self._journal.do(act)
@@ -127,7 +131,9 @@ class Claims:
         def done(result: tuple[T, list[Start]]) -> None:
             value, starts = result
             self._begin(starts, slots, NONE)
-            if not future.done():
+            if ends is not None and starts and self._attempts.get(starts[0].run.id):
+                ends.add(starts[0].run.id, future)
+            elif not future.done():
                 future.set_result(value)
 
         def failed(error: Exception) -> None:

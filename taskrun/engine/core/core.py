@@ -265,6 +265,17 @@ class Core:
         act = partial(admit, trigger=trigger)
         return await self._asked(lambda again: self.claims.with_slot(executed_before(act) if again else act))
 
+    async def run(self, trigger: Trigger) -> Run:
+        """Admits a trigger; returns its run once that has ended."""
+
+        def act(t: Transaction, slot: bool = False) -> Run:
+            return admit(t, trigger, slot)[0]
+
+        run = await self._asked(
+            lambda again: self.claims.with_slot(executed_before(act) if again else act, self._waiters)
+        )
+        return run if run.ended else await self.wait(run.id)
+
     async def send(self, pipe: str, data: str) -> waits.Sent:
         """Sends an event (JSON text); returns once it is durable.
 

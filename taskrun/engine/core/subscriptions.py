@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -132,10 +133,14 @@ class EndWaiters:
         """Returns the runs that somebody waits for."""
         return list(self._futures)
 
-    def add(self, run_id: str) -> asyncio.Future[Run]:
+    def add(self, run_id: str, future: asyncio.Future[Any] | None = None) -> asyncio.Future[Run]:
         """Returns a future that resolves with the run once it has ended, or is known to have another id."""
-        future: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
-        self._futures.setdefault(run_id, []).append(future)
+        future = asyncio.get_running_loop().create_future() if future is None else future
+        futures = self._futures.get(run_id)
+        if futures is None:
+            self._futures[run_id] = [future]
+        else:
+            futures.append(future)
         return future
 
     def drop(self, run_id: str, future: asyncio.Future[Run]) -> None:

@@ -205,7 +205,7 @@ class Executor:
         context.task = loop.create_task(
             self._attempt(context, job, message), name=f"run {run.id}", context=self._scope.copy()
         )
-        context.task.add_done_callback(lambda task: self._must_have_reported(context, job, task))
+        context.task.add_done_callback(lambda task: self._must_have_reported(context, job, task), context=self._scope)
         if self._draining:
             context.pause(True)
         if self._draining or self._leaving:
