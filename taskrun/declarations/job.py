@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import cached_property
 from typing import Any, TypeVar, Unpack, overload
 
@@ -213,12 +213,13 @@ class Job:
         terms = evaluate(self.name, self.options, value)
         return Prepared(job=self.name, input=shown, terms=terms, secrets=secrets)
 
-    async def call(self, value: Any) -> Any:
+    def call(self, value: Any) -> Awaitable[Any]:
         """Calls the handler with a validated input; a sync one in a thread."""
         if not self.is_async:
-            return await asyncio.to_thread(self.call_sync, value)
+            return asyncio.to_thread(self.call_sync, value)
         args, kwargs = self.input.arguments(value)
-        return await self.fn(*args, **kwargs)
+        called: Awaitable[Any] = self.fn(*args, **kwargs)
+        return called
 
     def call_sync(self, value: Any) -> Any:
         """Calls a sync handler with a validated input, in the thread of the caller."""

@@ -17,7 +17,7 @@ from taskrun.model.records import ErrorRecord, LogLine, Run, Step
 from taskrun.rules.policies import Prepared
 
 
-class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, gc=False, tag=True, omit_defaults=True):
     """Base of all messages."""
 
 
@@ -275,13 +275,13 @@ class Blocked(Message, frozen=True):
 # ---- how an attempt ended
 
 
-class Succeeded(msgspec.Struct, frozen=True, tag=True):
+class Succeeded(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The handler returned; `output` is JSON text."""
 
     output: str
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True):
+class Failed(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The attempt failed; the next one starts in `retry_in` seconds, or never."""
 
     error: ErrorRecord
@@ -290,11 +290,11 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     output: str | None = None  # of a run that has failed for good, if its handler gave one
 
 
-class Cancelled(msgspec.Struct, frozen=True, tag=True):
+class Cancelled(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The handler ended after it had been told to cancel."""
 
 
-class Unwound(msgspec.Struct, frozen=True, tag=True):
+class Unwound(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The coroutine was taken down (eviction, pause, close); the run goes on by replay."""
 
     paused: bool = False

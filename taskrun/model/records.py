@@ -72,7 +72,7 @@ class StepStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class ErrorRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An exception as the journal keeps it.
 
     `args` is the JSON text of the exception's `args` where they can be encoded. `where` is `file:line in function` of the
@@ -86,7 +86,7 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     where: str = ""
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One failed attempt in the history of a run or of a step."""
 
     attempt: int
@@ -95,7 +95,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: float | None = None
 
 
-class Awaited(msgspec.Struct, frozen=True, omit_defaults=True):
+class Awaited(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A run that another one starts after: once it has succeeded, or with `any` once it has ended."""
 
     run: str
@@ -103,7 +103,7 @@ class Awaited(msgspec.Struct, frozen=True, omit_defaults=True):
     ended: Status | None = None  # how it has, None as long as it has not
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Run(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One trigger of a job. The fields down to `input`, and those from `tags` on, never change after the trigger."""
 
     id: str
@@ -159,7 +159,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.status in ENDED
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Step(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A recorded piece of a run. Its identity is (`run`, `key`)."""
 
     run: str
@@ -209,7 +209,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.wake_at is not None or self.topic is not None) and not self.finished and not self.has_place
 
 
-class PipeEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PipeEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One event sent into a pipe, or one success of a job (`topic` is `pipe:NAME` or `job:NAME`)."""
 
     id: str
@@ -220,7 +220,7 @@ class PipeEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seq: int = 0
 
 
-class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LogLine(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One line of a run's log. `seq` counts within the run, without gaps, from 1."""
 
     run: str
@@ -231,7 +231,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     step: str | None = None
 
 
-class LogBlock(msgspec.Struct, frozen=True):
+class LogBlock(msgspec.Struct, frozen=True, gc=False):
     """A stretch of a run's log: the first and the last seq in it, how many lines there are, and the bytes of their texts."""
 
     first: int
@@ -240,7 +240,7 @@ class LogBlock(msgspec.Struct, frozen=True):
     size: int
 
 
-class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Engine(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """An engine that executes runs of a journal. Its id is new at each start; one whose row is gone may write no more."""
 
     id: str

@@ -17,7 +17,7 @@ from taskrun.rules.dependencies import after_text, is_failed, is_open
 from taskrun.rules.policies import Debounce, Terms, Throttle
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A validated trigger.
 
     Parameters:
@@ -34,7 +34,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
 
 
-class BurstFact(msgspec.Struct, frozen=True, omit_defaults=True):
+class BurstFact(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What is kept of a debounce id."""
 
     since: float | None = None
@@ -48,7 +48,7 @@ class LastStart(msgspec.Struct, frozen=True, omit_defaults=True):
     period: float = 0.0
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the journal knows that bears on a request.
 
     Parameters:
@@ -64,7 +64,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     kept: BurstFact = BurstFact()
 
 
-class Decision(msgspec.Struct, kw_only=True):
+class Decision(msgspec.Struct, gc=False, kw_only=True):
     """What becomes of a request.
 
     Parameters:

@@ -209,7 +209,7 @@ class Cron(msgspec.Struct, frozen=True):
         return CronRule(self.expr, self.timezone)
 
 
-class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A job's options as evaluated for one trigger. The limits have their ids."""
 
     retry: int = 3
@@ -223,7 +223,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: dict[str, str] = {}
 
 
-class Prepared(msgspec.Struct, frozen=True, omit_defaults=True):
+class Prepared(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A trigger that passed validation; `input` is JSON text, and so are the fields of it that nobody is shown."""
 
     job: str

@@ -22,7 +22,7 @@ ALPHABET = b"23456789abcdefghjkmnpqrstuvwxyz"  # without look-alikes
 _LETTERS = bytes(ALPHABET[byte % len(ALPHABET)] for byte in range(256))
 
 
-class Trigger(msgspec.Struct, frozen=True, kw_only=True):
+class Trigger(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A validated request for a run.
 
     Parameters:

@@ -11,8 +11,8 @@ parked one begins nothing until `Resume`. So a step body begins only while the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from taskrun.engine import messages as m
@@ -59,7 +59,7 @@ class Attempt:
     slot: Slot | None = None
     suspect_slot: Slot | None = None  # one suspect executes at a time
     told: int = 0  # messages about waits that are over; `Park` says how many of them the executor had heard
-    over: list[Step] = field(default_factory=list)  # waits that are over, to be told with the next slot
+    over: Sequence[Step] = ()  # waits that are over, to be told with the next slot
     progress: str | None = None
     progressing: bool = False  # the progress is about to be written
 
@@ -142,7 +142,7 @@ class Attempts:
         if attempt is None:
             return
         self._take_slot(attempt, run, slots, suspects)
-        attempt.over += over
+        attempt.over = [*attempt.over, *over]
         if attempt.phase is Phase.EVICTING:
             attempt.started = True  # it goes on by replay, once its coroutine is gone; at once if that wants to go on
         else:
@@ -174,9 +174,9 @@ class Attempts:
         self._tell(attempt, m.Resume)
 
     def _tell(self, attempt: Attempt, kind: type[m.Resume] | type[m.Over]) -> None:
-        over, attempt.over = attempt.over, []
+        over, attempt.over = attempt.over, ()
         attempt.told += 1
-        attempt.peer.tell(kind(run=attempt.run, steps=over))
+        attempt.peer.tell(kind(run=attempt.run, steps=[*over]))
 
     # ---- waits
 
@@ -184,7 +184,7 @@ class Attempts:
         attempt = self._by_run.get(event.step.run)
         if attempt is None:
             return
-        attempt.over.append(event.step)
+        attempt.over = [*attempt.over, event.step]
         if attempt.phase is not Phase.PARKED or attempt.cancelled:
             self._tell(attempt, m.Over)
 
@@ -232,7 +232,7 @@ class Attempts:
 
     def _after_park(self, attempt: Attempt, over: list[Step] | None) -> None:
         if over is not None:
-            attempt.over += over
+            attempt.over = [*attempt.over, *over]
             self._refuse(attempt)
             return
         if attempt.phase is not Phase.PARKING:

@@ -30,6 +30,7 @@ from taskrun.engine.executor.step_ids import TaskFactory
 from taskrun.model.clock import Clock, SystemClock
 from taskrun.model.codec import MAX_PAYLOAD, check_size, decode, encode, parse_json
 from taskrun.model.errors import JobNotFound, PipeNotFound
+from taskrun.model.records import Step
 from taskrun.rules.policies import Cron, Prepared, Routed
 
 logger = logging.getLogger("taskrun.engine.executor")
@@ -85,7 +86,10 @@ class Executor:
         self._leaving = False
         self._factory: TaskFactory | None = None
         self._scope = copy_context()  # what each attempt begins with: nothing of the run that happened to come before
+        self._tasks: dict[asyncio.Task[None], Context] = {}  # of attempts
         self._chores: set[asyncio.Task[Any]] = set()
+        self._backstop = self._must_have_reported  # made once, as is the next: thousands of runs refer to them
+        self._on_held = self._take_down_held
         Capture.install(echo)
 
     def connect(self, core: m.Peer) -> None:
@@ -202,10 +206,11 @@ class Executor:
             return
         self.contexts[run.id] = context
         loop = asyncio.get_running_loop()
-        context.task = loop.create_task(
-            self._attempt(context, job, message), name=f"run {run.id}", context=self._scope.copy()
-        )
-        context.task.add_done_callback(lambda task: self._must_have_reported(context, job, task), context=self._scope)
+        begun = None if message.fresh else message.steps
+        work = self._attempt(context, job, begun)
+        context.task = loop.create_task(work, name=f"run {run.id}", context=self._scope.copy())
+        self._tasks[context.task] = context
+        context.task.add_done_callback(self._backstop, context=self._scope)
         if self._draining:
             context.pause(True)
         if self._draining or self._leaving:
@@ -213,10 +218,15 @@ class Executor:
         if run.cancel is not None:
             self._cancel(m.Cancel(run=run.id, reason=run.cancel, grace=self._grace))
 
-    async def _attempt(self, context: Context, job: Job, message: m.Execute) -> None:
-        before = self.listeners.before(context.run) if message.fresh else None
-        if not message.fresh:  # else there is none
-            await self.bodies.end_earlier(context, message.steps)
+    async def _attempt(self, context: Context, job: Job, begun: list[Step] | None) -> None:
+        """Executes an attempt and reports its end.
+
+        Parameters:
+            begun: the steps of earlier ones; None for the very first start.
+        """
+        before = self.listeners.before(context.run) if begun is None else None
+        if begun is not None:
+            await self.bodies.end_earlier(context, begun)
             context.look_soon()  # a cancel that came before the handler has begun is still to be told
         self._end(context, await attempt(context, job, self.bodies, self._max_payload, before))
 
@@ -231,7 +241,7 @@ class Executor:
             bodies=self.bodies,
             replay=replay,
             run_log=RunLog(run.id, message.log_seq, self.core, self.clock, replay.is_active if message.steps else None),
-            on_held=self._take_down_held,
+            on_held=self._on_held,
             max_payload=self._max_payload,
             make_handle=self._make_handle,
             jobs=self.registry.jobs,
@@ -249,12 +259,13 @@ class Executor:
             logger.exception("the last log lines of run %s are lost", context.run.id)
         self.core.tell(m.Finished(run=context.run.id, outcome=outcome))
 
-    def _must_have_reported(self, context: Context, job: Job, task: asyncio.Task[None]) -> None:
+    def _must_have_reported(self, task: asyncio.Task[None]) -> None:
         """The backstop: an attempt whose task has ended has reported, or does so now."""
+        context = self._tasks.pop(task)
         error = RuntimeError("its task was cancelled") if task.cancelled() else task.exception()
         context.task = None  # it refers to the context: without this both would wait for the garbage collector
         if error is not None:
-            self._end(context, taken_down(context) or failed(context.run, job, error, []))
+            self._end(context, taken_down(context) or failed(context.run, context.job, error, []))
 
     def _over(self, message: m.Over) -> None:
         if (context := self.contexts.get(message.run)) is not None:

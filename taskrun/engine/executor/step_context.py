@@ -64,7 +64,7 @@ class Context(AttemptState):
         jobs: Mapping[str, Job],
     ) -> None:
         super().__init__(run, host, replay, run_log, on_held)
-        self._job = job
+        self.job = job
         self.used_up: list[tuple[BaseException, ErrorRecord]] = []  # errors of steps that have used up their retries
         self.stepping: dict[asyncio.Task[Any], str] = {}  # tasks of the handler that are inside a step, and its key
         self._clock = clock
@@ -80,7 +80,7 @@ class Context(AttemptState):
         return Current(
             run_id=run.id,
             job=run.job,
-            input=self._job.input.load(whole_input(run)),
+            input=self.job.input.load(whole_input(run)),
             attempt=run.attempt,
             parent=run.parent,
             slot=None if run.slot is None else datetime.fromtimestamp(run.slot, UTC),
@@ -253,7 +253,7 @@ class Context(AttemptState):
 
     def _next_try(self, call: StepCall, attempt: int, error: BaseException) -> tuple[float | None, BaseException]:
         retries = call.retry if call.retry is not None else 3
-        policy = self._job.options.backoff if call.backoff is None else call.backoff
+        policy = self.job.options.backoff if call.backoff is None else call.backoff
         return next_try(policy, attempt, retries, error, self.current.input)
 
     async def _wait_backoff(self, step: Step, message: m.Wait | None) -> None:

@@ -18,21 +18,16 @@ from taskrun.engine.executor.run_context import inside
 Task = asyncio.Task[Any]
 
 
-class MadeTasks:
-    """The tasks that a handler has made, known to all of its branches."""
-
-    __slots__ = ("tasks",)
-
-    def __init__(self) -> None:
-        self.tasks: WeakSet[Task] | None = None
-
-
 class Branch:
-    """One task's part of a handler."""
+    """One task's part of a handler.
+
+    Parameters:
+        made: the tasks that the handler has made, known to all of its branches; None until there is a second branch.
+    """
 
     __slots__ = ("_children", "_made", "_path", "_uses", "claimed")
 
-    def __init__(self, path: str, made: MadeTasks) -> None:
+    def __init__(self, path: str, made: WeakSet[Task] | None = None) -> None:
         self.claimed = False  # whether it is known which task this is the branch of
         self._path = path
         self._made = made
@@ -41,12 +36,12 @@ class Branch:
 
     def tasks(self) -> list[Task]:
         """Returns the tasks that the handler has made and that still exist."""
-        return list(self._made.tasks or ())
+        return list(self._made or ())
 
     @property
     def alone(self) -> bool:
         """Whether none of the tasks that the handler has made is left."""
-        return self._made.tasks is None or all(task.done() for task in self._made.tasks)
+        return self._made is None or all(task.done() for task in self._made)
 
     def key(self, name: str) -> str:
         """Returns the identity of the next use of `name` here."""
@@ -57,15 +52,16 @@ class Branch:
     def branch(self) -> Branch:
         """Returns the branch of the next task that is created here."""
         self._children += 1
+        if self._made is None:
+            self._made = WeakSet()
         return Branch(f"{self._path}{self._children}/", self._made)
 
     def claim(self, task: Task) -> None:
         """Makes this the branch of a task."""
         self.claimed = True
         _branches[task] = self
-        if self._made.tasks is None:
-            self._made.tasks = WeakSet()
-        self._made.tasks.add(task)
+        if self._made is not None:
+            self._made.add(task)
 
 
 _branches: WeakKeyDictionary[Task, Branch] = WeakKeyDictionary()
@@ -76,7 +72,7 @@ def enter_root() -> Branch:
     """Makes the running task the root branch of a handler."""
     task = asyncio.current_task()
     assert task is not None
-    root = _branches[task] = Branch("", MadeTasks())
+    root = _branches[task] = Branch("")
     root.claimed = True
     _branch.set(root)
     return root
