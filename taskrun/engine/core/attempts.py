@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 
 from taskrun.engine import messages as m
 from taskrun.engine.core import run_lifecycle, step_queue, waits
@@ -333,12 +334,10 @@ class Attempts:
         attempt = self.get(message.run, peer)
         if attempt is None:
             return
-        attempt.ended, progress = True, attempt.progress
-        self._journal.post(
-            lambda t: run_lifecycle.finished(t, message.run, message.outcome, progress),
-            lambda _: self.drop(attempt),
-            lambda _: self.drop(attempt),
-        )
+        attempt.ended = True
+        end = partial(run_lifecycle.finished, run_id=message.run, outcome=message.outcome, progress=attempt.progress)
+        drop = partial(self.drop, attempt)
+        self._journal.post(end, drop, drop)
         if attempt.limited:
             self.on_place_free()
 
@@ -356,7 +355,7 @@ class Attempts:
 
         self._journal.post(lambda t: run_lifecycle.finished(t, run_id, outcome, None), settled, settled)
 
-    def drop(self, attempt: Attempt) -> None:
+    def drop(self, attempt: Attempt, _: object = None) -> None:
         """Lets an attempt go, with its slots: this one, not another that its run may have by now."""
         if self._by_run.get(attempt.run) is attempt:
             del self._by_run[attempt.run]

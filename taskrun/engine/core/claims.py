@@ -44,6 +44,35 @@ class Start(NamedTuple):
     alive: bool = False
 
 
+class _WithSlot:
+    """A trigger for which a slot is reserved, on its way into the journal."""
+
+    __slots__ = ("_act", "_claims", "_ends", "future", "slots")
+
+    def __init__(self, claims: Claims, act: Callable[..., Any], slots: Reservation, ends: EndWaiters | None) -> None:
+        self.slots = slots
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._claims = claims
+        self._act = act
+        self._ends = ends
+
+    def act(self, t: Transaction) -> tuple[Any, list[Start]]:
+        value = self._act(t, slot=True)
+        return value, [Start(event.run, [], fresh=True) for event in t.outbox if type(event) is SlotUsed]
+
+    def committed(self, result: tuple[Any, list[Start]]) -> None:
+        value, starts = result
+        if self._claims.settle(self, starts) and self._ends is not None:
+            self._ends.add(starts[0].run.id, self.future)
+        elif not self.future.done():
+            self.future.set_result(value)
+
+    def failed(self, error: Exception) -> None:
+        self._claims.settle(self, [])
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
 class Claims:
     """Starts ready runs of one engine."""
 
@@ -121,28 +150,14 @@ class Claims:
         """
         if not self.open or self._ready or self.under_way or not self.slots.free():
             return self._journal.do(act)
-        slots = self.slots.reserve(1)
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        entry = _WithSlot(self, act, self.slots.reserve(1), ends)
+        self._journal.post(entry.act, entry.committed, entry.failed)
+        return entry.future
 
-        def act_with_slot(t: Transaction) -> tuple[T, list[Start]]:
-            value = act(t, slot=True)
-            return value, [Start(event.run, [], fresh=True) for event in t.outbox if type(event) is SlotUsed]
-
-        def done(result: tuple[T, list[Start]]) -> None:
-            value, starts = result
-            self._begin(starts, slots, NONE)
-            if ends is not None and starts and self._attempts.get(starts[0].run.id):
-                ends.add(starts[0].run.id, future)
-            elif not future.done():
-                future.set_result(value)
-
-        def failed(error: Exception) -> None:
-            self._begin([], slots, NONE)
-            if not future.done():
-                future.set_exception(error)
-
-        self._journal.post(act_with_slot, done, failed)
-        return future
+    def settle(self, entry: _WithSlot, starts: list[Start]) -> bool:
+        """Begins what a trigger has started with its slot; returns whether that is under way."""
+        self._begin(starts, entry.slots, NONE)
+        return bool(starts) and self._attempts.get(starts[0].run.id) is not None
 
     def _begin(self, starts: list[Start], slots: Reservation, suspects: Reservation) -> None:
         """Uses the slots that were reserved for an entry, and gives back the rest; called in either of its sides."""

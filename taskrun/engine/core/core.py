@@ -262,8 +262,7 @@ class Core:
 
     async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
         """Admits a trigger; returns once it is durable, with the run and whether it is new."""
-        act = partial(admit, trigger=trigger)
-        return await self._asked(lambda again: self.claims.with_slot(executed_before(act) if again else act))
+        return await self._asked(self.claims.with_slot, partial(admit, trigger=trigger))
 
     async def run(self, trigger: Trigger) -> Run:
         """Admits a trigger; returns its run once that has ended."""
@@ -271,9 +270,7 @@ class Core:
         def act(t: Transaction, slot: bool = False) -> Run:
             return admit(t, trigger, slot)[0]
 
-        run = await self._asked(
-            lambda again: self.claims.with_slot(executed_before(act) if again else act, self._waiters)
-        )
+        run = await self._asked(self.claims.with_slot, act, self._waiters)
         return run if run.ended else await self.wait(run.id)
 
     async def send(self, pipe: str, data: str) -> waits.Sent:
@@ -352,19 +349,24 @@ class Core:
 
         `done` is called when all that was written before has been published, and nothing that was written after.
         """
-        return await self._asked(lambda again: self.journal.read(fn, done))
+        return await self._asked(self.journal.read, fn, done, again=lambda fn: fn)
 
     async def _do(self, act: Callable[[Transaction], T]) -> T:
-        return await self._asked(lambda again: self.journal.do(executed_before(act) if again else act))
+        return await self._asked(self.journal.do, act)
 
-    async def _asked(self, submit: Callable[[bool], asyncio.Future[T]]) -> T:
-        """Submits a user's request; once more, with `again`, after this engine was taken for dead and has registered anew."""
-        again = False
+    async def _asked(
+        self,
+        submit: Callable[..., asyncio.Future[T]],
+        act: Callable[..., Any],
+        *rest: Any,
+        again: Callable[[Any], Any] = executed_before,
+    ) -> T:
+        """Submits what a user wants; once more, as `again` says, after this engine was taken for dead and has registered anew."""
         while True:
             try:
-                return await submit(again)
+                return await submit(act, *rest)
             except EngineLost:
-                again = True
+                act = again(act)
                 if self._registering is None or self._closed:
                     raise JournalUnavailable("the queue was closed") from None
                 await asyncio.wait([self._registering])
