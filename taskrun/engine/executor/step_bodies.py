@@ -6,9 +6,8 @@ Made once by the executor. Also says of a body that takes a while that it has be
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +74,16 @@ class Bodies:
         finally:
             self.threads -= 1
 
-    @contextlib.contextmanager
-    def note(self, host: m.Peer, step: Step) -> Iterator[None]:
-        """While a body executes: tells the core that it has begun, if it takes longer than 50 ms."""
-        mark = id(step)
-        self._fresh[mark] = (host, step)
+    def begun(self, host: m.Peer, step: Step) -> None:
+        """Has the core told that a body has begun, if it takes longer than 50 ms."""
+        self._fresh[id(step)] = (host, step)
         if not self._ticking:
             self._ticking = True
             asyncio.get_running_loop().call_later(SLOW, self._tick)
-        try:
-            yield
-        finally:
-            self._fresh.pop(mark, None)
+
+    def ended(self, step: Step) -> None:
+        """The body has ended: nobody needs to be told any more that it has begun."""
+        self._fresh.pop(id(step), None)
 
     def forget(self, call: StepCall, step: Step, run: Run) -> None:
         """Lets go of what was kept for a step whose end is in the journal."""

@@ -231,8 +231,11 @@ class Context(AttemptState):
         self._busy += 1
         token = inside.set(step.key)
         try:
-            with self._bodies.note(self._host, step):
+            self._bodies.begun(self._host, step)
+            try:
                 value = await self._bodies.execute(call, step, self)
+            finally:
+                self._bodies.ended(step)
             output = encode(value, f'result of step "{step.key}"', self._max_payload)
             done = replace(step, status=StepStatus.SUCCEEDED, output=output, ended_at=self._clock.now())
             self._check()
