@@ -37,8 +37,7 @@ async def pool(project: Project) -> AsyncIterator[WorkerPool]:
 
 
 async def start(core: Core, job: str, data: str) -> Run:
-    run, _ = await core.trigger(Trigger(prepared=await core.prepare(job, data), id=new_id(), source="test"))
-    return run
+    return await core.trigger(Trigger(prepared=await core.prepare(job, data), id=new_id(), source="test"))
 
 
 async def test_a_worker_that_a_run_blocks_for_good_is_replaced_and_its_neighbours_go_on(

@@ -245,7 +245,7 @@ async def test_a_run_starts_after_one_of_another_queue(shared: Open) -> None:
             [Awaited(good.id), Awaited(bad.id, True)],
         ):
             prepared = await two.core.prepare("second", '{"word":"x"}')
-            added, _ = await two.core.trigger(Trigger(prepared=prepared, id=new_id(), after=awaited))
+            added = await two.core.trigger(Trigger(prepared=prepared, id=new_id(), after=awaited))
             waiting.append(two.handle(added))
         gates[0].set()
         assert await asyncio.wait_for(waiting[0].result(), 20) == "x"

@@ -19,7 +19,7 @@ async def delayed(queue: Queue, job: str, data: str, seconds: float) -> Run:
     """Triggers as `taskrun start --in` does."""
     prepared = await queue.core.prepare(job, data)
     trigger = Trigger(prepared=prepared, id=new_id(), delay_until=queue.core.clock.now() + seconds)
-    return queue.handle((await queue.core.trigger(trigger))[0])
+    return queue.handle(await queue.core.trigger(trigger))
 
 
 async def test_a_key_finds_the_run_while_it_is_unfinished_and_for_its_time_after_success(storage: Store) -> None:

@@ -50,7 +50,7 @@ async def after(queue: TestQueue, *runs: Run | str, any: bool = False, job: str 
     wanted = [Awaited(one if isinstance(one, str) else one.id, any) for one in runs]
     until = None if delay is None else queue.core.clock.now() + float(str(delay))
     trigger = Trigger(prepared=prepared, id=new_id(), after=wanted, delay_until=until)
-    run, _ = await queue.core.trigger(trigger)
+    run = await queue.core.trigger(trigger)
     return queue.handle(run)
 
 
@@ -120,7 +120,7 @@ async def test_a_run_that_is_awaited_both_ways_has_to_succeed(storage: Store) ->
         bad = await queue.jobs.works.start(fail=True)
         prepared = await queue.core.prepare("works", "{}")
         wanted = [Awaited(bad.id, True), Awaited(bad.id), Awaited(bad.id, True)]
-        run, _ = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), after=wanted))
+        run = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), after=wanted))
         await queue.advance(11)
         assert await state(queue.handle(run)) == DROPPED
 

@@ -52,7 +52,7 @@ async def started(queue: TestQueue, inputs: list[dict[str, Any]], **options: Any
     await check_inputs(queue.core, "work", want)
     name, text, steps = with_inputs("work", want, queue.clock.now())
     prepared = await queue.core.prepare(name, text)
-    run, _ = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), steps=steps))
+    run = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), steps=steps))
     return queue.handle(run)
 
 

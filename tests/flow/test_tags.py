@@ -32,7 +32,7 @@ async def parent(fail: bool = False) -> None:
 
 async def started(queue: TestQueue, job: str, tags: dict[str, str], data: str = "{}") -> Run:
     prepared = await queue.core.prepare(job, data)
-    run, _ = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), tags=tags))
+    run = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), tags=tags))
     return queue.handle(run)
 
 

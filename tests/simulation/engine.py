@@ -245,7 +245,7 @@ class Engine:
         prepared = await self.core.prepare(job, data)
         until = None if delay is None else self.core.clock.now() + delay
         trigger = Trigger(prepared=prepared, id=new_id(), source="sim", delay_until=until, after=after)
-        run, _ = await self.core.trigger(trigger)
+        run = await self.core.trigger(trigger)
         return run.id
 
     async def wait(self, run_id: str) -> Run:

@@ -87,7 +87,7 @@ async def _to_end(queue: Queue, value: Any, tags: dict[str, str], options: Start
     view: View = View(session) if options.quiet else PlainView(session)
     async with queue.core.bus.subscribe() as changes:
         prepared = await queue.core.prepare(options.job, encode(value, "input"))
-        started, _ = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), source="cli", tags=tags))
+        started = await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), source="cli", tags=tags))
         run = queue.handle(started)
         view.begin(dict(await run.info()))
         work = asyncio.ensure_future(_watch(changes, run.id, view))

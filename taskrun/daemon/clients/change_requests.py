@@ -102,8 +102,8 @@ async def start(context: RequestContext, want: Start) -> Any:
         steps=steps,
         after=want.after,
     )
-    run, created = await context.core.trigger(trigger)
-    return {"run": views.run_view(run), "created": created}
+    run = await context.core.trigger(trigger)
+    return {"run": views.run_view(run), "created": run.id == trigger.id}
 
 
 async def send(context: RequestContext, want: Send) -> Any:

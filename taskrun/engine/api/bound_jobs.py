@@ -68,7 +68,7 @@ class BoundJob:
             handle: Run = await self._job.start(*args, **fields)
             return handle
         prepared = self._job.prepare(self._job.gather(args, fields), self._queue.max_payload)
-        run, _ = await self._queue.core.trigger(Trigger(prepared=prepared, id=new_id(), source="queue"))
+        run = await self._queue.core.trigger(Trigger(prepared=prepared, id=new_id(), source="queue"))
         return self._queue.handle(run)
 
     async def _enlist(self, connection: Any, given: Any) -> Run:

@@ -54,8 +54,8 @@ def new_id() -> str:
     return os.urandom(12).translate(_LETTERS).decode()
 
 
-def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bool]:
-    """Admits a trigger by the rules; returns the run, and whether it is new.
+def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> Run:
+    """Admits a trigger by the rules; returns its run, or one that was there already and has another id.
 
     Parameters:
         slot: whether a slot of this engine is reserved for it.
@@ -68,7 +68,7 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
         run = t.run(known)
         if run is None:
             raise NotFound(f"run {known} of this request was pruned")
-        return run, False
+        return run
     throttle = None if terms.throttle is None or terms.throttle.mode != "discard" else terms.throttle.id or ""
     debounce = None if terms.debounce is None else terms.debounce.id or ""
     facts = Facts(
@@ -85,7 +85,7 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
     if trigger.intent is not None:
         INTENTS.put(tx, trigger.intent, decision.run.id)
     if not decision.new:
-        return decision.run, False
+        return decision.run
     if decision.superseded is not None:
         run_lifecycle.end(t, decision.superseded.id, Status.CANCELLED, reason=Cause.DEBOUNCE.value)
     if throttle is not None and decision.accepted is not None:
@@ -93,7 +93,7 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> tuple[Run, bo
     if debounce is not None and decision.kept is not None:
         BURSTS.put(tx, debounce, decision.kept)
     run = run_lifecycle.add(t, decision.run, slot and not trigger.steps)
-    return (_with_steps(t, run, trigger.steps) if trigger.steps else run), True
+    return _with_steps(t, run, trigger.steps) if trigger.steps else run
 
 
 def _with_steps(t: Transaction, run: Run, steps: Iterable[Step]) -> Run:
@@ -109,7 +109,7 @@ def start_child(t: Transaction, step: Step, prepared: Prepared, wait: bool, slot
     known = t.tx.step(step.run, step.key)
     if known is not None and (known.child is not None or known.finished):  # finished: it was cancelled on its way here
         return known
-    child, _ = admit(t, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), slot)
+    child = admit(t, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), slot)
     begun = replace(step, child=child.id, topic=f"run:{child.id}" if wait else None)
     if not wait:
         output = msgspec.json.encode(child.id).decode()
@@ -135,7 +135,7 @@ def start_again(t: Transaction, ended: Run, prepared: Prepared, from_step: str |
         tags=tags_of(ended),
         steps=kept,
     )
-    return admit(t, trigger)[0]
+    return admit(t, trigger)
 
 
 def _kept(steps: list[Step], from_step: str | None) -> list[Step]:

@@ -11,7 +11,7 @@ parked one begins nothing until `Resume`. So a step body begins only while the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -362,6 +362,11 @@ class Attempts:
             self._parked.pop(attempt.run, None)
             self.blocked.pop(attempt.run, None)
         self._give_back(attempt)
+
+    def drop_all(self, attempts: Iterable[Attempt], _: object = None) -> None:
+        """Lets several go."""
+        for attempt in attempts:
+            self.drop(attempt)
 
     # ---- reports of executors
 

@@ -60,6 +60,8 @@ from taskrun.stores.base import Store, Tx
 
 logger = logging.getLogger("taskrun.engine.core")
 T = TypeVar("T")
+Submit = Callable[..., asyncio.Future[T]]
+Again = Callable[[Any], Any]
 RESIDENT = 1_000
 AGAIN = 1.0  # seconds between two tries to register
 
@@ -101,13 +103,17 @@ class Core:
     ) -> None:
         self.clock = clock or store.clock or SystemClock()
         self.grace = grace
-        self.on_stuck: Callable[[m.Peer, str], None] | None = None  # an executor does not end a cancelled run
+        self.on_stuck: Callable[[m.Peer, str], None] = lambda peer, run: (
+            None
+        )  # an executor does not end a cancelled run
         self.state = EngineState()
         self.bus = Subscriptions()
         self.lease = Lease(store, self.state, name, lease, alone=alone, heartbeat=heartbeat and not alone)
         self.journal = Journal(store, self.clock, self.state, None if alone else self.lease.guard)
         self.executors = Executors(self.state, only)
-        self.attempts = Attempts(self.journal, self.executors, self.clock, grace, resident, self._stuck)
+        self.attempts = Attempts(
+            self.journal, self.executors, self.clock, grace, resident, lambda peer, run: self.on_stuck(peer, run)
+        )
         self.slots = Slots(concurrency, lambda: self.claims.look())
         self.lease.load = lambda: self.slots.used
         self.lease.watched = lambda: self.bus.watched or any(not self.attempts.get(run) for run in self._waiters.ids())
@@ -191,8 +197,7 @@ class Core:
         with contextlib.suppress(EngineLost, JournalUnavailable):  # then it holds nothing, or is taken for dead
             # Releases what is still held, for the next start or another engine.
             await self.journal.do(lambda t: run_lifecycle.take_over(t, t.engine, blame=False))
-        for attempt in self.attempts.all():  # of executors that had retired, or did not answer
-            self.attempts.drop(attempt)
+        self.attempts.drop_all(self.attempts.all())  # of executors that had retired, or did not answer
         await self.commands.close()
         self.lease.release()
         await self.journal.close()
@@ -239,10 +244,7 @@ class Core:
             run_lifecycle.let_go(t, [attempt.run for attempt in gone if t.mine(attempt.run) is not None], crashed)
             self._keep_jobs(t)
 
-        def settled(_: object) -> None:
-            for attempt in gone:
-                self.attempts.drop(attempt)
-
+        settled = partial(self.attempts.drop_all, gone)
         await self.journal.do(act, settled, settled)
 
     # ---- what users want
@@ -260,17 +262,13 @@ class Core:
         prepared: Prepared = await peer.ask(m.Prepare(job=job, input=data))
         return prepared
 
-    async def trigger(self, trigger: Trigger) -> tuple[Run, bool]:
-        """Admits a trigger; returns once it is durable, with the run and whether it is new."""
+    async def trigger(self, trigger: Trigger) -> Run:
+        """Admits a trigger; returns its run, or the one that it has found, once that is durable."""
         return await self._asked(self.claims.with_slot, partial(admit, trigger=trigger))
 
     async def run(self, trigger: Trigger) -> Run:
-        """Admits a trigger; returns its run once that has ended."""
-
-        def act(t: Transaction, slot: bool = False) -> Run:
-            return admit(t, trigger, slot)[0]
-
-        run = await self._asked(self.claims.with_slot, act, self._waiters)
+        """Admits a trigger; returns its run, or the one that it has found, once that has ended."""
+        run = await self._asked(self.claims.with_slot, partial(admit, trigger=trigger), self._waiters)
         return run if run.ended else await self.wait(run.id)
 
     async def send(self, pipe: str, data: str) -> waits.Sent:
@@ -354,13 +352,7 @@ class Core:
     async def _do(self, act: Callable[[Transaction], T]) -> T:
         return await self._asked(self.journal.do, act)
 
-    async def _asked(
-        self,
-        submit: Callable[..., asyncio.Future[T]],
-        act: Callable[..., Any],
-        *rest: Any,
-        again: Callable[[Any], Any] = executed_before,
-    ) -> T:
+    async def _asked(self, submit: Submit[T], act: Any, *rest: Any, again: Again = executed_before) -> T:
         """Submits what a user wants; once more, as `again` says, after this engine was taken for dead and has registered anew."""
         while True:
             try:
@@ -437,10 +429,6 @@ class Core:
             raise RunEnded(f"run {run_id} has ended already")
         return changed
 
-    def _stuck(self, peer: m.Peer, run_id: str) -> None:
-        if self.on_stuck is not None:
-            self.on_stuck(peer, run_id)
-
     async def _fire(self) -> float | None:
         """Does what is due; returns the next due moment."""
         upcoming: float | None = None
@@ -495,8 +483,7 @@ class Core:
 
     async def _begin_again(self) -> None:
         await asyncio.gather(*(peer.ask(m.Drain(0.0)) for peer in self.executors.peers), return_exceptions=True)
-        for attempt in self.attempts.all():
-            self.attempts.drop(attempt)
+        self.attempts.drop_all(self.attempts.all())
         while True:
             try:
                 with contextlib.suppress(EngineLost):  # it was stopped again for longer than its lease

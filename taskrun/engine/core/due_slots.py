@@ -144,9 +144,9 @@ def _tell(t: Transaction, entry: Entry, number: int, last: float, reason: str) -
 def _run(t: Transaction, schedule: str, entry: Entry, slot: float, prepared: Prepared) -> str:
     """Starts the run of a slot; returns its id."""
     trigger = Trigger(prepared=prepared, id=new_id(), source=f"schedule {entry.cron}", slot=slot)
-    run, new = admit(t, trigger)
+    run = admit(t, trigger)
     state: SlotState = "skipped" if run.status is Status.DISCARDED else "ran"
     SLOTS.put(t.tx, slot_id(schedule, slot), Slot(entry.cron, state, run.id, entry.late))
-    if new and not run.ended:
+    if run.id == trigger.id and not run.ended:
         slot_watch.watch(t, run, entry.late, entry.slow)
     return run.id

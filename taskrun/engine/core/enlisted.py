@@ -78,7 +78,7 @@ def _admit(t: Transaction, run_id: str) -> None:
     trigger = ENLISTED.get(t.tx, run_id)
     if trigger is not None:  # else another engine was faster
         ENLISTED.drop(t.tx, run_id)
-        run, _ = admit(t, trigger)
+        run = admit(t, trigger)
         if run.id != run_id:
             t.outbox.append(TriggerFound(run_id, run))
 

@@ -164,7 +164,7 @@ def _start(t: Transaction, job: str, event: PipeEvent, note: str, routed: Routed
     if ROUTES.get(t.tx, note) is None:  # another engine was faster
         return None
     source = event.topic.replace(":", " ", 1)
-    runs = [admit(t, Trigger(prepared=prepared, id=new_id(), source=source))[0].id for prepared in routed.starts]
+    runs = [admit(t, Trigger(prepared=prepared, id=new_id(), source=source)).id for prepared in routed.starts]
     if runs or routed.refused:
         refusals.note(t, job, event.topic, routed.refused)
     ROUTES.drop(t.tx, note)
