@@ -9,7 +9,7 @@ import pytest
 
 from taskrun.cli.screens.folds import Siblings, around, with_groups
 from taskrun.cli.screens.look import Look, printed
-from taskrun.cli.screens.run import end_line, live_steps, run_screen, step_line
+from taskrun.cli.screens.run import end_line, live_steps, run_head, run_screen, step_line
 from taskrun.engine.core.queries.views import step_view
 from taskrun.model.records import ErrorRecord, Status, StepKind, StepStatus
 from tests.cli.fakes import NOW, a_run, a_step, shown
@@ -112,6 +112,21 @@ def test_the_same_error_of_several_children_is_named_once() -> None:
     assert text.count("could not decode") == 1
     assert "5 × ValueError" in text
     assert "f0aaaa f1aaaa f2aaaa and 2 more" in text
+
+
+def test_of_many_children_the_one_that_failed_is_named_with_its_input_and_error() -> None:
+    failed = a_run("f0aaaaaaaaaa", Status.FAILED, error=error(LONG), ended_at=NOW, input='{"path":"3.mov"}')
+    children = [failed, *(a_run(f"d{at}aaaaaaaaaa", Status.SUCCEEDED, ended_at=NOW) for at in range(6))]
+    text = printed(run_screen(shown(a_run(), children=children), NOW, Look(400)), Look(400))
+    (line,) = [line for line in text.splitlines() if "f0aaaa" in line]
+    assert LONG.splitlines()[0] in line and line.endswith("path=3.mov")
+    assert "… 6 done" in text
+
+
+def test_many_inputs_show_what_they_were_given() -> None:
+    given = '{"job":"convert","total":8,"max":3,"fail_after":%s}'
+    assert run_head(a_run(job="each", input=given % "null"), NOW, Look(80)).plain.endswith("job=convert total=8 max=3")
+    assert run_head(a_run(job="each", input=given % "2"), NOW, Look(80)).plain.endswith("max=3 fail_after=2")
 
 
 def test_children_at_the_same_time_are_told_by_one_line_when_the_last_has_ended() -> None:

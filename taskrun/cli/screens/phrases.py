@@ -28,6 +28,7 @@ UNTYPED: Mapping[str, Any] = {  # what a command of `exec` has without being tol
     "priority": 0,
     "rerun": True,
 }
+_EACH: Mapping[str, Any] = {"fail_after": None}  # what many inputs have without being told
 ENDED = frozenset({"succeeded", "failed", "cancelled", "discarded"})
 
 
@@ -156,6 +157,7 @@ def given(run: dict[str, Any], width: int | None = None, defaults: Mapping[str, 
         return cell(cut(command_line(fields["command"]), LONGEST))
     if run.get("job") == NOTIFY and {"title", "to"} <= fields.keys():
         return cell(cut(f"{fields['title']}, by {fields['to']}", LONGEST))
+    defaults = {**defaults, **(_EACH if run.get("job") == EACH else {})}
     shown = {name: item for name, item in fields.items() if name not in defaults or defaults[name] != item}
     parts = [cell(name) if item is True else f"{cell(name)}={_argument(item)}" for name, item in shown.items()]
     over = len(" ".join(parts)) - (width or LONGEST)

@@ -251,14 +251,15 @@ def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
         head = labelled("failed", look).append(f"  {len(same):,} × ", "red")
         yield False, hanging(head, [Text(cell(error), "red"), Text(names(same), "dim")], look)
     others = [child for child in run["children"] if child not in apart]
-    under_way = [child for child in others if child["status"] == "running"] if many else others
-    rest = Counter(child["status"] for child in others if child not in under_way[:CHILDREN])
-    for child in under_way[:CHILDREN]:
+    single = [child for child in others if child["status"] in ("failed", "running")] if many else others
+    rest = Counter(child["status"] for child in others if child not in single[:CHILDREN])
+    for child in single[:CHILDREN]:
         line = state(child, now, look).append(f"  {short(child['id'])} {named(child)}  ")
+        line.append(f"{fault(child['error'])}  " if child["error"] else "", "red")
         yield True, line.append(given(child, look.width - cell_len(line.plain)), "dim")
     if rest:
         told = " · ".join(f"{count:,} {MARKS[status].word}" for status, count in rest.items())
-        yield True, Text(f"{'…' if under_way else ' '} {told}", "dim")
+        yield True, Text(f"{'…' if single else ' '} {told}", "dim")
 
 
 def _error(run: dict[str, Any], source: Source | None, look: Look) -> Iterator[Line]:
