@@ -55,7 +55,7 @@ async def notify(
     if "command" in way:
         values = {"title": title, "text": text, "run": run or "", "job": job or "", "event": event}
         command = in_shell(parse_template(way["command"], FIELDS), values)
-        await shell(command, name="command", stdin=body, timeout=PATIENCE)
+        await shell(command, name="command", stdin=f"{body}\n", timeout=PATIENCE)
     else:
         await shell(_desktop(title, text, event), name="desktop", timeout=PATIENCE)
     return "told"

@@ -55,6 +55,15 @@ async def test_each_way_is_tried_once_and_the_closed_one_named(pipe: FakeTermina
 
 
 @pytest.mark.usefixtures("tables")
+async def test_of_a_command_its_last_words_say_why(pipe: FakeTerminal) -> None:
+    daemon = telling(Status.FAILED, Status.SUCCEEDED)
+    message = "`notify-send -- a b` ended with code 127\n  notify-send: command not found"
+    daemon.answers["wait"][-1]["error"] = {"type": "taskrun.CommandFailed", "message": message, "traceback": ""}
+    assert await typed("notify test", pipe, daemon) == Code.FAILED
+    assert "failed desktop: notify-send: command not found (code 127)\n" in pipe.chatter
+
+
+@pytest.mark.usefixtures("tables")
 async def test_json_and_the_exit_code_when_all_are_open(pipe: FakeTerminal) -> None:
     assert await typed("notify test --json", pipe, telling(Status.SUCCEEDED, Status.SUCCEEDED)) == Code.DONE
     assert json.loads(pipe.written) == [

@@ -16,7 +16,7 @@ from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.look import labelled
-from taskrun.cli.screens.phrases import short
+from taskrun.cli.screens.phrases import COMMAND_FAILED, fault, short
 from taskrun.cli.session import Session
 from taskrun.model.names import NOTIFY
 from taskrun.model.notify_config import Way
@@ -80,7 +80,10 @@ async def _told(session: Session, ways: list[Way]) -> list[dict[str, Any]]:
 
 
 def _problem(run: dict[str, Any]) -> str:
-    return str((run["error"] or {}).get("message") or run["reason"] or "") if run["status"] != "succeeded" else ""
+    if run["status"] == "succeeded":
+        return ""
+    error = run["error"] or {"type": "", "message": run["reason"] or ""}
+    return fault(error) if error["type"] == COMMAND_FAILED else str(error["message"])
 
 
 def _view(way: Way, run: dict[str, Any]) -> dict[str, Any]:
