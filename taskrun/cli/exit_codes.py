@@ -146,6 +146,7 @@ def _fault(error: Exception) -> Explained:
     return Explained(Code.FAULT, (f"this is taskrun's own fault: {error!r}\n{trace}",), "check with: taskrun doctor")
 
 
+NO_PROJECT = "make one: taskrun init   or use your own, which needs no folder: taskrun --user COMMAND"
 _DAEMON = "see its log: taskrun daemon logs"
 _MEANINGS: tuple[tuple[type[Exception], Callable[[Any], Explained]], ...] = (
     (errors.InputInvalid, _input),
@@ -157,6 +158,7 @@ _MEANINGS: tuple[tuple[type[Exception], Callable[[Any], Explained]], ...] = (
     (errors.RunEnded, _plain(Code.REFUSED, "run it again: taskrun retry RUN")),
     (errors.RunNotEnded, _plain(Code.REFUSED, "end it first: taskrun cancel RUN")),
     (errors.DurationInvalid, _plain(Code.USAGE)),
+    (errors.NoProject, _plain(Code.USAGE, NO_PROJECT)),
     (errors.ConfigError, _plain(Code.USAGE)),
     (errors.DefinitionError, _plain(Code.USAGE)),
     (errors.PayloadTooLarge, _plain(Code.USAGE)),

@@ -34,7 +34,7 @@ from taskrun.model.config_keys import (
     section_of,
     texts,
 )
-from taskrun.model.errors import ConfigError
+from taskrun.model.errors import ConfigError, NoProject
 from taskrun.model.files_config import FilesTable, read_files
 from taskrun.model.group_config import read_groups
 from taskrun.model.notify_config import NotifyTable, read_notify
@@ -118,7 +118,7 @@ def find(start: Path, explicit: str | None, environ: Environ) -> Path:
         environ: the environment.
 
     Raises:
-        ConfigError: there is none.
+        NoProject: there is none.
     """
     named = explicit or environ.get(PREFIX + "CONFIG")
     if named:
@@ -127,9 +127,7 @@ def find(start: Path, explicit: str | None, environ: Environ) -> Path:
     for folder in (start, *start.parents):
         if _is_file(folder / FILE):
             return folder / FILE
-    raise ConfigError(
-        f"no {FILE} in {start} or above; `taskrun init` makes one, `taskrun --user …` means your own project"
-    )
+    raise NoProject(f"no {FILE} in {start} or above")
 
 
 def load(path: Path, environ: Environ) -> Config:
@@ -274,7 +272,7 @@ def _named(path: Path) -> Path:
     if path.is_dir():
         path = path / FILE
     if not _is_file(path):
-        raise ConfigError(f"no configuration at {path}; `taskrun init` makes one")
+        raise NoProject(f"no configuration at {path}")
     return path.absolute()
 
 

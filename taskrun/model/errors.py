@@ -35,6 +35,10 @@ class ConfigError(TaskrunError):
     """`taskrun.toml` or a `TASKRUN_…` variable is wrong."""
 
 
+class NoProject(ConfigError):
+    """There is no `taskrun.toml` where one is looked for."""
+
+
 class NotBound(TaskrunError):
     """A job or pipe was used outside a handler without a queue."""
 

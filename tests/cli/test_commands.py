@@ -96,9 +96,13 @@ async def test_start_reports_all_input_errors_and_records_nothing(pipe: FakeTerm
 
 
 async def test_start_of_an_unknown_job_says_which_was_meant(pipe: FakeTerminal) -> None:
+    meant = 'error: no job "procesFile"\n  did you mean  processFile\n'
     assert await typed("start procesFile", pipe, starting()) == Code.NOT_FOUND
-    assert pipe.chatter.startswith('error: no job "procesFile"\n  did you mean  processFile\n')
-    assert "\n  just written? with reload" in pipe.chatter
+    assert pipe.chatter == meant
+    pipe.chatter = ""
+    (pipe.facts.cwd / "taskrun.toml").write_text('[taskrun]\nreload = "manual"\n')
+    assert await typed("start procesFile", pipe, starting()) == Code.NOT_FOUND
+    assert pipe.chatter == f"{meant}  just written? load it: taskrun daemon restart\n"
 
 
 async def test_a_discarded_trigger_prints_its_run_and_exits_5(pipe: FakeTerminal) -> None:

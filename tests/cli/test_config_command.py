@@ -134,6 +134,7 @@ async def test_jobs_and_pipes_are_there_with_their_sources_and_without_secrets(t
     assert line_of(tmp_path, 'env = "prod"', 4) in lines
     assert 'output = "text"  # default' in lines
     assert "abc" not in terminal.written
+    assert "[jobs.release]" in lines and "[jobs]" not in lines
     found = tomllib.loads(terminal.written)
     assert found["jobs"]["env"]["env"] == {"TOKEN": "***"}
     assert found["jobs"]["release"]["steps"] == [

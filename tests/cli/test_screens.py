@@ -576,6 +576,12 @@ def test_a_run_of_many_inputs_has_a_bar_before_the_first_has_ended() -> None:
     assert "0/6" in printed(runs_table([run], NOW, Look(120)), Look(120))
 
 
+def test_a_run_that_had_ended_before_it_was_announced_says_how_once() -> None:
+    failed = a_run(status=Status.FAILED, input="{}")
+    assert run_head(failed, NOW, Look(80)).plain == "▸ 7k3fq2 ✗ failed processFile"
+    assert run_head(failed, NOW, Look(80), followed=True).plain == "▸ 7k3fq2 processFile"
+
+
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.WAITING, Status.QUEUED])
 def test_a_run_is_announced_alike_however_far_it_has_come(status: Status) -> None:
     assert printed(run_head(a_run(status=status), NOW, Look(80)), Look(80)) == "▸ 7k3fq2 processFile  path=song.mp3\n"

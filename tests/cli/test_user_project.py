@@ -152,3 +152,10 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     said = taskrun(tmp_path, "--user", "list")
     assert said.returncode == 2
     assert "your own project cannot be made" in said.stderr
+
+
+async def test_outside_of_any_project_an_error_says_what_makes_one(tmp_path: Path) -> None:
+    terminal = FakeTerminal(tmp_path, env={"HOME": str(tmp_path / "home")})
+    assert await execute(["list"], terminal, ProcessConnector()) == 2
+    hint = "make one: taskrun init   or use your own, which needs no folder: taskrun --user COMMAND"
+    assert terminal.chatter == f"error: no taskrun.toml in {tmp_path} or above\n  {hint}\n"

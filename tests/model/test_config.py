@@ -12,7 +12,7 @@ import pytest
 
 from taskrun.model.command_config import CommandFile, CommandStep, CommandTable, PipeTable
 from taskrun.model.config import Config, ScheduleEntry, find, load, salvage, schedule_tables
-from taskrun.model.errors import ConfigError
+from taskrun.model.errors import ConfigError, NoProject
 
 ADDRESSES = {  # and how they are shown
     "mysql://me:hush@host:5432/db": "mysql://me:***@host:5432/db",
@@ -250,10 +250,10 @@ def test_the_option_goes_before_the_variable_before_the_search(tmp_path: Path) -
     assert find(here, "../elsewhere", named).resolve() == elsewhere / "taskrun.toml"
 
 
-def test_none_found_says_what_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="`taskrun init`"):
+def test_none_found_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(NoProject, match=f"no taskrun.toml in {tmp_path} or above"):
         find(tmp_path, None, {})
-    with pytest.raises(ConfigError, match=r"no configuration at .*nope.toml.*`taskrun init`"):
+    with pytest.raises(NoProject, match=r"no configuration at .*nope.toml"):
         find(tmp_path, "nope.toml", {})
 
 

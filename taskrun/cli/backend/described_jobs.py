@@ -9,23 +9,31 @@ from typing import Any
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import problem_line
-from taskrun.cli.session import Backend
+from taskrun.cli.session import Backend, Session
 
-LOAD = 'just written? with reload = "manual", load it: taskrun daemon restart'
+LOAD = "just written? load it: taskrun daemon restart"
 JOBS = "list them: taskrun jobs"
 
 
-async def find_described(backend: Backend, name: str, kind: str = "job") -> dict[str, Any]:
+async def find_described(session: Session, backend: Backend, name: str, kind: str = "job") -> dict[str, Any]:
     """Returns the description of a job or pipe.
 
     Raises:
         Stop: there is none; suggests similar names, and how to load a new job.
     """
-    return described_in(await backend.call("jobs"), name, kind, backend.live)
+    return described_in(await backend.call("jobs"), name, kind, loads_late(session, backend))
 
 
-def described_in(answer: dict[str, Any], name: str, kind: str, live: bool) -> dict[str, Any]:
+def loads_late(session: Session, backend: Backend) -> bool:
+    """Whether what was just written may not be loaded yet."""
+    return backend.live and session.project.reload == "manual"
+
+
+def described_in(answer: dict[str, Any], name: str, kind: str, late: bool) -> dict[str, Any]:
     """Returns the description of a job or pipe in an answer.
+
+    Parameters:
+        late: whether what was just written may not be loaded yet.
 
     Raises:
         Stop: as `find_described`.
@@ -34,7 +42,7 @@ def described_in(answer: dict[str, Any], name: str, kind: str, live: bool) -> di
     if name in found:
         return found[name]
     broken = [f"there is a broken file: {problem_line(one)}" for one in answer.get("problems") or ()]
-    hints = [did_you_mean(name, found, JOBS if kind == "job" else pipes_in(found)), *([LOAD] if live else [])]
+    hints = [did_you_mean(name, found, JOBS if kind == "job" else pipes_in(found)), *([LOAD] if late else [])]
     missing = f'no {kind} "{name}"'
     raise Stop(Code.NOT_FOUND, missing, *broken, hint="\n  ".join(hints), kind=f"{kind.title()}NotFound")
 

@@ -125,7 +125,7 @@ async def _selected(session: Session, backend: Backend, options: Cancel) -> list
 
 async def _fields(session: Session, backend: Backend, options: Cancel) -> dict[str, Any]:
     """Returns the fields that were typed, converted by the job's schema."""
-    target = await typed_input.find_target(backend, options.job, own=options.own)
+    target = await typed_input.find_target(session, backend, options.job, own=options.own)
     made = await typed_input.make(session, target, options.given, complete=False)
     if made.problems:
         hint = f"see its options: taskrun jobs {options.job}"

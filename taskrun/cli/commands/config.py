@@ -82,7 +82,8 @@ def _toml(table: dict[str, Any], above: tuple[str, ...]) -> Iterator[str]:
     for name, value in table.items():
         header = ".".join((*above, _key(name)))
         if isinstance(value, dict):
-            yield f"\n[{header}]"
+            if not value or any(isinstance(one, Sourced) for one in value.values()):  # else its tables name it
+                yield f"\n[{header}]"
             yield from _toml(value, (*above, _key(name)))
         elif isinstance(value, list):
             for one in value:

@@ -19,6 +19,7 @@ from taskrun import __version__
 from taskrun.cli.backend.all_schedules import all_schedules, hindrances
 from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.commands.daemon_service import service_of
+from taskrun.cli.exit_codes import NO_PROJECT
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import near, problem_line, refusals
 from taskrun.cli.screens.phrases import short
@@ -28,7 +29,7 @@ from taskrun.daemon.paths import daemon_paths
 from taskrun.daemon.unix_socket import socket_path
 from taskrun.model.config import Config, is_server, without_password
 from taskrun.model.durations import human_size
-from taskrun.model.errors import ConfigError, JournalError, TaskrunError
+from taskrun.model.errors import ConfigError, JournalError, NoProject, TaskrunError
 from taskrun.model.names import NOTIFY, RESERVED
 from taskrun.processes.threads import in_thread
 from taskrun.rules.file_patterns import FilePattern
@@ -65,7 +66,7 @@ async def examine(session: Session) -> AsyncIterator[Check]:
     try:
         config = session.project
     except ConfigError as error:  # there is no configuration
-        yield Check("configuration", False, str(error))
+        yield Check("configuration", False, str(error), NO_PROJECT if isinstance(error, NoProject) else "")
         return
     yield _configuration(session)
     for name, look in _CHECKS.items():

@@ -159,7 +159,7 @@ class PlainView(View):
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run."""
-        self.session.say(run_head(run, self.session.now, self.session.look(err=True)))
+        self.session.say(run_head(run, self.session.now, self.session.look(err=True), followed=True))
         super().begin(run)
 
     def log(self, record: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ class LiveView(View):
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run in a line that scrolls with the log."""
         self._snapshot.fold({"kind": "run", "run": run})
-        self.session.say(run_head(run, self.session.now, self.session.look(err=True)))
+        self.session.say(run_head(run, self.session.now, self.session.look(err=True), followed=True))
         super().begin(run)
 
     def change(self, message: dict[str, Any]) -> None:

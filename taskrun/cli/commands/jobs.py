@@ -62,7 +62,7 @@ def _no_jobs(session: Session) -> str:
 
 async def one(name: str, as_json: bool, session: Session) -> int:
     """Shows one job."""
-    described = await find_described(await session.reader(), name)
+    described = await find_described(session, await session.reader(), name)
     if as_json:
         session.json([described])
     else:

@@ -86,7 +86,7 @@ async def slots(job: str, last: int, as_json: bool, session: Session) -> int:
     backend = await session.reader(lenient=True)
     found = await backend.call("slots", job=job, limit=last)
     if not found and all(entry["job"] != job for entry in await backend.call("schedule")):
-        await import_late(DESCRIBED_JOBS).find_described(backend, job)
+        await import_late(DESCRIBED_JOBS).find_described(session, backend, job)
     if as_json:
         session.json([{name: slot[name] for name in ("cron", "slot", "state", "run", "lag")} for slot in found])
     elif not session.facts.out_tty:

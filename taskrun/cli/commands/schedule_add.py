@@ -64,7 +64,7 @@ async def append(
     config = session.config
     backend = await session.reader()
     base = await typed_input.read_input(session, text)
-    target = await typed_input.find_target(backend, table["job"], own=own)
+    target = await typed_input.find_target(session, backend, table["job"], own=own)
     if made := await typed_input.built(session, target, given, base, "schedule add"):
         table["input"] = made
     if backend.live:

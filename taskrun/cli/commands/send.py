@@ -53,7 +53,7 @@ async def perform(pipe: str, given: tuple[Given, ...], text: str, as_json: bool,
     """Sends the event; prints its id, and what it started or woke."""
     backend = await session.daemon()
     base = await typed_input.read_input(session, text)
-    target = await typed_input.find_target(backend, pipe, "pipe")
+    target = await typed_input.find_target(session, backend, pipe, "pipe")
     typed_input.warn_of_old_code(session, target)
     data = typed_input.as_text(session, pipe, await typed_input.built(session, target, given, base, "send"))
     with typed_input.named_as_typed(target, "send"):

@@ -106,7 +106,7 @@ def help_of(ctx: typer.Context, job: str) -> Action | None:
 
 async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) -> int:
     """Lists the options of the input of a job or pipe, and those of the command itself."""
-    target = await typed_input.find_target(await session.daemon(), name, kind)
+    target = await typed_input.find_target(session, await session.daemon(), name, kind)
     if ctx.params["json"]:
         session.json(target.described)
     else:
@@ -119,7 +119,7 @@ async def trigger(backend: Backend, session: Session, options: Start, command: s
     """Sends the request that records a run; returns `run` and `created`."""
     base = await typed_input.read_input(session, options.input)
     when = {"delay": start_time.delay(options.delay), "at": start_time.at(options.at)}
-    target = await typed_input.find_target(backend, options.job)
+    target = await typed_input.find_target(session, backend, options.job)
     typed_input.warn_of_old_code(session, target)
     given, own = input_command.claimed(target.schema, options.given)
     tags = typed_tags([*options.tags, *own.get("tag", ())])

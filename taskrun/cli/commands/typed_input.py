@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taskrun.cli.backend.described_jobs import described_in
+from taskrun.cli.backend.described_jobs import described_in, loads_late
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs.conversion import MOST_INPUT, read_file
 from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build, usage
@@ -31,7 +31,7 @@ class Target:
     old: Sequence[dict[str, Any]] = ()  # what is wrong with files of which older code is used
 
 
-async def find_target(backend: Backend, name: str, kind: str = "job", own: Own = STARTING) -> Target:
+async def find_target(session: Session, backend: Backend, name: str, kind: str = "job", own: Own = STARTING) -> Target:
     """Returns the job or pipe of a name.
 
     Parameters:
@@ -41,7 +41,7 @@ async def find_target(backend: Backend, name: str, kind: str = "job", own: Own =
         Stop: there is none; suggests similar names.
     """
     answer = await backend.call("jobs")
-    described = described_in(answer, name, kind, backend.live)
+    described = described_in(answer, name, kind, loads_late(session, backend))
     old = [problem for problem in answer.get("problems") or () if problem.get("kept") or problem.get("holding")]
     return Target(name, InputSchema(described.get("input_schema"), own), described, old)
 

@@ -346,10 +346,14 @@ def paused_text(run: dict[str, Any], now: float, look: Look) -> str:
 # ---- while it runs
 
 
-def run_head(run: dict[str, Any], now: float, look: Look) -> Text:
-    """Returns the line that announces a run."""
+def run_head(run: dict[str, Any], now: float, look: Look, followed: bool = False) -> Text:
+    """Returns the line that announces a run.
+
+    Parameters:
+        followed: its end is told later.
+    """
     line = Text.assemble("▸ ", (short(run["id"]), "bold"), " ")
-    if run["status"] not in ("running", "waiting", "queued", "succeeded"):
+    if run["status"] not in ("running", "waiting", "queued", "succeeded") and not (followed and run["status"] in ENDED):
         line.append_text(state(run, now, look)).append(" ")
     fields = given(run)
     return line.append(named(run)).append(f"  {fields}" if fields else "", "dim")
