@@ -37,7 +37,7 @@ class Wait(msgspec.Struct, frozen=True):
 
 async def wait(context: RequestContext, want: Wait) -> AsyncGenerator[Item, None]:
     """Yields each run as it ends, until all have."""
-    changed = _ChangedRuns(want.runs)
+    changed = _ChangedRuns(want.runs, _run_of if want.paused else _ended)
     fresh, paused = want.runs, set[str]()
     async with context.core.bus.subscribe(changed):
         while changed.runs:
@@ -137,7 +137,7 @@ class Tail(msgspec.Struct, frozen=True):
 
 async def tail(context: RequestContext, want: Tail) -> AsyncGenerator[Item, None]:
     """Yields the log of runs, each line once and in order, and `{"kind":"end"}` after the last line of each."""
-    changed = _ChangedRuns(want.runs)
+    changed = _ChangedRuns(want.runs, _runs_of)
     async with context.core.bus.subscribe(changed):
         await context.core.read(lambda tx: _known(tx, want.runs))
         cursors = {run_id: _Cursor(context, run_id, want.after.get(run_id, 0)) for run_id in want.runs}
@@ -187,15 +187,20 @@ class _Cursor:
 
 
 class _ChangedRuns:
-    """A subscription that only keeps which runs have changed; what has changed is read from the journal."""
+    """A subscription that only keeps which runs have changed; what has changed is read from the journal.
 
-    def __init__(self, runs: list[str]) -> None:
+    Parameters:
+        concerned: which runs a change is of interest for.
+    """
+
+    def __init__(self, runs: list[str], concerned: Callable[[Change], set[str]]) -> None:
         self.runs = set(runs)
+        self._concerned = concerned
         self._changed: set[str] = set()
         self._happened = asyncio.Event()
 
     def __call__(self, change: Change) -> bool:
-        about = self.runs if isinstance(change, Lagged) else self.runs & _runs_of(change)
+        about = self.runs if isinstance(change, Lagged) else self.runs & self._concerned(change)
         if about:
             self._changed |= about
             self._happened.set()
@@ -209,10 +214,16 @@ class _ChangedRuns:
         return sorted(changed & self.runs)
 
 
+def _ended(change: Change) -> set[str]:
+    return {change.run.id} if isinstance(change, RunChanged) and change.run.ended else set()
+
+
+def _run_of(change: Change) -> set[str]:
+    return {change.run.id} if isinstance(change, RunChanged) else set()
+
+
 def _runs_of(change: Change) -> set[str]:
-    if isinstance(change, RunChanged):
-        return {change.run.id}
-    return {line.run for line in change.lines} if isinstance(change, LogAdded) else set()
+    return {line.run for line in change.lines} if isinstance(change, LogAdded) else _run_of(change)
 
 
 def _known(tx: Tx, run_ids: list[str]) -> list[Run]:
