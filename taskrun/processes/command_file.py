@@ -99,9 +99,12 @@ def read_facts(fd: int) -> dict[str, Any] | None:
     Raises:
         UnknownVersion: it cannot be read.
     """
+    data = os.pread(fd, PROCESSES, FACTS).rstrip(b"\0")
     try:
-        facts = json.loads(os.pread(fd, PROCESSES, FACTS).rstrip(b"\0"))
+        facts = json.loads(data) if data else None
     except ValueError:
+        facts = None
+    if facts is None:
         return None
     if facts["version"] > VERSION:
         raise UnknownVersion(f"it was started by a newer version of taskrun (its file has version {facts['version']})")

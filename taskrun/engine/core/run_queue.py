@@ -289,7 +289,7 @@ def _offer(t: Transaction, limit: Limit) -> str | None:
         return None
     room = min(_room(t, limit, known[0]), OFFERS)
     if room > 0:
-        ours = t.tx.blocked(limit.queue, room, t.state.jobs)
+        ours = t.tx.blocked(limit.queue, room, t.state.jobs) if room > 1 else ours
         for run in t.each({run.id: run for run in (*ours, *t.tx.blocked(limit.queue, room))}.values()):
             t.change(run.id, transitions.block, None)
         return ours[-1].id if ours else ""
