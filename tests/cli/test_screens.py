@@ -576,6 +576,15 @@ def test_a_run_of_many_inputs_has_a_bar_before_the_first_has_ended() -> None:
     assert "0/6" in printed(runs_table([run], NOW, Look(120)), Look(120))
 
 
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.SUCCEEDED, Status.CANCELLED])
+def test_attempts_that_failed_are_told_whatever_became_of_the_run(status: Status) -> None:
+    failures = [Failure(attempt=at, at=NOW - 45, error=ErrorRecord("ValueError", "no luck")) for at in (1, 2)]
+    run = a_run(status=status, attempt=3, failures=msgspec.json.encode(failures).decode())
+    text = printed(run_screen(shown(run), NOW, Look(80)), Look(80))
+    assert "FAILED\n  attempt 1: ValueError: no luck\n  attempt 2: ValueError: no luck\n" in text
+    assert "FAILED" not in printed(run_screen(shown(a_run(status=status)), NOW, Look(80)), Look(80))
+
+
 def test_a_run_that_had_ended_before_it_was_announced_says_how_once() -> None:
     failed = a_run(status=Status.FAILED, input="{}")
     assert run_head(failed, NOW, Look(80)).plain == "▸ 7k3fq2 ✗ failed processFile"

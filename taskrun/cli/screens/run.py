@@ -263,17 +263,18 @@ def _children(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
 
 
 def _error(run: dict[str, Any], source: Source | None, look: Look) -> Iterator[Line]:
-    error = run["error"]
-    if error is None:
-        return
-    told = [fault(error), *error["message"].strip().splitlines()[1:]]
-    if error["type"] == COMMAND_FAILED:  # its own last words, the lines before them, and then what it was
-        command, _, _ = last_words(error)
-        told = [told[0], *told[1:-1], cut(command, SHOWN)]
-    yield False, hanging(Text("ERROR  ", "bold red"), [Text(cell(one), "default") for one in told], look)
+    error, last = run["error"], fault(run["error"])
+    if error is not None:
+        told = [last, *error["message"].strip().splitlines()[1:]]
+        if error["type"] == COMMAND_FAILED:  # its own last words, the lines before them, and then what it was
+            command, _, _ = last_words(error)
+            told = [last, *told[1:-1], cut(command, SHOWN)]
+        yield False, hanging(Text("ERROR  ", "bold red"), [Text(cell(one), "default") for one in told], look)
+    elif run["failures"]:
+        yield True, Text("FAILED", "dim")
     for failure in run["failures"]:
-        same = fault(failure["error"]) == told[0]
-        yield True, Text(f"  attempt {failure['attempt']}: {'the same' if same else fault(failure['error'])}", "dim")
+        text = fault(failure["error"])
+        yield True, Text(f"  attempt {failure['attempt']}: {'the same' if text == last else text}", "dim")
     if where := place(run):
         yield True, Text(f"  {cell(where)}", "dim")
     for number, text in source.lines if source else ():
