@@ -26,6 +26,7 @@ from taskrun.cli.exit_codes import Code, Explained, Stop, explain
 from taskrun.cli.sanitize import to_json
 from taskrun.cli.session import Connector, Session
 from taskrun.cli.terminal import LocalTerminal, Terminal
+from taskrun.cli.usage_errors import reworded
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # it has no public name
 
@@ -98,9 +99,8 @@ def _all() -> Any:
 
 def _usage(error: Any) -> Stop:
     ctx = getattr(error, "ctx", None)
-    message = str(error.format_message())
     path = ctx.command_path if ctx is not None else "taskrun"
-    return Stop(Code.USAGE, message[:1].lower() + message[1:], hint=f"see its usage: {path} --help")
+    return Stop(Code.USAGE, reworded(str(error.format_message())), hint=f"see its usage: {path} --help")
 
 
 def main(argv: Sequence[str], intent: str) -> int:

@@ -151,7 +151,7 @@ async def test_what_is_no_source_is_refused(pipe: FakeTerminal, files: Path, arg
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ('{"path": "x"}\n{"path":\n', "standard input line 2: not valid JSON"),
+        ('{"path": "x"}\n{"path":\n', "standard input line 2: not valid JSON: Expecting value at column 9\n"),
         ('{"path": "x"}\n\n["x"]\n', "standard input line 3: not a JSON object"),
         ('{"path": "x"}\n{"bitrate": 3}\n', "standard input line 2: --path is required"),
     ],

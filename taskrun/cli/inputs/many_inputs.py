@@ -10,6 +10,7 @@ import csv
 import glob
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,6 +190,9 @@ def _is_given(column: str, text: str, schema: InputSchema) -> bool:
     return bool(text) or (field is not None and kind(field.schema) == "string" and form_of(field.schema) is None)
 
 
+_WITHIN = re.compile(r": line 1 column (\d+) \(char \d+\)")  # how a line of JSON calls itself
+
+
 def _json_lines(text: str, name: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -197,7 +201,8 @@ def _json_lines(text: str, name: str) -> Iterator[Row]:
         try:
             values = parse_json(line.encode("utf-8", "surrogateescape"), place)
         except InputInvalid as error:
-            raise Stop(Code.USAGE, *(f"{place}: {fault}" for _, fault in error.problems), kind="InputInvalid") from None
+            found = [_WITHIN.sub(r" at column \1", fault) for _, fault in error.problems]
+            raise Stop(Code.USAGE, *(f"{place}: {fault}" for fault in found), kind="InputInvalid") from None
         if not isinstance(values, dict):
             raise Stop(Code.USAGE, f"{place}: not a JSON object", kind="InputInvalid")
         yield Row(place, values=values)
