@@ -84,7 +84,7 @@ def test_a_schedule_is_appended_and_the_file_keeps_its_comments_and_its_mode(pro
         (("hello", "@daily"), Code.USAGE, "--name is required"),
         (("hello", "@daily", "--name", "a", "--n", "x"), Code.USAGE, "--n"),
         (("hello", "@daily", "--input", '{"name": null}'), Code.USAGE, "null"),
-        (("bare",), Code.USAGE, "CRON"),
+        (("bare",), Code.USAGE, 'say when, as in "0 3 * * *"'),
     ],
 )
 def test_what_does_not_fit_is_not_written(project: Path, line: tuple[str, ...], code: Code, text: str) -> None:
