@@ -319,8 +319,9 @@ class Executor:
 
     async def _take_down(self, context: Context) -> None:
         context.unwind()
-        task = context.task
-        for _ in range(3):
+        task, turns = context.task, 3
+        while task is not None and not task.done() and turns:
+            turns -= 1
             await asyncio.sleep(0)
         if task is not None and not task.done():
             for one in (task, *context.stepping):
