@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, alive, until
-from .counting import ENDS, JOBS, Counting, files, start, wait
+from .conftest import Project, alive, ended, until
+from .conftest import start as trigger
+from .counting import ENDS, JOBS, Counting, files, kill_worker, start, wait
 
 ROUNDS = int(os.environ.get("TASKRUN_KILLS", "12"))
 
@@ -57,3 +58,22 @@ def test_kills_at_random_moments(surviving: Project, tmp_path: Path) -> None:
         command.check(wait(surviving, run))
         until(lambda: not files(surviving))
         assert not alive(command.pid)
+
+
+@pytest.mark.timeout(120 + 10 * ROUNDS)
+def test_each_of_many_short_commands_is_executed_once_whenever_their_worker_dies(
+    surviving: Project, tmp_path: Path
+) -> None:
+    """Their supervisors take one after the other, so that a death comes between two as well."""
+    surviving.write("taskrun.toml", '[taskrun]\njobs = ["jobs"]\nconcurrency = 4\n')
+    oracle, chance, runs = tmp_path / "oracle", random.Random(), list[str]()
+    with surviving.client() as client:
+        for _ in range(max(3, ROUNDS // 4)):
+            for number in range(len(runs), len(runs) + 20):
+                runs.append(trigger(client, "command", script=f"echo {number} | tee -a {oracle}"))
+            time.sleep(chance.choice([0.0, 0.1, 0.3]) * chance.random())
+            kill_worker(surviving)
+        outputs = [ended(client, run)["output"]["stdout"] for run in runs]
+    assert outputs == [f"{number}\n" for number in range(len(runs))]
+    assert sorted(map(int, oracle.read_text().split())) == list(range(len(runs)))
+    until(lambda: not files(surviving))
