@@ -240,7 +240,7 @@ async def test_what_is_applied_twice_is_there_once(store: Store) -> None:
     """After a COMMIT whose outcome is not known."""
     async with Log(store) as log:
         log.say(1_200)
-        entry = log.journal._deferred[-1]
+        entry = log.journal._entries[-1]
         for _ in range(2):
             await log.write(entry.apply)
         log.say(1)

@@ -61,6 +61,44 @@ async def test_an_attempt_parks_though_a_wait_ended_just_before_it_was_looked_at
     state.task.cancel()
 
 
+# ---- entries are applied in the order in which they came
+
+
+async def test_a_deferred_entry_comes_behind_those_that_were_there_before_it(storage: Store) -> None:
+    journal, order = journal_of(storage), list[str]()
+    journal.defer(lambda t: order.append("deferred first"))
+    journal.post(lambda t: order.append("posted"))
+    journal.defer(lambda t: order.append("deferred last"))
+    await journal.flush()
+    await journal.close()
+    assert order == ["deferred first", "posted", "deferred last"]
+
+
+async def test_what_is_deferred_while_the_disk_refuses_comes_behind_what_was_refused(
+    storage: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as two bursts of a log: the newest position in a command's output is the one that counts."""
+    journal, order, apply = journal_of(storage), list[str](), storage.apply
+    refused = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def refuse(*args: Any) -> Any:
+        if not refused.is_set():
+            loop.call_soon_threadsafe(refused.set)
+            raise JournalUnavailable("the disk is full")
+        return apply(*args)
+
+    monkeypatch.setattr(storage, "apply", refuse)
+    journal.defer(lambda t: order.append("refused"))
+    await refused.wait()
+    while journal.fault is None:
+        await asyncio.sleep(0)
+    journal.defer(lambda t: order.append("deferred meanwhile"))
+    await journal.flush()
+    await journal.close()
+    assert order == ["refused", "deferred meanwhile"]
+
+
 # ---- a journal entry has two sides
 
 

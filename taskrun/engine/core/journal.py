@@ -121,8 +121,7 @@ class Journal:
         self._followers: dict[type[Any], list[Callable[[Any], None]]] = {}
         self._tries = 0
         self._written = 0
-        self._entries: list[Entry] = []
-        self._deferred: list[Entry] = []
+        self._entries: list[Entry] = []  # in the order in which they came, deferred ones too
         self._timer: asyncio.TimerHandle | None = None  # of deferred entries, or of the next try
         self._busy = False  # a batch is under way, or waits for the disk
         self._closed = False
@@ -202,7 +201,7 @@ class Journal:
         """Like `post`, with the next commit that happens anyway, at the latest in 50 ms."""
         if self._closed:
             return
-        self._deferred.append(Entry(self, Kind.WRITE, act, None, committed, failed))
+        self._entries.append(Entry(self, Kind.WRITE, act, None, committed, failed))
         self.pending += 1
         if self._timer is None and not self._busy:
             self._timer = self._loop.call_later(DEFER, self._kick, context=self._context)
@@ -224,7 +223,7 @@ class Journal:
     @property
     def has_deferred(self) -> bool:
         """Whether entries wait for another one's commit."""
-        return bool(self._deferred)
+        return bool(self._entries) and not self._busy
 
     async def flush(self) -> None:
         """Waits until everything put in so far is durable."""
@@ -262,7 +261,7 @@ class Journal:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        left, self._deferred, self._entries = self._deferred + self._entries, [], []
+        left, self._entries = self._entries, []
         if self.fault is not None:
             self._busy = False  # the batch that waited for the disk was among them
             self.fault = None
@@ -295,9 +294,7 @@ class Journal:
         if registering := [entry for entry in self._entries if entry.kind is Kind.REGISTER]:
             self._entries = [entry for entry in self._entries if entry.kind is not Kind.REGISTER]
             return registering, None
-        batch = self._deferred + self._entries  # the deferred ones are older
-        batch.sort(key=lambda entry: entry.kind is Kind.CLAIM)
-        self._deferred, self._entries = [], []
+        batch, self._entries = sorted(self._entries, key=lambda entry: entry.kind is Kind.CLAIM), []
         return batch, self.guard
 
     def _settle(self, batch: list[Entry], answers: list[Answer], error: Exception | None) -> None:
@@ -313,7 +310,7 @@ class Journal:
         self.state.delivering.clear()  # all of them have been told, or nothing of it was written
         if isinstance(error, EngineLost) and self.on_lost is not None:
             self.on_lost()
-        if self._entries or self._deferred:
+        if self._entries:
             self._kick()
         self._nudge_others()
 
