@@ -26,7 +26,7 @@ class Link(Protocol):
     """By what a command is followed."""
 
     def over(self) -> bool:
-        """Whether its supervisor is gone."""
+        """Whether nothing more comes of it: its supervisor is gone, or free for another command."""
         ...
 
     async def wait(self, seconds: float | None) -> None:
@@ -77,7 +77,7 @@ class Live:
             self._nudge = loop.call_later(NUDGE, signal_supervisor, self._identity, signal.SIGCONT)
 
     def over(self) -> bool:
-        """Whether its supervisor is gone."""
+        """Whether its supervisor is free for another command, or gone."""
         return self._ready or self._gone
 
     async def wait(self, seconds: float | None) -> None:
@@ -149,15 +149,21 @@ class Adopted:
         """There is nothing to let go of."""
 
 
-class Ended(Adopted):
-    """A command that ended while nobody followed it."""
-
-    def __init__(self) -> None:
-        pass
+class Ended:
+    """A command that ended while nobody followed it: all that is left is to read what it printed."""
 
     def over(self) -> bool:
         """It is."""
         return True
+
+    async def wait(self, seconds: float | None) -> None:
+        """There is nothing to wait for."""
+
+    def stop(self, grace: float) -> None:
+        """There is nothing to end."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 async def end_by_order(file: KeptFile, link: Link, grace: float) -> None:

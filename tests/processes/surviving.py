@@ -20,6 +20,7 @@ class Reader:
         self.lines: list[str] = []
         self.position = 0
         self.leaving = False
+        self.full = False
         self.begun_at: list[float] = []
 
     def begun(self, at: float) -> None:
@@ -28,7 +29,7 @@ class Reader:
     def take(self, lines: list[Record]) -> bool:
         self.lines += [line.text for line in lines]
         self.position = lines[-1].after
-        return False
+        return self.full
 
     async def durable(self) -> None: ...
 

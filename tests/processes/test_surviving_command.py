@@ -112,6 +112,41 @@ async def test_the_next_reads_on_where_the_last_has_left_it(engine: Engine, tmp_
     assert result.stdout == "one\ntwo\nthree"
 
 
+async def left_and_ended(engine: Engine, tmp_path: Path, reader: Reader) -> Order:
+    """A command that has printed two lines, of which one was read, and that has ended since nobody follows it."""
+    gate = tmp_path / "gate"
+    wanted = order(f"echo 1; while [ ! -e {gate} ]; do sleep 0.02; done; echo 2")
+    await engine.run_until(wanted, reader, lambda: reader.lines)
+    gate.touch()
+    await until(lambda: not under_way(engine.folder))
+    return wanted
+
+
+async def test_one_that_has_ended_is_not_told_as_begun_so_that_no_timeout_cuts_off_the_reading(
+    engine: Engine, tmp_path: Path
+) -> None:
+    reader = Reader()
+    wanted = await left_and_ended(engine, tmp_path, reader)
+    assert len(reader.begun_at) == 1
+    assert (await engine.run(wanted, reader)).code == 0
+    assert len(reader.begun_at) == 1
+    assert reader.lines == ["1", "2"]
+
+
+async def test_a_cancel_while_the_output_of_one_that_has_ended_is_read_is_a_cancel(
+    engine: Engine, tmp_path: Path
+) -> None:
+    reader = Reader()
+    wanted = await left_and_ended(engine, tmp_path, reader)
+    reader.full = True  # it rests after what it has read
+    running = asyncio.ensure_future(engine.run(wanted, reader))
+    await until(lambda: reader.lines == ["1", "2"])
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not files_of(engine.folder)
+
+
 async def test_another_call_under_its_key_takes_its_place(engine: Engine, census: Census) -> None:
     reader = Reader()
     await engine.run_until(order("echo 1; sleep 300"), reader, lambda: reader.lines)
