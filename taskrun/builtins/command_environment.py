@@ -26,12 +26,12 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
         DefinitionError: the file cannot be read, or a line is neither.
     """
     try:
-        lines = path.read_bytes().decode("utf-8-sig", "surrogateescape").splitlines()
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DefinitionError(f"env_file {path} cannot be read: {error.strerror}") from None
     found: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        stripped = line.lstrip()
+    for number, line in enumerate(text.split("\n"), 1):  # nothing else ends a line: a value may hold U+2028
+        stripped = line.removesuffix("\r").lstrip()
         if not stripped or stripped.startswith("#"):
             continue
         name, assigned, value = stripped.partition("=")

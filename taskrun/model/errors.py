@@ -209,14 +209,16 @@ class CommandFailed(TaskrunError):
     def __str__(self) -> str:
         first, *more = self.command.strip().splitlines() or [""]
         tail = self.stderr.strip().splitlines()[-8:]
-        return "\n  ".join([f"`{first}{' …' if more else ''}` ended with {_exit(self.code)}", *tail])
+        ended_with = f"code {self.code}" if self.code >= 0 else signal_name(-self.code)
+        return "\n  ".join([f"`{first}{' …' if more else ''}` ended with {ended_with}", *tail])
 
 
-def _exit(code: int) -> str:
+def signal_name(number: int) -> str:
+    """Returns the name of a signal; those for real-time use have none."""
     try:
-        return f"code {code}" if code >= 0 else signal.Signals(-code).name
+        return signal.Signals(number).name
     except ValueError:
-        return f"signal {-code}"
+        return f"signal {number}"
 
 
 class WaitTimeout(TaskrunError, TimeoutError):

@@ -28,7 +28,7 @@ import cloudpickle
 
 from taskrun.model.codec import RecordedError
 from taskrun.model.durations import human_size
-from taskrun.model.errors import WorkerCrashed
+from taskrun.model.errors import WorkerCrashed, signal_name
 from taskrun.processes.output import REST, Decoder, OutputPipe
 from taskrun.processes.process import Process
 
@@ -353,4 +353,4 @@ def cause_of_death(code: int, memory: int | None, cpu_time: float | None) -> str
         return f"the process used more than its CPU time of {cpu_time:g} s"
     if code >= 0:
         return f"the process ended with exit code {code}{limits}"
-    return f"the process was killed by {signal.Signals(-code).name}{limits}"
+    return f"the process was killed by {signal_name(-code)}{limits}"

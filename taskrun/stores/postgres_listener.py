@@ -83,7 +83,9 @@ class Listener:
     def start(self) -> None:
         """Begins to listen."""
         self._stopping.clear()
-        self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
         self._thread = threading.Thread(target=self._run, name="taskrun-listener", daemon=True)
         self._thread.start()
 
@@ -95,8 +97,9 @@ class Listener:
         self._wake()
         self._thread.join()
         self._thread = None
-        os.close(self._wake_r)
-        os.close(self._wake_w)
+        wake_r, wake_w, self._wake_r, self._wake_w = self._wake_r, self._wake_w, -1, -1  # their numbers are given again
+        os.close(wake_r)
+        os.close(wake_w)
 
     def token(self) -> object:
         """Returns what differs once something was heard, and now and then."""

@@ -141,6 +141,7 @@ async def test_an_env_file_is_read_at_each_start_and_a_missing_one_fails_the_att
         ("A=b=c", {"A": "b=c"}),
         ("KNOWN\nUNKNOWN", {"KNOWN": "yes"}),
         ("\ufeffA=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
+        ("A=x\u2028y\x0cz\x85\nB=2", {"A": "x\u2028y\x0cz\x85", "B": "2"}),
     ],
 )
 def test_an_env_file_is_read_as_docker_does(tmp_path: Path, text: str, variables: dict[str, str]) -> None:

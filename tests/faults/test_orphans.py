@@ -92,7 +92,7 @@ def test_a_daemon_collects_orphans_and_keeps_the_exit_codes_of_its_own(project: 
         assert "died: exit code 9" in log.read_text()
         for worker in project.workers():
             os.kill(worker, signal.SIGKILL)
-        until(lambda: "died: signal SIGKILL" in log.read_text())
+        until(lambda: "died: SIGKILL" in log.read_text())
         until(lambda: not zombies(pid), 5)
 
 

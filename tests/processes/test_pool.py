@@ -263,6 +263,11 @@ async def test_what_it_printed_before_its_death_is_not_lost(call: Caller) -> Non
     assert call.lines == [("stdout", "last words")]
 
 
+async def test_a_process_that_was_killed_by_a_signal_without_a_name_is_told_as_that(call: Caller) -> None:
+    with pytest.raises(WorkerCrashed, match=r"killed by signal 40$"):
+        await call(lambda: os.kill(os.getpid(), 40))
+
+
 async def test_a_process_that_died_while_idle_is_not_asked(call: Caller, census: Census) -> None:
     os.kill(await call(os.getpid), signal.SIGKILL)
     while census.alive():

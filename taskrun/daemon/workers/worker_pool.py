@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from itertools import chain, repeat
@@ -22,7 +21,7 @@ from taskrun.engine.core.core import Core
 from taskrun.engine.core.executor_messages import ExecutorMessages
 from taskrun.engine.messages import Describe, Description, Drain, Leave, Peer
 from taskrun.model.config import Config
-from taskrun.model.errors import ConfigError, DaemonError
+from taskrun.model.errors import ConfigError, DaemonError, signal_name
 
 SHORT_LIFE = 5.0  # seconds: a worker that died sooner is replaced after a pause
 PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next one, by how many in a row died young
@@ -333,7 +332,7 @@ class WorkerPool:
 def _cause(code: int | None) -> str:
     """Returns how a process ended."""
     if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
+        return signal_name(-code)
     return f"exit code {code}"
 
 
