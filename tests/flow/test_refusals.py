@@ -99,6 +99,12 @@ async def test_a_slot_that_its_job_refuses(storage: Store) -> None:
         (found,) = await refused(queue, "tick")
         assert found["over"] == "2026-03-01T03:00:00.000+00:00"
 
+        @job(name="tick")
+        async def without() -> None: ...
+
+    async with TestQueue([without], storage=storage, start=START + DAY) as queue:
+        assert await refused(queue, "tick") == []
+
 
 @pytest.mark.parametrize("how", ["code", "configuration"])
 async def test_a_file_that_does_not_fit(

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from taskrun.engine.core import notices, refusals, slot_watch
 from taskrun.engine.core.admit import Trigger, admit, new_id
-from taskrun.engine.core.fact_kind import PAUSED
+from taskrun.engine.core.fact_kind import PAUSED, SCHEDULE
 from taskrun.engine.core.schedule_slots import SCHEDULES, SLOTS, Kept, Slot, SlotState, slot_id
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.records import Status
@@ -127,7 +127,7 @@ def use(
             kept = replace(kept, last=slot, run=_run(t, schedule, entry, slot, prepared))
     if what.run:
         kept = replace(kept, refused=refused is not None)
-        refusals.note(t, entry.job, f"{refusals.SCHEDULE}{entry.cron}", refused)
+        refusals.note(t, entry.job, f"{SCHEDULE}{entry.cron}", refused)
     SCHEDULES.put(t.tx, schedule, kept)
     return kept, what.more
 

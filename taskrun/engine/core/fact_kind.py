@@ -61,5 +61,16 @@ class PausedJob(msgspec.Struct, frozen=True):
     at: float
 
 
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a job has refused an event or a slot, and when; `over`: when it has taken one again."""
+
+    at: float
+    text: str
+    over: float | None = None
+
+
 # By job: `pause_job.resume`.
 PAUSED: Fact[PausedJob] = Fact("paused:", PausedJob)
+# JOB:TRIGGER: `retention`, once it is old; of a schedule `refusals.forget`, with the schedule.
+REFUSALS: Fact[Refusal] = Fact("refused:", Refusal)
+SCHEDULE = "schedule:"  # how schedules begin as triggers there; their expression follows

@@ -46,14 +46,6 @@ class SlotLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     slow: float | None = None
 
 
-class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a job has refused an event or a slot, and when; `over`: when it has taken one again."""
-
-    at: float
-    text: str
-    over: float | None = None
-
-
 class FileTrigger(msgspec.Struct, frozen=True):
     """A pattern of files that starts a job, and since when."""
 
@@ -87,8 +79,6 @@ BURSTS: Fact[BurstFact] = Fact("debounce:", BurstFact)
 PATHS: Fact[list[list[str]]] = Fact("paths:", list[list[str]])
 # By job: `retention`, once no engine has the job.
 SUBSCRIPTIONS: Fact[TriggerTopics] = Fact("trigger:", TriggerTopics)
-# JOB:TRIGGER: `retention`.
-REFUSALS: Fact[Refusal] = Fact("refused:", Refusal)
 # JOB:EVENT: `event_triggers`, or `retention` where no engine has the job.
 ROUTES: Fact[PipeEvent] = Fact("route:", PipeEvent)
 # EVENT:RUN:MOMENT, or `missed:JOB`: `notify_runs`, once the runs that tell it are started.

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from taskrun.engine.core.facts import REFUSALS, Refusal
+from taskrun.engine.core.fact_kind import REFUSALS, Refusal
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.byte_escapes import escaped
 
 LONGEST = 1_000  # characters of a text
-SCHEDULE = "schedule:"  # how schedules begin as triggers; their expression follows
 
 
 def note(t: Transaction, job: str, trigger: str, refused: str | None) -> None:
@@ -24,3 +23,8 @@ def note(t: Transaction, job: str, trigger: str, refused: str | None) -> None:
         REFUSALS.put(t.tx, id, Refusal(t.now, escaped(refused[:LONGEST])))
     elif known is not None and known.over is None:
         REFUSALS.put(t.tx, id, replace(known, over=t.now))
+
+
+def forget(t: Transaction, job: str, trigger: str) -> None:
+    """Forgets what a job has refused of a trigger that it has no longer."""
+    REFUSALS.drop_if_any(t.tx, f"{job}:{escaped(trigger)}")

@@ -11,13 +11,13 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from taskrun.engine.core.fact_kind import REFUSALS
 from taskrun.engine.core.facts import (
     BURSTS,
     FAILING,
     INTENTS,
     JOBS,
     NEWS,
-    REFUSALS,
     ROUTES,
     STARTS,
     SUBSCRIPTIONS,

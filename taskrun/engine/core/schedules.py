@@ -19,8 +19,10 @@ from typing import Any
 import msgspec
 
 from taskrun.engine import messages as m
+from taskrun.engine.core import refusals
 from taskrun.engine.core.due_slots import Entry, use
 from taskrun.engine.core.executors import Executors
+from taskrun.engine.core.fact_kind import SCHEDULE
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.schedule_slots import SCHEDULES, Kept, schedule_views
 from taskrun.engine.core.transaction import Transaction
@@ -218,6 +220,7 @@ def _keep(t: Transaction, origin: str, wanted: dict[str, Active], jobs: frozense
     for key, kept in known.items():
         if key not in wanted and (jobs is None or kept.job in jobs):
             SCHEDULES.drop(t.tx, key)
+            refusals.forget(t, kept.job, f"{SCHEDULE}{kept.cron}")
     for key, active in wanted.items():
         if key in known:
             continue

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from taskrun.engine.core.fact_kind import PAUSED
-from taskrun.engine.core.facts import REFUSALS, Refusal
+from taskrun.engine.core.fact_kind import PAUSED, REFUSALS, SCHEDULE, Refusal
 from taskrun.engine.core.queries.views import rfc3339
-from taskrun.engine.core.refusals import SCHEDULE
-from taskrun.engine.core.schedule_slots import SCHEDULES
 from taskrun.model.byte_escapes import restored
 from taskrun.stores.base import Tx
 
@@ -17,14 +14,13 @@ from taskrun.stores.base import Tx
 def job_views(tx: Tx, described: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns jobs as JSON: whether each is `paused`, and what its triggers were `refused`."""
     paused, refusals = PAUSED.all(tx), REFUSALS.all(tx)
-    crons = {f"{kept.job}:{SCHEDULE}{kept.cron}" for kept in SCHEDULES.all(tx).values()} if refusals else set()
     return [
-        {**job, "paused": job["name"] in paused, "refused": [*job["refused"], *_refused(job, refusals, crons)]}
+        {**job, "paused": job["name"] in paused, "refused": [*job["refused"], *_refused(job, refusals)]}
         for job in described
     ]
 
 
-def _refused(job: dict[str, Any], refusals: Mapping[str, Refusal], crons: set[str]) -> list[dict[str, Any]]:
+def _refused(job: dict[str, Any], refusals: Mapping[str, Refusal]) -> list[dict[str, Any]]:
     """Returns the refusals of the triggers that a job still has, besides those that are known without an event."""
     never = {one["trigger"] for one in job["refused"]}
     name = f"{job['name']}:"
@@ -32,5 +28,5 @@ def _refused(job: dict[str, Any], refusals: Mapping[str, Refusal], crons: set[st
     return [
         {"trigger": trigger, "at": rfc3339(one.at), "text": one.text, "over": rfc3339(one.over)}
         for trigger, one in mine.items()
-        if trigger not in never and (trigger in job["triggers"] or f"{name}{trigger}" in crons)
+        if trigger not in never and (trigger in job["triggers"] or trigger.startswith(SCHEDULE))
     ]
