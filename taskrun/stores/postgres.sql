@@ -7,6 +7,18 @@ BEGIN ISOLATION LEVEL READ COMMITTED
 -- name: begin_reading
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
 
+-- Nearly all statements look for a key, or go along one index, so a plan serves whatever the values are, and planning cost more than
+-- the rest. It may be made while the tables are empty, and is kept until they are analyzed: no whole table is to be read by it.
+-- name: plan_once
+SELECT set_config('plan_cache_mode', 'force_generic_plan', $1::boolean), set_config('enable_seqscan', 'off', $1::boolean),
+    set_config('jit', 'off', $1::boolean)
+
+-- name: plan_for_values
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'on', true)
+
+-- name: plan_mode
+SELECT current_setting('plan_cache_mode', true)
+
 -- name: beside_others
 SELECT pg_advisory_xact_lock_shared($1::bigint)
 

@@ -24,6 +24,7 @@ from taskrun.stores.rows import RUN_CHANGING
 
 MOST_LOCKS: Final = 200  # by name that one transaction takes: a server has room for some thousand in all
 ROUTE, TRIGGER = "route:", "trigger:"  # facts that other engines have to learn of
+FOR_VALUES: Final = frozenset({"count_children", "count_runs", "events", "run_by_debounce"})
 _encode = msgspec.json.Encoder().encode
 _NUL, _SUBSTITUTE, _ESCAPED_NUL = "\0", "\x1a", b"\\u0000"
 
@@ -93,13 +94,18 @@ class Batch:
 
     def ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Sends what was gathered, then a query; returns its rows."""
-        return self.ask_text((UNLOCKED if self.beside is Beside.READING else SQL)[query], values)
-
-    def ask_text(self, text: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Like `ask`, with the text of a query."""
+        text = (UNLOCKED if self.beside is Beside.READING else SQL)[query]
+        if query in FOR_VALUES:
+            return self.ask_text(text, values)
         self.seal()
         self._begin()
         return self.session.ask(text, values)
+
+    def ask_text(self, text: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Like `ask`, with the text of a query that is planned for its values."""
+        self.seal()
+        self._begin()
+        return self.session.ask_for_values(text, values)
 
     def along(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Queues a query, to be sent with the next that is asked; returns a list that has its rows from then on."""

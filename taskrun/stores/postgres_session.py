@@ -9,10 +9,11 @@ import re
 import select
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from taskrun.stores.queries import named_queries
 
@@ -21,6 +22,7 @@ UNLOCKED: Final = {name: re.sub(r"\s+FOR (?:NO KEY UPDATE|KEY SHARE).*", "", tex
 Result = Callable[["psycopg.Cursor[tuple[Any, ...]]"], None]
 Statement = tuple[str, Sequence[Any], Result | None]
 
+ONCE: Final = "force_generic_plan"
 STANDSTILL: Final = 5.0  # seconds that others wait for one that does nothing within its transaction
 APPLICATION: Final = "taskrun"
 # An engine that is stopped within a transaction must not hold its locks for longer than others wait for its lease.
@@ -30,8 +32,6 @@ SETTINGS: Final = {
     "lock_timeout": "300ms",
     "idle_in_transaction_session_timeout": f"{STANDSTILL:g}s",
     "client_min_messages": "warning",
-    "jit": "off",
-    "plan_cache_mode": "auto",
     "standard_conforming_strings": "on",
 }
 KEPT_ALIVE: Final = {
@@ -42,6 +42,7 @@ KEPT_ALIVE: Final = {
     "tcp_user_timeout": "15000",
     "application_name": APPLICATION,
 }
+_NOT_KNOWN: Final = (errors.UndefinedObject, errors.InvalidParameterValue, errors.FeatureNotSupported)
 LOOK_AGAIN: Final = 10.0  # seconds between two comparisons of the clocks
 LOOKS: Final = 3
 
@@ -63,6 +64,8 @@ def connect(dsn: str, schema: str) -> psycopg.Connection[tuple[Any, ...]]:
         connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)), prepare=False)
         for setting, value in SETTINGS.items():
             connection.execute("SELECT set_config($1, $2, false)", (setting, value))
+        with suppress(*_NOT_KNOWN):
+            connection.execute(SQL["plan_once"], (False,))
     except BaseException:
         connection.close()
         raise
@@ -80,6 +83,8 @@ class Session:
         self._looked = -LOOK_AGAIN
         self._slept = 0.0  # by the machine, which the monotonic clock may not count
         self.look_at_the_clock()
+        [(mode,)] = self.ask(SQL["plan_mode"], ())
+        self._plans = mode == ONCE  # as asked for; not where the server is another one that does not know of it
 
     def now(self) -> float:
         """Returns the server's time."""
@@ -120,6 +125,15 @@ class Session:
         rows: list[tuple[Any, ...]] = []
         self.put(query, values, lambda cursor: rows.extend(cursor.fetchall()))
         self.send()
+        return rows
+
+    def ask_for_values(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Like `ask`, within a transaction, for a query whose best plan depends on the values."""
+        if not self._plans:
+            return self.ask(query, values)
+        self.put(SQL["plan_for_values"])
+        rows = self.ask(query, values)
+        self.put(SQL["plan_once"], (True,))
         return rows
 
     def send(self) -> None:

@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg._pipeline_base import BasePipeline
 
 from taskrun.model.errors import JournalError, JournalNewer, JournalUnavailable
-from taskrun.model.records import Status
+from taskrun.model.records import RunFilter, Status
 from taskrun.stores import postgres, postgres_batch, rows
 from taskrun.stores.base import Tx
 from taskrun.stores.postgres import PostgresStorage
@@ -24,7 +24,7 @@ from taskrun.stores.postgres_batch import Beside
 from taskrun.stores.postgres_listener import AT_ONCE, SOON
 from taskrun.stores.postgres_names import lock_number
 from taskrun.stores.postgres_open import MIGRATIONS, shown
-from taskrun.stores.postgres_session import APPLICATION, Session, connect
+from taskrun.stores.postgres_session import APPLICATION, SQL, Session, connect
 from tests import postgres_server
 
 from .records import event, run, step
@@ -138,6 +138,55 @@ def test_a_password_is_not_shown() -> None:
     with pytest.raises(JournalUnavailable) as refused:
         PostgresStorage("postgresql://me:hush@127.0.0.1:1/db").open()
     assert "hush" not in str(refused.value)
+
+
+# ---- plans
+
+
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [
+        ("check_runs", "('{a}', '{0}')"),
+        ("touch_runs", "('{a}')"),
+        ("lock_runs", "('{a}')"),
+        ("due_runs", "(1.0, 'engine', 10)"),
+        ("due_steps", "(1.0, 'engine', 10)"),
+        ("drop_runs", "('{a}')"),
+        ("drop_steps_of_runs", "('{a}')"),
+    ],
+)
+def test_a_plan_that_was_made_while_the_tables_were_empty_reads_none_of_them_whole(
+    schema: str, query: str, values: str
+) -> None:
+    opened(schema).close()
+    with connect(postgres_server.shared_dsn(), schema) as session:
+        session.execute(f"PREPARE q AS {SQL[query]}".encode(), prepare=False)
+        plan = "\n".join(line for (line,) in session.execute(f"EXPLAIN EXECUTE q {values}".encode(), prepare=False))
+        assert session.execute(SQL["plan_mode"].encode()).fetchall() == [("force_generic_plan",)]
+    assert "Seq Scan" not in plan
+
+
+def test_a_list_is_planned_for_its_values_and_nothing_else_is(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(schema)
+    modes = []
+    ask = Session.ask
+
+    def asked(self: Session, query: str, values: Any) -> Any:
+        modes.append(ask(self, SQL["plan_mode"], ())[0][0])
+        return ask(self, query, values)
+
+    monkeypatch.setattr(Session, "ask", asked)
+    store.apply([lambda tx: (tx.run("a"), tx.runs(RunFilter()), tx.run("b"))])
+    assert modes == ["force_generic_plan", "force_custom_plan", "force_generic_plan"]
+    store.close()
+
+
+def test_a_server_that_knows_nothing_of_plans_does(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SQL, "plan_once", "SELECT set_config('no_such_setting', 'on', $1::boolean)")
+    store = opened(schema)
+    one(store, lambda tx: tx.add_run(run("a")))
+    assert [found.id for found in one(store, lambda tx: tx.runs(RunFilter()))] == ["a"]
+    store.close()
 
 
 # ---- a COMMIT whose answer is lost
