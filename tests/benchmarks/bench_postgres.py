@@ -1,11 +1,14 @@
 """How fast the whole path is on Postgres, worker processes included; for ratios to others on the same server in the same minutes.
 
     python tests/benchmarks/bench_postgres.py [jobs|steps|sequential|latency|idle …] [--processes 1] [--dsn DSN]
+    python tests/benchmarks/bench_postgres.py --peers [--rounds 3]
 
 Each process is one engine (concurrency 50). `jobs`: 5,000 no-op runs, each triggered by a call of its own, 100 in flight, then
 drained by processes that are started; `steps`: 500 runs of 10 no-op steps; `sequential`: one run of 1,000; `latency`: from
 `start` in one process to the handler in another, 200 times, and what each costs all;
 `idle`: what each of `--processes` idle ones costs itself and the server, for a minute.
+With `--peers` the first three beside those of `postgres_peers` whose packages are installed, in turn: what is in the middle,
+and ratios within a round.
 Without a DSN it starts a server of its own with fsync on.
 """
 
@@ -20,15 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
 from taskrun import PostgresStorage, Queue, job, run
+from tests.benchmarks.postgres_peers import PEERS, measure
 from tests.postgres_server import Server
 
 JOBS = int(os.environ.get("JOBS", "5000"))
@@ -211,6 +216,48 @@ async def idle(dsn: str, processes: int) -> dict[str, Any]:
     }
 
 
+class Against(NamedTuple):
+    """What is compared with the peers, as seconds of one piece."""
+
+    runs: int
+    each: int  # pieces of one run
+    ours: Callable[[dict[str, Any]], float]  # from what the benchmark has found
+
+
+AGAINST = {
+    "jobs": Against(JOBS, 1, lambda found: 1 / found["e2e_s"]),
+    "steps": Against(RUNS, STEPS, lambda found: 1 / found["steps_s"]),
+    "sequential": Against(1, SEQUENTIAL, lambda found: found["us_per_step"] / 1e6),
+}
+
+
+def beside_peers(dsn: str, rounds: int) -> None:
+    """Prints milliseconds of a piece, in the middle of all rounds, and how many times as long each peer takes."""
+    for kind, (runs, each, ours) in AGAINST.items():
+        found: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            _clear(dsn)
+            found.setdefault("taskrun", []).append(ours(asyncio.run(BENCHES[kind](dsn, 1))))
+            for name in PEERS:
+                if (took := measure(name, kind, runs, dsn)) is not None:
+                    enqueue, execute = took
+                    whole = enqueue + execute if kind == "jobs" else execute
+                    found.setdefault(name, []).append(whole / runs / each)
+        for name, times in found.items():
+            ratios = [its / own for its, own in zip(times, found["taskrun"], strict=True)]
+            print(
+                f"{kind:12}{name:16}{statistics.median(times) * 1e3:8.3f} ms {1 / statistics.median(times):8,.0f}/s"
+                f"   {statistics.median(ratios):5.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                flush=True,
+            )
+
+
+def _clear(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS taskrun CASCADE")
+        connection.execute("CHECKPOINT")
+
+
 BENCHES = {"jobs": jobs, "steps": many, "sequential": sequential, "latency": latency, "idle": idle}
 
 
@@ -219,6 +266,8 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=list(BENCHES))
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--dsn")
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.what == ["work"]:
         asyncio.run(work(options.dsn))
@@ -229,10 +278,13 @@ def main() -> None:
         server.start()
     dsn = options.dsn or server.dsn  # type: ignore[union-attr]
     try:
+        if options.peers:
+            missing = [name for name, peer in PEERS.items() if find_spec(peer.package) is None]
+            print(f"not installed, so left out: {', '.join(missing) or 'none'}")
+            beside_peers(dsn, options.rounds)
+            return
         for what in options.what:
-            with psycopg.connect(dsn, autocommit=True) as connection:
-                connection.execute("DROP SCHEMA IF EXISTS taskrun CASCADE")
-                connection.execute("CHECKPOINT")
+            _clear(dsn)
             found = asyncio.run(BENCHES[what](dsn, options.processes))
             print(json.dumps({"what": what, "processes": options.processes, **found}), flush=True)
     finally:
