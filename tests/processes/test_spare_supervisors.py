@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from taskrun.processes import launcher
+from taskrun.processes import command_link, launcher
 from taskrun.processes.command import CommandResult
 from taskrun.processes.kept_file import KeptFile
 from taskrun.processes.leftovers import signal_supervisor
@@ -141,7 +141,8 @@ async def test_one_that_was_killed_is_replaced(commands: Commands, tmp_path: Pat
     assert await commands.supervisor() != second
 
 
-async def test_one_that_was_stopped_holds_nothing_up(commands: Commands) -> None:
+async def test_one_that_was_stopped_holds_nothing_up(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_link, "NUDGE", 0.01)
     first = await commands.supervisor()
     os.kill(first, signal.SIGSTOP)
     assert await commands.supervisor() == first
