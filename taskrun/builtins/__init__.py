@@ -1,4 +1,7 @@
-"""Jobs that come with taskrun. They use its public API like a user's; the engine knows nothing of them."""
+"""Jobs that come with taskrun.
+
+The engine runs them like any other; a few screens and notices know them by name (`model.names`).
+"""
 
 from taskrun.builtins.any_command import any_command
 from taskrun.builtins.each import each

@@ -1,4 +1,4 @@
-"""The job `exec`: any command, with all that a run has. What concerns a single run is in its input."""
+"""The job `exec`: runs any command as a durable run. Its settings come with the input, since each run has its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Hidden = Annotated[dict[str, str], msgspec.Meta(extra_json_schema={"writeOnly": 
 STEP = "command"
 
 
-def _turns(given: dict[str, Any]) -> Concurrency | None:
+def _concurrency(given: dict[str, Any]) -> Concurrency | None:
     return None if given["group"] is None else Concurrency(limit_id(given["group"]), given["slots"])
 
 
@@ -25,7 +25,7 @@ def _turns(given: dict[str, Any]) -> Concurrency | None:
     retry=lambda given: given["retry"],
     timeout=lambda given: given["timeout"],
     priority=lambda given: given["priority"],
-    concurrency=_turns,
+    concurrency=_concurrency,
 )
 async def any_command(
     command: str | list[str],

@@ -116,7 +116,7 @@ def _handler(table: CommandTable, root: Path, cwd: Path) -> Callable[[Any], Any]
             for step, fill in commands:
                 folder = root / Path(step.cwd or table.cwd or cwd).expanduser()
                 call = _call(step, fill(values), table, folder, {**_variables(step, table, root), **facts})
-                same = values if step.named else (step.command, values)  # a place may come to be another command's
+                same = values if step.named else (step.command, values)  # its position may be another's after an edit
                 done = await reach(f'step "{step.name}"').step(replace(call, compared=same))
         return None if done is None else output(done)
 

@@ -34,7 +34,7 @@ WHOLE, EXCERPT, CUT = 20_000, 2_100, "…"  # characters up to which a value is 
 
 
 class Cause(StrEnum):
-    """Why a run is in its state, where that decides what becomes of it. `Run.reason` is only what people read."""
+    """Why a run is in its state, where that decides what becomes of it. `Run.reason` is what people read."""
 
     DELAY = "delay"  # scheduled: not to start before its moment
     AFTER = "after"  # scheduled: not to start before the end of other runs
@@ -46,7 +46,8 @@ class Cause(StrEnum):
     JOB = "job"  # paused: its job is
     USER = "explicit"  # paused, or asked to cancel, by somebody
     PARENT = "parent"  # asked to cancel with the run that waits for it
-    TIMEOUT = "timeout"  # asked to cancel because its timeout is over
+    TIMEOUT = "timeout"  # asked to cancel because its timeout is over; failed for that
+    CRASH_LOOP = "crash loop"  # failed: its execution killed its worker again and again
     DEPENDENCY = "dependency"  # cancelled since a run that it was to start after did not succeed
 
 

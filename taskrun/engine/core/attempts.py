@@ -86,7 +86,7 @@ class Attempts:
         self.resident = resident
         self.blocked: dict[str, str] = {}  # runs that block their executor's event loop, and where
         self.on_suspect_gone: Callable[[], None] = lambda: None
-        self.on_place_free: Callable[[], None] = lambda: None  # in the transaction that is next
+        self.on_place_free: Callable[[], None] = lambda: None  # when an end that may free a place is on its way
         self._stuck = stuck
         self._journal = journal
         self._executors = executors

@@ -103,7 +103,7 @@ class Claims:
         self.look()
 
     def look_ahead(self) -> None:
-        """Looks in the journal behind what was just put in, in the same commit: that may make a run ready."""
+        """Looks again, in a claim behind the entry that was just put in: that one may make a run ready."""
         self._ready = True
         self.look()
 

@@ -367,7 +367,7 @@ def _only_follows(t: Transaction, run: Run) -> bool:
 def _let_go(t: Transaction, run: Run) -> None:
     if run.crashes >= CRASH_LOOP:
         death = WorkerCrashed(f"its execution killed its worker {run.crashes} times in a row")
-        end(t, run.id, Status.FAILED, reason="crash loop", error=encode_error(death))
+        end(t, run.id, Status.FAILED, reason=Cause.CRASH_LOOP.value, error=encode_error(death))
         return
     released = t.change(run.id, transitions.release)
     step_queue.release(t, run, keep_turns=run.status is Status.WAITING and run.pause is None)

@@ -196,7 +196,7 @@ def announce(t: Transaction, event: PipeEvent) -> list[str]:
         for step in t.tx.waiting_steps(topic):
             if step.match is None or _fits(step.match, event):
                 if step.match is None and event.seq < (step.cursor or 0) and event.input is None:
-                    # A later event was committed first, and is judged already; an engine that hears of this one reads behind it.
+                    # a later event was committed first and is judged already: the cursor goes back, so that this one is read too
                     step = t.save_step(replace(step, cursor=event.seq - 1))
                 t.deliver(_take(t, step, event))
                 woke.append(step.run)
@@ -269,5 +269,5 @@ def end_of(run: Run) -> TaskrunError:
     if run.status is Status.DISCARDED:
         return RunDiscarded(run.id, run.reason or Cause.THROTTLE.value)
     error = error_from(run.error) if run.error else ErrorRecord(type="", message="")
-    kind = RunTimeout if run.reason == Cause.TIMEOUT else RunFailed
+    kind = RunTimeout if run.reason == Cause.TIMEOUT else RunFailed  # only the engine gives a failed run a reason
     return kind(run.id, error.type, error.message, error.traceback, run.reason)

@@ -115,7 +115,7 @@ class AttemptState:
             self._host.tell(m.Activate(run=self.run.id))
 
     def cancel(self, reason: str) -> None:
-        """Raises CancelledError at the handler's current wait, or where a replay stands still."""
+        """Notes that the attempt is to be cancelled; the handler is told at its current wait, or where a replay stands still."""
         self.cancel_reason = reason
         self.look_soon()
 

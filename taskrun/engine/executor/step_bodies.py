@@ -75,7 +75,7 @@ class Bodies:
             self.threads -= 1
 
     def begun(self, host: m.Peer, step: Step) -> None:
-        """Has the core told that a body has begun, if it takes longer than 50 ms."""
+        """Has the core told that a body has begun, if it is still going on at the next tick, at most 50 ms from now."""
         self._fresh[id(step)] = (host, step)
         if not self._ticking:
             self._ticking = True
