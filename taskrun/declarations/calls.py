@@ -46,7 +46,7 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True):
     fn: Callable[..., Any] | None = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
-    retry: int | None = None
+    retry: int = 0
     backoff: BackoffPolicy | None = None
     timeout: float | None = None
     concurrency: Concurrency | None = None

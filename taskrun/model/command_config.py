@@ -6,13 +6,14 @@ Read here as they are written; `builtins.commands` makes jobs of them. What a cr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from taskrun.model import durations
+from taskrun.model.catch_up import CatchUp
 from taskrun.model.config_keys import (
     COUNT,
     DURATION,
@@ -23,6 +24,7 @@ from taskrun.model.config_keys import (
     mapping,
     natural,
     nonempty,
+    one_of,
     section_of,
     texts,
 )
@@ -80,7 +82,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 1
     crons: list[str] = []
     timezone: str | None = None
-    catch_up: Literal["skip", "one", "all"] = "skip"
+    catch_up: CatchUp = "skip"
     within: float | None = None
     late: float | None = None
     slow: float | None = None
@@ -200,15 +202,6 @@ def _one_or_more(value: Any) -> list[str]:
     return [nonempty(value)] if isinstance(value, str) else texts(value)
 
 
-def _one_of(*known: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if value in known:
-            return str(value)
-        raise ValueError
-
-    return read
-
-
 def _whole(value: Any) -> int:
     if type(value) is int and abs(value) < 2**63:
         return value
@@ -258,7 +251,7 @@ OPTIONS = {
     "debounce": Key('a duration such as "10s", or a frequency such as "3/s"', _period),
     "priority": Key("a whole number", _whole, 0),
     "tags": Key("a table of texts", checked_tags),
-    "on_exhausted": Key('"fail" or "pause"', _one_of("fail", "pause"), "fail"),
+    "on_exhausted": Key('"fail" or "pause"', one_of("fail", "pause"), "fail"),
     "key_ttl": Key(DURATION, _duration, "24h"),
 }
 JOB = {
@@ -271,7 +264,7 @@ JOB = {
     "env_file": Key("a file", nonempty),
     "rerun": Key("true or false", _flag, True),
     "success_codes": Key(_CODES, _codes, [0]),
-    "output": Key('"text", "json" or "none"', _one_of(*get_args(Output)), "text"),
+    "output": Key('"text", "json" or "none"', one_of(*get_args(Output)), "text"),
     "trigger": Key("a list of names of pipes and jobs", _one_or_more, []),
     "files": Key(PATTERN.expected, patterns),
     "key": Key('a text with fields, such as "{path}"', nonempty),
@@ -279,7 +272,7 @@ JOB = {
     "slots": Key(COUNT, count),
     "cron": Key('a cron expression such as "0 3 * * *", or a list of them', _one_or_more, []),
     "timezone": Key('a time zone such as "Europe/Berlin"', nonempty),
-    "catch_up": Key('"skip", "one" or "all"', _one_of("skip", "one", "all"), "skip"),
+    "catch_up": Key('"skip", "one" or "all"', one_of(*get_args(CatchUp)), "skip"),
     "within": Key(DURATION, durations.seconds),
     "late": Key(DURATION, durations.seconds),
     "slow": Key(DURATION, durations.seconds),

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from taskrun.model import durations, user_project
+from taskrun.model.catch_up import CatchUp
 from taskrun.model.command_config import CommandFile, read_commands, read_pipes
 from taskrun.model.config_keys import (
     COUNT,
@@ -28,6 +29,7 @@ from taskrun.model.config_keys import (
     mapping,
     natural,
     nonempty,
+    one_of,
     read_key,
     read_keys,
     refuse_unknown,
@@ -43,7 +45,6 @@ FILE = "taskrun.toml"
 PREFIX = "TASKRUN_"
 
 Environ = Mapping[str, str]
-CatchUp = Literal["skip", "one", "all"]
 Reload = Literal["auto", "manual"]
 TABLES = {"taskrun", "retention", "schedule", "files", "jobs", "pipes", "groups", "notify", "env"}
 
@@ -212,18 +213,6 @@ def _blank(user: str | None, word: str | None) -> str:
     return f"{word}***" if user is None else f"{user}:***@"
 
 
-def _catch_up(value: Any) -> str:
-    if value in get_args(CatchUp):
-        return str(value)
-    raise ValueError
-
-
-def _reload(value: Any) -> str:
-    if value in get_args(Reload):
-        return str(value)
-    raise ValueError
-
-
 # `postgresql://…` and its like, `postgres:…`, `file:…`, and what libpq takes: `host=… dbname=…`
 _ADDRESS = re.compile(
     r"\s*(?:[a-z][a-z0-9+.-]*://|(?:postgres(?:ql)?|sqlite|file)[a-z0-9+]*:|(?:host|hostaddr|port|dbname|user|service)\s*=)",
@@ -237,7 +226,7 @@ SETTINGS = {
     "resident": Key("a whole number", natural, 1000),
     "grace": Key(DURATION, durations.seconds, "10s"),
     "workers": Key("a whole number", natural, 1),
-    "reload": Key('"auto" or "manual"', _reload, "auto"),
+    "reload": Key('"auto" or "manual"', one_of(*get_args(Reload)), "auto"),
     "max_payload": Key(SIZE, durations.size, "4MB"),
 }
 RETENTION = {
@@ -249,7 +238,7 @@ SCHEDULE = {
     "cron": Key('a cron expression such as "0 3 * * *"', nonempty, needed=True),
     "timezone": Key('a time zone such as "Europe/Berlin"', nonempty),
     "input": Key("a table", mapping, {}),
-    "catch_up": Key('"skip", "one" or "all"', _catch_up, "skip"),
+    "catch_up": Key('"skip", "one" or "all"', one_of(*get_args(CatchUp)), "skip"),
     "within": Key(DURATION, durations.seconds),
     "late": Key(DURATION, durations.seconds),
     "slow": Key(DURATION, durations.seconds),

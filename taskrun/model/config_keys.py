@@ -94,6 +94,17 @@ def mapping(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def one_of(*known: str) -> Callable[[Any], str]:
+    """Returns what reads one of a few words."""
+
+    def read(value: Any) -> str:
+        if value in known:
+            return str(value)
+        raise ValueError
+
+    return read
+
+
 # ---- tables
 
 

@@ -12,15 +12,12 @@ import math
 from bisect import bisect_left
 from datetime import UTC, datetime, timedelta, tzinfo
 from difflib import get_close_matches
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from taskrun.model.clock import local_zone
 from taskrun.model.errors import DefinitionError
-
-CatchUp = Literal["skip", "one", "all"]
 
 ALIASES = {
     "@hourly": "0 * * * *",
@@ -39,7 +36,6 @@ FIELDS = {  # in order, by cronsim's names for them
     "month": "1-12 or JAN-DEC",
     "day-of-week": "0-7 or SUN-SAT",
 }
-MOST = 10_000  # slots that one answer holds
 _SOME_DAY = datetime(2024, 1, 1)
 _SECOND = timedelta(seconds=1)
 _DAY = 86_400  # seconds: no zone changes its offset twice within one
@@ -82,27 +78,15 @@ class CronRule:
                 self._answer = epoch, zone, math.inf
         return self._answer[2]
 
-    def slots(self, after: float, until: float, catch_up: CatchUp, most: int = MOST) -> list[float]:
-        """Returns those of the slots missed in `after < slot <= until` that `catch_up` makes up for.
+    def newest(self, after: float, until: float) -> float | None:
+        """Returns the newest slot in `after < slot <= until`, None where there is none.
 
-        Parameters:
-            catch_up: `skip`: none of them; `one`: the newest; `all`: the oldest `most`; ask again after the last.
+        It bisects for the last whole second after which there is no slot: that is the newest one.
         """
-        if catch_up == "skip":
-            return []
-        if catch_up == "one":
-            return self._newest(after, until)
-        found: list[float] = []
-        while len(found) < most and (after := self.next_after(after)) <= until:
-            found.append(after)
-        return found
-
-    def _newest(self, after: float, until: float) -> list[float]:
-        """Bisects for the last whole second after which there is no slot: that is the newest one, if it is one."""
         if self.next_after(after) > until:
-            return []
+            return None
         seconds = range(math.floor(after), math.floor(until) + 1)
-        return [float(seconds[bisect_left(seconds, True, key=lambda second: self.next_after(second) > until)])]
+        return float(seconds[bisect_left(seconds, True, key=lambda second: self.next_after(second) > until)])
 
     def _time_of_day(self, epoch: float, zone: tzinfo | None) -> float:
         """Searches the times of days, which a zone has once, twice or never."""

@@ -12,11 +12,12 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
 
+from taskrun.model.catch_up import CatchUp
 from taskrun.model.codec import message_of
 from taskrun.model.durations import Frequency, frequency, period, seconds, shown
 from taskrun.model.errors import (
@@ -29,7 +30,7 @@ from taskrun.model.errors import (
     WorkerCrashed,
     leaves,
 )
-from taskrun.rules.cron import CatchUp, CronRule
+from taskrun.rules.cron import CronRule
 
 Duration: TypeAlias = float | timedelta | str
 HOPELESS = (Fatal, NonDeterminismError, NotEncodable, PayloadTooLarge)
@@ -196,7 +197,7 @@ class Cron(msgspec.Struct, frozen=True):
     slow: Duration | None = None
 
     def __post_init__(self) -> None:
-        _check_choice(self.catch_up, ("skip", "one", "all"), "catch_up of Cron")
+        _check_choice(self.catch_up, get_args(CatchUp), "catch_up of Cron")
         for name in ("within", "late", "slow"):
             if (given := getattr(self, name)) is not None:
                 force_setattr(self, name, seconds(given, f"{name} of Cron"))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from taskrun.model.clock import local_zone
 from taskrun.model.errors import DefinitionError
-from taskrun.rules.cron import CatchUp, CronRule
+from taskrun.rules.cron import CronRule
 
 BERLIN = "Europe/Berlin"  # clocks go forward on 2026-03-29 at 02:00, back on 2026-10-25 at 03:00
 
@@ -229,27 +229,17 @@ def test_where_the_calendar_ends_nothing_comes() -> None:
     assert CronRule("@daily", "UTC").next_after(math.inf) == math.inf
 
 
-@pytest.mark.parametrize(
-    ("catch_up", "hours"), [("skip", []), ("one", ["13:00"]), ("all", ["11:00", "12:00", "13:00"])]
-)
-def test_missed_slots_are_made_up_for_as_asked(catch_up: CatchUp, hours: list[str]) -> None:
-    made = CronRule("@hourly", BERLIN).slots(epoch("2026-06-01T10:00"), epoch("2026-06-01T13:00"), catch_up)
-    assert made == [epoch(f"2026-06-01T{hour}") for hour in hours]
-
-
-@pytest.mark.parametrize("catch_up", ["skip", "one", "all"])
-def test_where_nothing_was_missed_nothing_is_made_up_for(catch_up: CatchUp) -> None:
+@pytest.mark.parametrize(("until", "newest"), [("13:00", "13:00"), ("12:59", "12:00"), ("11:00", "11:00")])
+def test_the_newest_slot_of_a_time_is_found(until: str, newest: str) -> None:
     rule = CronRule("@hourly", BERLIN)
-    assert rule.slots(epoch("2026-06-01T10:00"), epoch("2026-06-01T10:59"), catch_up) == []
+    assert rule.newest(epoch("2026-06-01T10:00"), epoch(f"2026-06-01T{until}")) == epoch(f"2026-06-01T{newest}")
+
+
+def test_where_there_is_no_slot_there_is_no_newest() -> None:
+    assert CronRule("@hourly", BERLIN).newest(epoch("2026-06-01T10:00"), epoch("2026-06-01T10:59")) is None
 
 
 def test_the_newest_of_very_many_slots_is_found() -> None:
-    assert CronRule("* * * * * *", "UTC").slots(0, 1.7e9 + 0.5, "one") == [1.7e9]
-    may = CronRule("* * 1 5 *", "UTC").slots(0, epoch("2026-11-01T00:00", zone="UTC"), "one")
-    assert may == [epoch("2026-05-01T23:59", zone="UTC")]
-
-
-def test_all_of_very_many_slots_come_in_portions_that_lose_none() -> None:
-    rule = CronRule("* * * * * *", "UTC")
-    first = rule.slots(0, 100, "all", most=60)
-    assert first + rule.slots(first[-1], 100, "all", most=60) == [float(second) for second in range(1, 101)]
+    assert CronRule("* * * * * *", "UTC").newest(0, 1.7e9 + 0.5) == 1.7e9
+    may = CronRule("* * 1 5 *", "UTC").newest(0, epoch("2026-11-01T00:00", zone="UTC"))
+    assert may == epoch("2026-05-01T23:59", zone="UTC")

@@ -22,7 +22,8 @@ from taskrun.cli.lazy_imports import JOB_FILES, import_late
 from taskrun.cli.option_names import Own
 from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
 from taskrun.cli.session import Backend, Session
-from taskrun.model.config import CatchUp, schedule_tables
+from taskrun.model.catch_up import CatchUp
+from taskrun.model.config import schedule_tables
 from taskrun.processes.threads import in_thread
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)

@@ -17,8 +17,9 @@ from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.fact_kind import PAUSED, SCHEDULE
 from taskrun.engine.core.schedule_slots import SCHEDULES, SLOTS, Kept, Slot, SlotState, slot_id
 from taskrun.engine.core.transaction import Transaction
+from taskrun.model.catch_up import CatchUp
 from taskrun.model.records import Status
-from taskrun.rules.cron import CatchUp, CronRule
+from taskrun.rules.cron import CronRule
 from taskrun.rules.policies import Prepared
 
 PUNCTUAL = 60.0  # seconds: a slot that is not as old is run whatever `catch_up` says, unless `late` is another limit
@@ -78,8 +79,9 @@ def _oldest(kept: Kept, rule: CronRule, entry: Entry, now: float) -> float:
     if entry.catch_up == "all":
         return min(punctual, oldest)
     if entry.catch_up == "one" and next(kept.unused(rule, max(kept.seen, punctual), now), None) is None:
-        newest = [slot for slot in rule.slots(kept.seen, now, "one") if kept.upcoming(rule, slot - 1) == slot]
-        return next((slot - 0.5 for slot in newest if slot >= oldest), punctual)  # slots are whole seconds
+        newest = rule.newest(kept.seen, now)
+        if newest is not None and newest >= oldest and kept.upcoming(rule, newest - 1) == newest:
+            return newest - 0.5  # slots are whole seconds
     return punctual
 
 

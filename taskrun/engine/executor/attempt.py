@@ -81,7 +81,7 @@ async def _keep_values(context: Context) -> BaseException | None:
 def _classify(context: Context, job: Job, output: str, error: BaseException | None, max_payload: int) -> m.Outcome:
     if (interrupted := taken_down(context)) is not None:
         return interrupted
-    if _holds(error, Unwind):
+    if error is not None and any(isinstance(one, Unwind) for one in leaves(error)):
         return m.Unwound()
     if error is None:
         return m.Succeeded(output=output)
@@ -159,7 +159,3 @@ def _left_behind(keys: list[str]) -> str:
     named = ", ".join(f'"{key}"' for key in keys[:NAMED]) + (f" and {len(keys) - NAMED} more" if keys[NAMED:] else "")
     steps, were = ("step", "was") if len(keys) == 1 else ("steps", "were")
     return f"{steps} {named} {were} left behind and ended with the handler: await every task that calls a step"
-
-
-def _holds(error: BaseException | None, kind: type[BaseException]) -> bool:
-    return error is not None and any(isinstance(leaf, kind) for leaf in leaves(error))

@@ -155,7 +155,7 @@ class Context(AttemptState):
     def value(self, name: str, make: Callable[[], Any], kind: Any) -> Any:
         """A recorded value; durable before anything that could depend on it. `now` is the engine's clock."""
         if name == "now":
-            make = self._time
+            make = partial(datetime.fromtimestamp, self._clock.now(), UTC)
         key = identify(name)
         recorded = self._find(key, StepKind.VALUE, None)
         if recorded is not None and recorded.output is not None:
@@ -165,9 +165,6 @@ class Context(AttemptState):
         step = self._new(key, name, StepKind.VALUE, status=StepStatus.SUCCEEDED, output=output, ended_at=now)
         self._values.append(step)
         return decode(output, kind)
-
-    def _time(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.now(), UTC)
 
     def _find(self, key: str, kind: StepKind, digest: str | None) -> Step | None:
         step, other = self.replay.find(key, kind, digest)
@@ -255,9 +252,8 @@ class Context(AttemptState):
             self.look_soon()
 
     def _next_try(self, call: StepCall, attempt: int, error: BaseException) -> tuple[float | None, BaseException]:
-        retries = call.retry if call.retry is not None else 3
         policy = self.job.options.backoff if call.backoff is None else call.backoff
-        return next_try(policy, attempt, retries, error, self.current.input)
+        return next_try(policy, attempt, call.retry, error, self.current.input)
 
     async def _wait_backoff(self, step: Step, message: m.Wait | None) -> None:
         self._backoffs += 1
