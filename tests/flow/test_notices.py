@@ -242,6 +242,20 @@ async def test_a_command_works_again_when_one_of_its_name_does(told: Told) -> No
         assert await queue.core.read(FAILING.all) == {}
 
 
+async def test_many_inputs_of_one_job_work_again_when_those_of_the_same_job_do(told: Told) -> None:
+    @job(name="each", retry=0)
+    async def each(job: str, fail: bool) -> None:
+        if fail:
+            raise ValueError
+
+    async with queue_of(told, each, on=("recovered",)) as queue:
+        for of, fail in (("encode", True), ("upload", False), ("encode", False)):
+            await queue.jobs.each.start(job=of, fail=fail)
+            await queue.settle()
+        assert [message["title"] for message in told.messages] == ["each of encode works again"]
+        assert await queue.core.read(FAILING.all) == {}
+
+
 # ---- schedules
 
 

@@ -18,12 +18,14 @@ from taskrun.processes.threads import in_thread
 from taskrun.stores.addresses import server_side
 from taskrun.stores.journal_copy import InUse, Side, SqliteSide, copy
 
-app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, add_completion=False, help="The journal as a whole.")
+app = typer.Typer(
+    cls=CommandGroup, rich_markup_mode=None, add_completion=False, help="Copy the journal to another file or server."
+)
 
 
 @app.callback()
 def journal() -> None:
-    """The journal as a whole."""
+    """Copy the journal to another file or server."""
 
 
 @app.command("copy")

@@ -59,9 +59,9 @@ def _succeeded(t: Transaction, run: Run) -> None:
 
 
 def _what_recovers(run: Run) -> str | None:
-    """Returns what fails and works again with a run: its job; of commands of their own, those of one name."""
-    if run.name is not None:
-        return f"{run.job}:{run.name}"
+    """Returns what fails and works again with a run: its job; of commands of their own and of many inputs, those of one name."""
+    if run.name is not None or run.job == EACH:
+        return f"{run.job}:{notice_texts.name_of(run)}"
     return None if run.job == EXEC else run.job
 
 
