@@ -83,8 +83,8 @@ SUBSCRIPTIONS: Fact[TriggerTopics] = Fact("trigger:", TriggerTopics)
 ROUTES: Fact[PipeEvent] = Fact("route:", PipeEvent)
 # EVENT:RUN:MOMENT, or `missed:JOB`: `notify_runs`, once the runs that tell it are started.
 NOTICES: Fact[Notice] = Fact("notice:", Notice)
-# By job, or JOB:NAME where its runs have names, as many inputs have: since when it fails. `notices`, once it succeeds; `retention`, where no engine
-# has the job.
+# By job, or JOB:NAME where its runs have names, as those of many inputs have: since when it fails. `notices`, once it succeeds;
+# `retention`, where no engine has the job.
 FAILING: Fact[float] = Fact("failing:", float)
 # By run: `slot_watch`, once nothing can be told of it any more.
 LIMITS: Fact[SlotLimits] = Fact("limits:", SlotLimits)
