@@ -585,6 +585,12 @@ def test_attempts_that_failed_are_told_whatever_became_of_the_run(status: Status
     assert "FAILED" not in printed(run_screen(shown(a_run(status=status)), NOW, Look(80)), Look(80))
 
 
+def test_what_a_command_has_printed_is_shown_if_it_is_anything() -> None:
+    silent, said = (a_run(status=Status.SUCCEEDED, output=output) for output in ('""', '"hi"'))
+    assert "output" not in printed(run_screen(shown(silent), NOW, Look(80)), Look(80))
+    assert "output  hi\n" in printed(run_screen(shown(said), NOW, Look(80)), Look(80))
+
+
 def test_a_run_that_had_ended_before_it_was_announced_says_how_once() -> None:
     failed = a_run(status=Status.FAILED, input="{}")
     assert run_head(failed, NOW, Look(80)).plain == "▸ 7k3fq2 ✗ failed processFile"

@@ -97,7 +97,7 @@ def _head(run: dict[str, Any], now: float, look: Look) -> Iterator[Line]:
     if run["progress"]:
         yield True, Text.assemble(("at      ", "dim"), progress(run, look, TRACK, now))
     yield from _adopted_or_held(run, now, look)
-    if run["status"] == "succeeded":
+    if run["status"] == "succeeded" and run["output"] != "":  # as of a command that has printed nothing
         yield False, Text.assemble(("output  ", "dim"), _output(run, look))
 
 
