@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from taskrun.cli.exit_codes import Code
+from tests.cli.fakes import FakeDaemon, FakeTerminal, typed
 from tests.cli.test_offline import ENV, run
 from tests.cli.test_terminal import command
 
@@ -90,6 +91,15 @@ def test_a_schedule_is_appended_and_the_file_keeps_its_comments_and_its_mode(pro
 def test_what_does_not_fit_is_not_written(project: Path, line: tuple[str, ...], code: Code, text: str) -> None:
     found, said = refused(project, *line)
     assert (found, text in said) == (code, True), said
+
+
+async def test_its_usage_is_how_it_is_typed(pipe: FakeTerminal, screen: FakeTerminal) -> None:
+    wanted = "usage: taskrun schedule add processFile CRON --path TEXT"
+    assert await typed("schedule add processFile @daily --bitrate hi", pipe, FakeDaemon()) == Code.USAGE
+    assert f"\n  {wanted}" in pipe.chatter
+    assert await typed("schedule add processFile --help", screen, FakeDaemon()) == 0
+    assert screen.written.startswith(wanted)
+    assert "\nof taskrun schedule add itself:\n" in screen.written
 
 
 def test_a_list_in_one_place_is_left_alone(project: Path) -> None:

@@ -111,8 +111,14 @@ async def show_help(kind: str, name: str, ctx: typer.Context, session: Session) 
         session.json(target.described)
     else:
         own = input_command.own_listing(ctx.command, target.schema)
-        session.show(job_screen(target.described, session.look(), str(ctx.info_name), own))
+        session.show(job_screen(target.described, session.look(), _command_of(ctx), own))
     return Code.DONE
+
+
+def _command_of(ctx: Any) -> str:
+    """Returns the command as it is typed, without `taskrun`."""
+    above = "" if ctx.parent is None or ctx.parent.parent is None else f"{_command_of(ctx.parent)} "
+    return f"{above}{ctx.info_name}"
 
 
 async def trigger(backend: Backend, session: Session, options: Start, command: str) -> dict[str, Any]:

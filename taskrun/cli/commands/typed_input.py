@@ -11,10 +11,10 @@ from typing import Any
 from taskrun.cli.backend.described_jobs import described_in, loads_late
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs.conversion import MOST_INPUT, read_file
-from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build, usage
+from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.option_names import STARTING, Own
-from taskrun.cli.screens.jobs import near, problem_line
+from taskrun.cli.screens.jobs import near, problem_line, usage_line
 from taskrun.cli.session import Backend, Session
 from taskrun.model.codec import encode, parse_json
 from taskrun.model.errors import InputInvalid
@@ -123,5 +123,5 @@ def _typed(schema: InputSchema, path: str) -> str:
 
 
 def _invalid(target: Target, problems: Sequence[str], command: str) -> Stop:
-    hint = f"usage: taskrun {command} {target.name} {usage(target.schema)}".rstrip()
+    hint = f"usage: {usage_line(command, target.name, target.schema)}"
     return Stop(Code.USAGE, *problems, hint=hint, kind="InputInvalid")

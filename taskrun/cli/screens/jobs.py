@@ -80,12 +80,18 @@ def _what_was_refused(refusal: dict[str, Any], now: float) -> str:
     return f"did not start it {ago} ago: {text}" + ("; it has since" if refusal["over"] else "")
 
 
+def usage_line(command: str, name: str, schema: InputSchema) -> str:
+    """Returns how a command is typed for a job or pipe."""
+    words = ["taskrun", command, cell(name), *(["CRON"] if command == "schedule add" else []), cell(usage(schema))]
+    return " ".join(filter(None, words))
+
+
 def job_screen(
     job: dict[str, Any], look: Look, command: str = "start", own: Sequence[tuple[str, str]] = (), now: float = 0.0
 ) -> Text:
     """Returns one job or pipe: its usage, its options, those of the command itself (`own`), and where it is defined."""
     schema = InputSchema(job.get("input_schema"))
-    line = f"taskrun {command} {cell(job['name'])} {cell(usage(schema))}".rstrip()
+    line = usage_line(command, job["name"], schema)
     parts = [hanging(Text("usage: "), [Text(for_project(line, look.project))], look)]
     if job.get("description"):
         parts += [Text(f"  {cell(job['description'])}")]
