@@ -86,7 +86,7 @@ def parse(argv: Sequence[str], terminal: Terminal) -> Action | int:
         with redirect_stdout(printed):
             result = _all()(list(argv), prog_name="taskrun", standalone_mode=False, terminal_width=terminal.size()[0])
     except USAGE_ERROR as error:
-        raise _usage(error) from None
+        raise _usage(error, argv) from None
     if text := printed.getvalue():
         terminal.out(text)
     return result if callable(result) else int(result or 0)
@@ -97,9 +97,10 @@ def _all() -> Any:
     return get_command(app)
 
 
-def _usage(error: Any) -> Stop:
+def _usage(error: Any, argv: Sequence[str]) -> Stop:
     ctx = getattr(error, "ctx", None)
-    path = ctx.command_path if ctx is not None else "taskrun"
+    typed = next((word for word in argv if word in COMMANDS), "")
+    path = ctx.command_path if ctx is not None else f"taskrun {typed}".rstrip()
     return Stop(Code.USAGE, reworded(str(error.format_message())), hint=f"see its usage: {path} --help")
 
 

@@ -21,7 +21,7 @@ from taskrun.cli.session import Session
 from taskrun.model.names import NOTIFY
 from taskrun.model.notify_config import Way
 
-app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, add_completion=False, no_args_is_help=True)
+app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, add_completion=False)
 
 
 @app.callback()
