@@ -82,3 +82,29 @@ def test_of_a_real_file_with_and_without_a_daemon(folder: Path) -> None:
     plain(folder, "daemon", "stop")
     assert said in " ".join(plain(folder, "jobs", "refuses").stdout.split())
     assert "✗ triggers" in plain(folder, "doctor").stdout
+
+
+UNFIT = """
+[jobs.count]
+command = "seq {to}"
+input = { to = 3 }
+
+[[files]]
+pattern = "in/*"
+job = "count"
+"""
+
+
+def test_a_table_of_files_whose_input_does_not_fit_its_job(folder: Path) -> None:
+    said = "[[files]] invalid input for count: path: unknown field, valid fields: to"
+    (folder / "taskrun.toml").write_text(UNFIT)
+    listed = plain(folder, "jobs")
+    assert (listed.returncode, said in listed.stderr) == (2, True)
+    assert said in plain(folder, "jobs", "count").stderr
+    assert said in " ".join(plain(folder, "doctor").stdout.split())
+    assert plain(folder, "start", "count").returncode == 2
+    (folder / "taskrun.toml").write_text(UNFIT.partition("[[files]]")[0])
+    plain(folder, "daemon", "start")
+    (folder / "taskrun.toml").write_text(UNFIT)
+    assert said in plain(folder, "jobs", "count").stderr
+    assert said in " ".join(plain(folder, "doctor").stdout.split())

@@ -40,7 +40,7 @@ async def check_before_start(session: Session) -> None:
         ConfigError: it could not.
     """
     config = session.config
-    if config.schedules:
+    if config.schedules or config.files:
         await in_thread(lambda: import_late(JOB_FILES).check_inputs(config))
 
 

@@ -241,14 +241,17 @@ async def _jobs(session: Session, config: Config) -> Check:
 
 
 async def _files(session: Session, config: Config) -> Check:
-    answer = await (await session.reader(lenient=True)).call("jobs")
+    backend = await session.reader(lenient=True)
+    answer = await backend.call("jobs")
+    inputs = (await backend.call("config"))["inputs"] if backend.live else answer["inputs"]
     watched = [
         (job["name"], one) for job in answer["jobs"] for files in job.get("files") or () for one in files["patterns"]
     ]
     watched += [(table.job, one) for table in config.files for one in table.pattern]
     if not watched:
         return Check("files", True, "none are watched")
-    faults = unknown_jobs(config, {job["name"] for job in answer["jobs"]}, "files")
+    faults = [text for place, text in inputs.items() if place.startswith("[[files]]")]
+    faults += unknown_jobs(config, {job["name"] for job in answer["jobs"]}, "files")
     missing: dict[str, None] = {}
     for job, pattern in watched:
         folder = FilePattern(pattern, str(config.root)).folder

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.backend.described_jobs import find_described
+from taskrun.cli.backend.described_jobs import described_in, loads_late
 from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
@@ -41,9 +41,7 @@ async def every(_: str, as_json: bool, session: Session) -> int:
         session.show(jobs_table(found, session.look()))
     for problem in answer.get("problems") or ():
         session.say(f"error: {problem_line(near(problem, session.project.root))}")
-    unfit = list((answer.get("inputs") or {}).values())  # of schedules
-    for problem in unfit:
-        session.say(f"error: {lines(problem)}")
+    code = _tell_unfit(session, answer)
     for job in listed:
         for line in refusals(job, session.now, lasting=True):
             session.say(f"warning: {job['name']}: {line}")
@@ -52,6 +50,14 @@ async def every(_: str, as_json: bool, session: Session) -> int:
     if not as_json:
         first = found[0]["name"] if found else ""
         session.say(f"start one: taskrun start {first} --help" if first else _no_jobs(session))
+    return code
+
+
+def _tell_unfit(session: Session, answer: dict[str, Any]) -> Code:
+    """Says which inputs of `[[schedule]]` and `[[files]]` do not fit their jobs; with a daemon that is done already."""
+    unfit = list((answer.get("inputs") or {}).values())
+    for problem in unfit:
+        session.say(f"error: {lines(problem)}")
     return Code.USAGE if unfit else Code.DONE
 
 
@@ -62,9 +68,11 @@ def _no_jobs(session: Session) -> str:
 
 async def one(name: str, as_json: bool, session: Session) -> int:
     """Shows one job."""
-    described = await find_described(session, await session.reader(), name)
+    backend = await session.reader()
+    answer = await backend.call("jobs")
+    described = described_in(answer, name, "job", loads_late(session, backend))
     if as_json:
         session.json([described])
     else:
         session.show(job_screen(near(described, session.project.root), session.look(), now=session.now))
-    return Code.DONE
+    return _tell_unfit(session, answer)
