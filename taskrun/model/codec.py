@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any, NoReturn, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from taskrun.model import byte_escapes, errors, pydantic_models, typed
 from taskrun.model.durations import human_size
@@ -256,6 +257,15 @@ def encode_error(error: BaseException, limit: int = MAX_PAYLOAD) -> ErrorRecord:
         args=_args(error, limit),
         where=_where(error),
     )
+
+
+def shortened(record: ErrorRecord, limit: int) -> ErrorRecord:
+    """Returns an error whose `args` have at most so many characters: long texts in them are cut; else it has none."""
+    if record.args is None or len(record.args) <= limit:
+        return record
+    args = plain(record.args)
+    short = encode([_clean(arg, limit // 4) if isinstance(arg, str) else arg for arg in args], "args")
+    return replace(record, args=short if len(short) <= limit else None)
 
 
 def rebuild(record: ErrorRecord, step: str) -> Exception:

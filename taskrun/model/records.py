@@ -88,12 +88,16 @@ class ErrorRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One failed attempt in the history of a run or of a step."""
+    """One failed attempt in the history of a run or of a step.
+
+    `left_out` says how many attempts right before it failed as well and are no longer in the history.
+    """
 
     attempt: int
     at: float
     error: ErrorRecord
     started_at: float | None = None
+    left_out: int = 0
 
 
 class Awaited(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

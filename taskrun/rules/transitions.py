@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.model.codec import error_text
+from taskrun.model.codec import error_text, shortened
 from taskrun.model.records import ENDED, UNFINISHED, Cause, ErrorRecord, Failure, Run, Status
 from taskrun.rules.dependencies import awaited_by, is_open
 
@@ -23,6 +23,10 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     **{status: frozenset() for status in ENDED},
 }
 
+
+FIRST_KEPT, LAST_KEPT = 10, 20  # failures in a history
+TRACEBACKS_KEPT = 3
+MAX_ARGS = 8_000  # characters of the args of an error in a history
 
 HOOKS = {  # the hook and the event of each end
     Status.SUCCEEDED: "success",
@@ -199,9 +203,20 @@ def end(
 
 
 def with_failure(failures: str | None, failure: Failure) -> str:
-    """Returns a history of failures with one more."""
+    """Returns a history of failures with one more.
+
+    It is written anew with each failure, so its size is bounded however many there are: the first and the last ones are
+    kept, with short `args`, and tracebacks of the newest.
+    """
     history = msgspec.json.decode(failures, type=list[Failure]) if failures else []
-    return msgspec.json.encode([*history, failure]).decode()
+    history = [*history, replace(failure, error=shortened(failure.error, MAX_ARGS))]
+    first, dropped, last = history[:FIRST_KEPT], history[FIRST_KEPT:-LAST_KEPT], history[FIRST_KEPT:][-LAST_KEPT:]
+    if dropped:
+        left_out = sum(1 + one.left_out for one in dropped)
+        last[0] = replace(last[0], left_out=left_out + last[0].left_out)
+    history = [*first, *last]
+    older = [replace(one, error=replace(one.error, traceback="")) for one in history[:-TRACEBACKS_KEPT]]
+    return msgspec.json.encode([*older, *history[-TRACEBACKS_KEPT:]]).decode()
 
 
 assert set(TRANSITIONS) == UNFINISHED | ENDED

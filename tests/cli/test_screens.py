@@ -585,6 +585,14 @@ def test_attempts_that_failed_are_told_whatever_became_of_the_run(status: Status
     assert "FAILED" not in printed(run_screen(shown(a_run(status=status)), NOW, Look(80)), Look(80))
 
 
+def test_attempts_that_are_no_longer_in_the_history_are_counted() -> None:
+    failures = [Failure(attempt=at, at=NOW, error=ErrorRecord("ValueError", "no luck")) for at in (1, 1203)]
+    failures[1] = msgspec.structs.replace(failures[1], left_out=1201)
+    run = a_run(status=Status.RUNNING, attempt=1204, failures=msgspec.json.encode(failures).decode())
+    text = printed(run_screen(shown(run), NOW, Look(80)), Look(80))
+    assert "  attempt 1: ValueError: no luck\n  … 1,201 more\n  attempt 1203: ValueError: no luck\n" in text
+
+
 def test_what_a_command_has_printed_is_shown_if_it_is_anything() -> None:
     silent, said = (a_run(status=Status.SUCCEEDED, output=output) for output in ('""', '"hi"'))
     assert "output" not in printed(run_screen(shown(silent), NOW, Look(80)), Look(80))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import RunCancelled, RunNotFound, job, log, progress, run, sleep
+from taskrun import RunCancelled, RunNotFound, current, job, log, progress, run, sleep
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -72,6 +72,30 @@ async def test_events_are_told_past_and_then_live_to_the_end() -> None:
         await asyncio.wait_for(listening, 5)
         assert told == ["trigger", "start", "error", "error", "failure", "settled"]
         assert [event.kind async for event in handle.events()] == told
+
+
+async def test_each_failed_attempt_is_told_once_although_not_all_of_their_errors_are_kept() -> None:
+    @job(retry=44, backoff=1)
+    async def fails() -> None:
+        raise ValueError(f"no {current().attempt}")
+
+    async with TestQueue(jobs=[fails]) as queue:
+        handle = await queue.jobs.fails.start()
+        live: list[tuple[int, str]] = []
+
+        async def listen() -> None:
+            async for event in handle.events():
+                if event.kind == "error":
+                    live.append((event.attempt, str(event.error)))
+
+        listening = asyncio.create_task(listen())
+        await queue.advance("1h")
+        await asyncio.wait_for(listening, 5)
+        assert live == [(attempt, f"no {attempt}") for attempt in range(1, 46)]
+        past = [event for event in [event async for event in handle.events()] if event.kind == "error"]
+        assert [event.attempt for event in past] == [*range(1, 46)]
+        assert [event.attempt for event in past if event.error is None] == [*range(11, 25)]
+        assert [(one.attempt, one.left_out) for one in (await handle.info()).failures[9:11]] == [(10, 0), (25, 14)]
 
 
 async def test_the_log_is_told_past_and_then_live_to_the_end() -> None:

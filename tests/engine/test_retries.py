@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taskrun import Backoff, RunFailed, job, run, sleep
+from taskrun.engine.core.queries import views
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -335,3 +336,27 @@ async def test_the_failures_are_kept_in_the_order_they_happened() -> None:
         info = await handle.info()
         assert [(failure.attempt, failure.error.message) for failure in info.failures] == [(1, "no 1"), (2, "no 2")]
         assert info.attempt == 3
+
+
+async def test_a_step_that_fails_often_and_says_much_keeps_a_short_history() -> None:
+    tries = 0
+
+    def loud() -> str:
+        nonlocal tries
+        tries += 1
+        if tries <= 50:
+            raise ValueError("x" * 9_000, ["y" * 100_000])
+        return "at last"
+
+    @job
+    async def handler() -> str:
+        return await run("loud", loud, retry=60, backoff=1)
+
+    async with TestQueue(jobs=[handler]) as queue:
+        handle = await queue.jobs.handler.start()
+        await queue.advance("1h")
+        assert await handle.result() == "at last"
+        [step] = await queue.core.read(lambda tx: tx.steps(handle.id))
+        assert len(step.failures or "") < 500_000
+        failures = views.failures_view(step.failures)
+        assert [(one["attempt"], one["left_out"]) for one in failures[9:11]] == [(10, 0), (31, 20)]

@@ -273,6 +273,8 @@ def _error(run: dict[str, Any], source: Source | None, look: Look) -> Iterator[L
     elif run["failures"]:
         yield True, Text("FAILED", "dim")
     for failure in run["failures"]:
+        if failure["left_out"]:
+            yield True, Text(f"  … {failure['left_out']:,} more", "dim")
         text = fault(failure["error"])
         yield True, Text(f"  attempt {failure['attempt']}: {'the same' if text == last else text}", "dim")
     if where := place(run):

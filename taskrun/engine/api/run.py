@@ -203,7 +203,9 @@ def _story(run: records.Run) -> list[tuple[str, int, ErrorRecord | None]]:
     if run.started_at is not None:
         story.append(("start", 1, None))
     failures = msgspec.json.decode(run.failures, type=list[Failure]) if run.failures else []
-    story += [("error", failure.attempt, failure.error) for failure in failures]
+    for failure in failures:
+        story += [("error", failure.attempt - back, None) for back in range(failure.left_out, 0, -1)]
+        story.append(("error", failure.attempt, failure.error))
     if run.ended:
         error = error_from(run.error) if run.error else None
         if run.status is Status.FAILED and run.reason is None:

@@ -149,7 +149,7 @@ def error_view(error: str | None) -> dict[str, Any] | None:
 
 
 def failures_view(failures: str | None) -> list[dict[str, Any]]:
-    """Returns the history of failed attempts as JSON, oldest first."""
+    """Returns the history of failed attempts as JSON, oldest first; `left_out` counts those that are missing before one."""
     known = failures is not None and not failures.startswith(CUT)
     history = msgspec.json.decode(failures, type=list[Failure]) if failures and known else []
     return [
@@ -158,6 +158,7 @@ def failures_view(failures: str | None) -> list[dict[str, Any]]:
             "at": rfc3339(failure.at),
             "started_at": rfc3339(failure.started_at),
             "error": _error(failure.error),
+            "left_out": failure.left_out,
         }
         for failure in history
     ]
