@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import importlib
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import decode_source, find_spec, module_from_spec
 from pathlib import Path
@@ -97,6 +99,12 @@ class Files:
         return sorted({file for file in files if file is not None} | set(self.tried))
 
     def _load_entry(self, entry: str) -> Iterator[ModuleType]:
+        try:
+            yield from self._load_found(entry)
+        except OSError as error:  # of a folder; what is wrong with a file, loading it says
+            self._complain(f"{error.filename}: {error.strerror}")
+
+    def _load_found(self, entry: str) -> Iterator[ModuleType]:
         path = self.root / entry
         if path.is_dir() or path.is_file():
             yield from self._load_files(_sources(path))
@@ -112,7 +120,12 @@ class Files:
             self._complain(f'"{entry}" is not a module, package, folder or file in {self.root}')
 
     def _load_files(self, files: Iterable[Path]) -> Iterator[ModuleType]:
-        for file in files:
+        for found in files:
+            file = found.resolve() if found.is_file() else found
+            if wrong := _wrong_with(file):
+                shown = str(file).encode("utf-8", "backslashreplace").decode()
+                self.problems.append(Problem(shown, 0, wrong, shown))
+                continue
             self.tried.append(file)
             self._add_folder(file.parent)
             name = self.name_of(file)
@@ -125,9 +138,11 @@ class Files:
             return
         yield module
         for folder in getattr(module, "__path__", ()):
-            for file in _sources(Path(folder)):
-                inner = self._import(".".join((name, *_parts(file, Path(folder)))), str(file))
-                if inner is not None:
+            top = Path(folder).resolve()
+            for found in _sources(top):
+                real = found.resolve() if found.is_file() else found
+                file = real if real.is_relative_to(top) else found
+                if (inner := self._import(".".join((name, *_parts(file, top))), str(file))) is not None:
                     yield inner
 
     def _import(self, name: str, what: str) -> ModuleType | None:
@@ -270,16 +285,37 @@ class Files:
 _PACKAGE = str(Path(__file__).parents[1]) + "/"
 
 
-def _sources(path: Path) -> Iterator[Path]:
-    """Returns the Python files of a folder and the folders in it, or the file itself."""
-    if path.is_file():
-        if path.suffix == ".py":
-            yield path.resolve()
-        return
-    for each in sorted(path.iterdir()):
-        hidden = each.name.startswith(("_", ".")) and each.name != "__init__.py"
-        if not hidden and (each.is_file() or not (each / "pyvenv.cfg").exists()):
-            yield from _sources(each)
+def _sources(path: Path, seen: set[Path] | None = None) -> Iterator[Path]:
+    """Returns the Python files of a folder and the folders in it, or the file itself.
+
+    Links that lead nowhere and the like are returned, too, if they have the name of a Python file. Of folders that may not be
+    read only the outermost is an error.
+
+    Parameters:
+        seen: folders that were looked into, since links may lead back to them.
+    """
+    seen = set() if seen is None else seen
+    if not path.is_dir():
+        if path.suffix == ".py" and os.path.lexists(path):  # an editor may have removed it meanwhile
+            yield path
+    elif (real := path.resolve()) not in seen:
+        seen.add(real)
+        for each in sorted(path.iterdir()):
+            hidden = each.name.startswith(("_", ".")) and each.name != "__init__.py"
+            with suppress(OSError):
+                if not hidden and not (each / "pyvenv.cfg").exists():
+                    yield from _sources(each, seen)
+
+
+def _wrong_with(file: Path) -> str:
+    """Returns why a file cannot even be tried; empty if it can."""
+    if not file.is_file():
+        return "is a link that leads nowhere" if file.is_symlink() else "is not a regular file"
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:  # no message between processes could name it
+        return "has a name that is not UTF-8"
+    return ""
 
 
 def _parts(file: Path, base: Path) -> tuple[str, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,6 +146,71 @@ def test_a_broken_file_is_named_with_its_line_and_the_others_work(
     assert (problem.file, problem.line) == (str(file), line)
     assert says in problem.text
     assert file in found.files
+
+
+def test_what_only_looks_like_a_job_file_is_named_and_the_others_work(write: Write, tmp_path: Path) -> None:
+    folder = write("work/music.py", a_job("music")).parent
+    (folder / "gone.py").symlink_to("/nowhere")
+    (folder / "itself.py").symlink_to("itself.py")
+    os.mkfifo(folder / "pipe.py")
+    os.mkfifo(folder / "pipe")
+    (folder / "caf\udce9.py").write_text(a_job("coffee"))
+    (folder / "gone").symlink_to("/nowhere")
+    (folder / ".#lock.py").symlink_to("someone@host.123")  # as Emacs does
+    found = discover(["work"], tmp_path)
+    assert names(found) == ["music"]
+    assert problems(found) == [
+        ("caf\\udce9.py", 0, "has a name that is not UTF-8"),
+        ("gone.py", 0, "is a link that leads nowhere"),
+        ("itself.py", 0, "is a link that leads nowhere"),
+        ("pipe.py", 0, "is not a regular file"),
+    ]
+
+
+@pytest.mark.parametrize("entry", ["work_tr", "work_tr.inner", "work_*"])
+def test_links_between_folders_are_followed_once(write: Write, tmp_path: Path, entry: str) -> None:
+    folder = write("work_tr/inner/music.py", a_job("music")).parent
+    write("work_tr/inner/__init__.py", "")
+    (folder / "here").symlink_to(".")
+    (folder / "up").symlink_to("..")
+    found = discover([entry], tmp_path)
+    assert (names(found), found.problems) == (["music"], [])
+
+
+def test_a_package_may_have_a_link_to_a_file_elsewhere(write: Write, tmp_path: Path) -> None:
+    write("pack_tr/inner/__init__.py", "")
+    (tmp_path / "pack_tr/inner/linked.py").symlink_to(write("other_tr/real.py", a_job("linked")))
+    found = discover(["pack_tr.inner"], tmp_path)
+    assert (names(found), found.problems) == (["linked"], [])
+
+
+@pytest.mark.parametrize("method", ["iterdir", "is_dir"])
+def test_a_folder_that_may_not_be_read_holds_back_no_other(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    write("work/closed/secret.py", a_job("secret"))
+    write("work/music.py", a_job("music"))
+    real = getattr(Path, method)
+
+    def refuse(path: Path) -> Any:
+        if path.name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, method, refuse)
+    assert (names(found := discover(["work"], tmp_path)), found.problems) == (["music"], [])
+    named = discover(["work/closed", "work"], tmp_path)
+    assert names(named) == ["music"]
+    assert [one.text for one in named.problems] == [f"jobs: {tmp_path}/work/closed: Permission denied"]
+
+
+def test_a_file_that_an_editor_removes_meanwhile_is_none(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write("work/music.py", a_job("music")).parent
+    listed = [folder / "4913.py", folder / "4913", folder / "music.py"]
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(listed))
+    assert (names(found := discover(["work"], tmp_path)), found.problems) == (["music"], [])
 
 
 def test_two_jobs_of_one_name_are_named_with_both_places(write: Write, tmp_path: Path) -> None:
