@@ -369,6 +369,15 @@ def under_way(folder: Path, run_id: str = "") -> list[UnderWay]:
     return found
 
 
+def has_ended(path: Path) -> bool:
+    """Whether the command with this file has ended by itself."""
+    try:
+        with KeptFile(path, make=False) as file:
+            return (facts := file.begun()) is not None and file.ended(START, facts)
+    except FileNotFoundError:
+        return False
+
+
 async def end_command(path: Path, grace: float, cut_off: bool = False) -> None:
     """Ends a command that nobody is to follow any more.
 

@@ -191,6 +191,40 @@ def test_stop_names_what_goes_on_and_kill_cuts_it_off(surviving: Project, tmp_pa
     assert not files(surviving)
 
 
+def test_no_journal_is_copied_away_from_under_a_command_that_would_begin_anew(
+    surviving: Project, tmp_path: Path
+) -> None:
+    command = Counting(surviving, tmp_path)
+    run = start(surviving, script=command.script)
+    until(command.said)
+    copy = ("journal", "copy", str(surviving.journal), str(tmp_path / "copy.db"))
+    assert surviving.cli("daemon", "stop").code == 0
+    outcome = surviving.cli(*copy)
+    assert (outcome.code, "daemon stop --kill" in outcome.err) == (5, True), outcome
+    assert f"command of run {run} goes on" in outcome.err
+    command.gate.touch()
+    until(lambda: not supervisors(surviving))
+    outcome = surviving.cli(*copy)
+    assert (outcome.code, f"command of run {run} has ended" in outcome.err) == (5, True), outcome
+    command.check(wait(surviving, run))
+    assert surviving.cli("daemon", "stop").code == 0
+    outcome = surviving.cli(*copy)
+    assert outcome.code == 0, outcome
+
+
+def test_a_journal_is_copied_once_its_commands_are_cut_off(surviving: Project, tmp_path: Path) -> None:
+    command = Counting(surviving, tmp_path)
+    run = start(surviving, script=command.script)
+    until(command.said)
+    assert surviving.cli("daemon", "stop", "--kill").code == 0
+    outcome = surviving.cli("journal", "copy", str(surviving.journal), str(tmp_path / "copy.db"))
+    assert outcome.code == 0, outcome
+    command.gate.touch()
+    surviving.env["TASKRUN_JOURNAL"] = str(tmp_path / "copy.db")
+    assert wait(surviving, run)["status"] == "succeeded"
+    assert command.said() == ["begun", "begun", "over"]
+
+
 def test_a_stop_does_not_wait_for_it_and_a_pause_leaves_it_alone(surviving: Project, tmp_path: Path) -> None:
     surviving.write("taskrun.toml", '[taskrun]\njobs = ["jobs"]\ngrace = "10m"\n')
     command = Counting(surviving, tmp_path)

@@ -69,6 +69,21 @@ def test_what_comes_back_is_what_was_there(project: Project, database: str, tmp_
     assert tables(project.journal) == tables(tmp_path / "back.db")
 
 
+def test_a_journal_on_a_server_is_not_copied_away_from_under_a_command(
+    project: Project, database: str, tmp_path: Path
+) -> None:
+    run = project.cli("exec", "-q", "--", "sleep", "300").id
+    until(lambda: "running" in project.cli("show", run, "--json").out and project.with_word(b"sleep"))
+    assert project.cli("daemon", "stop").code == 0
+    refused = project.cli("journal", "copy", database, str(tmp_path / "new.db"))
+    assert (refused.code, f"of run {run} goes on" in refused.err) == (5, True), refused
+    assert project.cli("daemon", "stop", "--kill").code == 0
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    copied = project.cli("journal", "copy", database, str(tmp_path / "new.db"), cwd=outside)
+    assert copied.code == 0, copied
+
+
 def test_a_target_that_is_not_empty_and_a_source_that_is_not_there_are_refused(project: Project, database: str) -> None:
     assert project.cli("run", "hello").code == 0
     assert project.cli("daemon", "stop").code == 0
