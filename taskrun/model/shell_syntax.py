@@ -17,11 +17,17 @@ _REFUSED = {  # by what a field stands in
     '"': f"stands inside quotes; {_BARE}",
     "`": "stands inside backquotes; write $(…) instead",
     "${": "stands inside ${…}, where its quotes do not hold; write it outside",
-    "((": "stands inside arithmetic, where its quotes do not hold; write it outside",
+    "((": (_ARITHMETIC := "stands inside arithmetic, where its quotes do not hold; write it outside"),
+    "$((": _ARITHMETIC,
     "#": "stands in a comment",
 }
-_AT_WORD = re.compile(r"[\s;&|()<>]$")
-_CASE = re.compile(r"case\b")
+_ENDS = {"`": "`", "${": "}", "((": "))", "$((": "))"}  # of what no field may stand in
+_AT_WORD = re.compile(r"[ \t\n;&|()<>]$")  # other blanks, as that of CRLF, are letters of a word
+_GLUED = re.compile(
+    r"[^ \t\n;&|()]$"
+)  # what makes a parenthesis behind it a part of a word in some shells: f() a=(…) <(…)
+_GLUED_END = "\0"  # in `before`, for the end of such a parenthesis
+_CASE = re.compile(r"(\\\n)?".join("case") + r"\b")
 _BEFORE = 40  # characters that are kept of what was read
 
 
@@ -44,7 +50,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self._stack: list[str] = []
-        self._before = "\n"  # the end of what was read so far
+        self._before = "\n"  # the end of what was read so far; of what stands for a letter, "x"
         self._escaping = False  # whether a backslash stands right before
         self._unclear = ""  # why no field may follow any more
         self._document = False  # whether the next line begins a here-document
@@ -59,7 +65,7 @@ class _Reader:
             wrong = f"stands after a $; write {name} for the field, ${{{name}}} for a variable of the shell"
         if self._escaping:
             wrong = "stands after a backslash, which would undo its quotes"
-        if re.search(r"(?<!<)<<-?[ \t]*$", self._before):
+        if re.search(r"(?<!<)<<-?[ \t]*$", self._before) or (self._document and not self._before.strip(" \t")):
             wrong = "cannot be the end of a here-document"
         if wrong or self._unclear:
             raise ValueError(f"{name} {wrong or self._unclear}")
@@ -69,8 +75,16 @@ class _Reader:
         """Follows plain text."""
         at = 0
         while at < len(text):
+            depth, inside = len(self._stack), self._stack[-1] if self._stack else ""
             length = self._step(text, at)
-            self._before = (self._before + text[at : at + length])[-_BEFORE:]
+            seen = text[at : at + length]
+            if length == 2 and seen[0] == "\\":
+                seen = "" if seen == "\\\n" else "x"
+            elif len(self._stack) < depth and inside.startswith("$"):
+                seen = "x"  # of the word that goes on behind it
+            elif len(self._stack) < depth and inside == "glued (":
+                seen = _GLUED_END
+            self._before = (self._before + seen)[-_BEFORE:]
             at += length
 
     def _step(self, text: str, at: int) -> int:
@@ -82,10 +96,12 @@ class _Reader:
             return self._end("'", letter)
         if letter == "\\":
             self._escaping = at + 1 == len(text)
+            if text.startswith("\n", at + 1) and self._before[-1] in "$<(":
+                self._unclear = "stands behind a line that ends within an operator; write that on one line"
             return 2
         if inside == '"':
             return self._end('"', letter) if letter == '"' else self._expansion(rest)
-        if inside in ("`", "${", "(("):
+        if inside in _ENDS:
             return self._unquoted(inside, rest)
         return self._code(rest, text[at:])
 
@@ -96,21 +112,20 @@ class _Reader:
 
     def _expansion(self, rest: str) -> int:
         """Begins what a `$` or a backquote begins."""
-        for opening, mark in (("$((", "(("), ("$(", "("), ("${", "${"), ("`", "`")):
+        for opening in ("$((", "$(", "${", "`"):
             if rest.startswith(opening):
-                self._stack.append(mark)
+                self._stack.append(opening)
                 return len(opening)
         return 1
 
     def _unquoted(self, inside: str, rest: str) -> int:
         """Within what no field may stand in: only its end counts, and quotes there are read in several ways."""
-        ends = {"`": "`", "${": "}", "((": "))"}[inside]
-        if rest.startswith(ends):
+        if rest.startswith(_ENDS[inside]):
             self._stack.pop()
-            return len(ends)
+            return len(_ENDS[inside])
         if rest[0] in "'\"":
             self._unclear = "stands behind quotes within backquotes, ${…} or arithmetic; write it before them"
-        if inside == "((" and rest[0] == "(":
+        if inside.endswith("((") and rest[0] == "(":
             self._stack.append("(")
             return 1
         return 1 if rest[0] == "`" else self._expansion(rest)
@@ -121,6 +136,8 @@ class _Reader:
             return 1
         if rest[0] == "\n":
             self._line_end()
+        elif rest[0] == "#" and self._before.endswith(_GLUED_END):
+            self._unclear = "stands behind )#, which not every shell reads alike; write a space between them"
         elif rest[0] in "'\"" or (rest[0] == "#" and _AT_WORD.search(self._before)):
             self._stack.append(rest[0])
         elif rest.startswith("<<") and not rest.startswith("<<<"):
@@ -128,11 +145,11 @@ class _Reader:
             return 2
         elif rest.startswith("<<<"):
             return 3
-        elif rest.startswith("(("):
+        elif rest.startswith("((") and not _GLUED.search(self._before):
             self._stack.append("((")
             return 2
         elif rest[0] == "(":
-            self._stack.append("(")
+            self._stack.append("glued (" if _GLUED.search(self._before) else "(")
         elif rest[0] == ")" and self._stack:
             self._stack.pop()
         elif self._stack and _AT_WORD.search(self._before) and _CASE.match(text):
