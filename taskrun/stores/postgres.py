@@ -71,6 +71,7 @@ class PostgresStorage:
         self._outcomes = Outcomes()
         self._rows = RowCache()
         self._versions: dict[str, int] = {}
+        self._facts: dict[str, str | None] = {}
         self._engines: set[str] = set()
         self._lost_engines: set[str] = set()  # that know more than the server does
         self._seq = 0
@@ -183,7 +184,7 @@ class PostgresStorage:
             self._judge(session, error)
         self.written += batch.changed > 0
         self._outcomes.forget(fns)
-        if len(self._versions) > MOST_VERSIONS:
+        if len(self._versions) + len(self._facts) > MOST_VERSIONS:
             self._forget_rows()
         return answers
 
@@ -243,7 +244,9 @@ class PostgresStorage:
         return answer
 
     def _begin(self, session: Session, guard: Guard | None, beside: Beside) -> PostgresTx:
-        batch = Batch(session, self.schema, beside, self._rows, self._versions, self._engines, self._lost_engines)
+        batch = Batch(
+            session, self.schema, beside, self._rows, self._versions, self._facts, self._engines, self._lost_engines
+        )
         tx = PostgresTx(batch, self._next_seq)
         if guard is not None:
             tx.guarding = beside is Beside.TRUSTING
@@ -362,6 +365,7 @@ class PostgresStorage:
     def _forget_rows(self) -> None:
         self._rows.clear()
         self._versions.clear()
+        self._facts.clear()
 
     def _unavailable(self, error: psycopg.Error, outcome: str) -> JournalUnavailable:
         return JournalUnavailable(f"journal {self}: {outcome} ({said(error)})")

@@ -48,6 +48,10 @@ SELECT 1 / (count(*) = cardinality($1::text[]))::int FROM (
     ORDER BY r.id FOR NO KEY UPDATE OF r
 ) AS same
 
+-- name: check_facts
+SELECT 1 / (count(*) = cardinality($1::text[]))::int FROM unnest($1::text[], $2::text[]) AS known (key, value)
+LEFT JOIN facts AS f ON f.key = known.key WHERE f.value IS NOT DISTINCT FROM known.value
+
 -- name: now
 SELECT extract(epoch FROM clock_timestamp())::float8
 

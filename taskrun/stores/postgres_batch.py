@@ -47,6 +47,7 @@ class Batch:
 
     Parameters:
         known: what this connection knows of rows from one transaction to the next, with their versions.
+        known_facts: the same of facts that hardly change, None where there is none.
         ours: ids of the engines that write through this connection.
         lost: ids of those that are to begin again.
     """
@@ -58,6 +59,7 @@ class Batch:
         beside: Beside,
         known: RowCache,
         versions: dict[str, int],
+        known_facts: dict[str, str | None],
         ours: set[str],
         lost: Set[str] = frozenset(),
     ) -> None:
@@ -65,6 +67,7 @@ class Batch:
         self.beside = beside
         self.known = known
         self.versions = versions
+        self.known_facts = known_facts
         self.ours = ours
         self.lost = lost
         self.runs: dict[str, Run | None] = {}  # as they are now
@@ -81,6 +84,7 @@ class Batch:
         self._begun = False
         self._read: dict[str, int] = {}  # versions of runs that are not locked
         self._check: dict[str, int] = {}
+        self._check_facts: dict[str, str | None] = {}
         self._locks: dict[str, bool] = {}  # by name, whether nobody else may share it
         self._channels: set[str] = set()
         self._new: dict[str, Run] = {}
@@ -141,6 +145,13 @@ class Batch:
             self.runs[run_id] = run
             self._check[run_id] = self.versions[run_id]
         return run
+
+    def trust_fact(self, key: str) -> bool:
+        """Takes a fact for what it was, if that is known, to be checked; its lock is taken. Returns whether it does."""
+        if self.beside is not Beside.TRUSTING or key not in self.known_facts:
+            return False
+        self.facts[key] = self._check_facts[key] = self.known_facts[key]
+        return True
 
     def pending_step(self, run_id: str, key: str) -> Step | None:
         """Returns a step that is still to be written."""
@@ -228,6 +239,7 @@ class Batch:
         """Gathers a small fact."""
         self.lock(f"fact {key}")
         self.facts[key] = self._facts[key] = value
+        self.known_facts.pop(key, None)
         if value is None:
             return
         if key.startswith(TRIGGER):
@@ -269,6 +281,9 @@ class Batch:
         if self._check:
             self._put("check_runs", [*self._check], [str(version) for version in self._check.values()])
             self._check = {}
+        if self._check_facts:
+            self._put("check_facts", [*self._check_facts], [*self._check_facts.values()])
+            self._check_facts = {}
 
     def _seal_facts(self) -> None:
         kept = {key: value for key, value in self._facts.items() if value is not None}
@@ -314,7 +329,9 @@ class Batch:
             self.runs,
             self.facts,
             self._check,
+            self._check_facts,
             self._read,
+            self.known_facts,
         ):
             gathered.clear()
         for names in (self._touched, self._logs, self.quiet, self.none_ready, self.mine, self.fence, self.versions):

@@ -54,7 +54,7 @@ class PostgresReader:
                 self._session = Session(open_journal(self._dsn, self._schema, writes=False))
             session = self._session
             try:
-                return fn(PostgresTx(Batch(session, self._schema, Beside.READING, RowCache(), {}, set()), _no_seq))
+                return fn(PostgresTx(Batch(session, self._schema, Beside.READING, RowCache(), {}, {}, set()), _no_seq))
             except psycopg.Error as error:
                 self._session = None
                 raise JournalUnavailable(f"journal {shown(self._dsn)}: it cannot be read ({said(error)})") from error

@@ -290,7 +290,10 @@ class PostgresTx:
         facts = self.batch.facts
         if key not in facts:
             self.batch.lock(f"fact {key}", shared=key.startswith(READ_MOSTLY))
-            facts[key] = self._one(_first, "get", key)
+            if not self.batch.trust_fact(key):
+                facts[key] = self._one(_first, "get", key)
+                if key.startswith(READ_MOSTLY):
+                    self.batch.known_facts[key] = facts[key]
         return facts[key]
 
     def put(self, key: str, value: str | None) -> None:

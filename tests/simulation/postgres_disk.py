@@ -53,7 +53,7 @@ class PostgresDisk(BaseDisk):
 
     def peek(self) -> Tx:
         """Returns the journal as it is, to look at only."""
-        batch = Batch(self._session, self.schema, Beside.READING, RowCache(), {}, set())
+        batch = Batch(self._session, self.schema, Beside.READING, RowCache(), {}, {}, set())
         batch._begun = True  # each query sees what is committed by then
         return PostgresTx(batch, lambda: 0)
 

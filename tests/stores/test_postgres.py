@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -336,6 +337,37 @@ def test_a_run_that_another_has_changed_is_read_again(schema: str) -> None:
     assert [one(store, crash) for store in (first, second, second, first, first, second)] == [0, 1, 2, 3, 4, 5]
     first.close()
     second.close()
+
+
+def test_a_fact_that_hardly_changes_is_known_until_another_has_changed_it(
+    schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = opened(schema), opened(schema)
+    asked: list[str] = []
+    put = Session.put
+
+    def noted(self: Session, query: str, *rest: Any) -> None:
+        asked.append(query)
+        put(self, query, *rest)
+
+    def put_fact(tx: Tx, value: str | None) -> None:
+        tx.put("paused:job", value)
+
+    def write_with_it(tx: Tx) -> str | None:
+        seen = tx.get("paused:job")
+        tx.put("seen", str(seen))
+        return seen
+
+    assert one(ours, write_with_it) is None
+    monkeypatch.setattr(Session, "put", noted)
+    assert one(ours, write_with_it) is None
+    assert SQL["check_facts"] in asked and SQL["get"] not in asked
+    for value in ("by another", None):
+        one(other, partial(put_fact, value=value))
+        assert one(ours, write_with_it) == value
+        assert one(other, lambda tx: tx.get("seen")) == str(value)
+    for store in (ours, other):
+        store.close()
 
 
 def test_two_that_want_each_others_locks_both_get_through(schema: str) -> None:
