@@ -57,8 +57,8 @@ class Terminal(Protocol):
         """Writes messages for a person; never raises."""
         ...
 
-    async def read(self) -> str:
-        """Returns all of standard input."""
+    async def read(self) -> bytes:
+        """Returns all of standard input, unchanged; raises Stop when it cannot be read."""
         ...
 
     async def ask(self, question: str) -> str:
@@ -110,14 +110,20 @@ class LocalTerminal:
         except OSError:
             _silence(sys.stderr)
 
-    async def read(self) -> str:
-        """Returns all of standard input."""
-        return (await in_thread(_read_all)).decode("utf-8", "replace")
+    async def read(self) -> bytes:
+        """Returns all of standard input, unchanged."""
+        try:
+            return await in_thread(_read_all)
+        except OSError as error:
+            raise Stop(Code.USAGE, f"standard input: {error.strerror}") from None
 
     async def ask(self, question: str) -> str:
         """Asks on standard error."""
         self.err(question)
-        return (await in_thread(_read_line)).decode("utf-8", "replace").strip()
+        try:
+            return (await in_thread(_read_some)).decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
 
     def on_interrupt(self, heard: Callable[[], None]) -> None:
         """Calls `heard` at SIGINT and at SIGTERM."""
@@ -191,14 +197,11 @@ def _silence(stream: TextIO) -> None:
 
 def _read_all() -> bytes:
     """Reads the descriptor itself: `sys.stdin` would hold a lock that the interpreter needs when it ends."""
-    return b"".join(iter(_read_line, b""))
+    return b"".join(iter(_read_some, b""))
 
 
-def _read_line() -> bytes:
-    try:
-        return os.read(0, 65536)
-    except OSError:
-        return b""
+def _read_some() -> bytes:
+    return os.read(0, 65536)
 
 
 def number(text: str | None, default: int) -> int:

@@ -87,8 +87,8 @@ class FakeTerminal:
     def err(self, text: str) -> None:
         self.chatter += text
 
-    async def read(self) -> str:
-        return self._stdin
+    async def read(self) -> bytes:
+        return self._stdin.encode("utf-8", "surrogateescape")
 
     async def ask(self, question: str) -> str:
         self.chatter += question

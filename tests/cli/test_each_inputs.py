@@ -79,6 +79,7 @@ async def test_lines_of_json_from_a_file_or_standard_input(project: Path) -> Non
     lines = '{"path": "/x", "bitrate": 1}\n\n{"path": "y"}\n'
     wanted = [{"path": "/x", "bitrate": 1, "dry": True}, {"path": f"{project}/y", "dry": True}]
     assert await sent(FakeTerminal(project, stdin=lines), "--each", "-", "--dry") == wanted
+    assert await sent(FakeTerminal(project, stdin=f"\ufeff{lines}"), "--each", "-", "--dry") == wanted
     (project / "items.jsonl").write_text(lines)
     assert await sent(FakeTerminal(project), "--each", "@items.jsonl", "--dry") == wanted
 
@@ -154,6 +155,7 @@ async def test_what_is_no_source_is_refused(pipe: FakeTerminal, files: Path, arg
         ('{"path": "x"}\n{"path":\n', "standard input line 2: not valid JSON: Expecting value at column 9\n"),
         ('{"path": "x"}\n\n["x"]\n', "standard input line 3: not a JSON object"),
         ('{"path": "x"}\n{"bitrate": 3}\n', "standard input line 2: --path is required"),
+        ('{"path": "x"}\n{"path": "caf\udce9"}\n', "standard input line 2: not valid UTF-8"),
     ],
 )
 async def test_wrong_json_is_told_by_line(project: Path, lines: str, said: str) -> None:

@@ -197,6 +197,21 @@ def test_input_is_read_from_the_callers_standard_input_and_folder(folder: Path, 
     assert json.loads(plain(folder, "wait", run, "--json").stdout)["output"] == "hello file"
 
 
+@pytest.mark.parametrize("env", [ENV, {**ENV, "TZ": "UTC0"}], ids=["daemon", "own process"])
+def test_standard_input_that_is_no_text_is_refused_as_it_is(folder: Path, env: dict[str, str]) -> None:
+    line = command("start", "hello", "--input", "-")
+    done = subprocess.run(line, cwd=folder, env=env, input=b'{"name": "caf\xe9"}', capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"error: --input is not valid UTF-8")
+
+
+def test_standard_input_that_cannot_be_read_is_no_end_of_it(folder: Path) -> None:
+    line, here = command("start", "hello", "--each", "-"), os.open(os.devnull, os.O_WRONLY)
+    done = subprocess.run(line, cwd=folder, env={**ENV, "TZ": "UTC0"}, stdin=here, capture_output=True, timeout=20)
+    os.close(here)
+    assert (done.returncode, done.stderr) == (2, b"error: standard input: Bad file descriptor\n")
+
+
 def test_ctrl_c_stops_waiting_and_says_that_the_run_goes_on(folder: Path) -> None:
     run = plain(folder, "start", "slow").stdout.strip()
     person = Person(folder, "wait", run)

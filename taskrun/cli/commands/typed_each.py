@@ -88,7 +88,7 @@ async def typed(
         PayloadTooLarge: together they are over the limit.
     """
     limits = {"max": _number("max", each.max) or 10, "fail_after": _number("fail-after", each.fail_after)}
-    stdin = await session.terminal.read() if "-" in each.sources else ""
+    stdin = await session.terminal.read() if "-" in each.sources else b""
     read = partial(read_rows, each.sources, each.more, target.schema, session.facts.cwd, stdin)
     rows = await in_thread(read)
     made, problems = await in_thread(partial(build_all, target.schema, rows, given, base, session.facts.cwd))

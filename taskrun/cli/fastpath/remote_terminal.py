@@ -59,8 +59,8 @@ class RemoteTerminal:
         """Writes messages for a person."""
         self._write(ERR, text)
 
-    async def read(self) -> str:
-        """Returns all of the caller's standard input."""
+    async def read(self) -> bytes:
+        """Returns all of the caller's standard input, unchanged."""
         self._send(WANT_ALL)
         pieces, size = list[bytes](), 0
         while piece := await self._next():
@@ -68,7 +68,7 @@ class RemoteTerminal:
             size += len(piece)
             if size > self._most_input:
                 raise PayloadTooLarge(f"standard input is over the limit of {self._most_input:,} bytes")
-        return b"".join(pieces).decode("utf-8", "replace")
+        return b"".join(pieces)
 
     async def ask(self, question: str) -> str:
         """Asks on the caller's standard error."""

@@ -39,7 +39,9 @@ class Row(NamedTuple):
     values: dict[str, Any] = {}  # noqa: RUF012
 
 
-def read_rows(sources: Sequence[str], more: Sequence[str], schema: InputSchema, folder: Path, stdin: str) -> list[Row]:
+def read_rows(
+    sources: Sequence[str], more: Sequence[str], schema: InputSchema, folder: Path, stdin: bytes
+) -> list[Row]:
     """Returns the inputs that sources give.
 
     Parameters:
@@ -56,7 +58,7 @@ def read_rows(sources: Sequence[str], more: Sequence[str], schema: InputSchema, 
     for source in sources:
         field, equals, pattern = source.partition("=")
         if source == "-":
-            rows += _json_lines(stdin, "standard input")
+            rows += _json_lines(_text(stdin), "standard input")
         elif source.startswith("@"):
             rows += _of_file(source[1:], schema, folder)
         elif equals and field:
@@ -148,9 +150,13 @@ def _of_file(name: str, schema: InputSchema, folder: Path) -> Iterator[Row]:
         content = read_file(folder / _at_home(name))
     except ValueError as fault:
         raise Stop(Code.USAGE, f"--each @{cell(name)}: {fault}") from None
-    text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    separator = SEPARATORS.get(Path(name).suffix.lower())
+    text, separator = _text(content), SEPARATORS.get(Path(name).suffix.lower())
     return _json_lines(text, cell(name)) if separator is None else _table(text, separator, cell(name), schema)
+
+
+def _text(content: bytes) -> str:
+    """Returns what was read; bytes that are no UTF-8 stand for themselves, which JSON refuses and the name of a file may have."""
+    return content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
 def _table(text: str, separator: str, name: str, schema: InputSchema) -> Iterator[Row]:
