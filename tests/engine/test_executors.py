@@ -41,6 +41,10 @@ class Worker:
     def executed(self) -> list[str]:
         return [message.run.id for message in self.told if isinstance(message, m.Execute)]
 
+    @property
+    def hooks(self) -> list[str]:
+        return [message.kind for message in self.told if isinstance(message, m.Notify)]
+
 
 @asynccontextmanager
 async def started() -> AsyncIterator[Core]:
@@ -102,3 +106,23 @@ async def test_a_cancel_that_comes_before_the_executors_waits_for_one_that_has_t
         await core.journal.flush()
         assert worker.executed == ["ours"]
         assert (await core.get("gone")).status == "cancelled"
+
+
+async def test_a_retired_executor_hears_of_the_ends_of_its_runs_until_it_has_left() -> None:
+    """As those in flight when the code was edited: it has their hooks; what ends later is told to one that is there."""
+    old, new = Worker(), Worker()
+    async with started() as core:
+        await core.join(old)
+        for id in ("first", "last"):
+            run = records.Run(id=id, job="work", created_at=1.0)
+            await core.journal.do(lambda t, run=run: run_lifecycle.add(t, run))  # type: ignore[misc]
+        await core.journal.flush()
+        await core.join(new)
+        core.retire(old)
+        old.told.clear()
+        core.attempts.finished(old, m.Finished(run="first", outcome=m.Succeeded("1")))
+        await core.journal.flush()
+        assert (old.hooks, new.hooks) == (["success", "settled"], [])
+        core.attempts.finished(old, m.Finished(run="last", outcome=m.Succeeded("1")))
+        await core.leave(old, crashed=False)
+        assert (old.hooks, new.hooks) == (["success", "settled"], ["success", "settled"])

@@ -232,7 +232,7 @@ class Core:
 
         An attempt that was to be cancelled and did not end within its grace ends with it; the others go on by replay.
         """
-        self.retire(peer)
+        self.executors.leave(peer)
         # Not those whose end is about to be written: when this entry is, their runs may have been started elsewhere.
         gone = [attempt for attempt in self.attempts.all() if attempt.peer is peer and not attempt.ended]
 

@@ -21,12 +21,13 @@ class Executors:
         self._only = only
         self._joining: set[Peer] = set()  # they have been asked what they have
         self._described: dict[Peer, Description] = {}
+        self._retired: dict[Peer, Description] = {}  # they get no more work, and end what they have
         self._with_job: dict[str, list[Peer]] = {}
         self._with_pipe: dict[str, Peer] = {}
 
     @property
     def peers(self) -> list[Peer]:
-        """All of them."""
+        """Those that can be given work."""
         return list(self._described)
 
     def expect(self, peer: Peer) -> None:
@@ -45,8 +46,14 @@ class Executors:
     def retire(self, peer: Peer) -> None:
         """Gives an executor no more work."""
         self._joining.discard(peer)
-        if self._described.pop(peer, None) is not None:
+        if (description := self._described.pop(peer, None)) is not None:
+            self._retired[peer] = description
             self._index()
+
+    def leave(self, peer: Peer) -> None:
+        """Removes an executor, of which none of its processes is left."""
+        self.retire(peer)
+        self._retired.pop(peer, None)
 
     def with_job(self, job: str) -> Peer | None:
         """Returns the least busy executor that has a job."""
@@ -60,8 +67,8 @@ class Executors:
         return self._with_pipe.get(pipe)
 
     def description(self, peer: Peer) -> Description | None:
-        """Returns what an executor has, None when it has retired."""
-        return self._described.get(peer)
+        """Returns what an executor has, retired or not; None when it has left."""
+        return self._described.get(peer) or self._retired.get(peer)
 
     def _index(self) -> None:
         self._with_job, self._with_pipe = {}, {}

@@ -44,9 +44,11 @@ class HookCalls:
         self._notify("settled", run, cause)
 
     def _notify(self, kind: str, run: Run, error: ErrorRecord | None = None) -> None:
-        """Tells the executor that is to call the hooks for a run, if its job has any: its own, or any that has the job."""
+        """Tells the executor that is to call the hooks for a run, if its job has any: its own, else any that has the job."""
         attempt = self._attempts.get(run.id)
-        peer = attempt.peer if attempt is not None else self._executors.with_job(run.job)
+        peer = attempt.peer if attempt is not None else None
+        if peer is None or self._executors.description(peer) is None:  # a run may end after its executor has left
+            peer = self._executors.with_job(run.job)
         if peer is None:
             return
         description = self._executors.description(peer)
