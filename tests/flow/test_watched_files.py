@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,33 @@ async def test_where_the_kernel_tells_nothing_it_is_looked_now_and_then(
     async with Queue(jobs=[taking()], storage=storage):
         (folder / "a.txt").write_text("x")
         await until(lambda: names() == ["a.txt"])
+
+
+async def test_a_change_of_which_the_kernel_tells_during_a_look_at_the_folders_is_not_lost(
+    storage: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, loop, looks = folder / "a.txt", asyncio.get_running_loop(), 0
+    path.write_text("1")
+
+    def quiet_kernel(paths: list[str], deep: bool, stop: threading.Event, ready: Callable[[], None]) -> Iterator[Any]:
+        ready()
+        stop.wait()
+        return iter(())
+
+    def marks(folders: dict[str, object]) -> dict[str, object]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            path.write_text("12")
+            loop.call_soon_threadsafe(queue.core.files._heard, [str(path)])
+        return dict(folders)
+
+    monkeypatch.setattr("taskrun.engine.core.folders._changes", quiet_kernel)
+    monkeypatch.setattr(file_triggers, "_marks", marks)
+    monkeypatch.setattr(file_triggers, "CHECKED", 0.01)
+    async with Queue(jobs=[taking()], storage=storage) as queue:
+        await until(lambda: names() == ["a.txt"] or looks > 300)
+        assert names() == ["a.txt"]
 
 
 async def test_it_polls_if_it_is_told_to(storage: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,8 +273,8 @@ class FileTriggers:
         one.checked = now
         if one.entry.poll is not None or self._blind or not one.scanned <= now < one.scanned + WHOLE:
             one.changed = True
-        elif not one.changed:
-            one.changed = await in_thread(_marks, one.folders) != one.folders
+        elif not one.changed and await in_thread(_marks, one.folders) != one.folders:
+            one.changed = True  # never False: the kernel may have told of a change meanwhile
 
     async def _scan(self, one: Watched) -> None:
         """Compares the folders with what is known."""
