@@ -431,6 +431,23 @@ async def test_when_the_worker_that_is_asked_has_died_another_one_is(
         assert "is told later: the worker has died" in caplog.text
 
 
+async def test_an_executor_that_answers_too_late_is_asked_again_what_to_tell(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(told, work) as queue:
+
+        async def give_up(*_: Any) -> Any:
+            raise DaemonError("the worker gave no answer within 8 seconds")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(queue.core.notify_runs, "_prepared", give_up)
+            await queue.jobs.work.run()
+            await queue.advance("3s")
+        assert told.events == []
+        await queue.advance("2s")
+        assert told.events == [("succeeded", "work")]
+
+
 async def test_nothing_is_kept_of_failures_that_nobody_is_told_of(told: Told) -> None:
     async with TestQueue([work, told.job]) as queue:
         await queue.jobs.work.start(fail=True)

@@ -11,6 +11,7 @@ from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine import messages as m
 from taskrun.engine.executor import executor
 from taskrun.engine.executor.executor import Executor
+from taskrun.model.errors import DaemonError
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -47,6 +48,23 @@ async def test_an_event_whose_worker_dies_while_it_is_asked_starts_its_job_with_
         assert await results(queue) == []
     async with TestQueue([starts], [p], storage=storage) as queue:
         await queue.settle()
+        assert await results(queue) == [7]
+
+
+async def test_a_worker_that_answers_too_late_is_asked_again(storage: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was suspended for a while, and is not replaced."""
+
+    async def give_up(self: Executor, message: m.Route) -> Any:
+        raise DaemonError("the worker gave no answer within 8 seconds")
+
+    async with TestQueue([starts], [p], storage=storage) as queue:
+        with monkeypatch.context() as patch:
+            answers: dict[Any, Any] = executor._ANSWERS
+            patch.setitem(answers, m.Route, give_up)
+            await queue.pipes.p.send(n=7)
+            await queue.advance("3s")
+        assert await results(queue) == []
+        await queue.advance("2s")
         assert await results(queue) == [7]
 
 

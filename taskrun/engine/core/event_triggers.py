@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, NamedTuple
 
 from taskrun.engine import messages as m
@@ -28,6 +29,7 @@ from taskrun.rules.policies import Routed
 from taskrun.stores.base import Tx
 
 STARTED_WITHIN = 2.0  # seconds that whoever has sent an event waits to hear what it starts
+AGAIN = 1.0  # seconds before an executor is asked once more that has not answered in time
 
 logger = logging.getLogger("taskrun.engine.triggers")
 
@@ -113,23 +115,25 @@ class EventTriggers:
             pass
         except DaemonError as error:
             logger.warning("%s will be started by %s later: %s", job, event.topic, error)
-            asyncio.get_running_loop().call_soon(self._ask_another, peer, job, event)
+            asyncio.get_running_loop().call_soon(self._ask_again, peer, job, event)
         except TaskrunError:
             logger.exception("%s could not be started by %s", job, event.topic)
         finally:
             self._under_way.pop(note, None)
         return None
 
-    def _ask_another(self, gone: m.Peer, job: str, event: PipeEvent) -> None:
-        """Asks an executor that has joined meanwhile; else the note is read when the next one joins."""
-        if self._executors.with_job(job) is not gone:
+    def _ask_again(self, silent: m.Peer, job: str, event: PipeEvent) -> None:
+        """Asks another executor, or in a while the same, which may only be late. Else the note is read when one joins."""
+        if self._executors.with_job(job) is not silent:
             self._begin(job, event)
+        else:
+            self._journal.clock.alarm(AGAIN, partial(self._begin, job, event))
 
     async def _prepared(self, peer: m.Peer, job: str, event: PipeEvent) -> Routed:
         """Asks user code what to start; an error of it refuses the event.
 
         Raises:
-            DaemonError: the executor is gone, and nobody has answered.
+            DaemonError: the executor is gone, or has not answered in time.
         """
         try:
             routed: Routed = await peer.ask(m.Route(topic=event.topic, data=event.data, job=job))

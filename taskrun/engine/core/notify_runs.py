@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ from taskrun.model.names import NOTIFY
 from taskrun.model.notify_config import NotifyTable, Way
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Tx
+
+AGAIN = 1.0  # seconds before an executor is asked once more that has not answered in time
 
 logger = logging.getLogger("taskrun.engine.notify_runs")
 
@@ -115,18 +118,20 @@ class NotifyRuns:
                 await self._journal.do(lambda t, n=notice, p=prepared: _start(t, id, n, p))  # type: ignore[misc]
         except (EngineLost, JournalUnavailable):  # it is read again when the engine has begun again, or by the next one
             pass
-        except DaemonError as error:  # the executor is gone
+        except DaemonError as error:  # the executor is gone, or has not answered in time
             logger.warning("%s is told later: %s", id, error)
-            asyncio.get_running_loop().call_soon(self._ask_another, peer, id)
+            asyncio.get_running_loop().call_soon(self._ask_again, peer, id)
         except TaskrunError:
             logger.exception("%s could not be told", id)
         finally:
             self._under_way.pop(id, None)
 
-    def _ask_another(self, gone: m.Peer, id: str) -> None:
-        """Asks an executor that has joined meanwhile; else it is told when the next one joins."""
-        if self._executors.with_job(NOTIFY) is not gone:
+    def _ask_again(self, silent: m.Peer, id: str) -> None:
+        """Asks another executor, or in a while the same, which may only be late. Else it is told when one joins."""
+        if self._executors.with_job(NOTIFY) is not silent:
             self._begin(id)
+        else:
+            self._clock.alarm(AGAIN, partial(self._begin, id))
 
     async def _prepared(self, peer: m.Peer, notice: Notice, way: Way) -> Prepared:
         message = msgspec.json.encode({**notice.message, "to": way.label, "way": way.target()}).decode()
