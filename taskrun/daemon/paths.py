@@ -27,6 +27,11 @@ class DaemonPaths(NamedTuple):
         return self.folder / f"{self.prefix}launch.lock"
 
     @property
+    def writing(self) -> Path:
+        """Held by the command that writes to `taskrun.toml`."""
+        return self.folder / f"{self.prefix}writing.lock"
+
+    @property
     def log(self) -> Path:
         """The daemon's own log."""
         return self.folder / f"{self.prefix}daemon.log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 import subprocess
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from taskrun.cli.backend.toml_file import locked
 from taskrun.cli.exit_codes import Code
+from taskrun.daemon.lock import PAUSE
+from taskrun.model.config import load
 from tests.cli.fakes import FakeDaemon, FakeTerminal, typed
 from tests.cli.test_offline import ENV, run
 from tests.cli.test_terminal import command
@@ -124,3 +128,53 @@ def test_a_daemon_takes_it_up_and_a_link_stays_one(project: Path) -> None:
     assert (known["job"], known["problem"]) == ("hello", None)
     assert file.is_symlink()
     assert added(project)[0]["input"] == {"name": "Ada"}
+
+
+async def at_once(project: Path, *lines: str, daemon: FakeDaemon) -> list[int]:
+    return await asyncio.gather(*(typed(line, FakeTerminal(project), daemon) for line in lines))
+
+
+async def test_one_that_the_daemon_refuses_takes_back_nothing_of_what_others_have_saved(project: Path) -> None:
+    class Slow(FakeDaemon):
+        async def call(self, op: str, **params: object) -> object:
+            if op == "config":
+                await asyncio.sleep(0.02)
+            return await super().call(op, **params)
+
+    def problems(**_: object) -> dict[str, object]:
+        return {"problem": "it is bad" if "bad" in (project / "taskrun.toml").read_text() else "", "inputs": {}}
+
+    lines = [f"schedule add processFile @daily --path {name}" for name in ("bad", "a", "b")]
+    save = "exec --save kept -- true"
+    codes = await at_once(project, *lines, save, daemon=Slow(config=problems))
+    assert codes == [Code.USAGE, 0, 0, 0]
+    assert sorted(table["input"]["path"] for table in added(project)) == ["a", "b"]  # type: ignore[index]
+    assert "[jobs.kept]" in (project / "taskrun.toml").read_text()
+
+
+async def test_one_that_the_daemon_refuses_stays_where_an_editor_has_saved_meanwhile(project: Path) -> None:
+    file = project / "taskrun.toml"
+
+    def problems(**_: object) -> dict[str, object]:
+        if "bad" not in file.read_text():
+            return {"problem": "", "inputs": {}}
+        file.write_text(file.read_text() + "# edited\n")
+        return {"problem": "it is bad", "inputs": {}}
+
+    terminal = FakeTerminal(project)
+    line = "schedule add processFile @daily --path bad"
+    assert await typed(line, terminal, FakeDaemon(config=problems)) == Code.USAGE
+    assert "was changed meanwhile, so the schedule still stands there" in terminal.chatter
+    assert file.read_text().endswith("# edited\n")
+
+
+async def test_who_cannot_write_since_another_does_not_end_says_so(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskrun.cli.backend.toml_file.PATIENCE", PAUSE)
+    terminal = FakeTerminal(project)
+    async with locked(load(project / "taskrun.toml", {})):
+        line = "schedule add processFile @daily --path a"
+        assert await typed(line, terminal, FakeDaemon()) == Code.REFUSED
+    assert "another command is writing to it" in terminal.chatter
+    assert added(project) == []

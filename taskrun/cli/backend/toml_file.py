@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli_w
 
 from taskrun.cli.exit_codes import Code, Stop
+from taskrun.daemon.lock import PAUSE, Lock
+from taskrun.daemon.paths import daemon_paths
 from taskrun.model.config import Config
 from taskrun.model.errors import ConfigError
 from taskrun.rules.schedule_tables import read_config
 
+PATIENCE = 30.0  # seconds for others to have written
+
+
+@asynccontextmanager
+async def locked(config: Config) -> AsyncIterator[None]:
+    """Keeps other commands from writing to a project's `taskrun.toml` meanwhile: each appends to what it has read.
+
+    Raises:
+        Stop: another one does not come to its end.
+    """
+    path = daemon_paths(config).writing
+    for _ in range(round(PATIENCE / PAUSE)):
+        if (lock := Lock.take(path, tries=1)) is not None:
+            break
+        await asyncio.sleep(PAUSE)
+    else:
+        raise Stop(Code.REFUSED, f"{config.path}: another command is writing to it", hint="nothing was written")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Appended(NamedTuple):
+    """What a file held before and after it was appended to."""
+
+    file: Path
+    before: bytes
+    after: bytes
+
+    def undo(self) -> bool:
+        """Writes back what the file held; returns False, and leaves it, where somebody has changed it meanwhile."""
+        if self.file.read_bytes() != self.after:
+            return False
+        draft = _draft(self.file)
+        _write(draft, self.before, self.file.stat().st_mode)
+        draft.replace(self.file)
+        return True
+
 
 def append_table(
     path: Path, name: str, table: dict[str, Any], environ: Mapping[str, str], check: Callable[[Config], None]
-) -> bytes:
-    """Appends `[[name]]`; returns what the file held before.
+) -> Appended:
+    """Appends `[[name]]` to a file that is `locked`.
 
     Parameters:
         check: of the configuration as it would be; raises ConfigError.
@@ -30,8 +73,8 @@ def append_table(
     return _append(path, _written(name, table), name, environ, check)
 
 
-def append_job(path: Path, name: str, table: dict[str, Any], environ: Mapping[str, str]) -> bytes:
-    """Appends `[jobs.NAME]`; returns what the file held before.
+def append_job(path: Path, name: str, table: dict[str, Any], environ: Mapping[str, str]) -> Appended:
+    """Appends `[jobs.NAME]` to a file that is `locked`.
 
     Raises:
         Stop: it does not fit; nothing was written.
@@ -39,15 +82,18 @@ def append_job(path: Path, name: str, table: dict[str, Any], environ: Mapping[st
     return _append(path, tomli_w.dumps({"jobs": {name: table}}), "jobs", environ, lambda _: None)
 
 
-def _append(path: Path, written: str, name: str, environ: Mapping[str, str], check: Callable[[Config], None]) -> bytes:
+def _append(
+    path: Path, written: str, name: str, environ: Mapping[str, str], check: Callable[[Config], None]
+) -> Appended:
     file = path.resolve()
     before = file.read_bytes()
     text = before.decode("utf-8-sig").rstrip("\n")
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    draft = _draft(file)
     try:
         appended = f"{text}\n\n{written}".lstrip("\n")
         _refuse_inline(name, appended)
-        _write(draft, appended.encode(), file.stat().st_mode)
+        after = appended.encode()
+        _write(draft, after, file.stat().st_mode)
         check(read_config(draft, environ))
         draft.replace(file)
     except ConfigError as error:
@@ -59,15 +105,11 @@ def _append(path: Path, written: str, name: str, environ: Mapping[str, str], che
         raise Stop(Code.USAGE, f"{path}: cannot be written: {error.strerror}", kind="ConfigError") from None
     finally:
         draft.unlink(missing_ok=True)
-    return before
+    return Appended(file, before, after)
 
 
-def restore(path: Path, content: bytes) -> None:
-    """Writes back what a file held."""
-    file = path.resolve()
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    _write(draft, content, file.stat().st_mode)
-    draft.replace(file)
+def _draft(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{os.getpid()}.tmp")
 
 
 def _written(name: str, table: dict[str, Any]) -> str:

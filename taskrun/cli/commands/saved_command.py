@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskrun.cli.backend.toml_file import append_job
+from taskrun.cli.backend.toml_file import append_job, locked
 from taskrun.cli.commands.typed_command import Exec
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.session import Session
@@ -24,10 +24,13 @@ async def save(options: Exec, session: Session) -> int:
         check_free(check_name(options.save, "job"))
     except DefinitionError as error:
         raise Stop(Code.USAGE, str(error)) from None
-    described = await (await session.reader()).call("jobs")
-    if options.save in {job["name"] for job in described["jobs"]}:
-        raise Stop(Code.USAGE, f'there is a job "{options.save}" already', hint=f"see it: taskrun jobs {options.save}")
-    append_job(config.path, options.save, table, session.facts.env)
+    backend = await session.reader()
+    async with locked(config):
+        described = await backend.call("jobs")
+        if options.save in {job["name"] for job in described["jobs"]}:
+            hint = f"see it: taskrun jobs {options.save}"
+            raise Stop(Code.USAGE, f'there is a job "{options.save}" already', hint=hint)
+        append_job(config.path, options.save, table, session.facts.env)
     command = session.for_project(f"taskrun start {options.save}")
     if options.start.json:
         session.json({"name": options.save, "file": str(config.path), "command": command})

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import typer
 
 from taskrun.cli.backend.all_schedules import merged
-from taskrun.cli.backend.toml_file import append_table, restore
+from taskrun.cli.backend.toml_file import append_table, locked
 from taskrun.cli.commands import typed_input
 from taskrun.cli.commands.start import help_of
 from taskrun.cli.common_options import COMMON, text_option
@@ -68,12 +68,13 @@ async def append(
     target = await typed_input.find_target(session, backend, table["job"], own=own)
     if made := await typed_input.built(session, target, given, base, "schedule add"):
         table["input"] = made
-    if backend.live:
-        await _with_daemon(backend, config.path, table, session)
-    else:  # nobody else can check the input
-        check = import_late(JOB_FILES).check_inputs
-        await in_thread(lambda: append_table(config.path, SCHEDULE, table, session.facts.env, check))
-    (entry,) = merged([], [schedule_tables(config.path)[-1]], None, session.now)
+    async with locked(config):
+        if backend.live:
+            await _with_daemon(backend, config.path, table, session)
+        else:  # nobody else can check the input
+            check = import_late(JOB_FILES).check_inputs
+            await in_thread(lambda: append_table(config.path, SCHEDULE, table, session.facts.env, check))
+        (entry,) = merged([], [schedule_tables(config.path)[-1]], None, session.now)
     if as_json:
         session.json(entry)
     elif not session.facts.out_tty:
@@ -92,8 +93,10 @@ async def _with_daemon(backend: Backend, path: Path, table: dict[str, Any], sess
         Stop: it does not fit.
     """
     known = (await backend.call("config"))["problem"]
-    before = append_table(path, SCHEDULE, table, session.facts.env, lambda _: None)
+    appended = append_table(path, SCHEDULE, table, session.facts.env, lambda _: None)
     problem = (await backend.call("config"))["problem"]
     if problem and problem != known:
-        restore(path, before)
-        raise Stop(Code.USAGE, problem, kind="ConfigError")
+        left = (
+            "" if appended.undo() else f"{path} was changed meanwhile, so the schedule still stands there: take it out"
+        )
+        raise Stop(Code.USAGE, problem, hint=left, kind="ConfigError")
