@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,56 @@ async def test_the_better_priority_goes_first_though_it_came_last(storage: Store
             await queue.jobs.ping.start(n=n)
         await queue.advance(60)
         assert done.entries == [(0.0, 0), (5.0, 25), (10.0, 13), (15.0, 14), (20.0, 1), (25.0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("given", "order"),
+    [
+        (
+            [(2, 0)],
+            [0, 1, 2],
+        ),  # n and priority of what comes between the moment of the head and the timer that calls it
+        ([(2, 0), (3, 0)], [0, 1, 2, 3]),
+        ([(2, 1)], [0, 2, 1]),
+        ([(2, 0), (3, 1)], [0, 3, 1, 2]),
+    ],
+)
+@pytest.mark.parametrize("terms", [{"throttle": Throttle("x", 60, "queue")}, {"concurrency": Concurrency("x", "1/m")}])
+async def test_who_comes_when_a_limit_has_just_opened_is_behind_those_who_wait(
+    storage: Store, terms: Any, given: list[tuple[int, int]], order: list[int]
+) -> None:
+    @job(**terms, priority=lambda ping: ping["priority"])
+    async def ping(n: int, priority: int = 0) -> None:
+        done(n)
+
+    async with TestQueue([ping], storage=storage) as queue:
+        done = Log(queue)
+        for n in range(2):
+            await queue.jobs.ping.start(n=n)
+        await queue.settle()
+        queue.clock.time += 60.5  # no alarm rings
+        for n, priority in given:
+            await queue.jobs.ping.start(n=n, priority=priority)
+        await queue.settle()
+        await queue.advance("1h")
+        assert done.what == order
+
+
+async def test_a_run_that_is_resumed_when_a_limit_has_just_opened_is_behind_those_ahead_of_it(storage: Store) -> None:
+    @job(throttle=Throttle(duration=60, mode="queue"))
+    async def ping(n: int) -> None:
+        done(n)
+
+    async with TestQueue([ping], storage=storage) as queue:
+        done = Log(queue)
+        runs = [await queue.jobs.ping.start(n=n) for n in range(3)]
+        await queue.settle()
+        await runs[2].pause()
+        queue.clock.time += 60.5  # no alarm rings
+        await runs[2].resume()
+        await queue.settle()
+        await queue.advance("1h")
+        assert done.what == [0, 1, 2]
 
 
 @pytest.mark.parametrize("how", ["cancel", "pause"])

@@ -138,7 +138,7 @@ def fire(t: Transaction, run: Run) -> None:
     t.wake(run.id)
     for limit in limits_of(run) if run.cause is Cause.THROTTLE else ():
         for better in t.each(t.tx.blocked(limit.queue, 1)):
-            if (-better.priority, better.seq) < (-run.priority, run.seq):
+            if _goes_before(better, run):
                 t.change(better.id, transitions.block, None)
 
 
@@ -212,12 +212,29 @@ def _starts(t: Transaction, run: Run) -> Starts:
 
 
 def _closed(t: Transaction, run: Run) -> tuple[Limit, float] | None:
-    """Returns the first limit that holds a run back, and when it opens."""
+    """Returns the first limit that holds a run back, and when it opens: infinity where others have their turn first."""
     for limit in limits_of(run):
         opens = _opens(t, limit, run)
+        if opens is None and _comes_later(t, limit, run):
+            opens = math.inf
         if opens is not None:
             return limit, opens
     return None
+
+
+def _comes_later(t: Transaction, limit: Limit, run: Run) -> bool:
+    """Whether others are ahead of a run in the queue of a limit that the clock has opened, and the head is about to start."""
+    if limit.group.startswith(WINDOW):
+        return False
+    head = t.run(_queues(t, limit.group).get(limit.queue) or "")
+    if head is None or head.id == run.id or not _on_its_way(t, limit.queue, head.id, run.id):
+        return False
+    return any(_goes_before(one, run) for one in (head, *t.tx.blocked(limit.queue, 1)))
+
+
+def _goes_before(one: Run, other: Run) -> bool:
+    """Whether one run has its turn before another, which has no place in the order of triggers while it is new."""
+    return (-one.priority, one.seq) < (-other.priority, other.seq or math.inf)
 
 
 def _held_back(t: Transaction, run: Run) -> bool:
