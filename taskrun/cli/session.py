@@ -157,6 +157,12 @@ class Session:
             raise self.fault
         return await self._kept(backend)
 
+    async def release(self, backend: Backend | None) -> None:
+        """Ends a connection before the command ends, if there is one: a command that goes on for days may need many."""
+        if backend is not None:
+            self._backends.remove(backend)
+            await backend.close()
+
     async def _kept(self, backend: Backend) -> Backend:
         self._backends.append(backend)
         if backend.live and not self.warned:

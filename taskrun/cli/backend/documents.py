@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 from taskrun.cli.sanitize import safe_json, to_json
 from taskrun.cli.session import Backend, Session
+from taskrun.model.errors import DaemonError
 
 BUFFER = 65_536  # characters that are printed at once
 INDENT = 2  # columns, for a person
@@ -38,6 +40,23 @@ async def completed(backend: Backend, view: dict[str, Any]) -> dict[str, Any]:
         name: json.loads("".join([text async for text in _value(backend, view, name)])) for name in view.get("cut", ())
     }
     return {name: whole.get(name, item) for name, item in view.items() if name != "cut"}
+
+
+class Completer:
+    """Completes one view after another over one connection, and over another one after that was lost."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._backend: Backend | None = None
+
+    async def completed(self, view: dict[str, Any]) -> dict[str, Any]:
+        """Returns a run or a step with its values whole."""
+        if self._backend is not None:
+            with suppress(DaemonError):
+                return await completed(self._backend, view)
+            await self._session.release(self._backend)
+        self._backend = await self._session.reader()
+        return await completed(self._backend, view)
 
 
 async def _value(backend: Backend, view: dict[str, Any], field: str) -> AsyncIterator[str]:

@@ -7,10 +7,11 @@ moment. By sequence numbers no line of a log is missed or repeated.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
-from taskrun.cli.session import Session
+from taskrun.cli.session import Backend, Session
 from taskrun.model.errors import DaemonError, DaemonStopped
 
 TRIES = 5  # in a row, without a message between them
@@ -20,7 +21,7 @@ PAUSE = 0.3
 
 async def resumed(
     session: Session, op: str, params: Callable[[], dict[str, Any]], back: Callable[[], None]
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     """Yields the messages of a stream, which is requested again with new `params` when the daemon was lost or has stopped.
 
     Raises:
@@ -29,6 +30,7 @@ async def resumed(
     """
     tries, lost, stopped = 0, False, False
     while True:
+        backend: Backend | None = None
         try:
             backend = await session.daemon(start=not stopped)
             if lost:
@@ -44,6 +46,8 @@ async def resumed(
             if tries >= (TRIES_STOPPED if stopped else TRIES):
                 raise DaemonStopped("the daemon was stopped") if stopped else error from None
             await asyncio.sleep(PAUSE)
+        finally:
+            await session.release(backend)
 
 
 async def log_stream(
@@ -60,15 +64,16 @@ async def log_stream(
     def params() -> dict[str, Any]:
         return {"runs": [run for run in after if run not in ended], "after": dict(after)}
 
-    async for message in resumed(session, "tail", params, back):
-        if message["kind"] == "end":
-            ended.add(message["run"]["id"])
-            yield message
-        elif message["seq"] > after.get(message["run"], 0):
-            after[message["run"]] = message["seq"]
-            yield message
-        if len(ended) == len(after):
-            return
+    async with aclosing(resumed(session, "tail", params, back)) as messages:
+        async for message in messages:
+            if message["kind"] == "end":
+                ended.add(message["run"]["id"])
+                yield message
+            elif message["seq"] > after.get(message["run"], 0):
+                after[message["run"]] = message["seq"]
+                yield message
+            if len(ended) == len(after):
+                return
 
 
 async def change_stream(session: Session, **wanted: Any) -> AsyncIterator[dict[str, Any]]:

@@ -73,7 +73,11 @@ async def tell_adopted(session: Session, run_id: str, view: View) -> None:
     for _ in range(LOOKS):
         await asyncio.sleep(PAUSE)
         with suppress(TaskrunError):
-            (found,) = await (await session.reader()).call("why", runs=[run_id])
+            backend = await session.reader()
+            try:
+                (found,) = await backend.call("why", runs=[run_id])
+            finally:
+                await session.release(backend)
             if steps := [cause["step"] for cause in found["causes"] if cause.get("adopted")]:
                 view.note(f"── adopted: {', '.join(steps)} ──")
                 return

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from taskrun.cli.backend.documents import completed, print_document
+from taskrun.cli.backend.documents import Completer, print_document
 from taskrun.cli.backend.held_reasons import HELD, explained
 from taskrun.cli.backend.paging import all_runs, each_run
 from taskrun.cli.backend.resumable_streams import change_stream
@@ -186,12 +186,13 @@ async def live(options: Listing, session: Session) -> int:
     """Shows the runs as they change; ends with success at Ctrl-C."""
     options = await found_parent(options, await session.reader())
     shown = _view_class(session)(session, options)
+    whole = Completer(session)
     ticking = asyncio.ensure_future(shown.tick())
     try:
         wanted = {**options.wanted(session.now), "limit": options.limit or LIMIT}
         async for message in change_stream(session, **wanted):
             if options.json and "cut" in message.get("run", ()):
-                message["run"] = await completed(await session.reader(), message["run"])
+                message["run"] = await whole.completed(message["run"])
             shown.change(message)
     except asyncio.CancelledError:
         return Code.DONE
@@ -276,6 +277,7 @@ class Table(Lines):
             shown, _ = self._shown()
             self._told = {run["id"]: run for run in await explained(backend, shown)}
             return
+        await self.session.release(self._backend)
         self._backend = None
 
     def close(self) -> None:

@@ -139,6 +139,7 @@ class Drawn(Shown):
             children = await backend.call("children", run=self._run, limit=-CHILDREN)
             (found,) = await explained(backend, [run])
         except TaskrunError:
+            await self.session.release(self._backend)
             self._backend = None
         else:
             lines = log[-1]["seq"] if log else 0
