@@ -109,8 +109,8 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
     start = now if request.delay_until is None else max(now, request.delay_until)
     if _is_throttled(request.terms, facts, start):
         return Decision(run=replace(run, status=Status.DISCARDED, reason=Cause.THROTTLE.value, ended_at=now))
-    if facts.burst is not None and facts.burst.started_at is not None:
-        facts = replace(facts, burst=None)  # it waits for another attempt
+    if facts.burst is not None and not _is_in_burst(facts.burst):
+        facts = replace(facts, burst=None)
     decision = _debounced(run, request.terms.debounce, facts, now)
     run = _delayed(decision.run, start, now)
     decision.run = _held(_awaiting(run) if is_open(request.after) else run, request.paused)
@@ -167,6 +167,11 @@ def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) ->
     run = replace(run, status=Status.SCHEDULED, reason=cause.value, cause=cause, debounce=debounce.id, wake_at=wake_at)
     kept = BurstFact(since=since, leading_until=quiet_at if debounce.mode == "leading" else None)
     return Decision(run=run, superseded=facts.burst, kept=kept)
+
+
+def _is_in_burst(run: Run) -> bool:
+    """Whether a scheduled run still waits for the end of its burst; not for a limit, for others, or for another attempt."""
+    return run.started_at is None and run.cause in (Cause.DEBOUNCE, Cause.DELAY)
 
 
 def _leads(debounce: Debounce, facts: Facts, now: float) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import Debounce, RunCancelled, job
+from taskrun import Concurrency, Debounce, RunCancelled, Throttle, job
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 from tests.flow.look import Log, counted, outcomes, record
@@ -164,6 +164,24 @@ async def test_a_run_of_a_burst_that_was_cancelled_leaves_the_next_burst_alone(s
         assert done.what == []
         await queue.advance(1)
         assert done.entries == [(19.0, 2)]
+
+
+@pytest.mark.parametrize(
+    "terms", [{"throttle": Throttle("x", 3600, "queue")}, {"concurrency": Concurrency("x", "1/h")}]
+)
+async def test_a_run_whose_burst_is_over_keeps_its_turn_at_a_limit(storage: Store, terms: Any) -> None:
+    @job(debounce=Debounce(duration=1), **terms)
+    async def save(n: int) -> None:
+        done(n)
+
+    async with TestQueue([save], storage=storage) as queue:
+        done = Log(queue)
+        for n in range(4):
+            await queue.jobs.save.start(n=n)
+            await queue.advance(60)  # each is a burst of its own
+        await queue.advance("4h")
+        assert done.what == [0, 1, 2, 3]
+        assert await counted(queue) == {"succeeded": 4}
 
 
 async def test_a_thousand_triggers_of_one_burst_are_one_run(storage: Store) -> None:

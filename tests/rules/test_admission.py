@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from taskrun.model.records import Run, Status
+from taskrun.model.records import Cause, Run, Status
 from taskrun.rules.admission import (
     Decision,
     Facts,
@@ -226,10 +226,23 @@ def test_a_burst_of_steady_triggers_is_led_once() -> None:
     assert led == [True] + [False] * 19
 
 
-def test_a_run_that_waits_for_another_attempt_is_no_burst() -> None:
+@pytest.mark.parametrize(
+    ("cause", "started_at", "superseded"),
+    [
+        (Cause.DEBOUNCE, None, True),
+        (Cause.DELAY, None, True),  # it was paused in its burst and resumed
+        (Cause.THROTTLE, None, False),  # its burst is over, and it has its turn in a queue
+        (Cause.AFTER, None, False),
+        (Cause.RETRY, NOW - 5, False),
+        (Cause.BACKOFF, NOW - 5, False),
+    ],
+)
+def test_a_run_is_superseded_only_until_its_burst_is_over(
+    cause: Cause, started_at: float | None, superseded: bool
+) -> None:
     terms = Terms(debounce=Debounce("d", 10))
-    retrying = a_run("old", status=Status.SCHEDULED, debounce="d", started_at=NOW - 5, wake_at=NOW + 60)
-    assert admitted(terms, Facts(burst=retrying)).superseded is None
+    held = a_run("old", status=Status.SCHEDULED, cause=cause, debounce="d", started_at=started_at, wake_at=NOW + 60)
+    assert admitted(terms, Facts(burst=held)).superseded == (held if superseded else None)
 
 
 def test_a_delay_and_a_debounce_both_hold() -> None:
