@@ -22,9 +22,8 @@ from taskrun.model.records import Step, StepKind, StepStatus
 
 INPUTS = "inputs"  # the name of the steps that have the inputs
 PART = 500  # inputs that one step has
-ANSWERED = (
-    0.01  # seconds: a child that took less may have been answered from the journal, which says nothing of the pace
-)
+# seconds: a child that took less may have been answered from the journal, which says nothing of the pace
+ANSWERED = 0.01
 
 
 class Tally(TypedDict):

@@ -32,9 +32,8 @@ class Facts(msgspec.Struct, frozen=True):
     utf8: bool = True
     cwd: Path = msgspec.field(default_factory=Path.cwd)
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
-    intent: str = msgspec.field(
-        default_factory=new_intent
-    )  # idempotency key of the one trigger that the command may make
+    # idempotency key of the one trigger that the command may make
+    intent: str = msgspec.field(default_factory=new_intent)
 
 
 class Terminal(Protocol):

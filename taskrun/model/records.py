@@ -179,9 +179,8 @@ class Step(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     order: int | None = None  # position among the run's finished steps, in the order the handler was given them
     topic: str | None = None  # wait: `pipe:NAME` or `job:NAME`; send: the pipe
     match: str | None = None  # wait: JSON of the mapping to match; absent with `topic` set: a predicate or any
-    cursor: int | None = (
-        None  # wait: seq of the event that it consumed; command that survives: how far its output is logged
-    )
+    # wait: seq of the event that it consumed; command that survives: how far its output is logged
+    cursor: int | None = None
     child: str | None = None  # child: run id
     failures: str | None = None  # JSON list of Failure: the tries before this one
     error: str | None = None  # JSON ErrorRecord

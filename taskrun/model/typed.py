@@ -45,9 +45,8 @@ def read(text: Text, kind: Any, further: Further = Further.REFUSE) -> Any:
 
 def reader(kind: Any, further: Further) -> Callable[[Text], Any]:
     """Returns what reads JSON text as values of type `kind`, and raises `Misfit` for what does not fit."""
-    order = (
-        "" if isinstance(kind, type) else str(kind)
-    )  # of a union's members: for Python, unions in any order are equal
+    # of a union's members: for Python, unions in any order are equal
+    order = "" if isinstance(kind, type) else str(kind)
     try:
         return _reader(kind, further, order)
     except TypeError:  # not hashable

@@ -18,9 +18,8 @@ from pathlib import Path
 
 EVERY = 1.0  # seconds between marks
 _PATIENCE = 5  # readings, of a mark that is just being written
-_LONG_AGO = (
-    10_000_000_000  # nanoseconds before now that a sealed file seems to be of: whoever writes to it makes it newer
-)
+# nanoseconds before now that a sealed file seems to be of: whoever writes to it makes it newer
+_LONG_AGO = 10_000_000_000
 
 
 class HighWater:

@@ -68,9 +68,8 @@ class JournalReader:
         file = Path(path).resolve()
         self._journal = JournalFile(file, "full", True, HighWater(str(file)))
         self._connection: _Connection | None = None
-        self._still: tuple[int, ...] | None = (
-            None  # what the file was known by, where it is read as one that does not change
-        )
+        # what the file was known by, where it is read as one that does not change
+        self._still: tuple[int, ...] | None = None
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Returns what `fn` reads, all of it in one state of the journal.

@@ -277,9 +277,8 @@ def test_on_a_full_disk_it_waits_and_nothing_is_lost(surviving: Project, tmp_pat
     kill_both(surviving)
     (supervisor,), (file,) = supervisors(surviving), files(surviving)
     hard = resource.prlimit(supervisor, resource.RLIMIT_FSIZE)[1]
-    resource.prlimit(
-        supervisor, resource.RLIMIT_FSIZE, (file.stat().st_size + 10_001, hard)
-    )  # in the middle of a record
+    # in the middle of a record
+    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (file.stat().st_size + 10_001, hard))
     command.gate.touch()
     until(lambda: file.stat().st_size % 4096 and _stands(file))
     assert command.said() == ["begun"]

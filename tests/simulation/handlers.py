@@ -58,9 +58,8 @@ class Around:
         here = taskrun.current()
         self.code = code
         self.n = n
-        self.exact = (
-            exact  # no step is cut off by its siblings or the time, which a replay need not repeat to the microsecond
-        )
+        # no step is cut off by its siblings or the time, which a replay need not repeat to the microsecond
+        self.exact = exact
         self.run, self.attempt = here.run_id, here.attempt
         self.last: Any = None  # the newest value, which the next step is given
 

@@ -363,9 +363,8 @@ def check_the_end(world: World) -> None:
     """After all runs have ended: nothing is held, nobody waits."""
     if world.wrong():
         return
-    world.run_for(
-        60.0, lambda: not (NOTICES.all(world.disk.peek()) or world.unfinished())
-    )  # the last ends are being told
+    # the last ends are being told
+    world.run_for(60.0, lambda: not (NOTICES.all(world.disk.peek()) or world.unfinished()))
     told = [task for engine, _, task in world.promises if engine.process.alive and not engine.closing]
     world.run_for(SELDOM + TELLING, lambda: all(task.done() for task in told))
     world.run_for(10.0, lambda: not any(engine.slots() for engine in world.live()))  # one may be looking for work

@@ -38,13 +38,8 @@ COMPLETE = "_complete"
 LOOKING = {"list", "ps", "show", "tail", "jobs", "schedule", "why", "wait", COMPLETE}
 REPEATABLE = LOOKING | {"start", "exec", "run", "cancel", "pause", "resume"}  # done twice they do the same as once
 ONCE = {"send", "retry"}  # not to be repeated when the answer was lost
-FOLLOWING = {
-    "run",
-    "tail",
-    "start",
-    "exec",
-    "show",
-}  # the daemon executes them if they end at once: what runs for long outlives it
+# the daemon executes these if they end at once: what runs for long outlives it
+FOLLOWING = {"run", "tail", "start", "exec", "show"}
 FOLLOW = {"--follow", "--watch"}
 FOLLOW_LETTERS = "fw"
 LOCAL = {"--local"}
@@ -115,9 +110,8 @@ def _command_and_project(argv: list[str]) -> tuple[str, str, bool, bool]:
         follows = follows or (token[:1] == "-" != token[1:2] and any(one in token for one in FOLLOW_LETTERS))
     if name in ("run", "tail"):
         follows = "--no-follow" not in argv
-    if follows and (
-        name not in FOLLOWING or "-" in argv or "--input=-" in argv
-    ):  # standard input can be read only once
+    # standard input can be read only once
+    if follows and (name not in FOLLOWING or "-" in argv or "--input=-" in argv):
         local = True
     local = (local and name != COMPLETE) or bool(user and config)
     return "" if local else name, config, user, follows

@@ -78,9 +78,8 @@ class CodeWatcher:
         came = asyncio.Event()
         noticing = asyncio.get_running_loop().create_task(_notice(folders, came))
         try:
-            await asyncio.sleep(
-                0
-            )  # from here on the kernel reports, so that nothing is missed between comparing and watching
+            # from here on the kernel reports, so that nothing is missed between comparing and watching
+            await asyncio.sleep(0)
             while project.sources.folders() == folders and not noticing.done():
                 for item in await project.look():
                     await self._tell(item)

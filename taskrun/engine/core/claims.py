@@ -85,9 +85,8 @@ class Claims:
         self._executors = executors
         self._ready = True  # whether the journal may hold ready runs
         self._urgent = True  # whether one of those needs no slot, since a cancel was requested
-        self._heard = (
-            False  # whether something has happened since the claim under way began, which it may not have seen
-        )
+        # whether something has happened since the claim under way began, which it may not have seen
+        self._heard = False
         self.under_way = False
         journal.follow(RunChanged, self._follow)
         attempts.on_suspect_gone = self.look_again

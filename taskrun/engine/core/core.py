@@ -103,9 +103,8 @@ class Core:
     ) -> None:
         self.clock = clock or store.clock or SystemClock()
         self.grace = grace
-        self.on_stuck: Callable[[m.Peer, str], None] = lambda peer, run: (
-            None
-        )  # an executor does not end a cancelled run
+        # called when an executor does not end a cancelled run
+        self.on_stuck: Callable[[m.Peer, str], None] = lambda peer, run: None
         self.state = EngineState()
         self.bus = Subscriptions()
         self.lease = Lease(store, self.state, name, lease, alone=alone, heartbeat=heartbeat and not alone)

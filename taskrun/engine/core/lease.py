@@ -57,9 +57,8 @@ class Lease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._renewed = time.monotonic()
-        self._judges_from = (
-            self._renewed
-        )  # who could not renew its lease cannot tell who else could, and gives them time
+        # who could not renew its lease cannot tell who else could, and gives them time
+        self._judges_from = self._renewed
         self.draining = False  # nothing is started any more
         self.load: Callable[[], int] = lambda: 0  # runs that are executed
         self.watched: Callable[[], bool] = lambda: False  # whether somebody follows runs that others may execute

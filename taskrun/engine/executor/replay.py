@@ -193,9 +193,8 @@ def _is_given(step: Step) -> bool:
     return step.order is not None and step.kind is not StepKind.VALUE and step.status is not StepStatus.CANCELLED
 
 
-NOTHING = Replay(
-    Run(id="", job="", created_at=0.0, input="null"), []
-)  # of attempts without a record: it keeps nothing of them
+# of attempts without a record: it keeps nothing of them
+NOTHING = Replay(Run(id="", job="", created_at=0.0, input="null"), [])
 
 
 # ---- what a step calls
