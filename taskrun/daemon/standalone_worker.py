@@ -68,6 +68,8 @@ class StandaloneWorker:
             await self._check_jobs(pool)
             schedules = ScheduleFile(core, pool, self._config.path, lambda: self._config)
             await schedules.begin()
+            if self._config.schedules or self._config.files:  # else those of others in the journal are left alone
+                await stack.enter_async_context(schedules.following())
             collect_rarely()
             async with self._healthy(core):
                 logger.info("working, pid %d", os.getpid())
