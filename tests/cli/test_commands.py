@@ -557,8 +557,31 @@ async def test_a_tail_goes_on_over_a_restart_without_gap_or_repeat(pipe: FakeTer
 
 
 async def test_wait_gives_up_in_time(pipe: FakeTerminal) -> None:
-    assert await typed("wait @last --timeout 1ms", pipe, starting(wait=[FOREVER])) == Code.TIMED_OUT
+    daemon = starting(wait=[FOREVER], show=shown(RUN))
+    assert await typed("wait @last --timeout 1ms", pipe, daemon) == Code.TIMED_OUT
     assert "timed out: 7k3fq2" in pipe.chatter
+
+
+async def test_wait_without_any_time_still_tells_of_what_has_ended(pipe: FakeTerminal) -> None:
+    other = a_run("bbbbbbbbbbbb")
+
+    class Ended(FakeDaemon):
+        async def stream(self, op: str, **params: Any) -> Any:
+            assert op == "wait"
+            await asyncio.sleep(0)
+            if DONE["id"] in params["runs"]:
+                yield DONE
+            if other["id"] in params["runs"]:
+                await asyncio.Event().wait()
+
+    daemon = Ended(find=lambda ref: ref, show=lambda run: shown(DONE if run == DONE["id"] else other))
+    assert await typed(["wait", DONE["id"], "--timeout", "0s"], pipe, daemon) == 0
+    assert "7k3fq2 processFile" in pipe.chatter
+    pipe.chatter = ""
+    both = ["wait", DONE["id"], other["id"], DONE["id"], "--timeout", "0s"]
+    assert await typed(both, pipe, daemon) == Code.TIMED_OUT
+    assert "7k3fq2 processFile" in pipe.chatter
+    assert "timed out: bbbbbb has not ended" in pipe.chatter
 
 
 # ---- changing

@@ -44,10 +44,14 @@ async def perform(refs: tuple[str, ...], timeout: float | None, as_json: bool, s
         async with asyncio.timeout(timeout):
             await _collect(session, list(dict.fromkeys(runs)), ended, as_json)
     except TimeoutError:
-        left = " ".join(short(run) for run in runs if run not in ended)
-        verb = "has" if " " not in left else "have"
-        hint = f"see: taskrun show {left.split()[0]}"
-        raise Stop(Code.TIMED_OUT, f"timed out: {left} {verb} not ended", hint=hint) from None
+        reader = await session.reader()
+        for run in dict.fromkeys(runs):  # with a timeout of 0 it may have ended long ago
+            if run not in ended and (await reader.call("show", run=run))["status"] in ENDED:
+                await _collect(session, [run], ended, as_json)
+        if left := " ".join(short(run) for run in dict.fromkeys(runs) if run not in ended):
+            verb = "has" if " " not in left else "have"
+            hint = f"see: taskrun show {left.split()[0]}"
+            raise Stop(Code.TIMED_OUT, f"timed out: {left} {verb} not ended", hint=hint) from None
     except asyncio.CancelledError:
         left = " ".join(short(run) for run in runs if run not in ended)
         session.say(f"no longer waiting; {left} {'goes' if ' ' not in left else 'go'} on: taskrun wait {left}")
@@ -71,5 +75,5 @@ async def _collect(session: Session, runs: list[str], ended: dict[str, dict[str,
         ended[run["id"]] = run
         if not as_json:
             session.say(end_line(run, session.now, session.look(err=True)))
-        if len(ended) == len(runs):
+        if not left()["runs"]:
             return
