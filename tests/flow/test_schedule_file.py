@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from taskrun.daemon.watch import schedule_file
 from taskrun.daemon.watch.schedule_file import ScheduleFile
 from taskrun.daemon.workers.worker_pool import NO_JOBS
 from taskrun.engine.core.due_slots import Entry
+from taskrun.engine.core.facts import TABLES
 from taskrun.engine.core.schedules import Active
 from taskrun.model.errors import ConfigError
 from taskrun.rules.schedule_tables import read_config
@@ -160,7 +162,7 @@ async def test_who_asks_is_answered_while_the_disk_refuses_to_take_the_file_on(
     async with project(config, monkeypatch) as (queue, file):
         monkeypatch.setattr(schedule_file, "CHECKED_WITHIN", 0.01)
         with monkeypatch.context() as full:
-            full.setattr(queue.core.schedules, "set", lambda entries: asyncio.Event().wait())
+            full.setattr(queue.core.schedules, "set", lambda *_: asyncio.Event().wait())
             assert await file.problems() == {"problem": "", "inputs": {}}
             assert await queue.core.schedules.views() == []
         await file.problems()
@@ -191,3 +193,58 @@ async def test_what_becomes_of_missed_slots_may_be_edited(tmp_path: Path, monkey
         await until(lambda: queue.core.schedules._active)
         config.write_text(HOURLY.format(path="/a") + 'catch_up = "all"\n')
         await until(lambda: [one.entry.catch_up for one in queue.core.schedules._active.values()] == ["all"])
+
+
+async def test_each_of_two_configurations_on_one_journal_gives_up_only_what_the_other_has_not(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    storage, now = MemoryStorage(), dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    files = f'[[files]]\njob = "backup"\npattern = "{tmp_path}/in/*"\nsettle = 0\nexisting = true\n'
+    tables = HOURLY.format(path="/a") + 'catch_up = "all"\n' + files
+    first.write_text(tables)
+    second.touch()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x").touch()
+    slots, started = [{"path": "/a"}], [{"path": f"{tmp_path}/in/x"}]
+
+    async def found(config: Path, after: dt.timedelta = dt.timedelta()) -> tuple[list[Any], int]:
+        """Applies a configuration; returns all inputs there are then, and how many schedules."""
+        nonlocal now
+        now += after
+        async with TestQueue([backup], storage=storage, start=now) as queue:
+            read = partial(read_config, config, {})
+            assert (await ScheduleFile(queue.core, Workers(), config, read).problems())["problem"] == ""
+            await queue.advance("1s")
+            return sorted(await inputs(queue), key=str), len(await queue.core.schedules.views())
+
+    assert await found(first) == (started, 1)
+    assert await found(second, dt.timedelta(hours=3)) == (started, 1)
+    assert await found(first) == (slots * 3 + started, 1)  # no slot is lost, no file starts a second time
+    second.write_text(tables)
+    assert await found(second) == (slots * 3 + started, 1)
+    first.write_text("")
+    assert await found(first) == (slots * 3 + started, 1)
+    second.write_text("")
+    assert await found(second) == (slots * 3 + started, 0)
+
+
+async def test_a_configuration_that_is_applied_no_more_is_given_up_after_a_week(tmp_path: Path) -> None:
+    gone, other = tmp_path / "gone.toml", tmp_path / "other.toml"
+    gone.write_text(HOURLY.format(path="/a"))
+    other.touch()
+    storage, now = MemoryStorage(), dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    for days, config, schedules in ((0, gone, 1), (6, other, 1), (6, gone, 1), (12, other, 1), (14, other, 0)):
+        async with TestQueue([backup], storage=storage, start=now + dt.timedelta(days=days)) as queue:
+            read = partial(read_config, config, {})
+            await ScheduleFile(queue.core, Workers(), config, read).problems()
+            assert len(await queue.core.schedules.views()) == schedules
+
+
+async def test_a_configuration_is_applied_again_each_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "taskrun.toml"
+    config.write_text(HOURLY.format(path="/a"))
+    async with project(config, monkeypatch) as (queue, file):
+        for day in range(3):
+            await file.problems()
+            (tables,) = (await queue.core.read(TABLES.all)).values()
+            assert tables.at == queue.now.timestamp(), day
+            await queue.advance("1d")

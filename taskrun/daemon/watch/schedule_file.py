@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ from taskrun.daemon.clients.router import JobSource
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.due_slots import Entry
 from taskrun.engine.core.known_files import FilesEntry
+from taskrun.engine.core.tables import RENEWED
+from taskrun.model.byte_escapes import escaped
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DaemonError, DefinitionError, InputInvalid, JobNotFound, TaskrunError
 from taskrun.model.files_config import FilesTable
@@ -119,7 +122,8 @@ class ScheduleFile:
         for problem in self.inputs.values():
             raise ConfigError(problem)
         self._core.notify_runs.set(config.notify)
-        await self._core.files.set(
+        owner = escaped(f"{gethostname()}:{self._path}")
+        entries = [
             FilesEntry(
                 job=one.job,
                 patterns=tuple(one.pattern),
@@ -130,10 +134,10 @@ class ScheduleFile:
                 input=_text(one.input),
             )
             for one in config.files
-        )
-        await self._core.schedules.set(
-            Entry(**{**msgspec.structs.asdict(one), "input": _text(one.input)}) for one in config.schedules
-        )
+        ]
+        await self._core.files.set(entries, owner)
+        schedules = [Entry(**{**msgspec.structs.asdict(one), "input": _text(one.input)}) for one in config.schedules]
+        await self._core.schedules.set(schedules, owner)
 
     async def _input_problem(self, table: ScheduleTable) -> str:
         """Returns what a job finds wrong with the input of its table; nothing where there is no such job."""
@@ -158,12 +162,13 @@ class ScheduleFile:
         return ""
 
     def _mark(self) -> object:
-        """Returns a value that differs whenever the file or the jobs have changed."""
+        """Returns a value that differs whenever the file or the jobs have changed, and once a day."""
         try:
             stat = self._path.stat()
         except OSError:
             return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino, self._workers.description
+        day = self._core.clock.now() // RENEWED
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino, self._workers.description, day
 
 
 def _text(value: object) -> str:

@@ -61,6 +61,13 @@ class KnownFile(msgspec.Struct, frozen=True, omit_defaults=True):
     gone: float | None = None
 
 
+class Tables(msgspec.Struct, frozen=True):
+    """Ids of what the tables of one configuration want, and when it was last applied."""
+
+    ids: list[str]
+    at: float
+
+
 # Each with its id, and who removes it.
 # A client's request → its run: `retention`, once the run is gone.
 INTENTS: Fact[str] = Fact("intent:", str)
@@ -92,5 +99,7 @@ LIMITS: Fact[SlotLimits] = Fact("limits:", SlotLimits)
 JOBS: Fact[list[str]] = Fact("jobs:", list[str])
 # ORIGIN:JOB:DIGEST of the pattern: `file_triggers`, once the job or the configuration has the pattern no longer.
 FILE_TRIGGERS: Fact[FileTrigger] = Fact("files:", FileTrigger)
+# KIND:OWNER: `tables`, once the configuration has no table of the kind, or has not been applied for long.
+TABLES: Fact[Tables] = Fact("tables:", Tables)
 # JOB:PATH: `file_triggers`, a while after the file is gone, or once nothing watches for the job.
 FILES: Fact[KnownFile] = Fact("file:", KnownFile)

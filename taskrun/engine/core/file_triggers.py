@@ -125,11 +125,15 @@ class FileTriggers:
     async def join(self, description: m.Description) -> None:
         """Watches for the jobs of an executor; patterns that they had before and have no longer are dropped."""
         entries = [msgspec.convert(one, FilesEntry) for one in description.watched]
-        await self._take(CODE, entries, description.names)
+        await self._take(CODE, entries, jobs=description.names)
 
-    async def set(self, entries: Iterable[FilesEntry]) -> None:
-        """Watches for the configuration, in place of what it had before."""
-        await self._take(FILE, list(entries), None)
+    async def set(self, entries: Iterable[FilesEntry], owner: str = "") -> None:
+        """Watches for the configuration, in place of what it had before.
+
+        Parameters:
+            owner: which configuration it is, of those that use the journal.
+        """
+        await self._take(FILE, list(entries), owner=owner)
 
     @property
     def busy(self) -> bool:
@@ -162,14 +166,21 @@ class FileTriggers:
 
     # ---- which files
 
-    async def _take(self, origin: str, entries: Sequence[FilesEntry], jobs: frozenset[str] | None) -> None:
+    async def _take(
+        self,
+        origin: str,
+        entries: Sequence[FilesEntry],
+        jobs: frozenset[str] | None = None,
+        owner: str | None = None,
+    ) -> None:
         async with self._taking:
             wanted = {(origin, entry) for entry in entries}
             mine = [key for key in self._watched if key[0] == origin and (jobs is None or key[1].job in jobs)]
             for key in mine:
                 if key not in wanted:
                     await _ended(self._watched.pop(key))
-            await self._journal.do(partial(drop_triggers, origin=origin, entries=entries, jobs=jobs))
+            act = partial(drop_triggers, origin=origin, entries=entries, jobs=jobs, owner=owner)
+            await self._journal.do(act)
             if not self._watched and not wanted and not mine:  # as in most projects
                 return
             new = {key: self._made(key[1]) for key in wanted if key not in self._watched}

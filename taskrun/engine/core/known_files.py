@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from taskrun.engine.core import refusals
 from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.facts import FILE_TRIGGERS, FILES, FileTrigger, KnownFile
+from taskrun.engine.core.tables import wanted_by_others
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.byte_escapes import escaped, restored
 from taskrun.rules.file_patterns import FilePattern
@@ -101,11 +102,14 @@ def forget_files(t: Transaction, job: str, paths: Iterable[str]) -> None:
         FILES.drop(t.tx, _key(job, path))
 
 
-def drop_triggers(t: Transaction, origin: str, entries: Collection[FilesEntry], jobs: frozenset[str] | None) -> None:
+def drop_triggers(
+    t: Transaction, origin: str, entries: Collection[FilesEntry], jobs: frozenset[str] | None, owner: str | None
+) -> None:
     """Forgets the triggers of an origin that are gone, and the files of jobs that none is left of."""
     wanted = {_name(origin, entry.job, pattern) for entry in entries for pattern in entry.patterns}
+    left = wanted | (frozenset() if owner is None else wanted_by_others(t, "files", owner, wanted))
     for name, trigger in FILE_TRIGGERS.all(t.tx, f"{origin}:").items():
-        if name not in wanted and (jobs is None or trigger.job in jobs):
+        if name not in left and (jobs is None or trigger.job in jobs):
             FILE_TRIGGERS.drop(t.tx, name)
             if not any(other.job == trigger.job for other in FILE_TRIGGERS.all(t.tx).values()):
                 for key in FILES.all(t.tx, f"{trigger.job}:"):

@@ -25,6 +25,7 @@ from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.fact_kind import SCHEDULE
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.schedule_slots import SCHEDULES, Kept, schedule_views
+from taskrun.engine.core.tables import wanted_by_others
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
 from taskrun.model.codec import message_of
@@ -87,17 +88,20 @@ class Schedules:
     async def join(self, description: m.Description) -> None:
         """Takes on the schedules of an executor's jobs; those that they had before and have no longer are dropped."""
         entries = [msgspec.convert(cron, Entry) for cron in description.crons]
-        await self._take(CODE, entries, description.names)
+        await self._take(CODE, entries, jobs=description.names)
         self._plan_all(self._clock.now())
         self._wake(self.next() or math.inf)  # those of the configuration have waited for their jobs
 
-    async def set(self, entries: Iterable[Entry]) -> None:
+    async def set(self, entries: Iterable[Entry], owner: str = "") -> None:
         """Takes on the schedules of the configuration, in place of those that it had before.
+
+        Parameters:
+            owner: which configuration it is, of those that use the journal.
 
         Raises:
             DefinitionError: an expression or a time zone is wrong; names the job and the field. Nothing changes then.
         """
-        await self._take(FILE, list(entries), None)
+        await self._take(FILE, list(entries), owner=owner)
 
     async def views(self) -> list[dict[str, Any]]:
         """Returns all schedules of the journal, as `taskrun schedule --json` does."""
@@ -159,7 +163,9 @@ class Schedules:
 
     # ---- inside
 
-    async def _take(self, origin: str, entries: list[Entry], jobs: frozenset[str] | None) -> None:
+    async def _take(
+        self, origin: str, entries: list[Entry], jobs: frozenset[str] | None = None, owner: str | None = None
+    ) -> None:
         wanted = {_key(origin, entry): Active(entry, self._rule(entry)) for entry in entries}
 
         def committed(kept: dict[str, Kept]) -> None:
@@ -175,7 +181,8 @@ class Schedules:
                 known.entry, known.kept = active.entry, kept[key]
                 self._wake(self._plan(key, self._clock.now()))
 
-        await self._journal.do(lambda t: _keep(t, origin, wanted, jobs), committed)  # in the order of the journal
+        act = partial(_keep, origin=origin, wanted=wanted, jobs=jobs, owner=owner)
+        await self._journal.do(act, committed)  # in the order of the journal
 
     def _rule(self, entry: Entry) -> CronRule:
         try:
@@ -214,11 +221,14 @@ class Schedules:
             return message_of(error)
 
 
-def _keep(t: Transaction, origin: str, wanted: dict[str, Active], jobs: frozenset[str] | None) -> dict[str, Kept]:
+def _keep(
+    t: Transaction, origin: str, wanted: dict[str, Active], jobs: frozenset[str] | None, owner: str | None = None
+) -> dict[str, Kept]:
     """Writes down new schedules, whose slots begin now, and forgets those that are gone."""
     known = SCHEDULES.all(t.tx, f"{origin}:")
+    left = wanted.keys() | (frozenset() if owner is None else wanted_by_others(t, "schedules", owner, wanted))
     for key, kept in known.items():
-        if key not in wanted and (jobs is None or kept.job in jobs):
+        if key not in left and (jobs is None or kept.job in jobs):
             SCHEDULES.drop(t.tx, key)
             refusals.forget(t, kept.job, f"{SCHEDULE}{kept.cron}")
     for key, active in wanted.items():
