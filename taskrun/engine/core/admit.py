@@ -144,7 +144,7 @@ def _kept(steps: list[Step], from_step: str | None) -> list[Step]:
         names = [step.key for step in steps]
         at = names.index(from_step) if from_step in names else _by_name(steps, from_step)
         steps = steps[:at]
-    return [step for step in steps if run_lifecycle.survives(step, failed)]
+    return [step for step in steps if run_lifecycle.is_kept(step, failed)]
 
 
 def _by_name(steps: list[Step], name: str) -> int:

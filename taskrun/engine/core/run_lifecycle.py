@@ -186,7 +186,7 @@ def _forget_unfinished(t: Transaction, run: Run) -> None:
     """
     steps = t.tx.steps(run.id)
     failed = first_failures(steps)
-    drop = [step for step in steps if not survives(step, failed) and not _is_under_way(step)]
+    drop = [step for step in steps if not is_kept(step, failed) and not _is_under_way(step)]
     for step in drop:
         t.free(step)
     if drop:
@@ -203,7 +203,7 @@ def first_failures(steps: list[Step]) -> dict[str, int]:
     return failed
 
 
-def survives(step: Step, failed: dict[str, int]) -> bool:
+def is_kept(step: Step, failed: dict[str, int]) -> bool:
     """Whether a new attempt, or a retry, keeps the record of a step: a finished one, and a value not drawn after a failure."""
     if step.kind is StepKind.VALUE and step.order is not None:
         return step.order < failed.get(_branch(step), step.order + 1)
