@@ -345,10 +345,10 @@ class Unwind(BaseException):
     """
 
 
-def leaves(error: BaseException) -> Iterator[BaseException]:
+def single_errors(error: BaseException) -> Iterator[BaseException]:
     """Yields an error, or of a group the errors in it."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from leaves(inner)
+            yield from single_errors(inner)
     else:
         yield error

@@ -28,7 +28,7 @@ from taskrun.model.errors import (
     PayloadTooLarge,
     RetryAfter,
     WorkerCrashed,
-    leaves,
+    single_errors,
 )
 from taskrun.rules.cron import CronRule
 
@@ -321,12 +321,12 @@ def next_delay(
     Raises:
         DefinitionError: the function raised or did not return a duration, or the delay of a `RetryAfter` is not one.
     """
-    causes = list(leaves(error))
+    causes = list(single_errors(error))
     if isinstance(policy, Backoff) and policy.attempts is not None:
         retries = min(retries, policy.attempts)
-    if attempt > retries or any(isinstance(leaf, HOPELESS) or _is_final(leaf) for leaf in causes):
+    if attempt > retries or any(isinstance(single, HOPELESS) or _is_final(single) for single in causes):
         return None
-    asked = [_asked(leaf) for leaf in causes if isinstance(leaf, RetryAfter)]
+    asked = [_asked(single) for single in causes if isinstance(single, RetryAfter)]
     return min(max(asked) if asked else _delay(policy, attempt, input, rng or _RNG), LONGEST)
 
 

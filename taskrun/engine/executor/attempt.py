@@ -19,7 +19,7 @@ from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_context import Context, see
 from taskrun.engine.executor.step_ids import enter_root
 from taskrun.model.codec import encode, encode_error
-from taskrun.model.errors import Fatal, JournalError, Unwind, leaves
+from taskrun.model.errors import Fatal, JournalError, Unwind, single_errors
 from taskrun.model.records import ErrorRecord, Run
 from taskrun.model.secrets import whole_input
 from taskrun.rules.policies import next_try
@@ -81,7 +81,7 @@ async def _keep_values(context: Context) -> BaseException | None:
 def _classify(context: Context, job: Job, output: str, error: BaseException | None, max_payload: int) -> m.Outcome:
     if (interrupted := taken_down(context)) is not None:
         return interrupted
-    if error is not None and any(isinstance(one, Unwind) for one in leaves(error)):
+    if error is not None and any(isinstance(one, Unwind) for one in single_errors(error)):
         return m.Unwound()
     if error is None:
         return m.Succeeded(output=output)
@@ -140,7 +140,7 @@ def _told(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]
 
 def _final(job: Job, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> bool:
     """Whether the error comes from a step that has used up its own retries, and the job sets no retry itself."""
-    return not job.options.retry_given and any(leaf is used for leaf in leaves(error) for used, _ in used_up)
+    return not job.options.retry_given and any(single is used for single in single_errors(error) for used, _ in used_up)
 
 
 async def _end_steps(context: Context, outcome: m.Outcome) -> None:

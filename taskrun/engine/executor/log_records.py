@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from taskrun.engine.executor.run_context import Sink, sink, target
-from taskrun.model.errors import Unwind, leaves
+from taskrun.model.errors import Unwind, single_errors
 
 RUN = "taskrun.run"  # the logger that users import as `log`
 PROBE = "taskrun-probe"  # a logger that no configuration names: disabled with all such
@@ -49,7 +49,7 @@ def recorded_call_handlers(self: logging.Logger, record: logging.LogRecord) -> N
     """Writes a record to the run's log, then hands it to the handlers."""
     to = target()
     error = record.exc_info[1] if record.exc_info else None
-    if record.name == "asyncio" and error is not None and all(isinstance(leaf, Unwind) for leaf in leaves(error)):
+    if record.name == "asyncio" and error is not None and all(isinstance(one, Unwind) for one in single_errors(error)):
         return  # a task that nobody awaits was taken down with its attempt: that is no error
     if to is None:
         _call_handlers(self, record)
