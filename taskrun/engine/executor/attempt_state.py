@@ -132,7 +132,7 @@ class AttemptState:
         self.look_soon()
 
     @property
-    def leaves(self) -> bool:
+    def goes_on_elsewhere(self) -> bool:
         """Whether what is cut off now goes on elsewhere, since the handler is only taken down."""
         return self.unwinding and not self.given_up
 

@@ -103,4 +103,4 @@ class Follower:
 
     def leaves(self) -> bool:
         """Whether a cancel only takes the handler down."""
-        return self._attempt.leaves
+        return self._attempt.goes_on_elsewhere
