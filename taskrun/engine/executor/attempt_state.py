@@ -56,7 +56,7 @@ class AttemptState:
         self._permission = EXECUTING
         self.activating = False  # the core was asked for a slot
         self._heard = 0  # messages about waits that are over
-        self._waiting: list[asyncio.Future[None]] = []  # steps that may not begin yet
+        self._not_begun: list[asyncio.Future[None]] = []  # steps that may not begin yet
         self._backoffs = 0
         self._busy = 0  # bodies, questions to the core and steps that were cut off, in flight
         self._cancel_told = False
@@ -99,13 +99,13 @@ class AttemptState:
     def resume(self, steps: list[Step]) -> None:
         """The attempt has its slot."""
         self._permission, self.activating = EXECUTING, False
-        self._end_waits()
+        self._recheck()
         self.deliver(steps)
 
     def parked(self) -> None:
         """The attempt no longer has a slot."""
         self._permission = PARKED
-        if self._waiting:
+        if self._not_begun:
             self._activate()
         self.look_soon()
 
@@ -123,7 +123,7 @@ class AttemptState:
         """Holds before the next step, or goes on."""
         self.pausing = pausing
         if not pausing:
-            self._end_waits()
+            self._recheck()
         self.look_soon()
 
     def leave(self) -> None:
@@ -139,7 +139,7 @@ class AttemptState:
     def unwind(self) -> None:
         """Takes the handler down: `Unwind` at every wait; a body in flight is cancelled."""
         self.unwinding = True
-        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._waiting]
+        futures: list[asyncio.Future[Any]] = [*self.waits.values(), *self._not_begun]
         for future in futures:
             if not future.done():
                 future.set_exception(Unwind())
@@ -167,15 +167,15 @@ class AttemptState:
 
     async def _until_changed(self) -> None:
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(changed)
+        self._not_begun.append(changed)
         self.look_soon()
         try:
             await changed
         finally:
-            self._waiting.remove(changed)
+            self._not_begun.remove(changed)
 
-    def _end_waits(self) -> None:
-        for changed in self._waiting:
+    def _recheck(self) -> None:
+        for changed in self._not_begun:
             if not changed.done():
                 changed.set_result(None)
 
@@ -241,7 +241,7 @@ class AttemptState:
 
     def look_soon(self) -> None:
         """Checks, once the handler has had its turn, whether all it does is wait."""
-        if not self._looking and (self.waits or self._waiting or self._cancel_due or self.leaving):
+        if not self._looking and (self.waits or self._not_begun or self._cancel_due or self.leaving):
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
@@ -260,7 +260,7 @@ class AttemptState:
             return  # it goes on by itself, or is ending
         elif self.pausing:
             self._on_held(self)
-        elif self.waits and not self._waiting and self._permission is EXECUTING:
+        elif self.waits and not self._not_begun and self._permission is EXECUTING:
             self._permission = PARKING  # from now on the core decides when a step may begin
             given_up = [key for key in self.replay.take_turns() if key not in self.waits]
             backoff = self._backoffs == len(self.waits)
@@ -271,9 +271,9 @@ class AttemptState:
 
         What it waited for may have ended after this check was scheduled, and then nothing else schedules another.
         """
-        if not (self.waits or self._waiting):
+        if not (self.waits or self._not_begun):
             return False
-        if any(future.done() for futures in (self._waiting, self.waits.values()) for future in futures):
+        if any(future.done() for futures in (self._not_begun, self.waits.values()) for future in futures):
             self.look_soon()
             return False
         return True
