@@ -97,7 +97,7 @@ class Context(AttemptState):
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """A run, thread or shell step."""
         key, digest = identify(call.name), digest_of_step(call)
-        return self._held(key, self._step(key, call, digest, self._find(key, call.kind, digest)))
+        return self._owned(key, self._step(key, call, digest, self._find(key, call.kind, digest)))
 
     def sleep(self, until: float | None, seconds: float | None) -> Coroutine[Any, Any, None]:
         """A durable timer."""
@@ -106,7 +106,7 @@ class Context(AttemptState):
         recorded = self._find(key, StepKind.SLEEP, digest)
         wake_at = until if until is not None else self._clock.now() + (seconds or 0.0)
         step = self._new(key, "sleep", StepKind.SLEEP, wake_at=wake_at, call=digest)
-        return self._held(key, self._wait(step, recorded, decode))
+        return self._owned(key, self._wait(step, recorded, decode))
 
     def find_job(self, name: str) -> Job:
         """Returns a job by its name."""
@@ -118,7 +118,7 @@ class Context(AttemptState):
         """A child run: its output with `wait`, else its handle."""
         key, digest = identify(job.name), digest_of_child(job.name, input, wait)
         recorded = self._find(key, StepKind.CHILD, digest)
-        return self._held(key, self._child(key, digest, recorded, job, input, wait))
+        return self._owned(key, self._child(key, digest, recorded, job, input, wait))
 
     def wait(self, source: Job | Pipe, match: Match, timeout: float | None) -> Coroutine[Any, Any, Any]:
         """Waits for an event of a pipe, or for the success of a run of a job."""
@@ -130,22 +130,22 @@ class Context(AttemptState):
             key, source.name, StepKind.WAIT, wake_at=wake_at, topic=source.topic, match=pattern, call=digest
         )
         if callable(match):
-            return self._held(key, self._wait_judged(recorded or step, source, match))
-        return self._held(key, self._wait(step, recorded, source.read, self.run.created_at))
+            return self._owned(key, self._wait_judged(recorded or step, source, match))
+        return self._owned(key, self._wait(step, recorded, source.read, self.run.created_at))
 
     def join(self, run_id: str) -> Coroutine[Any, Any, None]:
         """Waits, as a step, for the end of a run that was started."""
         key, topic = identify("result"), f"run:{run_id}"
         recorded = self._find(key, StepKind.WAIT, topic)
         step = self._new(key, "result", StepKind.WAIT, topic=topic, match="{}", child=run_id, call=topic)
-        return self._held(key, self._joined(step, recorded))
+        return self._owned(key, self._joined(step, recorded))
 
     def send(self, pipe: Pipe, data: object) -> Coroutine[Any, Any, str]:
         """Sends an event, as a step."""
         key, digest = identify(pipe.name), digest_of_child(pipe.topic, data)
         recorded = self._find(key, StepKind.SEND, digest)
         step = self._new(key, pipe.name, StepKind.SEND, topic=pipe.topic, call=digest)
-        return self._held(key, self._send(step, recorded, pipe, data))
+        return self._owned(key, self._send(step, recorded, pipe, data))
 
     async def cancel_runs(self, job: Job, input: object) -> int:
         """Cancels the unfinished runs of a job with exactly this input; returns how many."""
@@ -342,7 +342,7 @@ class Context(AttemptState):
 
     # ---- inside
 
-    async def _held(self, key: str, call: Coroutine[Any, Any, Any]) -> Any:
+    async def _owned(self, key: str, call: Coroutine[Any, Any, Any]) -> Any:
         """Runs a step call as a task that the attempt owns until it ends."""
         task = asyncio.current_task()
         if task is None or task is self.task or task in self.stepping:
