@@ -189,7 +189,7 @@ class Attempts:
         if attempt.phase is not Phase.PARKED or attempt.cancelled:
             self._tell(attempt, m.Over)
 
-    def look(self) -> None:
+    def take_news(self) -> None:
         """Tells attempts of those of their waits that another engine has ended."""
 
         def act(t: Transaction) -> list[Step]:

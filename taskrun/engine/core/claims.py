@@ -27,7 +27,7 @@ from taskrun.model.records import Run, Status, Step
 logger = logging.getLogger("taskrun.engine.claims")
 T = TypeVar("T")
 CLAIM = 256  # runs that one transaction starts at most
-NONE = Slots(0, lambda: None).reserve(0)  # the slots of suspects that a new run needs
+NO_SUSPECTS = Slots(0, lambda: None).reserve(0)  # the slots of suspects that a new run needs
 AGAIN = 1.0  # seconds until a claim that failed through a fault of taskrun is tried again
 
 
@@ -155,7 +155,7 @@ class Claims:
 
     def settle(self, entry: _WithSlot, starts: list[Start]) -> bool:
         """Begins what a trigger has started with its slot; returns whether that is under way."""
-        self._begin(starts, entry.slots, NONE)
+        self._begin(starts, entry.slots, NO_SUSPECTS)
         return bool(starts) and self._attempts.get(starts[0].run.id) is not None
 
     def _begin(self, starts: list[Start], slots: Reservation, suspects: Reservation) -> None:

@@ -445,7 +445,7 @@ class Core:
         if self._closed:
             return
         self.claims.look_again()
-        self.attempts.look()
+        self.attempts.take_news()
         self._timers.at(0.0)
         self.bus.publish(Lagged())
         self.triggers.look()
@@ -456,9 +456,9 @@ class Core:
             runs = [(run_id, run) for run_id in waited if (run := found(t.tx, run_id)) is not None]
             return t.tx.asked(t.engine), [(run_id, run) for run_id, run in runs if run.ended or run.id != run_id]
 
-        self.journal.post(act, self._found, lambda _: None)
+        self.journal.post(act, self._act_on_news, lambda _: None)
 
-    def _found(self, found: tuple[list[Run], list[tuple[str, Run]]]) -> None:
+    def _act_on_news(self, found: tuple[list[Run], list[tuple[str, Run]]]) -> None:
         asked, over = found
         self.attempts.follow_requests(asked)
         for run_id, run in over:
