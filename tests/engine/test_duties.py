@@ -11,15 +11,19 @@ from typing import Any
 
 import pytest
 
-from taskrun import MemoryStorage
+from taskrun import Cron, MemoryStorage, job
+from taskrun.engine.core import run_lifecycle
 from taskrun.engine.core.lease import Lease
 from taskrun.engine.core.timers import Timers
-from taskrun.engine.core.transaction import EngineState
+from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.model.clock import SystemClock
 from taskrun.model.errors import JournalUnavailable
 from taskrun.model.records import Engine
 from taskrun.processes.liveness_lock import LivenessLock
 from taskrun.stores.base import Answer
+from taskrun.testing import TestQueue
+
+HOUR = 3_600.0
 
 
 class Failing:
@@ -47,6 +51,40 @@ async def test_the_clock_goes_on_after_a_failure(
         await fire.over.wait()
     await timers.stop()
     assert "could not be fired" in caplog.text
+
+
+async def test_the_clock_rests_while_an_engine_that_drains_fires_no_slots_and_tells_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns, fire, over = 0, run_lifecycle.fire, asyncio.Event()
+    begun: list[int] = []
+
+    @job(cron=Cron("0 * * * *", slow="30m"))
+    async def tick() -> None:
+        begun.append(queue.now.hour)
+        await over.wait()
+
+    def counted(t: Transaction) -> float | None:
+        nonlocal turns
+        turns += 1
+        return fire(t)
+
+    monkeypatch.setattr(run_lifecycle, "fire", counted)
+    async with TestQueue([tick], start=0.0) as queue:
+        await queue.advance("1h")
+        for starter in queue.core.starters:
+            starter.open = False
+        turns = 0
+        queue.clock.time += 3 * HOUR  # it is due that the first run is slow, and a slot
+        while queue.clock.ring(queue.clock.time):
+            pass
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert turns <= 2
+        queue.core._open(True)
+        over.set()
+        await queue.advance("1h")
+        assert begun == [1, 4, 5]
 
 
 async def test_the_look_for_the_dead_goes_on_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:

@@ -172,6 +172,8 @@ class Core:
     def _open(self, open: bool) -> None:
         for starter in (self.claims, *self.starters):
             starter.open = open
+        if open:
+            self._timers.at(0.0)  # what became due meanwhile
 
     async def close(self, grace: float | None = None) -> None:
         """Starts no more runs, gives attempts `grace` seconds to end, and leaves the rest in the journal."""

@@ -76,7 +76,9 @@ class NotifyRuns:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def next(self) -> float | None:
-        """Returns the moment at which there is something to do."""
+        """Returns the moment at which there is something to do; None while nothing is done."""
+        if not self.open:
+            return None
         moment = min(self._watch.next(), *self._waiting.values(), math.inf)
         return None if moment == math.inf else moment
 

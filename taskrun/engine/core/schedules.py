@@ -115,7 +115,9 @@ class Schedules:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def next(self) -> float | None:
-        """Returns the moment of the next slot."""
+        """Returns the moment of the next slot; None while none is fired."""
+        if not self.open:
+            return None
         self._look(self._clock.now())
         while self._moments and not self._is_planned(*self._moments[0]):
             heappop(self._moments)
