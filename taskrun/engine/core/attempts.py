@@ -84,7 +84,7 @@ class Attempts:
         stuck: Callable[[m.Peer, str], None],
     ) -> None:
         self.resident = resident
-        self.blocked: dict[str, str] = {}  # runs that block their executor's event loop, and where
+        self.blocking: dict[str, str] = {}  # runs that block their executor's event loop, and where
         self.on_suspect_gone: Callable[[], None] = lambda: None
         self.on_place_free: Callable[[], None] = lambda: None  # when an end that may free a place is on its way
         self._stuck = stuck
@@ -360,7 +360,7 @@ class Attempts:
         if self._by_run.get(attempt.run) is attempt:
             del self._by_run[attempt.run]
             self._parked.pop(attempt.run, None)
-            self.blocked.pop(attempt.run, None)
+            self.blocking.pop(attempt.run, None)
         self._give_back(attempt)
 
     def drop_all(self, attempts: Iterable[Attempt], _: object = None) -> None:
@@ -392,6 +392,6 @@ class Attempts:
 
     def hear_blocked(self, message: m.Blocked) -> None:
         """Keeps which run blocks its executor's event loop, and where."""
-        self.blocked.pop(message.run, None)
+        self.blocking.pop(message.run, None)
         if message.where:
-            self.blocked[message.run] = message.where
+            self.blocking[message.run] = message.where

@@ -401,7 +401,7 @@ class Core:
             RunNotFound: no run of this id.
         """
         executing = [attempt.run for attempt in self.attempts.all() if attempt.slot is not None]
-        blocked = dict(self.attempts.blocked)
+        blocked = dict(self.attempts.blocking)
         commands = self.commands.under_way(run_id)
         known = Known(self.clock.now(), self.state.id, self.slots.limit, executing, self.state.jobs, blocked, commands)
         return await self.read(lambda tx: why(tx, run_id, known))
