@@ -100,7 +100,7 @@ def _with_steps(t: Transaction, run: Run, steps: Iterable[Step]) -> Run:
     """Writes down finished steps with which a run begins."""
     for step in steps:
         t.save_step(replace(step, run=run.id))
-    return t.set(run.id, inherited=t.order())
+    return t.set(run.id, inherited=t.next_order())
 
 
 def start_child(t: Transaction, step: Step, prepared: Prepared, wait: bool, slot: bool = False) -> Step:
@@ -113,7 +113,7 @@ def start_child(t: Transaction, step: Step, prepared: Prepared, wait: bool, slot
     begun = replace(step, child=child.id, topic=f"run:{child.id}" if wait else None)
     if not wait:
         output = msgspec.json.encode(child.id).decode()
-        return t.save_step(replace(begun, status=StepStatus.SUCCEEDED, output=output, ended_at=t.now, order=t.order()))
+        return t.save_step(replace(begun, status=StepStatus.SUCCEEDED, output=output, ended_at=t.now, order=t.next_order()))
     t.save_step(begun)
     return waits.finish_with(t, begun, child) if child.ended else begun
 

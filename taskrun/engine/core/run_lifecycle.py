@@ -109,9 +109,9 @@ def fail(
         return
     _forget_unfinished(t, run)
     if retry_in is None:
-        t.change(run.id, transitions.exhaust, error, t.now, t.order())
+        t.change(run.id, transitions.exhaust, error, t.now, t.next_order())
     else:
-        t.change(run.id, transitions.retry, error, t.now + retry_in, t.now, t.order())
+        t.change(run.id, transitions.retry, error, t.now + retry_in, t.now, t.next_order())
     run_queue.leave(t, run)
 
 

@@ -100,7 +100,7 @@ class Transaction:
         self.freed: dict[str, None] = {}  # ids of steps' places that have become free
         self._runs: dict[str, Run] = {}  # as they are now
 
-    def order(self) -> int:
+    def next_order(self) -> int:
         """Returns the next position among finished steps."""
         return self.state.sequence.next(self.now)
 
@@ -185,7 +185,7 @@ class Transaction:
     def record(self, step: Step, suspect: bool) -> None:
         """Keeps the end of a step that an attempt executed; its run is no longer suspected of killing workers."""
         self.must_hold(step.run)
-        self.save_step(replace(step, order=self.order()))
+        self.save_step(replace(step, order=self.next_order()))
         if suspect:
             self.set(step.run, crashes=0)
 

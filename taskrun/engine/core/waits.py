@@ -87,7 +87,7 @@ def finish(
             ended_at=t.now,
             wake_at=None,
             cursor=cursor,
-            order=t.order(),
+            order=t.next_order(),
         )
     )
 
