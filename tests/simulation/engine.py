@@ -266,7 +266,7 @@ class Engine:
 
     async def order(self, run_id: str, verb: str, argument: str | None = None) -> Any:
         """Cancels, pauses, resumes or retries a run."""
-        return await self.core.order(run_id, verb, argument)
+        return await self.core.request(run_id, verb, argument)
 
     async def hold_job(self, job: str, held: bool) -> Any:
         """Pauses or resumes a job."""

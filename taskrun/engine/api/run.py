@@ -45,7 +45,7 @@ class RunRequests(Protocol):
         """Returns log lines after a position."""
         ...
 
-    async def order(self, run_id: str, verb: Any, argument: str | None = None) -> Ordered:
+    async def request(self, run_id: str, verb: Any, argument: str | None = None) -> Ordered:
         """Cancels, pauses, resumes or retries a run."""
         ...
 
@@ -133,15 +133,15 @@ class Run:
     async def cancel(self, reason: str | None = None) -> bool:
         """Cancels the run; returns False when it had ended already."""
         told = None if reason is None else storable(str(reason))
-        return (await self._requests.order(self.id, "cancel", told)).changed
+        return (await self._requests.request(self.id, "cancel", told)).changed
 
     async def pause(self) -> None:
         """Holds the run before its next step. Raises RunEnded when it has ended."""
-        await self._requests.order(self.id, "pause")
+        await self._requests.request(self.id, "pause")
 
     async def resume(self) -> None:
         """Lets a paused run go on. Raises RunEnded when it has ended."""
-        await self._requests.order(self.id, "resume")
+        await self._requests.request(self.id, "resume")
 
     async def retry(self, from_step: str | None = None) -> Run:
         """Starts an ended run anew, keeping the finished steps before `from_step`; returns the new run.
@@ -150,7 +150,7 @@ class Run:
             RunNotEnded: it has not ended.
             NotFound: it has no such step.
         """
-        return Run(self._requests, (await self._requests.order(self.id, "retry", from_step)).run, self._read)
+        return Run(self._requests, (await self._requests.request(self.id, "retry", from_step)).run, self._read)
 
     async def log(self) -> AsyncIterator[Any]:
         """Yields the log lines (`seq at run step stream text`) from the first one on, until the run has ended."""

@@ -113,7 +113,9 @@ def start_child(t: Transaction, step: Step, prepared: Prepared, wait: bool, slot
     begun = replace(step, child=child.id, topic=f"run:{child.id}" if wait else None)
     if not wait:
         output = msgspec.json.encode(child.id).decode()
-        return t.save_step(replace(begun, status=StepStatus.SUCCEEDED, output=output, ended_at=t.now, order=t.next_order()))
+        return t.save_step(
+            replace(begun, status=StepStatus.SUCCEEDED, output=output, ended_at=t.now, order=t.next_order())
+        )
     t.save_step(begun)
     return waits.finish_with(t, begun, child) if child.ended else begun
 

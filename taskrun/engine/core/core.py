@@ -328,7 +328,7 @@ class Core:
         """Returns log lines of a run after a position."""
         return await self.read(lambda tx: tx.logs(run_id, after, limit))
 
-    async def order(self, run_id: str, verb: str, argument: str | None = None) -> m.Ordered:
+    async def request(self, run_id: str, verb: str, argument: str | None = None) -> m.Ordered:
         """Cancels, pauses, resumes or retries a run."""
         if verb == "cancel":
             changed = await self.cancel(run_id, argument or Cause.USER.value)

@@ -81,7 +81,7 @@ class ExecutorMessages:
         return await self._core.logs(message.run, message.after)
 
     async def _order(self, message: m.Order) -> m.Ordered:
-        return await self._core.order(message.run, message.verb, message.argument)
+        return await self._core.request(message.run, message.verb, message.argument)
 
     # ---- told
 

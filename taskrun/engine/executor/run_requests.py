@@ -60,7 +60,7 @@ class RunRequests:
         lines: list[LogLine] = await self._core.ask(m.ReadLog(run=run_id, after=after))
         return lines
 
-    async def order(self, run_id: str, verb: Any, argument: str | None = None) -> m.Ordered:
+    async def request(self, run_id: str, verb: Any, argument: str | None = None) -> m.Ordered:
         """Cancels, pauses, resumes or retries a run."""
         ordered: m.Ordered = await self._core.ask(m.Order(run=run_id, verb=verb, argument=argument))
         return ordered
