@@ -54,11 +54,11 @@ def new_id() -> str:
     return os.urandom(12).translate(_LETTERS).decode()
 
 
-def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> Run:
+def admit(t: Transaction, trigger: Trigger, reserved: bool = False) -> Run:
     """Admits a trigger by the rules; returns its run, or one that was there already and has another id.
 
     Parameters:
-        slot: whether a slot of this engine is reserved for it.
+        reserved: whether a slot of this engine is reserved for it.
 
     Raises:
         NotFound: the run that a repeated request found before was pruned; or one that it is to start after is not there.
@@ -92,7 +92,7 @@ def admit(t: Transaction, trigger: Trigger, slot: bool = False) -> Run:
         THROTTLES.put(tx, throttle, decision.accepted)
     if debounce is not None and decision.kept is not None:
         BURSTS.put(tx, debounce, decision.kept)
-    run = run_lifecycle.add(t, decision.run, slot and not trigger.steps)
+    run = run_lifecycle.add(t, decision.run, reserved and not trigger.steps)
     return _with_steps(t, run, trigger.steps) if trigger.steps else run
 
 
@@ -103,13 +103,13 @@ def _with_steps(t: Transaction, run: Run, steps: Iterable[Step]) -> Run:
     return t.set(run.id, inherited=t.next_order())
 
 
-def start_child(t: Transaction, step: Step, prepared: Prepared, wait: bool, slot: bool = False) -> Step:
+def start_child(t: Transaction, step: Step, prepared: Prepared, wait: bool, reserved: bool = False) -> Step:
     """Triggers the child of a step, or finds the one that it has; with `wait` the step ends when the child does."""
     t.must_hold(step.run)
     known = t.tx.step(step.run, step.key)
     if known is not None and (known.child is not None or known.finished):  # finished: it was cancelled on its way here
         return known
-    child = admit(t, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), slot)
+    child = admit(t, Trigger(prepared=prepared, id=new_id(), source="run", parent=step.run), reserved)
     begun = replace(step, child=child.id, topic=f"run:{child.id}" if wait else None)
     if not wait:
         output = msgspec.json.encode(child.id).decode()

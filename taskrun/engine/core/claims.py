@@ -57,7 +57,7 @@ class _WithSlot:
         self._ends = ends
 
     def act(self, t: Transaction) -> tuple[Any, list[Start]]:
-        value = self._act(t, slot=True)
+        value = self._act(t, reserved=True)
         return value, [Start(event.run, [], fresh=True) for event in t.outbox if type(event) is SlotUsed]
 
     def committed(self, result: tuple[Any, list[Start]]) -> None:
@@ -140,7 +140,7 @@ class Claims:
         self._journal.claim(act, committed, failed)
 
     def with_slot(self, act: Callable[..., T], ends: EndWaiters | None = None) -> asyncio.Future[T]:
-        """Executes `act`, which triggers a run, in the next commit; with `slot=True` if one is free and no ready run waits.
+        """Executes `act`, which triggers a run, in the next commit; with `reserved=True` if one is free and no ready run waits.
 
         Such a run needs no claim. The future resolves with the value of `act`.
 

@@ -46,14 +46,14 @@ CRASH_LOOP = 5  # deaths in a row after which a run is given up
 BUSY = 0.05  # seconds until what another engine is at is looked at again
 
 
-def add(t: Transaction, run: Run, slot: bool = False) -> Run:
+def add(t: Transaction, run: Run, reserved: bool = False) -> Run:
     """Inserts a new run.
 
     Parameters:
-        slot: one of this engine is reserved for it, so that it starts at once, if nobody is ahead of it.
+        reserved: a slot of this engine is reserved for it, so that it starts at once, if nobody is ahead of it.
     """
     run = run_queue.enter(t, run)
-    starts = slot and run_queue.goes_first(t, run)
+    starts = reserved and run_queue.goes_first(t, run)
     new = transitions.start(run, t.engine, t.now) if starts else run
     run = t.add(new)
     if (run.status, run.engine) != (new.status, new.engine):
