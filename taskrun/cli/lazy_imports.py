@@ -20,7 +20,7 @@ RUN_LOCAL = "taskrun.cli.commands.run_local"  # for `run --local` alone: the who
 DESCRIBED_JOBS = "taskrun.cli.backend.described_jobs"  # where a job was named that has had no slot
 CRON = "taskrun.rules.cron"  # where there are schedules
 SCHEDULE_TABLES = "taskrun.rules.schedule_tables"  # where `taskrun.toml` has schedules
-SCHEDULE_SLOTS = "taskrun.engine.core.schedule_slots"  # for `schedule` alone
+SCHEDULE_SLOTS = "taskrun.engine.core.schedule_kept"  # for `schedule` alone
 CONSOLE = "rich.console"  # for a terminal: a pipe is written to without it
 CODE_WATCHER = "taskrun.daemon.watch.code_watcher"  # for `watch` alone: watchfiles
 

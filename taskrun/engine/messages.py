@@ -319,7 +319,7 @@ class Description(msgspec.Struct, frozen=True):
     jobs: list[dict[str, Any]]
     pipes: list[dict[str, Any]]
     problems: list[dict[str, Any]]
-    crons: list[dict[str, Any]] = []  # the schedules of the jobs: `due_slots.Entry` has their fields
+    crons: list[dict[str, Any]] = []  # the schedules of the jobs: `schedule_due.Entry` has their fields
     files: list[str] = []  # the source files behind them, helpers and broken ones included
     sources: dict[str, str] = {}  # the text of those that could be loaded, by path
     watched: list[dict[str, Any]] = []  # the files that start jobs: `job patterns settle existing poll`

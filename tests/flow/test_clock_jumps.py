@@ -10,7 +10,7 @@ import pytest
 
 from taskrun import Cron, current, job
 from taskrun.declarations.job import Job
-from taskrun.engine.core.schedule_slots import MOST_STRETCHES, Kept
+from taskrun.engine.core.schedule_kept import MOST_STRETCHES, Kept
 from taskrun.rules.cron import CronRule
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue, VirtualClock

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from taskrun import Cron, DefinitionError, MemoryStorage, current, job, sleep
-from taskrun.engine.core.due_slots import Entry
-from taskrun.engine.core.schedule_slots import SCHEDULES, Kept
+from taskrun.engine.core.schedule_due import Entry
+from taskrun.engine.core.schedule_kept import SCHEDULES, Kept
 from taskrun.engine.core.schedules import Active, _keep
 from taskrun.engine.core.transaction import EngineState, Transaction
 from taskrun.model.errors import DaemonError, EngineLost

@@ -16,9 +16,9 @@ from taskrun.declarations.job import Job
 from taskrun.engine.core import notices
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
-from taskrun.engine.core.due_slots import Entry
 from taskrun.engine.core.facts import FAILING, LIMITS, NOTICES
 from taskrun.engine.core.queries.views import resolve
+from taskrun.engine.core.schedule_due import Entry
 from taskrun.model.errors import DaemonError
 from taskrun.model.notify_config import EVENTS, NotifyTable, Way
 from taskrun.stores.base import Store

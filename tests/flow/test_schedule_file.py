@@ -16,8 +16,8 @@ from taskrun import MemoryStorage, job
 from taskrun.daemon.watch import schedule_file
 from taskrun.daemon.watch.schedule_file import ScheduleFile
 from taskrun.daemon.workers.worker_pool import NO_JOBS
-from taskrun.engine.core.due_slots import Entry
 from taskrun.engine.core.facts import TABLES
+from taskrun.engine.core.schedule_due import Entry
 from taskrun.engine.core.schedules import Active
 from taskrun.model.errors import ConfigError
 from taskrun.rules.schedule_tables import read_config

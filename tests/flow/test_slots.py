@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from taskrun import Cron, MemoryStorage, Throttle, job, sleep
-from taskrun.engine.core import due_slots, retention
-from taskrun.engine.core.due_slots import Entry, due, passed
-from taskrun.engine.core.schedule_slots import Kept, slot_views
+from taskrun.engine.core import retention, schedule_due
+from taskrun.engine.core.schedule_due import Entry, due, passed
+from taskrun.engine.core.schedule_kept import Kept, slot_views
 from taskrun.model.errors import DurationInvalid
 from taskrun.rules.cron import CronRule
 from taskrun.stores.base import Store
@@ -180,7 +180,7 @@ def test_a_great_many_missed_slots_are_counted_up_to_a_limit_and_the_newest_kept
     rule, kept = CronRule("* * * * * *", "UTC"), Kept(job="tick", cron="* * * * * *", seen=0.0)
     month = 30 * 86_400.0
     what = passed(kept, rule, 0.0, month)
-    assert what.number == due_slots.MOST_COUNTED
+    assert what.number == schedule_due.MOST_COUNTED
     assert what.newest == [month - 99 + n for n in range(100)]
     monthly = CronRule("0 0 1 * *", "UTC")
     assert passed(kept, monthly, 0.0, 365 * 86_400.0).number == 12

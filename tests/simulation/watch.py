@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from taskrun.engine.core.schedule_slots import SLOTS, moment_of
+from taskrun.engine.core.schedule_kept import SLOTS, moment_of
 from taskrun.model.names import NOTIFY
 from taskrun.model.records import ENDED, Cause, Run, Status, StepStatus
 from taskrun.model.tags import tags_of

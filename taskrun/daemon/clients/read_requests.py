@@ -15,7 +15,7 @@ from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
 from taskrun.engine.core.engine_reports import engine_views
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.queries.jobs import job_views
-from taskrun.engine.core.schedule_slots import schedule_views, slot_views
+from taskrun.engine.core.schedule_kept import schedule_views, slot_views
 from taskrun.model.names import RESERVED
 from taskrun.model.records import Status
 

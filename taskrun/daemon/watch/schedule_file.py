@@ -17,8 +17,8 @@ import msgspec
 
 from taskrun.daemon.clients.router import JobSource
 from taskrun.engine.core.core import Core
-from taskrun.engine.core.due_slots import Entry
 from taskrun.engine.core.known_files import FilesEntry
+from taskrun.engine.core.schedule_due import Entry
 from taskrun.engine.core.tables import RENEWED
 from taskrun.model.byte_escapes import escaped
 from taskrun.model.config import Config, ScheduleTable, schedule_tables

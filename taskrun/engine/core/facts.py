@@ -93,7 +93,7 @@ NOTICES: Fact[Notice] = Fact("notice:", Notice)
 # By job, or JOB:NAME where its runs have names, as those of many inputs have: since when it fails. `notices`, once it succeeds;
 # `retention`, where no engine has the job.
 FAILING: Fact[float] = Fact("failing:", float)
-# By run: `slot_watch`, once nothing can be told of it any more.
+# By run: `schedule_watch`, once nothing can be told of it any more.
 LIMITS: Fact[SlotLimits] = Fact("limits:", SlotLimits)
 # An engine → the jobs that its executors have: goes with the engine.
 JOBS: Fact[list[str]] = Fact("jobs:", list[str])

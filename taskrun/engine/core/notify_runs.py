@@ -22,7 +22,7 @@ from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.facts import LIMITS, NOTICES, Notice
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import NoticeWritten
-from taskrun.engine.core.slot_watch import SlotWatch
+from taskrun.engine.core.schedule_watch import SlotWatch
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
 from taskrun.model.errors import DaemonError, EngineLost, JournalUnavailable, TaskrunError

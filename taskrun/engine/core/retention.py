@@ -24,7 +24,7 @@ from taskrun.engine.core.facts import (
     THROTTLES,
 )
 from taskrun.engine.core.journal import Journal
-from taskrun.engine.core.schedule_slots import SLOTS, moment_of
+from taskrun.engine.core.schedule_kept import SLOTS, moment_of
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock
 from taskrun.model.errors import EngineLost, JournalUnavailable

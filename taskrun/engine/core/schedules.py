@@ -1,7 +1,7 @@
 """Schedules: cron slots of jobs and of `taskrun.toml`, each of which starts one run, however many engines there are.
 
 A schedule is a fact in the journal that holds its last slot, written in the transaction of the slot's trigger: whoever comes
-second finds the slot used; what is decided about each is in `due_slots`. Part of the core, whose timers call `fire`.
+second finds the slot used; what is decided about each is in `schedule_due`. Part of the core, whose timers call `fire`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import msgspec
 
 from taskrun.engine import messages as m
 from taskrun.engine.core import refusals
-from taskrun.engine.core.due_slots import Entry, use
 from taskrun.engine.core.executors import Executors
 from taskrun.engine.core.fact_kind import SCHEDULE
 from taskrun.engine.core.journal import Journal
-from taskrun.engine.core.schedule_slots import SCHEDULES, Kept, schedule_views
+from taskrun.engine.core.schedule_due import Entry, use
+from taskrun.engine.core.schedule_kept import SCHEDULES, Kept, schedule_views
 from taskrun.engine.core.tables import wanted_by_others
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.clock import Clock

@@ -1,6 +1,6 @@
 """What the journal keeps of schedules and of their slots, and what `taskrun schedule` shows of that.
 
-Written by `due_slots` and `schedules`; read also by the command itself when no daemon runs, which needs nothing else of the
+Written by `schedule_due` and `schedules`; read also by the command itself when no daemon runs, which needs nothing else of the
 engine.
 """
 

@@ -21,7 +21,7 @@ from taskrun.model.clock import Clock
 from taskrun.model.errors import EngineLost, JournalUnavailable
 from taskrun.model.records import Run
 
-logger = logging.getLogger("taskrun.engine.core.slot_watch")
+logger = logging.getLogger("taskrun.engine.core.schedule_watch")
 AGAIN = 1.0  # seconds until what could not be written is tried again
 
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.engine.core import notices, refusals, slot_watch
+from taskrun.engine.core import notices, refusals, schedule_watch
 from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.fact_kind import PAUSED, SCHEDULE
-from taskrun.engine.core.schedule_slots import SCHEDULES, SLOTS, Kept, Slot, SlotState, slot_id
+from taskrun.engine.core.schedule_kept import SCHEDULES, SLOTS, Kept, Slot, SlotState, slot_id
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.catch_up import CatchUp
 from taskrun.model.records import Status
@@ -150,5 +150,5 @@ def _run(t: Transaction, schedule: str, entry: Entry, slot: float, prepared: Pre
     state: SlotState = "skipped" if run.status is Status.DISCARDED else "ran"
     SLOTS.put(t.tx, slot_id(schedule, slot), Slot(entry.cron, state, run.id, entry.late))
     if run.id == trigger.id and not run.ended:
-        slot_watch.watch(t, run, entry.late, entry.slow)
+        schedule_watch.watch(t, run, entry.late, entry.slow)
     return run.id
