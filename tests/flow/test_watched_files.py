@@ -17,6 +17,7 @@ import pytest
 from taskrun import Queue, SqliteStorage, TaskrunError, files, job
 from taskrun.declarations.job import Job
 from taskrun.engine.core import file_triggers
+from taskrun.engine.core.known_files import FilesEntry
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -39,6 +40,14 @@ def taking(pattern: str | list[str] = "in/**/*.txt", **options: Any) -> Job:
         events.append(event)
 
     return take
+
+
+@job
+async def load(path: str) -> None: ...
+
+
+def existing(patterns: list[str]) -> FilesEntry:
+    return FilesEntry(job="load", patterns=tuple(patterns), existing=True, input="{}")
 
 
 async def until(holds: Callable[[], Any], seconds: float = 20.0) -> None:
@@ -361,6 +370,32 @@ async def test_virtual_time(folder: Path) -> None:
         assert names() == ["a.txt"]
         await queue.advance("1d")
         assert names() == ["a.txt"]
+
+
+@pytest.mark.parametrize("patterns", [["in/**/*"], ["in/*", "in/**/*"]])
+async def test_existing_files_start_nothing_again_when_a_pattern_is_edited(
+    storage: Store, folder: Path, patterns: list[str]
+) -> None:
+    (folder / "a").write_text("x")
+    for settings in (["in/*"], patterns), (patterns,):
+        async with TestQueue(jobs=[load], storage=storage) as queue:
+            for setting in settings:
+                await queue.core.files.set([existing(setting)])
+                await queue.advance("2s")
+                assert len([run async for run in queue.runs()]) == 1
+
+
+async def test_a_table_that_is_put_back_has_forgotten_its_files(storage: Store, folder: Path) -> None:
+    (folder / "a").write_text("x")
+    async with TestQueue(jobs=[load], storage=storage) as queue:
+        for table, runs in ([existing(["in/*"])], 1), ([], 1), ([existing(["in/*"])], 2):
+            await queue.core.files.set(table)
+            await queue.advance("2s")
+            assert len([run async for run in queue.runs()]) == runs
+    async with TestQueue(jobs=[load], storage=storage) as queue:
+        await queue.core.files.set([existing(["in/*"])])
+        await queue.advance("2s")
+        assert len([run async for run in queue.runs()]) == 2
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,8 @@ class FileTriggers:
                 if key not in wanted:
                     await _ended(self._watched.pop(key))
             act = partial(drop_triggers, origin=origin, entries=entries, jobs=jobs, owner=owner)
-            await self._journal.do(act)
+            for job in await self._journal.do(act):
+                self._known.pop(job, None)
             if not self._watched and not wanted and not mine:  # as in most projects
                 return
             new = {key: self._made(key[1]) for key in wanted if key not in self._watched}

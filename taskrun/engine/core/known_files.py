@@ -104,16 +104,21 @@ def forget_files(t: Transaction, job: str, paths: Iterable[str]) -> None:
 
 def drop_triggers(
     t: Transaction, origin: str, entries: Collection[FilesEntry], jobs: frozenset[str] | None, owner: str | None
-) -> None:
-    """Forgets the triggers of an origin that are gone, and the files of jobs that none is left of."""
+) -> set[str]:
+    """Forgets the triggers of an origin that are gone, and the files of jobs that are to have none; returns these jobs."""
     wanted = {_name(origin, entry.job, pattern) for entry in entries for pattern in entry.patterns}
     left = wanted | (frozenset() if owner is None else wanted_by_others(t, "files", owner, wanted))
+    forgotten = set[str]()
     for name, trigger in FILE_TRIGGERS.all(t.tx, f"{origin}:").items():
         if name not in left and (jobs is None or trigger.job in jobs):
             FILE_TRIGGERS.drop(t.tx, name)
-            if not any(other.job == trigger.job for other in FILE_TRIGGERS.all(t.tx).values()):
-                for key in FILES.all(t.tx, f"{trigger.job}:"):
-                    FILES.drop(t.tx, key)
+            forgotten.add(trigger.job)
+    forgotten -= {trigger.job for trigger in FILE_TRIGGERS.all(t.tx).values()}
+    forgotten -= {name.split(":")[1] for name in left}  # some may not have been recognized yet
+    for job in forgotten:
+        for key in FILES.all(t.tx, f"{job}:"):
+            FILES.drop(t.tx, key)
+    return forgotten
 
 
 def _key(job: str, path: str) -> str:
