@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from taskrun.daemon.workers.watchdog import where
+from taskrun.daemon.workers.blocked_loop import where
 from taskrun.daemon.workers.worker_rpc import Answer, Ask, Refusal
 from taskrun.engine import messages as m
 from taskrun.model.codec import encode_error

@@ -29,8 +29,8 @@ import msgspec
 from taskrun.builtins.project import load_project
 from taskrun.daemon.frames import PIPE_CAP, FrameReader, frame
 from taskrun.daemon.garbage import collect_rarely
+from taskrun.daemon.workers.blocked_loop import LoopWatch
 from taskrun.daemon.workers.request_threads import RequestThreads
-from taskrun.daemon.workers.watchdog import Watchdog
 from taskrun.daemon.workers.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
 from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run
@@ -179,7 +179,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     """Loads the jobs and executes what the daemon sends, until the pipe ends."""
     lock = LivenessLock(Path(setup.lock))
     control = Control(connection, frames, early, setup.root)
-    watchdog = Watchdog(Path(setup.root), control.report)
+    watch = LoopWatch(Path(setup.root), control.report)
     Capture.install(echo=False)  # before the jobs' code can keep a reference to a stream
     found = load_project(setup.jobs, Path(setup.root), setup.declared, setup.last_good)
     executor = Executor(
@@ -201,7 +201,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     collect_rarely()
     await control.ended
     peer.lose()
-    watchdog.close()
+    watch.close()
     await executor.close()
     lock.close()
 

@@ -23,7 +23,7 @@ LATE = 1.0  # seconds beyond that
 Report = Callable[[Blocked], None]
 
 
-class Watchdog:
+class LoopWatch:
     """Watches the event loop of the thread that creates it.
 
     Parameters:
@@ -39,7 +39,7 @@ class Watchdog:
         self._blocked: Blocked | None = None
         self._stop = threading.Event()
         self._beat()
-        threading.Thread(target=self._watch, name="taskrun-watchdog", daemon=True).start()
+        threading.Thread(target=self._watch, name="taskrun-loop-watch", daemon=True).start()
 
     def close(self) -> None:
         """Ends the watch."""

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from taskrun.daemon.workers import watchdog as module
-from taskrun.daemon.workers.watchdog import Watchdog
+from taskrun.daemon.workers import blocked_loop as module
+from taskrun.daemon.workers.blocked_loop import LoopWatch
 from taskrun.declarations.calls import caller
 from taskrun.engine.messages import Blocked
 
@@ -41,13 +41,13 @@ async def test_who_blocks_is_named_and_then_that_it_is_over(monkeypatch: pytest.
         else:
             loop.call_soon_threadsafe(over.set)
 
-    watchdog = Watchdog(HERE.parent, report)
+    watch = LoopWatch(HERE.parent, report)
     try:
         await asyncio.create_task(handler("r1", free))
         async with asyncio.timeout(20):
             await over.wait()
     finally:
-        watchdog.close()
+        watch.close()
     line = next(n for n, text in enumerate(HERE.read_text().splitlines(), 1) if "the line that is named" in text)
     assert reports[0] == Blocked(run="r1", where=f"{HERE}:{line} in hold_up")
     assert reports[-1] == Blocked(run="r1", where="")
@@ -56,7 +56,7 @@ async def test_who_blocks_is_named_and_then_that_it_is_over(monkeypatch: pytest.
 async def test_a_loop_that_only_sleeps_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT", 0.01)
     reports: list[Blocked] = []
-    watchdog = Watchdog(HERE.parent, reports.append)
+    watch = LoopWatch(HERE.parent, reports.append)
     await asyncio.sleep(0.1)
-    watchdog.close()
+    watch.close()
     assert reports == []
