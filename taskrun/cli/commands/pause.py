@@ -1,4 +1,4 @@
-"""`taskrun retry`, `pause` and `resume`: change one run, or given the name of a job, all of its runs."""
+"""`taskrun pause` and `resume`: of one run, or given the name of a job, of all its runs."""
 
 from __future__ import annotations
 
@@ -9,36 +9,15 @@ import typer
 
 from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.backend.documents import completed
-from taskrun.cli.common_options import COMMON, text_option
+from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.sanitize import cell
-from taskrun.cli.screens.look import wrapped
 from taskrun.cli.screens.phrases import named, short
-from taskrun.cli.screens.run import next_commands, run_head
 from taskrun.cli.session import Backend, Session
 from taskrun.model.errors import RunNotFound
-from taskrun.model.names import EACH
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-REF = typer.Argument(..., metavar="RUN", help="An id, a part of one, @last or JOB@last.")
 REF_OR_JOB = typer.Argument(..., metavar="RUN|JOB", help="A run, or a job with all its runs.")
-
-
-@app.command()
-def retry(
-    run: str = REF,
-    step: str = text_option("--from", "STEP", "Keep only the finished steps before this one."),
-    failed: bool = typer.Option(False, "--failed", help="Of a run of --each: only what failed or was not started."),
-    json: bool = COMMON.json,
-    quiet: bool = COMMON.quiet,
-) -> Any:
-    """Run a run that has ended again, as a new run that keeps its finished steps.
-
-    Example: taskrun retry @last --from fetch
-    """
-    if failed and step:
-        raise Stop(Code.USAGE, "--failed keeps every run that succeeded, so --from has no meaning with it")
-    return partial(start_again, run, step or None, failed, json, quiet)
 
 
 @app.command()
@@ -57,24 +36,6 @@ def resume(target: str = REF_OR_JOB, json: bool = COMMON.json) -> Any:
     Example: taskrun resume @last
     """
     return partial(change, "resume", target, json)
-
-
-async def start_again(ref: str, step: str | None, failed: bool, as_json: bool, quiet: bool, session: Session) -> int:
-    """Retries and reports the new run."""
-    backend = await session.daemon()
-    old = await backend.call("find", ref=ref)
-    if failed and (await backend.call("show", run=old))["job"] != EACH:
-        raise Stop(Code.USAGE, f"--failed is for runs that --each started; {short(old)} is none")
-    run = await backend.call("retry", run=old, step=step)
-    if as_json:
-        session.json(await completed(backend, run))
-    elif quiet or not session.facts.out_tty:
-        session.data(run["id"] + "\n")
-    else:
-        session.say(run_head(run, session.now, session.look(err=True)))
-        parts = [f"  a retry of {short(old)}", *next_commands(run)]
-        session.say(wrapped("   ".join(parts), session.look(err=True).width, "   ").replace("\n", "\n  "))
-    return Code.DONE
 
 
 async def change(op: str, target: str, as_json: bool, session: Session) -> int:
