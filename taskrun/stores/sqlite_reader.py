@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -78,31 +78,40 @@ class JournalReader:
             NeedsWriter: `SqliteStorage` has to open it.
             JournalNewer, JournalDamaged, JournalLocked, JournalError: each says what helps.
         """
-        for _ in range(TRIES):
-            try:
-                value = await (await self._open()).read(fn)
-            except (sqlite3.Error, OlderJournal) as error:
-                if not await self._has_changed():
-                    raise self._refused(error) from error
-            else:
-                if not await self._has_changed():
-                    return value
-        raise JournalError(f"journal {self._journal.path}: it keeps changing while it is read; try again")
+        return await self._undisturbed(lambda source: source.read(fn))
 
     async def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Copies the journal, as it is now, into a new file, while others go on writing to it.
 
         Raises:
             JournalError: the file is there already, or cannot be written.
+            NeedsWriter, JournalNewer, JournalDamaged, JournalLocked: as `read`.
         """
-        source = await self._open()
+        await self._undisturbed(lambda source: self._copy(source, path, progress))
+
+    async def _copy(self, source: _Connection, path: str | os.PathLike[str], progress: Progress | None) -> None:
         await source.execute("BEGIN")  # one state of it to the end, whatever others write meanwhile
         try:
             ((commits,),) = await source.execute_fetchall(SQL["commits"])
             with new_copy(path, commits) as target:
                 await source.backup(target, pages=PAGES, progress=counting(progress), sleep=PAUSE)
+                if self._differs():  # the copy may have pages of two states, and is not kept
+                    raise JournalError(f"journal {self._journal.path} changed while it was copied")
         finally:
             await source.execute("ROLLBACK")
+
+    async def _undisturbed(self, act: Callable[[_Connection], Awaitable[T]]) -> T:
+        """Returns what is read; begins anew where a file that was taken not to change has changed meanwhile."""
+        for _ in range(TRIES):
+            try:
+                value = await act(await self._open())
+            except (sqlite3.Error, OlderJournal, JournalError) as error:
+                if not await self._has_changed():
+                    raise (error if isinstance(error, JournalError) else self._refused(error)) from error
+            else:
+                if not await self._has_changed():
+                    return value
+        raise JournalError(f"journal {self._journal.path}: it keeps changing while it is read; try again")
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -124,10 +133,13 @@ class JournalReader:
 
     async def _has_changed(self) -> bool:
         """Tells whether a file that was taken not to change has changed; the next read opens it anew."""
-        changed = self._still is not None and self._still != self._journal.standing_still()
+        changed = self._differs()
         if changed:
             await self.close()
         return changed
+
+    def _differs(self) -> bool:
+        return self._still is not None and self._still != self._journal.standing_still()
 
     def _refused(self, error: sqlite3.Error | OlderJournal) -> Exception:
         """Returns the error that says in our words why the journal cannot be read like this."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import stat
 from contextlib import closing
@@ -211,6 +212,47 @@ def test_a_journal_is_copied_while_it_goes_on_being_written_to(
     store.close()
     assert len(steps) > 5
     assert backed_up(tmp_path / "backup.db") == there
+
+
+async def test_a_journal_that_begins_to_be_written_to_while_it_is_copied_is_copied_anew(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskrun.stores.sqlite_reader.PAGES", 1)
+    first = [f"r{n}" for n in range(200)]
+    written(path, *first).close()
+    calls = 0
+
+    def progress(done: int, whole: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            written(path, *(f"new{n}" for n in range(200))).close()
+
+    reader = JournalReader(path)
+    await reader.backup(tmp_path / "backup.db", progress)
+    await reader.close()
+    assert backed_up(tmp_path / "backup.db") == [*first, *(f"new{n}" for n in range(200))]
+
+
+async def test_of_a_journal_that_keeps_changing_no_copy_is_left(path: Path, tmp_path: Path) -> None:
+    written(path, "a").close()
+    reader = JournalReader(path)
+    with pytest.raises(JournalError, match="keeps changing"):
+        await reader.backup(tmp_path / "backup.db", lambda *_: written(path, secrets.token_hex(6)).close())
+    await reader.close()
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("backup")] == []
+
+
+async def test_a_copy_is_refused_with_the_words_of_a_look(path: Path, tmp_path: Path) -> None:
+    store = written(path, "a")
+    with pytest.raises(JournalLocked):
+        await JournalReader(path).backup(tmp_path / "backup.db")
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {max(sqlite_open.MIGRATIONS) - 1}")
+    with pytest.raises(NeedsWriter):
+        await JournalReader(path).backup(tmp_path / "backup.db")
+    assert not (tmp_path / "backup.db").exists()
 
 
 async def test_a_file_that_is_there_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
