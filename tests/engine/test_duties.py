@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from taskrun import Cron, MemoryStorage, job
 from taskrun.engine.core import run_lifecycle
@@ -136,6 +137,33 @@ def test_who_could_not_renew_its_own_lease_gives_others_time_to_renew_theirs(
         moment += 5
         assert lease.renew()
     assert lease.dead(other)
+    store.close()
+
+
+@pytest.mark.parametrize("first", ["looks", "renews"])
+@pytest.mark.parametrize("jump", [HOUR, 16.0])
+def test_an_engine_that_slept_with_its_machine_takes_no_other_for_dead(
+    monkeypatch: pytest.MonkeyPatch, first: str, jump: float
+) -> None:
+    moment, ahead = 1_000.0, 1e9
+    clock = SimpleNamespace(monotonic=lambda: moment, time=lambda: moment + ahead)
+    monkeypatch.setattr("taskrun.engine.core.lease.time", clock)
+    store, state = MemoryStorage(), EngineState()
+    store.open()
+    state.id = "own"
+    lease = Lease(store, state, "default", 15.0, alone=False, heartbeat=True)
+    other = Engine(id="other", name="default", lease_until=clock.time() + 15.0)
+    dead = replace(other, lease_until=clock.time() - HOUR - 60)
+    assert lease.dead(dead)
+    ahead += jump  # the monotonic clock stood still
+    if first == "renews":
+        assert lease.renew()
+    for _ in range(3):
+        assert not lease.dead(other)
+        moment += 4
+        assert lease.renew()
+    moment += 4
+    assert lease.dead(dead)
     store.close()
 
 

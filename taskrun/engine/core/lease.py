@@ -31,6 +31,7 @@ from taskrun.stores.base import Store, Tx
 logger = logging.getLogger("taskrun.engine.core.lease")
 FOREVER = 1e12
 AGAIN = 1.0  # seconds between two tries to renew
+JUMP = 2.0  # seconds by which the wall clock may leave the monotonic one before that is taken for a jump
 WATCHED = 0.2  # seconds between looks for those who follow runs
 
 
@@ -57,6 +58,7 @@ class Lease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._renewed = time.monotonic()
+        self._ahead = self._now() - self._renewed  # the wall clock, of the monotonic one
         # who could not renew its lease cannot tell who else could, and gives them time
         self._judges_from = self._renewed
         self.draining = False  # nothing is started any more
@@ -79,6 +81,7 @@ class Lease:
         self._state.id = engine
         if self._heartbeat and self._thread is None:
             self._renewed = time.monotonic()
+            self._ahead = self._now() - self._renewed  # a server's clock is only known from here on
             self._thread = threading.Thread(target=self._beat, name="taskrun-heartbeat", daemon=True)
             self._thread.start()
 
@@ -97,7 +100,15 @@ class Lease:
 
     def _judges(self) -> bool:
         now = time.monotonic()
+        self._notice_jump(now)
         return not self._heartbeat or (now >= self._judges_from and not self._is_late(now))
+
+    def _notice_jump(self, now: float) -> None:
+        """Gives others time where the wall clock has jumped, as it does in a suspend: their leases only seem to have run out."""
+        ahead = self._now() - now
+        if abs(ahead - self._ahead) > JUMP:
+            self._judges_from = now + self._seconds
+        self._ahead = ahead
 
     def _is_late(self, now: float) -> bool:
         return now - self._renewed > self._seconds * 2 / 3
@@ -175,6 +186,7 @@ class Lease:
             self._judges_from = time.monotonic() + self._seconds
             return False
         now = time.monotonic()
+        self._notice_jump(now)
         if self._is_late(now):  # it was stopped, or the store did not answer
             self._judges_from = now + self._seconds
         self._renewed = now
