@@ -10,11 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from taskrun.processes.excerpt import Excerpt
+from taskrun.processes.excerpt import KEEP, Excerpt
 from taskrun.processes.output import Decoder, OutputPipe
 from taskrun.processes.process import Process
 
-KEEP = 1_000_000  # bytes of each stream that the result holds
 OnText = Callable[[str, str], bool | None]  # stream and text; whether that is enough for now
 
 

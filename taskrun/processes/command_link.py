@@ -17,9 +17,8 @@ from taskrun.processes.process import OVERDUE
 from taskrun.processes.threads import in_thread
 
 POLL = 0.1  # seconds between two looks at a command that was adopted
-NUDGE = (
-    0.5  # seconds after which a supervisor that has got a further command is made to go on, should it have been stopped
-)
+# seconds after which a supervisor that has got a further command is made to go on, should it have been stopped
+NUDGE = 0.5
 
 
 class Link(Protocol):

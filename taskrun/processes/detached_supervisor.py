@@ -36,25 +36,19 @@ from taskrun.processes.command_file import (
     record,
     write_processes,
 )
-from taskrun.processes.excerpt import Excerpt
+from taskrun.processes.excerpt import KEEP, Excerpt
 from taskrun.processes.output_lines import LIVELY, OutputLines
 from taskrun.processes.process_table import process
-from taskrun.processes.supervisor import IGNORED, LOOK, PR_SET_CHILD_SUBREAPER, Group, prctl
+from taskrun.processes.supervisor import IGNORED, LOOK, PR_SET_CHILD_SUBREAPER, RESET, Group, prctl
 
-KEEP = 1_000_000  # bytes of each stream that the result holds
 CHUNK = 64 * 1024
-AHEAD = 8_000_000  # bytes that a command may print ahead of a worker that reads, before it has to wait
-ALONE = 1_000_000_000  # and of none
+UNREAD_WITH_READER = 8_000_000  # bytes that a command may print ahead of the worker that reads, before it has to wait
+UNREAD_ALONE = 1_000_000_000  # bytes that a command may print while no worker reads
 DISK = 0.2  # seconds between two tries while the disk refuses
 PATIENCE = 2.0  # seconds that a command which is to end waits for such a disk
 MOST = 1024 * 1024  # bytes that are read from a pipe when the command is gone: more than any holds
 FDS = 3  # that come with a command at most: its file, what to execute, its stdin if it has any
 NEWS, READY = b"n", b"r"  # to the worker: there is something to read; the command has ended, and the next one may come
-DEFAULT = (
-    *IGNORED,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)  # reset in the command: it does not ignore what its supervisor does
 _decoder = codecs.getincrementaldecoder("utf-8")
 _launcher = os.getpid()
 _orders: list[int] = []  # signals that have come
@@ -175,9 +169,7 @@ def _spawn(command: list[str], env: dict[str, str], given: dict[int, int]) -> in
     refused: OSError = FileNotFoundError(errno.ENOENT, "not found", command[0])
     for path in _paths(command[0], env.get("PATH", os.defpath)):
         try:
-            return os.posix_spawn(
-                path, command, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=DEFAULT
-            )
+            return os.posix_spawn(path, command, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -325,7 +317,9 @@ class Supervision(Group):
 
     def wait(self) -> None:
         """Hands on what is printed, until a child ends or an order comes."""
-        flowing = not self._output.unwritten and not self._output.ahead(AHEAD if self.control >= 0 else ALONE)
+        flowing = not self._output.unwritten and not self._output.ahead(
+            UNREAD_WITH_READER if self.control >= 0 else UNREAD_ALONE
+        )
         pipes = {stream.fd: stream for stream in self._streams if stream.fd >= 0} if flowing else {}
         fds = [self.wake, *pipes] if self.control < 0 else [self.wake, self.control, *pipes]
         ready = select.select(fds, [], [], self._pause(flowing))[0]

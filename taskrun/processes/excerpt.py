@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+KEEP = 1_000_000  # bytes of each stream that the result of a command holds
+
 
 class Excerpt:
     """Keeps the head and the tail of a stream, with a marker between them: at most `limit` bytes, also as they are recorded."""

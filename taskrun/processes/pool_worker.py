@@ -1,11 +1,14 @@
 """The program of a worker process of `pool.py`: makes calls that come over a socket, one after the other.
 
-Run as `python -P pool_worker.py SOCKET SYS_PATH MODULES PREPARE`: SYS_PATH is the JSON of the parent's `sys.path`, MODULES of
-modules of the standard library that it would hide, PREPARE names a function as `module:function`, called before the first call;
-it may be empty. A call is the pickle of (payload, memory,
-cpu_time), a payload that of (fn, args, talks). What comes back are pickles of (kind, content, reusable): any number of kind
-`told`, with what a function that talks has told; then one of kind `value` with the pickled value, `error` with (pickled exception
-or None, record), or `memory`.
+Run as `python -P pool_worker.py SOCKET SYS_PATH MODULES PREPARE`:
+
+- SYS_PATH is the JSON of the parent's `sys.path`.
+- MODULES is the JSON of modules of the standard library that it would hide.
+- PREPARE names a function as `module:function`, called before the first call; it may be empty.
+
+A call is the pickle of (payload, memory, cpu_time), a payload that of (fn, args, talks). What comes back are pickles of (kind,
+content, reusable): any number of kind `told`, with what a function that talks has told; then one of kind `value` with the
+pickled value, `error` with (pickled exception or None, record), or `memory`.
 """
 
 from __future__ import annotations

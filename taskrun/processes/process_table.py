@@ -81,9 +81,8 @@ def _environment(pid: int) -> list[bytes]:
 def _by_ps(*which: str) -> Iterator[ProcessEntry]:
     """The same, where there is no /proc."""
     command = ["ps", *which, "-o", "pid=,ppid=,pgid=,stat=,lstart="]
-    listing = subprocess.run(
-        command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True
-    )  # the date's words
+    environment = {**os.environ, "LC_ALL": "C"}  # for the words of dates
+    listing = subprocess.run(command, env=environment, capture_output=True, text=True)
     for line in listing.stdout.splitlines():
         pid, parent, group, state, started = line.split(None, 4)
         if not state.startswith("Z"):

@@ -29,6 +29,7 @@ if LINUX:
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # The engine decides, not a signal that goes to everybody.
 IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+RESET = (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ)  # in the command: it does not ignore what its supervisor does
 LOOK = 1.0  # seconds between two looks for a parent that died while a fork of it holds the other end of CONTROL
 UNKILLABLE = 10.0  # seconds after which what KILL does not end (stuck in the kernel, or another user's) is left alone
 
@@ -98,7 +99,7 @@ def become(command: list[str], tell: int) -> NoReturn:
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should somebody kill the supervisor itself
-        for number in (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ):
+        for number in RESET:
             signal.signal(number, signal.SIG_DFL)
         os.execvp(command[0], command)
     except OSError as error:

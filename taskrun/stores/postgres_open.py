@@ -156,7 +156,7 @@ def _migrate(connection: Connection, dsn: str, schema: str) -> None:
 def _make_schema(connection: Connection, schema: str) -> None:
     name = sql.Identifier(schema)
     there = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema,)).fetchone()
-    if there is None:  # who may not create one can still use one that was made for him
+    if there is None:  # who may not create one can still use one that was made for them
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(name), prepare=False)
     connection.execute(
         "CREATE TABLE migrations (n bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())", prepare=False
@@ -174,4 +174,4 @@ def _version(connection: Connection, schema: str) -> int:
     return int(newest)
 
 
-_RIGHTS = "The user needs CREATE on the database, or a schema of that name that belongs to him."
+_RIGHTS = "The user needs CREATE on the database, or a schema of that name that the user owns."

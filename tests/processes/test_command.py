@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from taskrun.processes import process
-from taskrun.processes.command import KEEP, CommandResult, OnText, run_command
+from taskrun.processes.command import CommandResult, OnText, run_command
+from taskrun.processes.excerpt import KEEP
 from taskrun.processes.liveness_lock import LivenessLock
 from taskrun.processes.output import CHUNK
 
