@@ -10,7 +10,9 @@ from typing import Any, cast
 import pytest
 
 from taskrun.daemon.client import Client
+from taskrun.daemon.watch import auto_reload
 from taskrun.daemon.watch.auto_reload import AutoReload
+from taskrun.model.errors import DaemonError
 from tests.daemon.conftest import Project, ended, until
 
 JOB = """
@@ -222,6 +224,18 @@ async def test_a_client_that_goes_away_does_not_stop_the_loading() -> None:
     code.loaded.set()
     (problem,) = await auto.load_changes()
     assert (problem["holding"], code.loads) == (True, 1)
+
+
+async def test_who_asks_hears_that_files_are_still_being_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = Code()
+    auto = AutoReload(cast(Any, code))
+    with monkeypatch.context() as patch:
+        patch.setattr(auto_reload, "LOADED_WITHIN", 0.0)
+        with pytest.raises(DaemonError, match="still being loaded"):
+            await auto.load_changes()
+    code.loaded.set()
+    await auto.load_changes()
+    assert code.loads == 1
 
 
 async def test_nothing_is_loaded_any_more_once_the_daemon_stops() -> None:

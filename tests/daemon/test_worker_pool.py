@@ -131,6 +131,47 @@ async def test_a_reload_while_a_dead_worker_is_waited_for_gives_no_worker_too_ma
     await made.pool.close()
 
 
+async def test_new_code_may_take_longer_to_be_loaded_than_a_request_waits(
+    made: StartedPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = asyncio.Event()
+
+    async def slow(self: Worker, message: Any) -> Description:
+        await loaded.wait()
+        return Description(jobs=[{"name": "new"}], pipes=[], problems=[])
+
+    await made.pool.start()
+    await made.comes_to(2, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "READY_WITHIN", 0.0)
+        patch.setattr(Worker, "_ask", slow)
+        reloading = asyncio.ensure_future(made.pool.reload())
+        for _ in range(20):
+            await asyncio.sleep(0)
+    loaded.set()
+    assert (await reloading)["added"] == ["new"]
+    await made.pool.close()
+
+
+async def test_loading_that_is_given_up_replaces_nothing(made: StartedPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def for_ever(self: Worker, message: Any) -> Description:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def give_up() -> None:
+        raise LookupError
+
+    await made.pool.start()
+    await made.comes_to(2, 2)
+    monkeypatch.setattr(module, "LOADING", 0.0)
+    monkeypatch.setattr(Worker, "_ask", for_ever)
+    with pytest.raises(LookupError):
+        await made.pool.reload(meanwhile=give_up)
+    assert [worker.over.is_set() for worker in made.started] == [False, False, True, True]
+    await made.comes_to(2, 4)
+    await made.pool.close()
+
+
 async def test_a_worker_that_cannot_end_a_run_is_replaced_and_nobody_blamed(made: StartedPool) -> None:
     await made.pool.start()
     await made.comes_to(2, 2)

@@ -36,11 +36,12 @@ class JobSource(Protocol):
 class Workers(JobSource, Protocol):
     """The worker processes, as far as requests need them."""
 
-    async def reload(self, patient: bool = False) -> dict[str, Any]:
+    async def reload(self, patient: bool = False, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Replaces the workers by new ones with the current code; returns what has changed.
 
         Parameters:
             patient: whether the old ones execute what they have until it ends or waits, however long that takes.
+            meanwhile: called now and then while the code is loaded, however long that takes; what it raises ends that.
         """
         ...
 

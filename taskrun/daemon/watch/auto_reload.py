@@ -14,6 +14,7 @@ from typing import Any
 from taskrun.daemon.watch.project_code import ProjectCode
 from taskrun.model.errors import DaemonError
 
+LOADED_WITHIN = 9.0  # seconds that a request waits for changed files; a client waits 10 for its answer
 POLL = 1.0  # seconds between two looks at the files
 SHARE = 20  # times as long as a look takes is the pause after it, where folders are very large
 
@@ -35,7 +36,17 @@ class AutoReload:
 
         Returns:
             What is wrong with files for which all code stays as it was.
+
+        Raises:
+            DaemonError: no worker is ready, or the files take too long to be loaded for who asks.
         """
+        try:
+            async with asyncio.timeout(LOADED_WITHIN):
+                return await self._loaded()
+        except TimeoutError:
+            raise DaemonError("the changed job files are still being loaded; see: taskrun daemon logs") from None
+
+    async def _loaded(self) -> list[dict[str, Any]]:
         task = asyncio.get_running_loop().create_task(self._load())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -49,9 +60,10 @@ class AutoReload:
             for item in await self._code.look():
                 lost = item["kind"] == "kept" and item["lost"]
                 problems = [one for one in item["problems"] if one["file"] or not lost]
-                for one in problems:
+                holding = [{**one, "holding": True} for one in problems] if lost else []
+                for one in () if lost and holding == self._holding else problems:  # what is tried again is told once
                     logger.warning("the code has changed: %s", one["text"])
-                self._holding = [{**one, "holding": True} for one in problems] if lost else []
+                self._holding = holding
             return self._holding
 
     @asynccontextmanager
@@ -69,7 +81,7 @@ class AutoReload:
     async def _follow(self) -> None:
         while True:
             try:
-                await self.load_changes()
+                await self._loaded()
             except DaemonError:  # no worker is ready: the first request that needs one says so
                 pass
             except Exception:

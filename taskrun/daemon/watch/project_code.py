@@ -14,7 +14,7 @@ from taskrun.daemon.watch.source_files import GONE, FileChange, SourceFiles
 from taskrun.engine.core.core import Core
 from taskrun.engine.messages import Description
 from taskrun.model.config import Config
-from taskrun.model.errors import ConfigError
+from taskrun.model.errors import ConfigError, JournalUnavailable
 from taskrun.model.names import RESERVED
 from taskrun.model.records import UNFINISHED, Status
 
@@ -32,6 +32,10 @@ FIXED = (
 
 logger = logging.getLogger(__name__)
 Item = dict[str, Any]
+
+
+class ChangedAgain(Exception):
+    """What was being loaded is not what is on the disk any more."""
 
 
 class ProjectCode:
@@ -56,6 +60,8 @@ class ProjectCode:
         self._read_config = read_config
         self._config = read_config()
         self.sources = self._sources()
+        self._left: list[FileChange] = []  # those that are still to be loaded
+        self._failure = ""  # why they could not be, the last time
 
     def _sources(self) -> SourceFiles:
         return SourceFiles(self._config.path, self._config.root, self._config.jobs)
@@ -78,23 +84,47 @@ class ProjectCode:
         }
 
     async def look(self) -> list[Item]:
-        """Compares the files and reloads what has changed; returns what there is to report."""
-        touched = self.sources.changes()
-        if any(one.how == GONE for one in touched):
+        """Compares the files and reloads what has changed; returns what there is to report.
+
+        What has changed again while it was loaded is loaded anew: it may be the end of an endless loop. What could not be loaded
+        for want of a process, a descriptor or room on the disk is loaded at the next look.
+        """
+        while touched := await self._touched():
+            begun = time.monotonic()
+            try:
+                item = await self._change(touched)
+                self._left, self._failure = [], ""
+            except ChangedAgain:
+                continue
+            except Exception as error:
+                item = self._not_loaded(error)
+            files = [{"how": one.how, "file": self._near(one.file)} for one in touched]
+            return [{**item, "files": files, "took": time.monotonic() - begun}]
+        return []
+
+    async def _touched(self) -> list[FileChange]:
+        """Returns what is to be loaded."""
+        self._left = _joined(self._left, self.sources.changes())
+        if any(one.how == GONE for one in self._left):
             await asyncio.sleep(SETTLE)
-            touched = _joined(touched, self.sources.changes())
-        if not touched:
-            return []
-        begun = time.monotonic()
-        files = [{"how": one.how, "file": self._near(one.file)} for one in touched]
-        try:
-            item = await self._change(touched)
-        except Exception as error:
-            trace = None if isinstance(error, ConfigError) else error
+            self._left = _joined(self._left, self.sources.changes())
+        return self._left
+
+    def _changed_again(self) -> None:
+        """Raises ChangedAgain when anything has changed since the last comparison."""
+        if newer := self.sources.changes():
+            self._left = _joined(self._left, newer)
+            raise ChangedAgain
+
+    def _not_loaded(self, error: Exception) -> Item:
+        if not isinstance(error, OSError | JournalUnavailable):  # then the code has to change before it is tried again
+            self._left = []
+        trace = None if isinstance(error, ConfigError) else error
+        if not self._left or str(error) != self._failure:
             logger.warning("changed files could not be loaded: %s", error, exc_info=trace)
-            problem = {"file": "", "line": 0, "text": str(error) or type(error).__name__}
-            item = {"kind": "kept", "lost": True, "problems": [problem]}
-        return [{**item, "files": files, "took": time.monotonic() - begun}]
+        self._failure = str(error)
+        problem = {"file": "", "line": 0, "text": str(error) or type(error).__name__}
+        return {"kind": "kept", "lost": True, "problems": [problem]}
 
     async def _change(self, touched: list[FileChange]) -> Item:
         try:
@@ -106,7 +136,7 @@ class ProjectCode:
         if not self._patient and any(getattr(config, name) != getattr(self._config, name) for name in FIXED):
             return {"kind": "restart"}
         before, running = self._workers.description, await self._count(Status.RUNNING, Status.WAITING)
-        answer = await self._workers.reload(self._patient)
+        answer = await self._workers.reload(self._patient, self._changed_again)
         problems = [self._problem(one) for one in answer["problems"]]
         if not answer["reloaded"]:
             self._know(answer["problems"])

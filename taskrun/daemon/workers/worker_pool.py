@@ -28,6 +28,7 @@ PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next one, by how m
 LINGER = 2.0  # seconds beyond the grace for a worker to drain
 READY_WITHIN = 8.0  # seconds that a request waits for a worker; a client waits 10 for its answer
 
+LOADING = 1.0  # seconds between two looks at what becomes of code that is being loaded
 IDLE = 0.2  # seconds between two looks whether a worker that has retired executes anything
 
 logger = logging.getLogger(__name__)
@@ -234,7 +235,7 @@ class WorkerPool:
 
     # ---- new code
 
-    async def reload(self, patient: bool = False) -> dict[str, Any]:
+    async def reload(self, patient: bool = False, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Replaces the workers by new ones with the code as it is on the disk now. A broken file keeps its last good source.
 
         Nothing is replaced if that leaves the code as it was, nor if a file that worked cannot even be loaded as it last was.
@@ -242,6 +243,7 @@ class WorkerPool:
 
         Parameters:
             patient: whether the old workers execute what they have until it ends or waits, so that no step is cut off.
+            meanwhile: called now and then while the code is loaded, however long that takes; what it raises ends that.
 
         Returns:
             `reloaded`; `lost`, whether that was not done since it would have lost jobs; `problems`; and the names of jobs
@@ -256,7 +258,7 @@ class WorkerPool:
             try:
                 for _ in range(self._count):
                     fresh.append(await self._start_worker())
-                after = await self._inspect(fresh)
+                after = await self._inspect(fresh, meanwhile)
             except BaseException:
                 self._config = kept
                 await self._end_unused(fresh)
@@ -284,12 +286,16 @@ class WorkerPool:
         except ConfigError:  # told by whoever follows the file
             return self._config
 
-    async def _inspect(self, fresh: Sequence[WorkerHandle]) -> Description:
+    async def _inspect(self, fresh: Sequence[WorkerHandle], meanwhile: Callable[[], None]) -> Description:
         """Asks new workers for their jobs."""
-        async with asyncio.timeout(READY_WITHIN):
-            descriptions = await asyncio.gather(*(worker.peer.ask(Describe()) for worker in fresh))
-        first: Description = descriptions[0]
-        return first
+        asked = asyncio.gather(*(worker.peer.ask(Describe()) for worker in fresh))
+        try:
+            while not (await asyncio.wait([asked], timeout=LOADING))[0]:
+                meanwhile()
+            first: Description = asked.result()[0]
+            return first
+        finally:
+            asked.cancel()
 
     async def _replace_all(self, fresh: Sequence[WorkerHandle], patient: bool) -> None:
         self._reloads += 1
