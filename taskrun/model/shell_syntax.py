@@ -22,10 +22,9 @@ _REFUSED = {  # by what a field stands in
     "#": "stands in a comment",
 }
 _ENDS = {"`": "`", "${": "}", "((": "))", "$((": "))"}  # of what no field may stand in
-_AT_WORD = re.compile(r"[ \t\n;&|()<>]$")  # other blanks, as that of CRLF, are letters of a word
-_GLUED = re.compile(
-    r"[^ \t\n;&|()]$"
-)  # what makes a parenthesis behind it a part of a word in some shells: f() a=(…) <(…)
+_AT_WORD = re.compile(r"[ \t\n;&|()<>]\Z")  # other blanks, as that of CRLF, are letters of a word
+# What makes a parenthesis behind it a part of a word in some shells: f() a=(…) <(…)
+_GLUED = re.compile(r"[^ \t\n;&|()]\Z")
 _GLUED_END = "\0"  # in `before`, for the end of such a parenthesis
 _CASE = re.compile(r"(\\\n)?".join("case") + r"\b")
 _BEFORE = 40  # characters that are kept of what was read
@@ -65,7 +64,7 @@ class _Reader:
             wrong = f"stands after a $; write {name} for the field, ${{{name}}} for a variable of the shell"
         if self._escaping:
             wrong = "stands after a backslash, which would undo its quotes"
-        if re.search(r"(?<!<)<<-?[ \t]*$", self._before) or (self._document and not self._before.strip(" \t")):
+        if re.search(r"(?<!<)<<-?[ \t]*\Z", self._before) or (self._document and not self._before.strip(" \t")):
             wrong = "cannot be the end of a here-document"
         if wrong or self._unclear:
             raise ValueError(f"{name} {wrong or self._unclear}")
@@ -145,7 +144,11 @@ class _Reader:
             return 2
         elif rest.startswith("<<<"):
             return 3
-        elif rest.startswith("((") and not _GLUED.search(self._before):
+        elif rest.startswith("(("):
+            if _GLUED.search(self._before):
+                self._unclear = (
+                    "stands behind (( within a word, which not every shell reads alike; write it before that"
+                )
             self._stack.append("((")
             return 2
         elif rest[0] == "(":

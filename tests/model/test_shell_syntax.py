@@ -44,6 +44,7 @@ ALLOWED = [
     "printf %s \\${p}",
     "(printf %s {p})#it's a comment",
     "f()\n{{ printf %s {p}; }}\nf",
+    "echo a\n(printf %s {p})#it's a comment",
 ]
 REFUSED = {
     "echo '{p}'": "inside quotes",
@@ -60,6 +61,8 @@ REFUSED = {
     "$(( {p} + 1 ))": "inside arithmetic",
     "$((1 + ({p})))": "inside arithmetic",
     "(( {p} ))": "inside arithmetic",
+    "echo a\n(( {p} ))": "inside arithmetic",
+    "a=(( {p} ))": "inside arithmetic",
     "$[ {p} ]": "not every shell reads alike",
     "# {p}": "in a comment",
     "echo x # {p}": "in a comment",
@@ -85,7 +88,7 @@ REFUSED = {
     "(echo a)# {p}": "in a comment",
     "cat <(echo hi)# {p}": "behind )#",
     "a=(1 2)# {p}": "behind )#",
-    "cat <((echo hi))# {p}": "behind )#",
+    "cat <((echo hi)) {p}": "behind (( within a word",
     "$\\\n{p}": "stands after a $",
     "echo $\\\n'a\\' {p}": "within an operator",
     "cat <\\\n<E\n{p}\nE\n": "within an operator",
