@@ -1,7 +1,7 @@
-"""Runs the functions of `thread` steps in worker processes that can be killed. The executor owns one pool.
+"""Runs the functions of `thread` steps in processes that can be killed. The executor owns one pool.
 
 Why not a library: pebble (5.2) and loky (3.7) were read. pebble kills a running task, but only its process, not what
-that started; a worker that spins in C code outlives a killed parent; no closures, no limits, and its workers share a
+that started; a process that spins in C code outlives a killed parent; no closures, no limits, and its processes share a
 channel. loky takes closures, but kills the whole pool to stop one task. So: own processes, each under the supervisor that
 `shell` has, a socket for each, cloudpickle for functions.
 """
@@ -32,9 +32,9 @@ from taskrun.model.errors import WorkerCrashed, signal_name
 from taskrun.processes.output import REST, Decoder, OutputPipe
 from taskrun.processes.process import Process
 
-CHILD = Path(__file__).with_name("pool_worker.py")
+CHILD = Path(__file__).with_name("pool_program.py")
 HEADER = struct.Struct("!Q")
-OVER_MEMORY = 66  # as in pool_worker.py, which shares no imports with the engine
+OVER_MEMORY = 66  # as in pool_program.py, which shares no imports with the engine
 CHUNK = 1024 * 1024
 MOST_PER_CPU = 16  # processes at once; further calls wait. A thousand steps must not mean a thousand interpreters
 SOON = 1.0  # the longest grace of a killed call
@@ -44,12 +44,12 @@ Reply = tuple[str, Any, bool]  # kind, content, and whether the process can be u
 
 
 def register_by_value(module: ModuleType) -> None:
-    """Sends the functions of `module` along whole, because a worker process could not import it by name."""
+    """Sends the functions of `module` along whole, because a process of the pool could not import it by name."""
     cloudpickle.register_pickle_by_value(module)
 
 
 class ProcessPool:
-    """Worker processes, started when needed, kept warm between calls. Belongs to the running event loop.
+    """PoolProcess processes, started when needed, kept warm between calls. Belongs to the running event loop.
 
     Parameters:
         lock_fd: the engine's liveness lock, if it has one; held by the supervisors.
@@ -63,8 +63,8 @@ class ProcessPool:
         self._prepare = prepare
         self._warm = cpus
         self._places = asyncio.Semaphore(most or cpus * MOST_PER_CPU)
-        self._workers: set[Worker] = set()
-        self._idle: list[Worker] = []
+        self._processes: set[PoolProcess] = set()
+        self._idle: list[PoolProcess] = []
         self._closed = False
 
     async def call(
@@ -78,7 +78,7 @@ class ProcessPool:
         on_text: OnText,
         on_told: OnTold | None = None,
     ) -> Any:
-        """Returns `fn(*args)`, computed in a worker process.
+        """Returns `fn(*args)`, computed in a process of the pool.
 
         A cancel kills the process: TERM, then KILL after `grace`, but at most a second.
 
@@ -97,65 +97,69 @@ class ProcessPool:
         async with self._places:
             reply: Reply | None = None
             while reply is None:
-                worker = self._take()
+                process = self._take()
                 try:
-                    reply = await worker.ask(request, on_text, on_told)
+                    reply = await process.ask(request, on_text, on_told)
                 except asyncio.CancelledError:
-                    await self._drop(worker, min(grace, SOON))
+                    await self._drop(process, min(grace, SOON))
                     raise
                 except Died as death:
-                    await self._drop(worker, 0)
-                    if worker.begun or not worker.answers:  # else it died while it was idle, and that was not known yet
+                    await self._drop(process, 0)
+                    if (
+                        process.begun or not process.answers
+                    ):  # else it died while it was idle, and that was not known yet
                         raise WorkerCrashed(cause_of_death(death.code, memory, cpu_time)) from None
             kind, content, reusable = reply
-            await self._put_back(worker, reusable)
+            await self._put_back(process, reusable)
         return opened(kind, content, memory)
 
     async def close(self) -> None:
-        """Kills all worker processes; calls in flight raise WorkerCrashed."""
+        """Kills all processes; calls in flight raise WorkerCrashed."""
         self._closed = True
         while self._idle:
             await self._drop(self._idle.pop(), 0)
-        for worker in list(self._workers):  # busy ones: their calls clean up
-            await worker.kill(0)
+        for process in list(self._processes):  # busy ones: their calls clean up
+            await process.kill(0)
 
-    def _take(self) -> Worker:
+    def _take(self) -> PoolProcess:
         if self._closed:
             raise RuntimeError("the pool is closed")
         while self._idle:
-            worker = self._idle.pop()
-            if worker.alive:
-                return worker
-            worker.close()
-            self._workers.discard(worker)
-        worker = Context().run(Worker, self._lock_fd, self._prepare)  # it outlives the run that happens to start it
-        self._workers.add(worker)
-        return worker
+            process = self._idle.pop()
+            if process.alive:
+                return process
+            process.close()
+            self._processes.discard(process)
+        process = Context().run(
+            PoolProcess, self._lock_fd, self._prepare
+        )  # it outlives the run that happens to start it
+        self._processes.add(process)
+        return process
 
-    async def _put_back(self, worker: Worker, reusable: bool) -> None:
+    async def _put_back(self, process: PoolProcess, reusable: bool) -> None:
         if reusable and not self._closed and len(self._idle) < self._warm:
-            self._idle.append(worker)
+            self._idle.append(process)
         else:
-            await self._drop(worker, 0)
+            await self._drop(process, 0)
 
-    async def _drop(self, worker: Worker, grace: float) -> None:
+    async def _drop(self, process: PoolProcess, grace: float) -> None:
         try:
-            await worker.kill(grace)
+            await process.kill(grace)
         finally:
-            worker.close()
-            self._workers.discard(worker)
+            process.close()
+            self._processes.discard(process)
 
 
 class Died(Exception):
-    """The worker process ended instead of answering."""
+    """The process ended instead of answering."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
 
 
-class Worker:
-    """One worker process, its socket, and the pipes of what it prints."""
+class PoolProcess:
+    """One process of a pool, its socket, and the pipes of what it prints."""
 
     def __init__(self, lock_fd: int | None, prepare: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -283,7 +287,7 @@ class Worker:
 
 
 class TextPipe(OutputPipe):
-    """What a worker process prints, for whoever calls it at the moment."""
+    """What a process of the pool prints, for whoever calls it at the moment."""
 
     def __init__(self, stream: str) -> None:
         self.on_text: OnText | None = None

@@ -372,9 +372,9 @@ async def test_over_its_memory_it_crashes_and_under_it_works(call: Caller) -> No
 
 async def test_memory_that_is_watched_ends_the_process(call: Caller) -> None:
     def watched() -> None:
-        from taskrun.processes import pool_worker as pool_child
+        from taskrun.processes import pool_program
 
-        threading.Thread(target=pool_child.watch_memory, args=(pool_child.peak() + 50 * MB,), daemon=True).start()
+        threading.Thread(target=pool_program.watch_memory, args=(pool_program.peak() + 50 * MB,), daemon=True).start()
         hoard = bytearray(os.urandom(100 * MB))
         time.sleep(60)
         print(len(hoard))

@@ -1,6 +1,6 @@
-"""The program of a worker process of `pool.py`: makes calls that come over a socket, one after the other.
+"""The program of a process of the pool of `pool.py`: makes calls that come over a socket, one after the other.
 
-Run as `python -P pool_worker.py SOCKET SYS_PATH MODULES PREPARE`:
+Run as `python -P pool_program.py SOCKET SYS_PATH MODULES PREPARE`:
 
 - SYS_PATH is the JSON of the parent's `sys.path`.
 - MODULES is the JSON of modules of the standard library that it would hide.
