@@ -50,7 +50,7 @@ class CommandKey(NamedTuple):
         return f"{self.run}.{self.attempt}.{step}.{self.tries}"
 
 
-class Order(NamedTuple):
+class CommandSpec(NamedTuple):
     """What to execute.
 
     Parameters:
@@ -108,7 +108,7 @@ class SurvivingCommands:
         self.folder = folder
         self._launcher = Launcher()
 
-    async def run(self, key: CommandKey, order: Order, position: int, reader: Reader) -> CommandResult:
+    async def run(self, key: CommandKey, spec: CommandSpec, position: int, reader: Reader) -> CommandResult:
         """Follows a command to its end; begins it if that has not been done. Nothing that it started is left then.
 
         A cancel ends it, unless the reader only leaves.
@@ -127,7 +127,7 @@ class SurvivingCommands:
         output = _Output(reader, max(position, START), begun=position >= START)
         while True:
             with KeptFile(path) as file:
-                link = await self._take_up(file, order, output)
+                link = await self._take_up(file, spec, output)
                 if link is None:  # somebody is about to begin or to remove it
                     await asyncio.sleep(POLL)
                     continue
@@ -135,7 +135,7 @@ class SurvivingCommands:
                     end = await output.follow(file, link)
                 except asyncio.CancelledError:
                     if not reader.leaves():
-                        await end_by_order(file, link, order.grace)
+                        await end_by_order(file, link, spec.grace)
                         output.take_rest(file)
                         file.remove()
                     raise
@@ -177,14 +177,14 @@ class SurvivingCommands:
         self._launcher.dismiss()
         await in_thread(self._launcher.close)
 
-    async def _take_up(self, file: KeptFile, order: Order, output: _Output) -> Link | None:
+    async def _take_up(self, file: KeptFile, spec: CommandSpec, output: _Output) -> Link | None:
         """Begins or adopts a command, or comes too late; returns what to follow it by, None while it cannot be told."""
         if not file.lock():
             facts = file.begun()
             if facts is None:
                 return None
-            if facts["call"] != order.call:
-                await end_by_order(file, Adopted(file), order.grace)
+            if facts["call"] != spec.call:
+                await end_by_order(file, Adopted(file), spec.grace)
                 return None
             output.reader.begun(facts["at"])
             file.mark(adopted_at=time.time())
@@ -192,55 +192,55 @@ class SurvivingCommands:
         if not file.is_there():
             return None
         facts = file.begun()
-        if facts is None and output.begun and not order.rerun:
+        if facts is None and output.begun and not spec.rerun:
             raise self._lost(file)
-        if facts is not None and facts["call"] != order.call:
+        if facts is not None and facts["call"] != spec.call:
             await in_thread(end_leftovers, file.identity())
             output.position = START
         elif facts is not None:
             if file.ended(output.position, facts):
                 return Ended()  # no timeout counts any more: a missed one is in its END
             await in_thread(end_leftovers, file.identity())
-            if not order.rerun:
+            if not spec.rerun:
                 raise self._lost(file)
-        return self._begin(file, order, output)
+        return self._begin(file, spec, output)
 
     def _lost(self, file: KeptFile) -> WorkerCrashed:
         file.remove()
         return WorkerCrashed("the command is gone and left no exit code, and is not to be run again", True)
 
-    def _begin(self, file: KeptFile, order: Order, output: _Output) -> Live:
+    def _begin(self, file: KeptFile, spec: CommandSpec, output: _Output) -> Live:
         facts = {
-            "step": order.step[:NAME],
-            "call": order.call,
-            "at": order.now,
+            "step": spec.step[:NAME],
+            "call": spec.call,
+            "at": spec.now,
             "token": file.path.name,
             "boot": boot(),
         }
-        file.begin(facts, output.position, synced=not order.rerun)
+        file.begin(facts, output.position, synced=not spec.rerun)
         try:
             with ExitStack() as stack:
-                given = [stack.enter_context(_order_file(order, facts))]
-                if order.stdin is not None:
-                    given.append(stack.enter_context(stdin_file(order.stdin)))
+                given = [stack.enter_context(_spec_file(spec, facts))]
+                if spec.stdin is not None:
+                    given.append(stack.enter_context(stdin_file(spec.stdin)))
                 link = self._launcher.begin(file, [file.lock_fd, *(each.fileno() for each in given)])
         except BaseException:
             file.remove()
             raise
         file.unlock()
-        output.reader.begun(order.now)
+        output.reader.begun(spec.now)
         return link
 
 
-def _order_file(order: Order, facts: dict[str, Any]) -> IO[bytes]:
+def _spec_file(spec: CommandSpec, facts: dict[str, Any]) -> IO[bytes]:
     """Returns a file without a name that says what to execute."""
-    env = {**os.environ, **(order.env or {}), MARK: facts["token"]}
+    env = {**os.environ, **(spec.env or {}), MARK: facts["token"]}
     told: dict[str, Any] = {
-        "command": words(order.command),
-        "cwd": os.path.abspath(order.cwd or os.getcwd()),  # noqa: PTH100, PTH109 - bytes that are no text stay as they are
+        "command": words(spec.command),
+        "cwd": os.path.abspath(spec.cwd or os.getcwd()),  # noqa: PTH100, PTH109 - bytes that are no text stay as they are
         "env": env,
-        "timeout": order.timeout,
-        "grace": order.grace,
+        "timeout": spec.timeout,
+        "grace": spec.grace,
     }
     file = _nameless_file()
     file.write(marshal.dumps(told))

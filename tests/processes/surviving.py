@@ -10,7 +10,7 @@ import pytest
 
 from taskrun.processes.command import CommandResult
 from taskrun.processes.command_file import Record
-from taskrun.processes.surviving_command import CommandKey, Order, SurvivingCommands
+from taskrun.processes.surviving_command import CommandKey, CommandSpec, SurvivingCommands
 
 
 class Reader:
@@ -49,8 +49,8 @@ def order(
     stdin: str | None = None,
     env: dict[str, str] | None = None,
     cwd: str | None = None,
-) -> Order:
-    return Order("step", command, cwd, env, stdin, call, 1.0, timeout, 5.0, rerun)
+) -> CommandSpec:
+    return CommandSpec("step", command, cwd, env, stdin, call, 1.0, timeout, 5.0, rerun)
 
 
 class Engine:
@@ -59,7 +59,7 @@ class Engine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    async def run(self, wanted: Order, reader: Reader | None = None) -> CommandResult:
+    async def run(self, wanted: CommandSpec, reader: Reader | None = None) -> CommandResult:
         commands = SurvivingCommands(self.folder)
         reader = reader or Reader()
         try:
@@ -67,7 +67,7 @@ class Engine:
         finally:
             await commands.close()
 
-    async def run_until(self, wanted: Order, reader: Reader, holds: Callable[[], object]) -> None:
+    async def run_until(self, wanted: CommandSpec, reader: Reader, holds: Callable[[], object]) -> None:
         """Follows a command until something holds, then leaves it."""
         running = asyncio.ensure_future(self.run(wanted, reader))
         await until(holds)

@@ -28,7 +28,7 @@ from taskrun.processes.kept_file import Identity, KeptFile
 from taskrun.processes.leftovers import MARK, end_leftovers, signal_supervisor
 from taskrun.processes.process_table import boot, process
 from taskrun.processes.surviving_command import (
-    Order,
+    CommandSpec,
     TimedOut,
     end_command,
     files_of,
@@ -60,7 +60,7 @@ async def test_it_is_as_a_plain_command_is(engine: Engine, tmp_path: Path) -> No
     [order(["no such program"]), order("true", cwd="/no such folder"), order(["/etc/passwd"])],
     ids=["program", "folder", "no program"],
 )
-async def test_what_cannot_be_started_says_so(engine: Engine, wanted: Order) -> None:
+async def test_what_cannot_be_started_says_so(engine: Engine, wanted: CommandSpec) -> None:
     with pytest.raises((FileNotFoundError, PermissionError)) as raised:
         await engine.run(wanted)
     assert raised.value.filename == (wanted.cwd or wanted.command[0])
@@ -112,7 +112,7 @@ async def test_the_next_reads_on_where_the_last_has_left_it(engine: Engine, tmp_
     assert result.stdout == "one\ntwo\nthree"
 
 
-async def left_and_ended(engine: Engine, tmp_path: Path, reader: Reader) -> Order:
+async def left_and_ended(engine: Engine, tmp_path: Path, reader: Reader) -> CommandSpec:
     """A command that has printed two lines, of which one was read, and that has ended since nobody follows it."""
     gate = tmp_path / "gate"
     wanted = order(f"echo 1; while [ ! -e {gate} ]; do sleep 0.02; done; echo 2")

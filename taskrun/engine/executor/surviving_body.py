@@ -16,7 +16,7 @@ from taskrun.model.errors import StepTimeout
 from taskrun.model.records import Run, Step
 from taskrun.processes.command import CommandResult
 from taskrun.processes.command_file import STREAMS, Record
-from taskrun.processes.surviving_command import CommandKey, Order, SurvivingCommands, TimedOut
+from taskrun.processes.surviving_command import CommandKey, CommandSpec, SurvivingCommands, TimedOut
 
 
 async def follow(
@@ -27,7 +27,7 @@ async def follow(
     Raises:
         StepTimeout: it took longer than its timeout.
     """
-    order = Order(
+    spec = CommandSpec(
         step=step.key,
         command=call.command or "",
         cwd=call.cwd,
@@ -44,7 +44,7 @@ async def follow(
     attempt.look_soon()
     try:
         async with follower.limit:
-            return await commands.run(command_key(step, attempt.run), order, step.cursor or 0, follower)
+            return await commands.run(command_key(step, attempt.run), spec, step.cursor or 0, follower)
     except (TimeoutError, TimedOut) as error:
         if isinstance(error, TimedOut) or follower.limit.expired():
             raise timed_out(step.key, call.timeout or 0.0) from error
