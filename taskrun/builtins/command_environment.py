@@ -45,7 +45,7 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def told(run: Current) -> Iterator[dict[str, str]]:
+def run_variables(run: Current) -> Iterator[dict[str, str]]:
     """Yields what a command is told of its run. A large input is in a file, which goes when the attempt has ended.
 
     When the attempt is only taken down, since its worker ends, the file stays: the command may go on, and a replay needs it.

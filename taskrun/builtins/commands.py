@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from taskrun.builtins.command_environment import read_env_file, told
+from taskrun.builtins.command_environment import read_env_file, run_variables
 from taskrun.declarations.calls import StepCall
 from taskrun.declarations.job import Job
 from taskrun.declarations.options import Options
@@ -65,7 +65,7 @@ def command_pipe(table: PipeTable, place: Place) -> Pipe:
     return made
 
 
-def taken(table: CommandTable, topic: str) -> Callable[[Any], dict[str, Any]]:
+def input_of_event(table: CommandTable, topic: str) -> Callable[[Any], dict[str, Any]]:
     """Returns what makes an input of an event or output: the fields that the table declares."""
     names = [field.name for field in table.input]
 
@@ -112,7 +112,7 @@ def _handler(table: CommandTable, root: Path, cwd: Path) -> Callable[[Any], Any]
 
     async def handler(values: dict[str, Any]) -> Any:
         done: Completed | None = None
-        with told(current()) as facts:
+        with run_variables(current()) as facts:
             for step, fill in commands:
                 folder = root / Path(step.cwd or table.cwd or cwd).expanduser()
                 call = _call(step, fill(values), table, folder, {**_variables(step, table, root), **facts})

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from taskrun.builtins import JOBS
-from taskrun.builtins.commands import CommandJob, Place, command_pipe, taken
+from taskrun.builtins.commands import CommandJob, Place, command_pipe, input_of_event
 from taskrun.declarations.files import Files, files
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Problem
@@ -104,4 +104,4 @@ def _triggers(table: CommandTable, registry: Registry, jobs: set[str]) -> tuple[
 
 
 def _picking(ref: Pipe | JobRef | Files, table: CommandTable) -> Source:
-    return replace(ref.into(taken(table, ref.topic)), picks=True)
+    return replace(ref.into(input_of_event(table, ref.topic)), picks=True)

@@ -118,7 +118,7 @@ def failed(
         except Exception as wrong:
             error = wrong
     pause = delay is None and job.options.on_exhausted == "pause"
-    return m.Failed(error=_told(error, used_up), retry_in=delay, pause=pause, output=output)
+    return m.Failed(error=_as_recorded(error, used_up), retry_in=delay, pause=pause, output=output)
 
 
 def _input(job: Job, run: Run) -> object:
@@ -129,7 +129,7 @@ def _input(job: Job, run: Run) -> object:
         return None
 
 
-def _told(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> ErrorRecord:
+def _as_recorded(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> ErrorRecord:
     """Returns an error as the journal keeps it; one that came out of a step says where it was raised there."""
     record = encode_error(error)
     for used, origin in used_up:
