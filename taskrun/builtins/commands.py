@@ -30,7 +30,7 @@ from taskrun.model.signature import whole
 from taskrun.model.templates import as_arguments, as_text, in_shell, parse_template
 from taskrun.rules.policies import Concurrency, Cron
 
-Place = tuple[str, int]  # a file and a line of it
+SourceLine = tuple[str, int]  # a file and a line of it
 
 
 class CommandJob(Job):
@@ -42,7 +42,9 @@ class CommandJob(Job):
         triggers: pipes and jobs that start it.
     """
 
-    def __init__(self, table: CommandTable, root: Path, cwd: Path, place: Place, triggers: Sequence[Source]) -> None:
+    def __init__(
+        self, table: CommandTable, root: Path, cwd: Path, place: SourceLine, triggers: Sequence[Source]
+    ) -> None:
         super().__init__(_handler(table, root, cwd), _options(table, triggers))
         self.file, self.line = place
         self._table = table
@@ -57,7 +59,7 @@ class CommandJob(Job):
         return {**super().describe(), "commands": [_shown(step.command) for step in self._table.steps]}
 
 
-def command_pipe(table: PipeTable, place: Place) -> Pipe:
+def command_pipe(table: PipeTable, place: SourceLine) -> Pipe:
     """Returns the pipe of a table."""
     made = Pipe(table.name, None, *place)
     if table.input is not None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from taskrun.builtins import JOBS
-from taskrun.builtins.commands import CommandJob, Place, command_pipe, input_of_event
+from taskrun.builtins.commands import CommandJob, SourceLine, command_pipe, input_of_event
 from taskrun.declarations.files import Files, files
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Problem
@@ -79,7 +79,7 @@ class _Places:
         with suppress(OSError, UnicodeDecodeError):  # it has gone since it was read
             self._lines = lines_of(Path(path).read_text("utf-8-sig"))
 
-    def of(self, section: str, name: str) -> Place:
+    def of(self, section: str, name: str) -> SourceLine:
         """Returns the file, and the line of a table."""
         return self._path, self._lines.get((section, name), 0)
 
