@@ -18,7 +18,7 @@ from taskrun.model.config_keys import (
     COUNT,
     DURATION,
     Key,
-    Place,
+    TablePlace,
     any_text,
     count,
     mapping,
@@ -139,11 +139,11 @@ def read_pipes(document: dict[str, Any], path: Path) -> list[PipeTable]:
     return [_pipe(name, table, place) for name, table, place in _tables(document, "pipes", path)]
 
 
-def _tables(document: dict[str, Any], section: str, path: Path) -> Iterator[tuple[str, dict[str, Any], Place]]:
+def _tables(document: dict[str, Any], section: str, path: Path) -> Iterator[tuple[str, dict[str, Any], TablePlace]]:
     for name, table in section_of(document, section, path).items():
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {section}.{name} must be a table, written [{section}.{name}]")
-        place = Place(path, f"[{section}.{name}]")
+        place = TablePlace(path, f"[{section}.{name}]")
         try:
             check_name(name, section.removesuffix("s"))
             if section == "jobs":
@@ -289,7 +289,7 @@ NEEDS = {
 # ---- tables
 
 
-def _job(name: str, table: dict[str, Any], place: Place, groups: Mapping[str, int]) -> CommandTable:
+def _job(name: str, table: dict[str, Any], place: TablePlace, groups: Mapping[str, int]) -> CommandTable:
     read = place.read(table, JOB)
     for key, other in NEEDS.items():
         if key in table and other not in table:
@@ -333,12 +333,12 @@ _AS_WRITTEN = (
 )
 
 
-def _pipe(name: str, table: dict[str, Any], place: Place) -> PipeTable:
+def _pipe(name: str, table: dict[str, Any], place: TablePlace) -> PipeTable:
     written = place.read(table, PIPE)["input"]
     return PipeTable(name=name, input=None if written is None else read_fields(written, place, types=True))
 
 
-def _check_cron(crons: Sequence[str], fields: Sequence[InputField], place: Place) -> None:
+def _check_cron(crons: Sequence[str], fields: Sequence[InputField], place: TablePlace) -> None:
     required = [field.name for field in fields if field.required]
     if crons and required:
         several = "have no defaults" if len(required) > 1 else "has no default"
@@ -346,7 +346,7 @@ def _check_cron(crons: Sequence[str], fields: Sequence[InputField], place: Place
         raise place.error(f"cron: {needed}; or write a [[schedule]] with its input")
 
 
-def _check_files(files: Sequence[str] | None, fields: Sequence[InputField], place: Place) -> None:
+def _check_files(files: Sequence[str] | None, fields: Sequence[InputField], place: TablePlace) -> None:
     missing = [field.name for field in fields if field.required and field.name not in EVENT]
     if files and missing:
         raise place.error(
@@ -354,7 +354,7 @@ def _check_files(files: Sequence[str] | None, fields: Sequence[InputField], plac
         )
 
 
-def _commands(read: Mapping[str, Any], fields: Sequence[str], place: Place) -> list[CommandStep]:
+def _commands(read: Mapping[str, Any], fields: Sequence[str], place: TablePlace) -> list[CommandStep]:
     command, listed = read["command"], read["steps"]
     if (command is None) is (listed is None):
         what = "needs command or steps" if command is None else "has both command and steps; it takes one of them"
@@ -369,14 +369,14 @@ def _commands(read: Mapping[str, Any], fields: Sequence[str], place: Place) -> l
     return steps
 
 
-def _step(written: Any, number: int, fields: Sequence[str], place: Place) -> CommandStep:
+def _step(written: Any, number: int, fields: Sequence[str], place: TablePlace) -> CommandStep:
     read = place.read(written if isinstance(written, dict) else {"command": written}, STEP)
     _check_command(read["command"], fields, place.at("command"))
     named = read["name"] is not None
     return CommandStep(**{**read, "name": read["name"] if named else f"step-{number}"}, named=named)
 
 
-def _check_command(command: Command, fields: Sequence[str], place: Place) -> None:
+def _check_command(command: Command, fields: Sequence[str], place: TablePlace) -> None:
     if isinstance(command, list):
         for item in command:
             _parsed(item, fields, place)
@@ -388,7 +388,7 @@ def _check_command(command: Command, fields: Sequence[str], place: Place) -> Non
         raise place.error(str(error)) from None
 
 
-def _parsed(text: str, fields: Sequence[str], place: Place) -> Template:
+def _parsed(text: str, fields: Sequence[str], place: TablePlace) -> Template:
     try:
         return parse_template(text, fields)
     except ValueError as error:

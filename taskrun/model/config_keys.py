@@ -32,15 +32,15 @@ class Key(msgspec.Struct, frozen=True):
     needed: bool = False
 
 
-class Place(msgspec.Struct, frozen=True):
+class TablePlace(msgspec.Struct, frozen=True):
     """A table of a file, as messages call it: `[jobs.backup]`, `[jobs.release] steps 2`."""
 
     path: Path
     table: str
 
-    def at(self, inner: str) -> Place:
+    def at(self, inner: str) -> TablePlace:
         """Returns a part of it."""
-        return Place(self.path, f"{self.table} {inner}")
+        return TablePlace(self.path, f"{self.table} {inner}")
 
     def error(self, text: str) -> ConfigError:
         """Returns an error that names it, and what is wrong with it or one of its keys."""

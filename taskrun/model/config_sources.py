@@ -32,7 +32,7 @@ from taskrun.model.notify_config import HIDDEN, NOTIFY, without_path
 DEFAULT = "default"
 SECRETS = frozenset({"secret"})  # keys whose values are shown to nobody who does not ask for them
 
-Place = tuple[str | int, ...]  # of a value in the document: names, and numbers of tables in a list
+KeyPath = tuple[str | int, ...]  # of a value in the document: names, and numbers of tables in a list
 
 
 class Sourced(msgspec.Struct, frozen=True):
@@ -80,8 +80,8 @@ def effective(path: Path, environ: Environ, reveal: bool = False) -> Tree:
 
 class _File(msgspec.Struct, frozen=True):
     path: str
-    lines: Mapping[Place, int]
-    place: Place = ()
+    lines: Mapping[KeyPath, int]
+    place: KeyPath = ()
 
     def at(self, *place: str | int) -> _File:
         return msgspec.structs.replace(self, place=(*self.place, *place))
@@ -177,10 +177,10 @@ def _veiled_key(name: str, item: Any) -> Any:
 # ---- lines
 
 
-def lines_of(text: str) -> dict[Place, int]:
+def lines_of(text: str) -> dict[KeyPath, int]:
     """Returns the line at which each value and each table of a TOML document begins."""
-    found: dict[Place, int] = {}
-    table: Place = ()
+    found: dict[KeyPath, int] = {}
+    table: KeyPath = ()
     for line, statement, parsed in _statements(text):
         if statement.startswith("["):
             table = _header(parsed, found)
@@ -209,9 +209,9 @@ def _statements(text: str) -> Iterator[tuple[int, str, Tree]]:
 _STATEMENT = re.compile(r"\s*[^\s#]")
 
 
-def _header(parsed: Tree, found: Mapping[Place, int]) -> Place:
+def _header(parsed: Tree, found: Mapping[KeyPath, int]) -> KeyPath:
     """Returns the place of the table that a header begins: of several in a list the next, or the last for one below it."""
-    place: Place = ()
+    place: KeyPath = ()
     at: Any = parsed
     while at:
         if isinstance(at, list):
@@ -226,7 +226,7 @@ def _header(parsed: Tree, found: Mapping[Place, int]) -> Place:
     return place
 
 
-def _places(parsed: Tree) -> Iterator[Place]:
+def _places(parsed: Tree) -> Iterator[KeyPath]:
     for name, value in parsed.items():
         yield (name,)
         if isinstance(value, dict):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from taskrun.model import durations
-from taskrun.model.config_keys import DURATION, Key, Place, mapping, nonempty, texts
+from taskrun.model.config_keys import DURATION, Key, TablePlace, mapping, nonempty, texts
 from taskrun.model.errors import ConfigError
 
 EVENT = ("path", "name", "size", "modified", "change")  # the fields of an event
@@ -58,7 +58,7 @@ def topics_of(tables: Iterable[FilesTable]) -> dict[str, list[str]]:
 
 
 def _table(written: dict[str, Any], name: str, path: Path) -> FilesTable:
-    place = Place(path, name)
+    place = TablePlace(path, name)
     read = place.read(written, FILES)
     if read["field"] in read["input"]:
         raise place.error(f"input has {read['field']}, which is the field that gets the path")

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from taskrun.model.config_keys import Place, refuse_unknown
+from taskrun.model.config_keys import TablePlace, refuse_unknown
 from taskrun.model.durations import shown
 
 FieldType = Literal["str", "int", "float", "bool", "path", "list"]
@@ -43,7 +43,7 @@ class InputField(msgspec.Struct, frozen=True, kw_only=True):
 # ---- reading the table
 
 
-def read_fields(written: Mapping[str, Any], place: Place, types: bool = False) -> list[InputField]:
+def read_fields(written: Mapping[str, Any], place: TablePlace, types: bool = False) -> list[InputField]:
     """Reads a table `input`.
 
     Parameters:
@@ -56,7 +56,7 @@ def read_fields(written: Mapping[str, Any], place: Place, types: bool = False) -
     return [_field(name, value, place.at(f"input.{name}"), types) for name, value in written.items()]
 
 
-def _field(name: str, value: Any, place: Place, types: bool) -> InputField:
+def _field(name: str, value: Any, place: TablePlace, types: bool) -> InputField:
     if not _NAME.fullmatch(name):
         raise place.error("cannot be the name of a field: it takes a letter, then letters, digits and _")
     if types and value in TYPES:
@@ -85,14 +85,14 @@ def _field(name: str, value: Any, place: Place, types: bool) -> InputField:
     return field
 
 
-def _choices(table: Mapping[str, Any], place: Place) -> list[Any]:
+def _choices(table: Mapping[str, Any], place: TablePlace) -> list[Any]:
     listed = table.get("choices", [])
     if isinstance(listed, list) and (listed or "choices" not in table):
         return listed
     raise place.error(f"choices must be a list of values, not {shown(listed)}")
 
 
-def _type(table: Mapping[str, Any], place: Place) -> FieldType:
+def _type(table: Mapping[str, Any], place: TablePlace) -> FieldType:
     if "type" in table:
         if table["type"] in TYPES:
             kind: FieldType = table["type"]
@@ -131,7 +131,7 @@ def _fits(value: Any, kind: FieldType) -> bool:
     return type(value) is _KINDS[kind]
 
 
-def _check_default(field: InputField, place: Place) -> None:
+def _check_default(field: InputField, place: TablePlace) -> None:
     if not _fits(field.default, field.type) or not all(_fits(one, field.items) for one in _elements(field.default)):
         named = f"list of {field.items}" if field.type == "list" else field.type
         raise place.error(f"default must be of type {named}, not {shown(field.default)}")

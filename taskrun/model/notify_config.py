@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from taskrun.model.config_keys import Key, Place, nonempty, texts
+from taskrun.model.config_keys import Key, TablePlace, nonempty, texts
 from taskrun.model.errors import ConfigError
 from taskrun.model.shell_syntax import check_fields
 from taskrun.model.templates import parse_template
@@ -64,7 +64,9 @@ def read_notify(document: dict[str, Any], path: Path) -> list[NotifyTable]:
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise ConfigError(f"{path}: notify must be a list of tables, each written [[notify]]")
     several = len(found) > 1
-    return [_table(one, Place(path, f"[[notify]] {n}" if several else "[[notify]]")) for n, one in enumerate(found, 1)]
+    return [
+        _table(one, TablePlace(path, f"[[notify]] {n}" if several else "[[notify]]")) for n, one in enumerate(found, 1)
+    ]
 
 
 def without_path(address: str) -> str:
@@ -111,7 +113,7 @@ NOTIFY = {
 }
 
 
-def _table(table: dict[str, Any], place: Place) -> NotifyTable:
+def _table(table: dict[str, Any], place: TablePlace) -> NotifyTable:
     read = place.read(table, NOTIFY)
     if read["command"] is not None:
         _check_command(read["command"], place.at("command"))
@@ -127,7 +129,7 @@ def _table(table: dict[str, Any], place: Place) -> NotifyTable:
     return NotifyTable(tuple(read["on"]), tuple(read["jobs"]), tuple(ways))
 
 
-def _check_command(command: str, place: Place) -> None:
+def _check_command(command: str, place: TablePlace) -> None:
     try:
         check_fields(parse_template(command, FIELDS))
     except ValueError as error:
