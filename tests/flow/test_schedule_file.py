@@ -161,12 +161,37 @@ async def test_who_asks_is_answered_while_the_disk_refuses_to_take_the_file_on(
     config.write_text(HOURLY.format(path="/data"))
     async with project(config, monkeypatch) as (queue, file):
         monkeypatch.setattr(schedule_file, "CHECKED_WITHIN", 0.01)
-        with monkeypatch.context() as full:
-            full.setattr(queue.core.schedules, "set", lambda *_: asyncio.Event().wait())
-            assert await file.problems() == {"problem": "", "inputs": {}}
-            assert await queue.core.schedules.views() == []
-        await file.problems()
+        take, free = queue.core.schedules.set, asyncio.Event()
+
+        async def late(*args: Any) -> None:
+            await free.wait()
+            await take(*args)
+
+        monkeypatch.setattr(queue.core.schedules, "set", late)
+        assert await file.problems() == {"problem": "", "inputs": {}}
+        assert await queue.core.schedules.views() == []
+        free.set()  # what was begun for the one who asked goes on
+        await until(lambda: queue.core.schedules._active)
         assert [view["job"] for view in await queue.core.schedules.views()] == ["backup"]
+
+
+async def test_a_check_that_fails_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "taskrun.toml"
+    config.write_text(HOURLY.format(path="/a"))
+    async with project(config, monkeypatch) as (queue, file):
+        take, failures = queue.core.files.set, iter([OSError("too many open files")])
+
+        async def fails_once(*args: Any) -> None:
+            for failure in failures:
+                raise failure
+            await take(*args)
+
+        monkeypatch.setattr(queue.core.files, "set", fails_once)
+        async with file.following():
+            await until(lambda: queue.core.schedules._active)
+    assert "too many open files" in caplog.text
 
 
 async def test_a_tick_looks_at_the_next_schedule_and_at_no_other(

@@ -17,6 +17,7 @@ import pytest
 from taskrun import Queue, SqliteStorage, TaskrunError, files, job
 from taskrun.declarations.job import Job
 from taskrun.engine.core import file_triggers
+from taskrun.engine.core.folders import Folder, FolderWatch
 from taskrun.engine.core.known_files import FilesEntry
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
@@ -396,6 +397,59 @@ async def test_a_table_that_is_put_back_has_forgotten_its_files(storage: Store, 
         await queue.core.files.set([existing(["in/*"])])
         await queue.advance("2s")
         assert len([run async for run in queue.runs()]) == 2
+
+
+async def test_a_table_whose_taking_on_was_cancelled_is_watched_when_it_is_given_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with TestQueue(jobs=[load]) as queue:
+        reached = asyncio.Event()
+
+        async def hangs(_: object) -> bool:
+            reached.set()
+            await asyncio.Event().wait()
+            return True
+
+        with monkeypatch.context() as slow:
+            slow.setattr(queue.core.files._watch, "watch", hangs)
+            taking_on = asyncio.create_task(queue.core.files.set([existing(["in/*"])]))
+            await reached.wait()
+            taking_on.cancel()
+            await asyncio.wait([taking_on])
+        await queue.core.files.set([existing(["in/*"])])
+        (folder / "a").write_text("x")
+        async with asyncio.timeout(20):  # while nobody follows what is to be looked at, time does not go on
+            await queue.advance("2s")
+        assert len([run async for run in queue.runs()]) == 1
+
+
+async def test_folders_are_watched_anew_after_a_look_at_them_has_failed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch, failures = FolderWatch.watch, [RuntimeError("can't start new thread")]
+
+    async def fails_once(self: FolderWatch, folders: frozenset[Folder]) -> bool:
+        if folders and failures:
+            raise failures.pop()
+        return await watch(self, folders)
+
+    monkeypatch.setattr(file_triggers, "CHECKED", 0.05)
+    monkeypatch.setattr(FolderWatch, "watch", fails_once)
+    folder.rmdir()
+    async with Queue(jobs=[taking()]) as queue:
+        folder.mkdir()
+        await until(lambda: queue.core.files._watch.folders)
+    assert "can't start new thread" in caplog.text
+
+
+async def test_folders_that_could_not_be_watched_are_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, folders = FolderWatch(lambda _: None), frozenset({(str(folder), True)})
+    with monkeypatch.context() as deaf:
+        deaf.setattr("taskrun.engine.core.folders._changes", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        assert not await watch.watch(folders)
+        assert not await watch.watch(folders)
+    assert await watch.watch(folders)
+    watch.close()
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,19 @@ class ScheduleFile:
         self._read = read
         self._seen: object = None
         self._checking = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def problems(self) -> dict[str, Any]:
-        """Returns what is wrong with the file as JSON; by the last check, when disk or worker hold up a new one."""
+        """Returns what is wrong with the file as JSON; by the last check, when disk or worker hold up a new one.
+
+        A check goes on to its end, even if who asks goes away.
+        """
+        task = asyncio.get_running_loop().create_task(self._check())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         with suppress(TimeoutError):
             async with asyncio.timeout(CHECKED_WITHIN):
-                await self._check()
+                await asyncio.shield(task)
         return {"problem": self.problem, "inputs": self.inputs}
 
     async def begin(self) -> None:
@@ -77,16 +84,21 @@ class ScheduleFile:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Applies the schedules of the file whenever it changes."""
-        task = asyncio.get_running_loop().create_task(self._follow())
+        following = asyncio.get_running_loop().create_task(self._follow())
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            tasks = [following, *self._tasks]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
         while True:
-            await self._check()
+            try:
+                await self._check()
+            except Exception:
+                logger.exception("taskrun.toml could not be checked")
             await asyncio.sleep(POLL)
 
     async def _check(self) -> None:

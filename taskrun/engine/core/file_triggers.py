@@ -180,20 +180,24 @@ class FileTriggers:
                 if key not in wanted:
                     await _ended(self._watched.pop(key))
             act = partial(drop_triggers, origin=origin, entries=entries, jobs=jobs, owner=owner)
-            for job in await self._journal.do(act):
-                self._known.pop(job, None)
+            await self._journal.do(act, self._forget)
             if not self._watched and not wanted and not mine:  # as in most projects
                 return
-            new = {key: self._made(key[1]) for key in wanted if key not in self._watched}
-            self._watched |= new
+            self._watched |= {key: self._made(key[1]) for key in wanted if key not in self._watched}
             await self._rewatch()
-            for one in new.values():
+            # Also those that were taken on before by who was cancelled then.
+            new = [one for key in wanted if (one := self._watched[key]).task is None]
+            for one in new:
                 one.task = asyncio.get_running_loop().create_task(self._follow(origin, one))
             with suppress(TimeoutError):  # a folder that does not answer holds nobody up for long
                 async with asyncio.timeout(BEGUN_WITHIN):
-                    await asyncio.gather(*(one.begun.wait() for one in new.values()))
+                    await asyncio.gather(*(one.begun.wait() for one in new))
             if self._minding is None and self._periodic:
                 self._minding = asyncio.get_running_loop().create_task(self._mind())
+
+    def _forget(self, jobs: Iterable[str]) -> None:
+        for job in jobs:
+            self._known.pop(job, None)
 
     def _made(self, entry: FilesEntry) -> Watched:
         patterns = [FilePattern(pattern, str(self.root)) for pattern in entry.patterns]
@@ -219,19 +223,23 @@ class FileTriggers:
     async def _rewatch(self) -> None:
         """Has the kernel watch all folders that are there."""
         patterns = [pattern for one in self._watched.values() if one.entry.poll is None for pattern in one.patterns]
-        self._marks = await in_thread(_identities, {pattern.folder for pattern in patterns})
-        folders: set[Folder] = {(pattern.folder, pattern.deep) for pattern in patterns if self._marks[pattern.folder]}
+        marks = await in_thread(_identities, {pattern.folder for pattern in patterns})
+        folders: set[Folder] = {(pattern.folder, pattern.deep) for pattern in patterns if marks[pattern.folder]}
         self._blind = not await self._watch.watch(frozenset(folders))
+        self._marks = marks
 
     async def _mind(self) -> None:
         """Watches folders anew that were made or replaced: what the kernel watches is a folder, not a name."""
         while True:
             await self._clock.sleep(CHECKED)
-            if await in_thread(_identities, set(self._marks)) != self._marks:
-                async with self._taking:
-                    self._watch.close()
-                    await self._rewatch()
-                    self._heard([pattern.folder for one in self._watched.values() for pattern in one.patterns])
+            try:
+                if await in_thread(_identities, set(self._marks)) != self._marks:
+                    async with self._taking:
+                        self._watch.close()
+                        await self._rewatch()
+                        self._heard([pattern.folder for one in self._watched.values() for pattern in one.patterns])
+            except Exception:  # such as no thread to be had: it looks again
+                logger.exception("folders could not be watched anew yet")
 
     # ---- one trigger
 

@@ -104,9 +104,11 @@ class FolderWatch:
         if folders == self.folders:
             return True
         self.close()
-        self.folders = folders
         kinds = [(sorted(path for path, deep in folders if deep is kind), kind) for kind in (True, False)]
-        return all([await self._begin(paths, deep) for paths, deep in kinds if paths])
+        if not all([await self._begin(paths, deep) for paths, deep in kinds if paths]):
+            return False
+        self.folders = folders
+        return True
 
     def close(self) -> None:
         """Watches nothing any more."""
