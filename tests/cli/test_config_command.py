@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskrun.cli.exit_codes import Code
-from taskrun.model.config_sources import Place, lines_of
+from taskrun.model.config_sources import KeyPath, lines_of
 from tests.cli.fakes import FakeDaemon, FakeTerminal, typed
 
 FILE = (
@@ -163,6 +163,6 @@ async def test_a_key_that_there_is_not_and_a_file_that_is_wrong_are_errors(tmp_p
 def test_lines_are_found_in_all_ways_to_write_a_table() -> None:
     text = "a.b = 1\n\n[[x]]\n[[x.y]]\nn = 1\n[[x.y]]\nn = 2\n[[x]]\n[x.z]\nm = [\n 1,\n]\n"
     found = lines_of(text)
-    first: dict[Place, int] = {("a", "b"): 1, ("x", 0): 3, ("x", 0, "y", 0, "n"): 5}
+    first: dict[KeyPath, int] = {("a", "b"): 1, ("x", 0): 3, ("x", 0, "y", 0, "n"): 5}
     expected = first | {("x", 0, "y", 1, "n"): 7, ("x", 1, "z", "m"): 10}
     assert {place: found[place] for place in expected} == expected
