@@ -41,9 +41,6 @@ class RunLog:
         replaying: whether the handler is still where an earlier execution got to; None if there was none.
     """
 
-    # One for all: held briefly, and thousands of runs wait at a time. The garbage collector may print inside `write` too.
-    _lock = threading.RLock()
-
     def __init__(
         self, run: str, seq: int, host: m.Peer, clock: Clock, replaying: Callable[[], bool] | None = None
     ) -> None:
@@ -56,6 +53,7 @@ class RunLog:
         self._repeats = replaying is not None  # the handler may be where it has been before
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
+        self._lock = threading.RLock()  # the garbage collector may print at any moment, inside `write` too
         self._room: threading.Condition | None = None  # for threads that wait; made when the first has to
         self._outputs: dict[tuple[str, str | None], OutputLines] = {}  # streams with a line that is not ended
         self._followed: dict[str, Step] = {}  # commands that survive, as they began
