@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from taskrun import DurationInvalid, JournalUnavailable, Queue, SqliteStorage, TaskrunError, job
+from taskrun.engine.core.core import Core
 from taskrun.stores.base import Store
 
 
@@ -52,6 +53,26 @@ async def test_a_start_that_failed_can_be_tried_again(tmp_path: Path) -> None:
             await late.jobs.answer.start()
     async with late:
         assert await late.jobs.answer.run() == 42
+
+
+async def test_a_start_that_fails_once_the_journal_is_open_leaves_no_engine_and_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(core: Core, peer: object) -> None:
+        raise RuntimeError("no")
+
+    queue = Queue(jobs=[answer], storage=exclusive(tmp_path))
+    waiting = asyncio.ensure_future(queue.ready)
+    with monkeypatch.context() as broken:
+        broken.setattr(Core, "join", refuse)
+        with pytest.raises(RuntimeError, match="no"):
+            await queue.start()
+    with pytest.raises(RuntimeError, match="no"):
+        await waiting
+    async with Queue(jobs=[answer], storage=exclusive(tmp_path)) as other:  # nobody has the journal open
+        assert await other.jobs.answer.run() == 42
+    async with queue:
+        await queue.ready
 
 
 async def test_a_handler_may_close_its_own_queue(storage: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
@@ -124,7 +125,15 @@ class Queue:
     async def _start(self) -> None:
         try:
             await self._join()
-        except BaseException:
+        except BaseException as error:
+            ready, self._ready = self._ready, None
+            if ready is not None and not ready.done():
+                ready.set_exception(
+                    error if isinstance(error, Exception) else JournalUnavailable("the start was cut off")
+                )
+                ready.exception()  # whether or not anybody awaits it
+            with contextlib.suppress(Exception):
+                await self._end(0.0)
             self._core = self._executor = self._started = None
             raise
 
@@ -172,13 +181,16 @@ class Queue:
         try:
             if self._started is not None:
                 await asyncio.wait([self._started])
-            if self._core is not None:
-                await self._core.close(grace)
-            if self._executor is not None:
-                await self._executor.close()
+            await self._end(grace)
         finally:
             _open.discard(self)
             self._core = self._executor = self._ready = self._started = self._closing = None
+
+    async def _end(self, grace: float | None) -> None:
+        if self._core is not None:
+            await self._core.close(grace)
+        if self._executor is not None:
+            await self._executor.close()
 
     async def __aenter__(self: T) -> T:
         await self.start()

@@ -130,9 +130,15 @@ def tell_end(t: Transaction, run: Run) -> None:
 
 
 def note(t: Transaction, step: Step) -> Step | None:
-    """Keeps that a step has begun or was cancelled, unless its end is recorded; returns a child to be cancelled with it."""
-    known = t.tx.step(step.run, step.key)
-    if (known is not None and known.finished) or not t.tx.holds(t.engine, step.run):
+    """Keeps that a step has begun or was cancelled; returns a child to be cancelled with it.
+
+    A step that its handler cut off is cancelled though its end is recorded: the handler has not seen that, and a replay must not
+    either. When its whole run is cancelled the end stays: there is no replay, and a retry is to keep it.
+    """
+    known, run = t.tx.step(step.run, step.key), t.mine(step.run)
+    if run is None:
+        return None
+    if known is not None and known.finished and (step.status is not StepStatus.CANCELLED or run.cancel is not None):
         return None
     child, cursor = step.child, step.cursor
     if known is not None:

@@ -79,9 +79,11 @@ class AttemptState:
         if self._values:
             values, self._values = self._values, []
             self._recording = self._host.ask(m.RecordValues(values))
-        if self._recording is not None:
-            await self._answer(asyncio.shield(self._recording))
-            self._recording = None
+        recording = self._recording
+        if recording is not None:
+            await self._answer(asyncio.shield(recording))
+            if self._recording is recording:  # else another branch has drawn values meanwhile
+                self._recording = None
 
     # ---- what the core says
 

@@ -317,7 +317,7 @@ class Context(AttemptState):
         await self._ready()
         text = pipe.prepare(data)
         check_size(text.encode(), f"event for {pipe.name}", self._max_payload)
-        return self._outcome(await self._busily(m.Send(step=step, data=text)), decode)
+        return self._outcome(await self._told(m.Send(step=step, data=text), step), decode)
 
     async def _until_over(self, step: Step, message: m.Wait | m.StartChild | None) -> Step:
         """Registers a wait by a message, unless it already is, and waits until it is over.
@@ -377,10 +377,11 @@ class Context(AttemptState):
         return None if step.output is None else read(step.output)
 
     def _cut_off(self, step: Step) -> BaseException:
-        """Notes that a step was cancelled; returns what to raise."""
+        """Notes that a step was cancelled, whatever its end was: the handler has not seen it. Returns what to raise."""
         if self.unwinding or self.over:
             return Unwind()
-        self._host.tell(m.Noted(replace(step, status=StepStatus.CANCELLED, ended_at=self._clock.now(), wake_at=None)))
+        unseen = {"output": None, "error": None, "wake_at": None}
+        self._host.tell(m.Noted(replace(step, status=StepStatus.CANCELLED, ended_at=self._clock.now(), **unseen)))
         return asyncio.CancelledError()
 
     def _mark(self, record: ErrorRecord, key: str) -> BaseException:
@@ -393,7 +394,14 @@ class Context(AttemptState):
         return Step(run=self.run.id, key=key, name=name, kind=kind, started_at=self._clock.now(), **fields)
 
     async def _record(self, step: Step) -> None:
-        await self._busily(m.Record(step))
+        await self._told(m.Record(step), step)
+
+    async def _told(self, message: m.Asked, step: Step) -> Any:
+        """Asks the core for, or to keep, the end of a step; whoever is cut off before it answers has not seen that end."""
+        try:
+            return await self._busily(message)
+        except asyncio.CancelledError:
+            raise self._cut_off(step) from None
 
 
 def see(task: asyncio.Task[Any]) -> None:
