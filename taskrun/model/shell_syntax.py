@@ -21,6 +21,7 @@ _REFUSED = {  # by what a field stands in
     "$((": _ARITHMETIC,
     "#": "stands in a comment",
 }
+_DOCUMENT = "stands in or behind a here-document, where its quotes do not hold; give it as an argument"
 _ENDS = {"`": "`", "${": "}", "((": "))", "$((": "))"}  # of what no field may stand in
 _AT_WORD = re.compile(r"[ \t\n;&|()<>]\Z")  # other blanks, as that of CRLF, are letters of a word
 # What makes a parenthesis behind it a part of a word in some shells: f() a=(…) <(…)
@@ -53,6 +54,7 @@ class _Reader:
         self._escaping = False  # whether a backslash stands right before
         self._unclear = ""  # why no field may follow any more
         self._document = False  # whether the next line begins a here-document
+        self._depth = 0  # of the stack where that was announced
 
     def meet(self, field: Placeholder) -> None:
         """Checks that a field may stand here."""
@@ -64,8 +66,13 @@ class _Reader:
             wrong = f"stands after a $; write {name} for the field, ${{{name}}} for a variable of the shell"
         if self._escaping:
             wrong = "stands after a backslash, which would undo its quotes"
-        if re.search(r"(?<!<)<<-?[ \t]*\Z", self._before) or (self._document and not self._before.strip(" \t")):
+        far = self._document and not self._before.strip(" \t")
+        if far or re.search(r"(?<!<)<<-?[ \t]*\Z", self._before):
             wrong = "cannot be the end of a here-document"
+        if (
+            self._document and len(self._stack) > self._depth
+        ):  # it may be in that end, where shells read quotes in other ways
+            wrong = wrong or _DOCUMENT
         if wrong or self._unclear:
             raise ValueError(f"{name} {wrong or self._unclear}")
         self._before += "x"  # of a word
@@ -89,6 +96,8 @@ class _Reader:
     def _step(self, text: str, at: int) -> int:
         """Takes what stands at a place; returns its length."""
         inside, rest, letter = self._stack[-1] if self._stack else "", text[at : at + 4], text[at]
+        if letter == "\n" and self._document:
+            self._unclear = _DOCUMENT
         if inside == "#" and letter != "\n":
             return 1
         if inside == "'":
@@ -134,13 +143,14 @@ class _Reader:
             self._unclear = f"stands behind {rest[:2]}, which not every shell reads alike; write it before that"
             return 1
         if rest[0] == "\n":
-            self._line_end()
+            if self._stack[-1:] == ["#"]:
+                self._stack.pop()
         elif rest[0] == "#" and self._before.endswith(_GLUED_END):
             self._unclear = "stands behind )#, which not every shell reads alike; write a space between them"
         elif rest[0] in "'\"" or (rest[0] == "#" and _AT_WORD.search(self._before)):
             self._stack.append(rest[0])
         elif rest.startswith("<<") and not rest.startswith("<<<"):
-            self._document = True
+            self._document, self._depth = True, len(self._stack)
             return 2
         elif rest.startswith("<<<"):
             return 3
@@ -160,9 +170,3 @@ class _Reader:
         else:
             return self._expansion(rest)
         return 1
-
-    def _line_end(self) -> None:
-        if self._stack and self._stack[-1] == "#":
-            self._stack.pop()
-        if self._document:
-            self._unclear = "stands in or behind a here-document, where its quotes do not hold; give it as an argument"
