@@ -69,9 +69,7 @@ class _Reader:
         far = self._document and not self._before.strip(" \t")
         if far or re.search(r"(?<!<)<<-?[ \t]*\Z", self._before):
             wrong = "cannot be the end of a here-document"
-        if (
-            self._document and len(self._stack) > self._depth
-        ):  # it may be in that end, where shells read quotes in other ways
+        if self._document and len(self._stack) > self._depth:  # perhaps in that end, where quotes are read otherwise
             wrong = wrong or _DOCUMENT
         if wrong or self._unclear:
             raise ValueError(f"{name} {wrong or self._unclear}")
