@@ -213,17 +213,20 @@ def window_room(limit: int, placed: int) -> int:
 
 def rolling_opens(starts: Sequence[float], limit: int, period: float, now: float) -> float | None:
     """Returns when a lane of `limit` starts in any sliding `period` opens, None if it is open."""
-    if len(starts) < limit:
-        return None
-    opens = sorted(starts)[-limit] + period
-    return None if opens <= now else opens
+    counted = _counted(starts, period, now)
+    return None if len(counted) < limit else sorted(counted)[-limit] + period
 
 
 def rolling_room(starts: Sequence[float], limit: int, period: float, now: float) -> int:
     """Returns how many may start now in a lane of `limit` starts in any sliding `period`."""
-    return limit - sum(start + period > now for start in starts[-limit:])
+    return max(0, limit - len(_counted(starts, period, now)))
 
 
 def throttle_opens(last_start: float | None, period: float, now: float) -> float | None:
     """Returns when a throttle with a last start allows the next one, None if it does now."""
-    return None if last_start is None or last_start + period <= now else last_start + period
+    return None if last_start is None or not _counted([last_start], period, now) else last_start + period
+
+
+def _counted(starts: Sequence[float], period: float, now: float) -> list[float]:
+    """Returns the starts that count: those further ahead than a period were noted by a clock that was wrong."""
+    return [start for start in starts if start - period < now < start + period]

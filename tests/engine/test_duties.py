@@ -34,7 +34,7 @@ class Failing:
         self.calls = 0
         self.over = asyncio.Event()
 
-    async def __call__(self) -> None:
+    async def __call__(self, *_: Any) -> None:
         self.calls += 1
         if self.calls == 1:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -65,10 +65,10 @@ async def test_the_clock_rests_while_an_engine_that_drains_fires_no_slots_and_te
         begun.append(queue.now.hour)
         await over.wait()
 
-    def counted(t: Transaction) -> float | None:
+    def counted(t: Transaction, set_back: bool) -> float | None:
         nonlocal turns
         turns += 1
-        return fire(t)
+        return fire(t, set_back=set_back)
 
     monkeypatch.setattr(run_lifecycle, "fire", counted)
     async with TestQueue([tick], start=0.0) as queue:

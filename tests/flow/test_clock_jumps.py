@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import Cron, current, job
+from taskrun import Concurrency, Cron, Throttle, current, job, run
 from taskrun.declarations.job import Job
 from taskrun.engine.core.schedule_kept import MOST_STRETCHES, Kept
 from taskrun.rules.cron import CronRule
@@ -196,3 +196,60 @@ async def test_engines_whose_clocks_differ_use_no_slot_twice_and_lose_none(stora
             await ahead.elapse(60)
     assert len(set(slots)) == len(slots)
     assert set(at(*range(5, 150, 5))) <= set(slots)
+
+
+RATES: list[dict[str, Any]] = [
+    {"throttle": Throttle("x", 60, "queue")},
+    {"concurrency": Concurrency("x", "1/m")},
+    {"throttle": Throttle("x", 60, "queue"), "concurrency": Concurrency("x", "1/m")},
+]
+
+
+@pytest.mark.parametrize("how", ["at once", "after a restart"])
+@pytest.mark.parametrize("terms", RATES)
+async def test_a_limit_on_starts_opens_once_a_clock_that_was_ahead_is_right(
+    storage: Store, terms: Any, how: str
+) -> None:
+    @job(**terms)
+    async def ping(n: int) -> None:
+        done.append(n)
+
+    done: list[int] = []
+    async with Ticking([ping], storage=storage, start=START) as queue:
+        await queue.set_clock(YEAR)
+        for n in range(4):
+            await queue.jobs.ping.start(n=n)
+        await queue.elapse(61)
+        assert done == [0, 1]
+        if how == "at once":
+            await queue.set_clock(0.0)
+            await queue.elapse(200)
+    if how == "after a restart":
+        async with Ticking([ping], storage=storage, start=START) as queue:
+            await queue.elapse(200)
+    assert done == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("how", ["at once", "after a restart"])
+async def test_a_limit_on_starts_of_a_step_opens_once_a_clock_that_was_ahead_is_right(storage: Store, how: str) -> None:
+    @job
+    async def ping(n: int) -> None:
+        await run("call", call, n, concurrency="1/m")
+
+    def call(n: int) -> None:
+        done.append(n)
+
+    done: list[int] = []
+    async with Ticking([ping], storage=storage, start=START) as queue:
+        await queue.set_clock(YEAR)
+        for n in range(4):
+            await queue.jobs.ping.start(n=n)
+        await queue.elapse(61)
+        assert done == [0, 1]
+        if how == "at once":
+            await queue.set_clock(0.0)
+            await queue.elapse(200)
+    if how == "after a restart":
+        async with Ticking([ping], storage=storage, start=START) as queue:
+            await queue.elapse(200)
+    assert done == [0, 1, 2, 3]

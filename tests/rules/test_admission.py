@@ -259,9 +259,25 @@ def test_a_window_has_as_many_places_as_its_limit(limit: int, placed: int, room:
     assert window_room(limit, placed) == room
 
 
-@pytest.mark.parametrize(("limit", "room"), [(1, 0), (2, 0), (3, 1), (9, 7)])
-def test_a_rolling_lane_has_room_for_what_its_limit_leaves(limit: int, room: int) -> None:
-    assert rolling_room([NOW - 30, NOW - 3, NOW], limit, 10, NOW) == room
+def test_a_limit_is_open_at_the_moment_at_which_it_opens() -> None:
+    for start in [NOW + n / 7 for n in range(500)]:
+        for period in (0.1, 1.1, 60 / 7):
+            opens = throttle_opens(start, period, start)
+            assert opens is not None
+            assert throttle_opens(start, period, opens) is None
+            assert rolling_opens([start], 1, period, opens) is None
+            assert rolling_room([start], 1, period, opens) == 1
+
+
+@pytest.mark.parametrize(
+    ("starts", "limit", "room"),
+    [
+        *(([NOW - 30, NOW - 3, NOW], limit, room) for limit, room in [(1, 0), (2, 0), (3, 1), (9, 7)]),
+        ([NOW + 1e7, NOW - 3], 2, 1),  # the clock was wrong
+    ],
+)
+def test_a_rolling_lane_has_room_for_what_its_limit_leaves(starts: list[float], limit: int, room: int) -> None:
+    assert rolling_room(starts, limit, 10, NOW) == room
 
 
 def test_starts_are_kept_for_the_highest_limit_that_shares_them() -> None:
@@ -280,6 +296,11 @@ def test_starts_are_kept_for_the_highest_limit_that_shares_them() -> None:
         ([NOW - 3, NOW - 8, NOW - 5], 2, NOW + 5),
         ([NOW - 3, NOW - 8, NOW - 5], 4, None),
         ([NOW - 30, NOW - 20, NOW - 1], 2, None),
+        ([NOW + 9.9], 1, NOW + 19.9),  # the clock was set back
+        ([NOW + 10], 1, None),  # it was wrong
+        ([NOW + 1e7, NOW + 1e7], 2, None),
+        ([NOW + 1e7, NOW - 3], 1, NOW + 7),
+        ([NOW + 1e7, NOW - 3], 2, None),
     ],
 )
 def test_a_rolling_lane_opens_when_enough_starts_are_a_period_old(
@@ -298,6 +319,17 @@ def test_no_sliding_period_holds_more_starts_than_the_limit() -> None:
     assert starts[3] == pytest.approx(1.1)
 
 
-@pytest.mark.parametrize(("last", "opens"), [(None, None), (NOW - 10, None), (NOW - 4, NOW + 6), (NOW, NOW + 10)])
+@pytest.mark.parametrize(
+    ("last", "opens"),
+    [
+        (None, None),
+        (NOW - 10, None),
+        (NOW - 4, NOW + 6),
+        (NOW, NOW + 10),
+        (NOW + 9, NOW + 19),
+        (NOW + 10, None),
+        (NOW + 1e7, None),
+    ],
+)
 def test_a_throttle_opens_a_period_after_the_last_start(last: float | None, opens: float | None) -> None:
     assert throttle_opens(last, 10, NOW) == opens

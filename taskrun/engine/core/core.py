@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from taskrun.engine import messages as m
-from taskrun.engine.core import run_lifecycle, run_queue, waits
+from taskrun.engine.core import run_lifecycle, waits
 from taskrun.engine.core.admit import Trigger, admit, new_id, start_again
 from taskrun.engine.core.attempts import Attempts
 from taskrun.engine.core.claims import Claims
@@ -221,7 +221,7 @@ class Core:
         """Writes down which jobs this engine has, and offers them what is free."""
         if JOBS.get(t.tx, t.engine) != t.state.jobs:
             JOBS.put(t.tx, t.engine, t.state.jobs)
-        run_queue.offer_all(t)
+        run_lifecycle.offer_all(t)
         run_lifecycle.end_abandoned(t)
 
     def retire(self, peer: m.Peer) -> None:
@@ -430,11 +430,11 @@ class Core:
             raise RunEnded(f"run {run_id} has ended already")
         return changed
 
-    async def _fire(self) -> float | None:
+    async def _fire(self, set_back: bool) -> float | None:
         """Does what is due; returns the next due moment."""
         upcoming: float | None = None
         with contextlib.suppress(EngineLost):  # it will look again under its new id
-            upcoming = await self.journal.do(run_lifecycle.fire)
+            upcoming = await self.journal.do(partial(run_lifecycle.fire, set_back=set_back))
         self.schedules.fire()
         self.notify_runs.fire()
         moments = [upcoming, self.schedules.next(), self.notify_runs.next()]

@@ -298,8 +298,20 @@ def note(t: Transaction, step: Step) -> None:
 # ---- the clock
 
 
-def fire(t: Transaction, limit: int = 500) -> float | None:
-    """Does what is due; returns the next due moment."""
+def offer_all(t: Transaction) -> None:
+    """Offers what is free behind all limits, of runs and of steps."""
+    run_queue.offer_all(t)
+    step_queue.offer_all(t)
+
+
+def fire(t: Transaction, limit: int = 500, set_back: bool = False) -> float | None:
+    """Does what is due; returns the next due moment.
+
+    Parameters:
+        set_back: whether the clock was: what waits for a limit may have reckoned its moment by one that was ahead.
+    """
+    if set_back:
+        offer_all(t)
     steps = t.tx.due_steps(t.engine, t.now, limit)
     for step in steps:
         waits.fire(t, step)

@@ -143,9 +143,18 @@ def fire(t: Transaction, run: Run) -> None:
 
 
 def offer_all(t: Transaction) -> None:
-    """Offers whatever is free, for an engine whose jobs have changed."""
-    for group in QUEUES.all(t.tx):
+    """Offers whatever is free, for an engine whose jobs have changed, or whose clock was set back."""
+    for group, queues in QUEUES.all(t.tx).items():
+        for head in [run for run_id in queues.values() if (run := t.run(run_id or None)) is not None]:
+            if head.status is Status.SCHEDULED and head.cause is Cause.THROTTLE and _opens_before(t, head):
+                fire(t, head)
         _hand_on(t, group)
+
+
+def _opens_before(t: Transaction, head: Run) -> bool:
+    """Whether the limits of a run that waits for its moment open before that: it was reckoned by a clock that was ahead."""
+    closed = _closed(t, head)
+    return closed is None or (head.wake_at is not None and closed[1] < head.wake_at)
 
 
 def offer_forgotten(t: Transaction) -> list[Run]:

@@ -30,6 +30,11 @@ def fire(t: Transaction, step: Step) -> None:
     t.free(t.save_step(replace(step, wake_at=None)))
 
 
+def offer_all(t: Transaction) -> None:
+    """Has the first of each queue that the clock opens look at it anew, since it was set back."""
+    t.freed |= dict.fromkeys(STARTS.all(t.tx))
+
+
 def ask(t: Transaction, step: Step) -> Step:
     """Gives a step its place, or lets it wait for one: at its old turn, if it has asked before."""
     known = t.tx.step(step.run, step.key)

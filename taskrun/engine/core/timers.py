@@ -20,13 +20,18 @@ AGAIN = 1.0  # seconds after which what could not be fired is tried again
 
 
 class Timers:
-    """Calls `fire` when something is due; `fire` returns the next due moment, or None."""
+    """Calls `fire` when something is due; `fire` returns the next due moment, or None.
 
-    def __init__(self, clock: Clock, fire: Callable[[], Awaitable[float | None]]) -> None:
+    Parameters:
+        fire: it is also called once the clock was set back, and told whether it was.
+    """
+
+    def __init__(self, clock: Clock, fire: Callable[[bool], Awaitable[float | None]]) -> None:
         self._clock = clock
         self._fire = fire
         self._changed = asyncio.Event()
         self._next: float | None = 0.0
+        self._latest = -math.inf  # what the clock said when it was looked at last
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -56,25 +61,26 @@ class Timers:
                 self.at(moment)
 
     async def _run(self) -> None:
+        set_back = False
         while True:
-            await self._wait()
+            set_back = await self._wait() or set_back
             self._next = None
             try:
-                upcoming = await self._fire()
+                upcoming = await self._fire(set_back)
+                set_back = False
             except Exception:  # what is due stays so in the journal
                 logger.exception("due sleeps, timeouts and delays could not be fired; they are tried again")
                 upcoming = self._clock.now() + AGAIN
             if upcoming is not None:
                 self.at(upcoming)
 
-    async def _wait(self) -> None:
-        """Waits for the next due moment, looking at the wall clock anew whenever it wakes.
+    async def _wait(self) -> bool:
+        """Waits for the next due moment, looking at the wall clock anew whenever it wakes; returns whether that was set back.
 
-        One that was set back ends the wait: what is due next by a clock that was ahead may be a year away.
+        One that was ends the wait: what is due next by a clock that was ahead may be a year away.
         """
-        latest = -math.inf
-        while latest <= (now := self._clock.now()) and (self._next is None or self._next > now):
-            latest = now
+        while self._latest <= (now := self._clock.now()) and (self._next is None or self._next > now):
+            self._latest = now
             self._changed.clear()
             waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._changed.wait())]
             if self._next is not None:
@@ -84,3 +90,6 @@ class Timers:
             finally:
                 for wait in waits:
                     wait.cancel()
+        set_back = now < self._latest
+        self._latest = now
+        return set_back
