@@ -29,7 +29,7 @@ from taskrun.stores.postgres_session import SQL
 from taskrun.stores.rows import Row, engine_of, event_of, log_of, run_of, step_of
 
 # Facts that everybody reads and hardly anybody writes: read under a lock that others share. A hint, nothing depends on it.
-READ_MOSTLY: Final = ("paused:", "paths:", "jobs:", "refused:", "trigger:")
+READ_MOSTLY: Final = ("paused:", "paths:", "jobs:", "refused:", "trigger:", "subscribed:")
 RUN = "run:"  # a topic whose lock is the run's own row
 
 T = TypeVar("T")

@@ -18,6 +18,7 @@ from taskrun import (
     RunCancelled,
     SqliteStorage,
     job,
+    pipe,
     run,
     sleep,
 )
@@ -93,6 +94,24 @@ async def test_a_run_is_cancelled_and_paused_through_any_of_the_queues(shared: O
         async with asyncio.timeout(10):
             while await second.status() != "paused":
                 await asyncio.sleep(0.01)
+
+
+async def test_an_event_starts_a_job_that_another_queue_has_just_brought(shared: Open) -> None:
+    """Whoever sends it need not have looked yet for what the other has written."""
+    p = pipe("p")
+
+    @job(trigger=[p])
+    async def taken(n: int) -> int:
+        return n
+
+    async with TestQueue(pipes=[p], storage=shared()) as sends:
+        assert (await sends.core.send("p", '{"n": 1}')).jobs == ()
+        async with TestQueue(jobs=[taken], storage=shared()) as takes:
+            await takes.settle()
+            assert (await sends.core.send("p", '{"n": 2}')).jobs == ("taken",)
+            takes.core.triggers.look()
+            await takes.settle()
+            assert [await entry.result() async for entry in takes.runs()] == [2]
 
 
 async def test_a_limit_holds_over_all_queues(shared: Open) -> None:

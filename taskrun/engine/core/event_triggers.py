@@ -17,7 +17,7 @@ from taskrun.engine.core import refusals
 from taskrun.engine.core.admit import Trigger, admit, new_id
 from taskrun.engine.core.enlisted import EnlistedTriggers
 from taskrun.engine.core.executors import Executors
-from taskrun.engine.core.facts import ROUTES, SUBSCRIPTIONS, TriggerTopics
+from taskrun.engine.core.facts import ROUTES, SUBSCRIBED, SUBSCRIPTIONS, TriggerTopics
 from taskrun.engine.core.journal import Journal
 from taskrun.engine.core.outbox import EventRouted
 from taskrun.engine.core.transaction import Transaction
@@ -26,7 +26,6 @@ from taskrun.model.codec import message_of
 from taskrun.model.errors import DaemonError, EngineLost, JournalUnavailable, TaskrunError
 from taskrun.model.records import PipeEvent
 from taskrun.rules.policies import Routed
-from taskrun.stores.base import Tx
 
 STARTED_WITHIN = 2.0  # seconds that whoever has sent an event waits to hear what it starts
 AGAIN = 1.0  # seconds before an executor is asked once more that has not answered in time
@@ -63,14 +62,16 @@ class EventTriggers:
                     SUBSCRIPTIONS.put(t.tx, job, TriggerTopics(topics, t.now))
                 elif known is not None:
                     SUBSCRIPTIONS.drop(t.tx, job)
+                if topics != (known.topics if known is not None else []):
+                    SUBSCRIBED.put(t.tx, "", new_id())
 
         await self._journal.do(act)
-        await self._journal.read(_found, self._learn)
+        await self._journal.read(ROUTES.all, self._learn)
 
     def look(self) -> None:
-        """Looks for subscriptions and notes that another engine has written."""
+        """Looks for notes that another engine has written."""
         self._enlisted.look()
-        self._journal.read(_found, self._learn).add_done_callback(_seen)
+        self._journal.read(ROUTES.all, self._learn).add_done_callback(_seen)
 
     async def close(self) -> None:
         """Leaves the rest to the next start."""
@@ -89,13 +90,7 @@ class EventTriggers:
         answers = {job: _answer(task) for job, task in asked.items()}
         return {job: one for job, one in answers.items() if one is not None}
 
-    def _learn(self, found: tuple[dict[str, TriggerTopics], dict[str, PipeEvent]]) -> None:
-        subscriptions, notes = found
-        routed: dict[str, list[str]] = {}
-        for job, subscription in subscriptions.items():
-            for topic in subscription.topics:
-                routed.setdefault(topic, []).append(job)
-        self._journal.state.routed = routed
+    def _learn(self, notes: dict[str, PipeEvent]) -> None:
         for note, event in notes.items():
             self._begin(note.split(":", 1)[0], event)
 
@@ -143,10 +138,6 @@ class EventTriggers:
             logger.exception("the trigger of %s by %s failed", job, event.topic)
             return Routed([], message_of(error))
         return routed
-
-
-def _found(tx: Tx) -> tuple[dict[str, TriggerTopics], dict[str, PipeEvent]]:
-    return SUBSCRIPTIONS.all(tx), ROUTES.all(tx)
 
 
 def _seen(reading: asyncio.Future[Any]) -> None:

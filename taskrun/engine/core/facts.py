@@ -86,6 +86,8 @@ BURSTS: Fact[BurstFact] = Fact("debounce:", BurstFact)
 PATHS: Fact[list[list[str]]] = Fact("paths:", list[list[str]])
 # By job: `retention`, once no engine has the job.
 SUBSCRIPTIONS: Fact[TriggerTopics] = Fact("trigger:", TriggerTopics)
+# Another value whenever the topics of SUBSCRIPTIONS change, so that engines know whether what they have read still holds: kept.
+SUBSCRIBED: Fact[str] = Fact("subscribed:", str)
 # JOB:EVENT: `event_triggers`, or `retention` where no engine has the job.
 ROUTES: Fact[PipeEvent] = Fact("route:", PipeEvent)
 # EVENT:RUN:MOMENT, or `missed:JOB`: `notify_runs`, once the runs that tell it are started.

@@ -11,6 +11,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from taskrun.engine.core.admit import new_id
 from taskrun.engine.core.fact_kind import REFUSALS
 from taskrun.engine.core.facts import (
     BURSTS,
@@ -20,6 +21,7 @@ from taskrun.engine.core.facts import (
     NEWS,
     ROUTES,
     STARTS,
+    SUBSCRIBED,
     SUBSCRIPTIONS,
     THROTTLES,
 )
@@ -129,6 +131,7 @@ def _drop_leftovers(t: Transaction, before: float) -> None:
     for job, subscription in SUBSCRIPTIONS.all(t.tx).items():
         if job not in had and subscription.at < before:
             SUBSCRIPTIONS.drop(t.tx, job)
+            SUBSCRIBED.put(t.tx, "", new_id())
     for what, since in FAILING.all(t.tx).items():
         if what.split(":", 1)[0] not in had and since < before:
             FAILING.drop(t.tx, what)

@@ -73,7 +73,10 @@ class EngineState:
         self.jobs: list[str] = []  # those that its executors have
         self.awaits_executors = True  # none is there that has said which jobs it has
         self.delivering: set[str] = set()  # runs whose attempts are about to be told that a wait is over
-        self.routed: dict[str, list[str]] = {}  # for each topic, the jobs that it triggers
+        self.triggered: tuple[str | None, dict[str, list[str]]] = (
+            "",
+            {},
+        )  # the jobs of each topic, as of this SUBSCRIBED
         self.notify: tuple[NotifyTable, ...] = ()  # who is told of what
         self.project_option = ""  # what a command in such a text needs to mean this project, wherever it is typed
         self.observer: Callable[[Transaction, Run | None, Run], None] | None = None  # of runs in another state

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from taskrun.engine.core import step_queue
 from taskrun.engine.core.event_index import ANYTHING, addressed, subject, topic_of, topics_of
-from taskrun.engine.core.facts import NEWS, ROUTES
+from taskrun.engine.core.facts import NEWS, ROUTES, SUBSCRIBED, SUBSCRIPTIONS
 from taskrun.engine.core.outbox import EventRouted
 from taskrun.engine.core.transaction import Transaction
 from taskrun.model.codec import encode_error, error_from, error_text
@@ -181,7 +181,7 @@ class Sent(NamedTuple):
 def emit(t: Transaction, topic: str, event_id: str, data: str) -> Sent:
     """Keeps an event, ends the waits that it matches, and has it routed to the jobs that it triggers."""
     event = t.tx.add_event(PipeEvent(id=event_id, topic=topic, at=t.state.moments.send(t.now), data=data))
-    return Sent(event.id, tuple(dict.fromkeys(announce(t, event))), tuple(t.state.routed.get(topic, ())))
+    return Sent(event.id, tuple(dict.fromkeys(announce(t, event))), _triggered(t, topic))
 
 
 def send(t: Transaction, step: Step, data: str) -> Step:
@@ -206,10 +206,22 @@ def announce(t: Transaction, event: PipeEvent) -> list[str]:
                     step = t.save_step(replace(step, cursor=event.seq - 1))
                 t.deliver(_take(t, step, event))
                 woke.append(step.run)
-    for job in t.state.routed.get(event.topic, ()):
+    for job in _triggered(t, event.topic):
         ROUTES.put(t.tx, f"{job}:{event.id}", event)
         t.outbox.append(EventRouted(job, event))
     return woke
+
+
+def _triggered(t: Transaction, topic: str) -> tuple[str, ...]:
+    """Returns the jobs that a topic triggers, also one of which another engine has said so just now."""
+    subscribed = SUBSCRIBED.get(t.tx, "")
+    if t.state.triggered[0] != subscribed:
+        jobs: dict[str, list[str]] = {}
+        for job, subscription in SUBSCRIPTIONS.all(t.tx).items():
+            for one in subscription.topics:
+                jobs.setdefault(one, []).append(job)
+        t.state.triggered = (subscribed, jobs)
+    return tuple(t.state.triggered[1].get(topic, ()))
 
 
 def success(run: Run) -> PipeEvent:
