@@ -44,7 +44,7 @@ class AutoReload:
             async with asyncio.timeout(LOADED_WITHIN):
                 return await self._loaded()
         except TimeoutError:
-            raise DaemonError("the changed job files are still being loaded; see: taskrun daemon logs") from None
+            raise DaemonError("the changed job files are still being loaded") from None
 
     async def _loaded(self) -> list[dict[str, Any]]:
         task = asyncio.get_running_loop().create_task(self._load())
