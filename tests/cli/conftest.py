@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.fakes import FakeTerminal
+
+
+@pytest.fixture(autouse=True)
+def path_of_modules() -> Iterator[None]:
+    """A command loads job files for good, as it ends its process: what it adds to `sys.path` is no concern of other tests."""
+    before = sys.path[:]
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture
