@@ -67,19 +67,16 @@ class BoundJob:
         if _in_handler(self._queue):
             handle: Run = await self._job.start(*args, **fields)
             return handle
-        prepared = self._job.prepare(self._job.gather(args, fields), self._queue.max_payload)
-        run = await self._queue.core.trigger(Trigger(prepared=prepared, id=new_id(), source="queue"))
-        return self._queue.handle(run)
+        return self._queue.handle(await self._queue.core.trigger(self._trigger(self._job.gather(args, fields))))
 
     async def _enlist(self, connection: Any, given: Any) -> Run:
         if _in_handler(self._queue):
             raise DefinitionError("connection= is for calls outside of a handler, or within a step's function")
-        prepared = self._job.prepare(given, self._queue.max_payload)
-        trigger = Trigger(prepared=prepared, id=new_id(), source="queue")
+        trigger = self._trigger(given)
         await self._queue.core.journal.store.enlist(connection, *note(trigger), self.name)
         now = self._queue.core.clock.now()
         return self._queue.handle(
-            records.Run(id=trigger.id, job=self.name, created_at=now, source="queue", input=prepared.input)
+            records.Run(id=trigger.id, job=self.name, created_at=now, source="queue", input=trigger.prepared.input)
         )
 
     async def run(self, /, *args: Any, **fields: Any) -> Any:
@@ -91,9 +88,12 @@ class BoundJob:
         """
         if _in_handler(self._queue):
             return await self._job.run(*args, **fields)
-        prepared = self._job.prepare(self._job.gather(args, fields), self._queue.max_payload)
-        ended = await self._queue.core.run(Trigger(prepared=prepared, id=new_id(), source="queue"))
+        ended = await self._queue.core.run(self._trigger(self._job.gather(args, fields)))
         return output_of(ended, self._job.read)
+
+    def _trigger(self, given: Any) -> Trigger:
+        prepared = self._job.prepare(given, self._queue.max_payload)
+        return Trigger(prepared=prepared, id=new_id(), source="queue")
 
     async def cancel(self, /, *args: Any, **fields: Any) -> int:
         """Cancels every unfinished run of the job with exactly this input; returns how many."""

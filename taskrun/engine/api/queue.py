@@ -128,9 +128,8 @@ class Queue:
         except BaseException as error:
             ready, self._ready = self._ready, None
             if ready is not None and not ready.done():
-                ready.set_exception(
-                    error if isinstance(error, Exception) else JournalUnavailable("the start was cut off")
-                )
+                cut_off = JournalUnavailable("the start was cut off")
+                ready.set_exception(error if isinstance(error, Exception) else cut_off)
                 ready.exception()  # whether or not anybody awaits it
             with contextlib.suppress(Exception):
                 await self._end(0.0)
