@@ -9,12 +9,12 @@ from taskrun.declarations.pipe import Into, Source, check_into
 from taskrun.model.codec import decode
 from taskrun.model.durations import seconds, shown
 from taskrun.model.errors import DefinitionError
+from taskrun.model.files_config import EVENT
 from taskrun.rules.policies import Duration
 
-FIELDS = {"path": "string", "name": "string", "size": "integer", "modified": "string", "change": "string"}
-EVENT = {  # how an event looks, as a JSON schema
-    "properties": {name: {"type": kind} for name, kind in FIELDS.items()},
-    "required": [*FIELDS],
+SCHEMA = {  # how an event looks, as a JSON schema
+    "properties": {name: {"type": kind} for name, kind in EVENT.items()},
+    "required": [*EVENT],
     "additionalProperties": False,
 }
 

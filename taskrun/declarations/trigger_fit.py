@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskrun.declarations.files import EVENT, Files
+from taskrun.declarations.files import SCHEMA, Files
 from taskrun.declarations.job import Job
 from taskrun.declarations.pipe import Pipe, Source
 
@@ -31,7 +31,7 @@ def _schema(source: Source) -> dict[str, Any]:
     """Returns how what a trigger gives out looks, empty where that is not known."""
     match source.ref:
         case Files():
-            return EVENT
+            return SCHEMA
         case Pipe():
             return source.ref.schema.json_schema()
         case Job():

@@ -12,7 +12,8 @@ from taskrun.model import durations
 from taskrun.model.config_keys import DURATION, Key, TablePlace, mapping, nonempty, texts
 from taskrun.model.errors import ConfigError
 
-EVENT = ("path", "name", "size", "modified", "change")  # the fields of an event
+# the fields of an event, with their types in JSON
+EVENT = {"path": "string", "name": "string", "size": "integer", "modified": "string", "change": "string"}
 
 
 class FilesTable(msgspec.Struct, frozen=True, kw_only=True):

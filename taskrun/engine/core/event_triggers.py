@@ -28,7 +28,6 @@ from taskrun.model.records import PipeEvent
 from taskrun.rules.policies import Routed
 
 STARTED_WITHIN = 2.0  # seconds that whoever has sent an event waits to hear what it starts
-AGAIN = 1.0  # seconds before an executor is asked once more that has not answered in time
 
 logger = logging.getLogger("taskrun.engine.triggers")
 
@@ -110,19 +109,12 @@ class EventTriggers:
             pass
         except DaemonError as error:
             logger.warning("%s will be started by %s later: %s", job, event.topic, error)
-            asyncio.get_running_loop().call_soon(self._ask_again, peer, job, event)
+            self._executors.ask_again(job, peer, self._journal.clock, partial(self._begin, job, event))
         except TaskrunError:
             logger.exception("%s could not be started by %s", job, event.topic)
         finally:
             self._under_way.pop(note, None)
         return None
-
-    def _ask_again(self, silent: m.Peer, job: str, event: PipeEvent) -> None:
-        """Asks another executor, or in a while the same, which may only be late. Else the note is read when one joins."""
-        if self._executors.with_job(job) is not silent:
-            self._begin(job, event)
-        else:
-            self._journal.clock.alarm(AGAIN, partial(self._begin, job, event))
 
     async def _prepared(self, peer: m.Peer, job: str, event: PipeEvent) -> Routed:
         """Asks user code what to start; an error of it refuses the event.

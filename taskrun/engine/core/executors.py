@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 from taskrun.engine.core.transaction import EngineState
 from taskrun.engine.messages import Description, Peer
+from taskrun.model.clock import Clock
+
+AGAIN = 1.0  # seconds before an executor is asked once more that has not answered in time
 
 
 class Executors:
@@ -65,6 +70,21 @@ class Executors:
     def with_pipe(self, pipe: str) -> Peer | None:
         """Returns an executor that has a pipe."""
         return self._with_pipe.get(pipe)
+
+    def ask_again(self, job: str, silent: Peer, clock: Clock, ask: Callable[[], None]) -> None:
+        """Has another executor with a job asked soon, or in a while the same, which may only be late. Else whoever joins asks.
+
+        Parameters:
+            silent: the one that has not answered.
+        """
+
+        def look() -> None:
+            if self.with_job(job) is not silent:
+                ask()
+            else:
+                clock.alarm(AGAIN, ask)
+
+        asyncio.get_running_loop().call_soon(look)
 
     def description(self, peer: Peer) -> Description | None:
         """Returns what an executor has, retired or not; None when it has left."""

@@ -31,8 +31,6 @@ from taskrun.model.notify_config import NotifyTable, Way
 from taskrun.rules.policies import Prepared
 from taskrun.stores.base import Tx
 
-AGAIN = 1.0  # seconds before an executor is asked once more that has not answered in time
-
 logger = logging.getLogger("taskrun.engine.notify_runs")
 
 
@@ -122,18 +120,11 @@ class NotifyRuns:
             pass
         except DaemonError as error:  # the executor is gone, or has not answered in time
             logger.warning("%s is told later: %s", id, error)
-            asyncio.get_running_loop().call_soon(self._ask_again, peer, id)
+            self._executors.ask_again(NOTIFY, peer, self._clock, partial(self._begin, id))
         except TaskrunError:
             logger.exception("%s could not be told", id)
         finally:
             self._under_way.pop(id, None)
-
-    def _ask_again(self, silent: m.Peer, id: str) -> None:
-        """Asks another executor, or in a while the same, which may only be late. Else it is told when one joins."""
-        if self._executors.with_job(NOTIFY) is not silent:
-            self._begin(id)
-        else:
-            self._clock.alarm(AGAIN, partial(self._begin, id))
 
     async def _prepared(self, peer: m.Peer, notice: Notice, way: Way) -> Prepared:
         message = msgspec.json.encode({**notice.message, "to": way.label, "way": way.target()}).decode()
