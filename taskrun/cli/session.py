@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +20,7 @@ from taskrun.cli.screens.look import Look, printed
 from taskrun.cli.terminal import Terminal
 from taskrun.model import user_project
 from taskrun.model.config import Config, check_variables, find, load, salvage
-from taskrun.model.errors import ConfigError, DaemonError
+from taskrun.model.errors import ConfigError, DaemonError, TaskrunError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -241,3 +241,22 @@ class Session:
 
 def _ignore() -> None:
     """Ctrl-C before anything has begun."""
+
+
+class KeptReader:
+    """One connection for all that a live screen reads, and another one after that was lost."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.backend: Backend | None = None
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Backend]:
+        """Gives the connection; lets go of it where that fails."""
+        try:
+            backend = self.backend = self.backend or await self._session.reader()
+            yield backend
+        except TaskrunError:
+            await self._session.release(self.backend)
+            self.backend = None
+            raise

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from taskrun.cli.sanitize import safe_json, to_json
-from taskrun.cli.session import Backend, Session
+from taskrun.cli.session import Backend, KeptReader, Session
 from taskrun.model.errors import DaemonError
 
 BUFFER = 65_536  # characters that are printed at once
@@ -46,17 +46,16 @@ class Completer:
     """Completes one view after another over one connection, and over another one after that was lost."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
-        self._backend: Backend | None = None
+        self._reader = KeptReader(session)
 
     async def completed(self, view: dict[str, Any]) -> dict[str, Any]:
         """Returns a run or a step with its values whole."""
-        if self._backend is not None:
+        if self._reader.backend is not None:
             with suppress(DaemonError):
-                return await completed(self._backend, view)
-            await self._session.release(self._backend)
-        self._backend = await self._session.reader()
-        return await completed(self._backend, view)
+                async with self._reader.use() as backend:
+                    return await completed(backend, view)
+        async with self._reader.use() as backend:
+            return await completed(backend, view)
 
 
 async def _value(backend: Backend, view: dict[str, Any], field: str) -> AsyncIterator[str]:

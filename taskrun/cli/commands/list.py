@@ -24,7 +24,7 @@ from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import MARKS, stacked, wrapped
 from taskrun.cli.screens.phrases import ENDED, is_delivered, short
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
-from taskrun.cli.session import Backend, Session
+from taskrun.cli.session import Backend, KeptReader, Session
 from taskrun.model import durations
 from taskrun.model.errors import TaskrunError
 from taskrun.model.records import UNFINISHED, Status
@@ -237,7 +237,7 @@ class Table(Lines):
         self._beside = BESIDE
         self._told: dict[str, Any] = {}  # why runs are held, and what was adopted
         self._overview: dict[str, Any] = {"counts": [], "children": 0, "defaults": {}}
-        self._backend: Backend | None = None
+        self._reader = KeptReader(session)
         self._looked = False  # whether the runs were fetched that the stream does not begin with
 
     def change(self, message: dict[str, Any]) -> None:
@@ -268,17 +268,14 @@ class Table(Lines):
     async def _ask(self) -> None:
         """Requests what no change tells; if the daemon is gone, the next time tries again."""
         with suppress(TaskrunError):
-            backend = self._backend = self._backend or await self.session.reader()
-            if not self._looked:
-                for run in await fetched(backend, replace(self.options, limit=self._rows()), self.session.now):
-                    self._snapshot.fold({"kind": "run", "run": run})
-                self._looked = True
-            self._overview = await backend.call("overview")
-            shown, _ = self._shown()
-            self._told = {run["id"]: run for run in await explained(backend, shown)}
-            return
-        await self.session.release(self._backend)
-        self._backend = None
+            async with self._reader.use() as backend:
+                if not self._looked:
+                    for run in await fetched(backend, replace(self.options, limit=self._rows()), self.session.now):
+                        self._snapshot.fold({"kind": "run", "run": run})
+                    self._looked = True
+                self._overview = await backend.call("overview")
+                shown, _ = self._shown()
+                self._told = {run["id"]: run for run in await explained(backend, shown)}
 
     def close(self) -> None:
         """Leaves the last frame where it is."""

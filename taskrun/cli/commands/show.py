@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import re
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from taskrun.cli.exit_codes import Code, code_of
 from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.run import Source, place, run_screen
-from taskrun.cli.session import Backend, Session
+from taskrun.cli.session import KeptReader, Session
 from taskrun.model.errors import TaskrunError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -112,7 +113,7 @@ class Drawn(Shown):
         # What no change tells: children, the end of the log, why it is held, what was adopted.
         self._beside: dict[str, Any] = {}
         self._sticky = Sticky(session.terminal.out, session.terminal.size, session.look(), full=True)
-        self._backend: Backend | None = None
+        self._reader = KeptReader(session)
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change; the next frame shows it."""
@@ -133,15 +134,11 @@ class Drawn(Shown):
 
     async def _look(self, run: dict[str, Any]) -> None:
         """Asks for what no change tells."""
-        try:
-            backend = self._backend = self._backend or await self.session.reader()
-            log = await backend.call("logs", run=self._run, limit=-LINES)
-            children = await backend.call("children", run=self._run, limit=-CHILDREN)
-            (found,) = await explained(backend, [run])
-        except TaskrunError:
-            await self.session.release(self._backend)
-            self._backend = None
-        else:
+        with suppress(TaskrunError):
+            async with self._reader.use() as backend:
+                log = await backend.call("logs", run=self._run, limit=-LINES)
+                children = await backend.call("children", run=self._run, limit=-CHILDREN)
+                (found,) = await explained(backend, [run])
             lines = log[-1]["seq"] if log else 0
             told = {name: found[name] for name in found.keys() & {"why", "adopted"}}
             self._beside = {"log": log, "log_lines": lines, "children": children, **told}

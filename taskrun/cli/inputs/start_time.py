@@ -10,9 +10,8 @@ from taskrun.model import durations
 
 LONGEST = durations.seconds("1000y")
 LAST_YEAR = 9000  # time zones and durations can still be added without leaving the calendar
-NEAR = range(
-    -2, 4
-)  # days from today in which a time of day is looked for: it may be typed with the offset of another zone
+# days from today in which a time of day is looked for: it may be typed with the offset of another zone
+NEAR = range(-2, 4)
 
 
 def delay(text: str) -> float | None:
