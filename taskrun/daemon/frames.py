@@ -42,7 +42,7 @@ class FrameReader:
         """The bytes received of a frame that is not complete."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """Takes received bytes and yields the payloads that are complete; the cap may change between two of them.
 
         Raises:

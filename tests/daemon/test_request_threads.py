@@ -73,7 +73,6 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
 def test_nothing_is_answered_before_it_is_opened(asking: Asking) -> None:
     asking.ask("fine")
     asking.questions.check()
-    assert asking.questions.pending
     assert asking.answers.empty()
     asking.questions.open()
     assert asking.next() == Answer(1, NOTHING)
@@ -121,4 +120,3 @@ def test_one_that_is_only_slow_gets_its_answer(asking: Asking) -> None:
     assert asking.next() == Answer(2, NOTHING)
     asking.free.set()
     assert asking.next() == Answer(1, NOTHING)
-    assert not asking.questions.pending

@@ -334,9 +334,17 @@ class Worker:
         self._frames = FrameReader(PIPE_CAP)
         self.protocol = PipeProtocol(ExecutorMessages(engine.core))  # in the daemon's loop, as everything of it
         loop = engine.process.loop
-        self._to_daemon.deliver = lambda data: loop.call_soon_threadsafe(self.protocol.data_received, data)
+        self._to_daemon.deliver = lambda data: loop.call_soon_threadsafe(self._received, data)
         self.protocol.connection_made(_Transport(self._to_worker, self.end))
         process.loop.call_soon(self._begin)
+
+    def _received(self, data: bytes) -> None:
+        """In the daemon's loop, as its transport does it."""
+        while data:
+            buffer = self.protocol.get_buffer(-1)
+            part, data = data[: len(buffer)], data[len(buffer) :]
+            buffer[: len(part)] = part
+            self.protocol.buffer_updated(len(part))
 
     def _begin(self) -> None:
         """In the worker's loop."""

@@ -29,11 +29,13 @@ class LoopWatch:
     Parameters:
         root: the project's folder; the innermost frame in there is named.
         report: called from the watching thread when the loop is blocked, blocked elsewhere, or free again.
+        each_time: called there at every check.
     """
 
-    def __init__(self, root: Path, report: Report) -> None:
+    def __init__(self, root: Path, report: Report, each_time: Callable[[], None]) -> None:
         self._root = str(root)
         self._report = report
+        self._each_time = each_time
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._blocked: Blocked | None = None
@@ -52,6 +54,7 @@ class LoopWatch:
 
     def _watch(self) -> None:
         while not self._stop.wait(BEAT):
+            self._each_time()
             found = self._look() if time.monotonic() - self._last > LATE + BEAT else None
             if found == self._blocked:
                 continue

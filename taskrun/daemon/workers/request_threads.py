@@ -69,11 +69,6 @@ class RequestThreads:
             if self._opened and not self._threads:
                 self._begin()
 
-    @property
-    def pending(self) -> bool:
-        """Whether a request has not been answered, so that `check` must be called now and then."""
-        return bool(self._under_way) or not self._waiting.empty()
-
     def check(self) -> None:
         """Gives up requests that hang, and starts a thread for the others where one is needed."""
         with self._lock:

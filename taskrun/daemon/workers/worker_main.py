@@ -1,7 +1,7 @@
 """A worker: the process that executes user code. `python -m taskrun.daemon.workers.worker_main --fd N`.
 
-A thread of its own reads the pipe, so that the end of the daemon is noticed and the requests in `ANYTIME` are answered while a
-handler blocks the event loop. Everything else is handed to the loop in order. When the pipe ends, the process ends at once,
+The event loop reads the pipe; while a handler blocks the loop a thread does, so that the end of the daemon is noticed and the
+requests in `ANYTIME` are answered. Everything else waits for the loop, in order. When the pipe ends, the process ends at once,
 without unwinding anything: the runs go on elsewhere, and the supervisors end the children.
 """
 
@@ -31,7 +31,18 @@ from taskrun.daemon.frames import PIPE_CAP, FrameReader, frame
 from taskrun.daemon.garbage import collect_rarely
 from taskrun.daemon.workers.blocked_loop import LoopWatch
 from taskrun.daemon.workers.request_threads import RequestThreads
-from taskrun.daemon.workers.worker_rpc import DECODE, ENCODE, Answer, Ask, Envelope, PipePeer, Refusal, Tell, answer
+from taskrun.daemon.workers.worker_rpc import (
+    CHUNK,
+    DECODE,
+    ENCODE,
+    Answer,
+    Ask,
+    Envelope,
+    PipePeer,
+    Refusal,
+    Tell,
+    answer,
+)
 from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run
 from taskrun.engine.executor.capture import Capture
@@ -40,8 +51,7 @@ from taskrun.model.command_config import CommandFile
 from taskrun.processes.liveness_lock import LivenessLock
 
 ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # requests that need no event loop
-CHUNK = 262_144
-CHECK_EVERY = 0.25  # seconds between two checks of requests that are being answered
+PATIENCE = 0.02  # seconds after which the loop counts as blocked when something has come
 LINGER = 2.0  # seconds for the event loop to end after it was drained
 PR_SET_PDEATHSIG = 1
 
@@ -77,67 +87,88 @@ class SocketWriter:
 
 
 class Control:
-    """The threads beside the event loop: one reads the pipe, others answer what needs no loop."""
+    """What comes through the pipe: read on the event loop, or by a thread of its own while a handler blocks the loop.
+
+    What the thread has read is kept, in order, for the loop; only requests that need no loop are answered meanwhile.
+    """
 
     def __init__(self, connection: socket.socket, frames: FrameReader, early: list[bytes], root: str) -> None:
         self.writer = SocketWriter(connection)
+        self.requests = RequestThreads(self._answer, self._send, root)
         self.drained = False  # whether the daemon has drained this worker, so that the end of the pipe is expected
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connection = connection
-        self._ready = select.poll()
-        self._ready.register(connection, select.POLLIN)
         self._frames = frames
-        self._early = early
         self._loop = asyncio.get_running_loop()
-        self._requests = RequestThreads(self._answer, self._send, root)
+        self._reading = threading.Lock()
+        self._read: list[Envelope] = []  # what the loop has not taken yet
+        self._turns = 0  # of the loop
+        self._over = False
         self._half: DrainedExecutor
         self._peer: PipePeer
-        threading.Thread(target=self._read, name="taskrun-pipe", daemon=True).start()
+        self._sort(early)
+        threading.Thread(target=self._stand_in, name="taskrun-pipe", daemon=True).start()
 
     def begin(self, executor_side: DrainedExecutor, peer: PipePeer) -> None:
         """Begins to answer, once the jobs are loaded."""
         self._half, self._peer = executor_side, peer
-        self._requests.open()
+        self.requests.open()
+        self._loop.add_reader(self._connection, self._turn)
+        self._loop.call_soon(self._turn)
 
     def report(self, blocked: m.Blocked) -> None:
         """Tells the daemon without the event loop, which may be blocked."""
         self._send(Tell(blocked))
 
-    def _read(self) -> None:
-        try:
-            self._sort(self._early)
-            while data := self._receive():
-                self._sort(self._frames.feed(data))
-        except Exception:
-            traceback.print_exc()
-            os._exit(1)
-        if not self.drained:
-            os.killpg(0, signal.SIGKILL)  # and all processes that user code has forked
-        self._loop.call_soon_threadsafe(self.ended.set_result, None)
+    def _turn(self) -> None:
+        """Takes what has come, on the loop."""
+        with self._reading:
+            self._turns += 1
+            self._receive()
+            envelopes, self._read = self._read, []
+        self._peer.receive(envelopes)
+        if self._over and not self.ended.done():
+            self._loop.remove_reader(self._connection)
+            self.ended.set_result(None)
+
+    def _stand_in(self) -> None:
+        """Reads what the loop does not come to in time, until the pipe ends."""
+        ready = select.poll()
+        ready.register(self._connection, select.POLLIN)
+        while not self._over:
+            seen = self._turns
+            ready.poll()
+            time.sleep(PATIENCE)
+            if self._turns == seen:
+                with self._reading:
+                    self._receive()
+                self._loop.call_soon_threadsafe(self._turn)
         time.sleep(LINGER)
         os._exit(1)  # the event loop is blocked
 
-    def _receive(self) -> bytes:
-        """Waits for data, and checks the requests that are being answered meanwhile."""
-        while self._requests.pending and not self._ready.poll(CHECK_EVERY * 1000):
-            self._requests.check()
+    def _receive(self) -> None:
+        """Reads what is there, unless nothing is; ends the process where nobody has drained it at the end of the pipe."""
         try:
-            return self._connection.recv(CHUNK)
+            data = self._connection.recv(CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
         except OSError:
-            return b""
+            data = b""
+        try:
+            self._sort(self._frames.feed(data))
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
+        if not data and not self.drained:
+            os.killpg(0, signal.SIGKILL)  # and all processes that user code has forked
+        self._over = not data
 
     def _sort(self, payloads: Iterable[bytes]) -> None:
-        for_loop: list[Envelope] = []
         for envelope in map(DECODE, payloads):
             if isinstance(envelope, Ask) and isinstance(envelope.message, ANYTIME):
-                self._requests.put(envelope)
+                self.requests.put(envelope)
             else:
-                for_loop.append(envelope)
-        if for_loop:
-            self._loop.call_soon_threadsafe(self._deliver, for_loop)
-
-    def _deliver(self, envelopes: list[Envelope]) -> None:
-        self._peer.receive(envelopes)
+                self._read.append(envelope)
 
     def _answer(self, ask: Ask) -> Answer | Refusal:
         reply: Answer | Refusal = finish(answer(self._half, self._peer, ask))
@@ -179,7 +210,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     """Loads the jobs and executes what the daemon sends, until the pipe ends."""
     lock = LivenessLock(Path(setup.lock))
     control = Control(connection, frames, early, setup.root)
-    watch = LoopWatch(Path(setup.root), control.report)
+    watch = LoopWatch(Path(setup.root), control.report, control.requests.check)
     Capture.install(echo=False)  # before the jobs' code can keep a reference to a stream
     found = load_project(setup.jobs, Path(setup.root), setup.declared, setup.last_good)
     executor = Executor(

@@ -23,6 +23,7 @@ from taskrun.model.errors import DaemonError, JournalError
 from taskrun.model.records import ErrorRecord, LogLine, Run, Step
 from taskrun.rules.policies import Prepared, Routed
 
+CHUNK = 65_536  # bytes that are read at once
 AHEAD = 2_000_000  # bytes after which the daemon checks that the journal follows; it reads twice as many ahead
 ANSWERED_WITHIN = 8.0  # seconds; the worker gives up requests that hang before that, and a client waits 10
 
@@ -212,7 +213,7 @@ def _encoded(value: Any) -> msgspec.Raw:
     return NOTHING if value is None else msgspec.Raw(ENCODE(value))
 
 
-class PipeProtocol(asyncio.Protocol):
+class PipeProtocol(asyncio.BufferedProtocol):
     """The daemon's end: a `PipePeer` on an asyncio transport.
 
     Parameters:
@@ -223,6 +224,7 @@ class PipeProtocol(asyncio.Protocol):
         self._answerer = answerer
         self._caught_up = caught_up
         self._frames = FrameReader(PIPE_CAP)
+        self._buffer = memoryview(bytearray(CHUNK))
         self._received = 0  # bytes since the last check
         self._catching_up: asyncio.Task[None] | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -234,14 +236,18 @@ class PipeProtocol(asyncio.Protocol):
         self._transport = transport
         self.peer = PipePeer(self._answerer, transport.write)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Returns where to put what comes: without it asyncio would have memory mapped for each read."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Passes on the messages that are complete; invalid data ends the pipe."""
         try:
-            self.peer.receive([DECODE(payload) for payload in self._frames.feed(data)])
+            self.peer.receive([DECODE(payload) for payload in self._frames.feed(self._buffer[:nbytes])])
         except ValueError as error:  # of frames and of msgspec
             asyncio.get_running_loop().call_exception_handler({"message": "on a worker's pipe", "exception": error})
             self._transport.abort()
-        self._received += len(data)
+        self._received += nbytes
         if self._received > AHEAD and self._caught_up is not None:
             self._hold_back(self._caught_up)
 
