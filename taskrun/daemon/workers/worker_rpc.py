@@ -1,6 +1,6 @@
 """The pipe between core and executor: `messages.Peer` over a stream socket, with the same code at both ends.
 
-In the daemon it is fed by an asyncio transport (`PipeProtocol`), in the worker by its reading thread. What is sent in one turn
+In the daemon it is fed by an asyncio transport (`PipeProtocol`), in the worker by `worker_main.Control`. What is sent in one turn
 of the loop goes out in one write. Frames are msgpack instead of JSON, since the records already contain JSON text. The daemon
 reads no further ahead than the journal can follow, so a job that floods is slowed down instead of filling the memory.
 """
