@@ -20,7 +20,7 @@ LOCAL_PEERCRED, LOCAL_PEERPID = 1, 2  # of macOS
 # sent by the daemon
 ALIVE, OUT, ERR, WANT_ALL, WANT_LINE, END, REFUSED, STOPPED = b".", b"1", b"2", b"a", b"l", b"x", b"-", b"s"
 # sent by the client
-INTERRUPT, GIVEN, GIVEN_ALL = b"c", b"g", b"e"
+INTERRUPT, GIVEN, GIVEN_ALL, UNREADABLE = b"c", b"g", b"e", b"u"
 
 
 def new_intent() -> str:

@@ -205,9 +205,10 @@ def test_standard_input_that_is_no_text_is_refused_as_it_is(folder: Path, env: d
     assert done.stderr.startswith(b"error: --input is not valid UTF-8")
 
 
-def test_standard_input_that_cannot_be_read_is_no_end_of_it(folder: Path) -> None:
+@pytest.mark.parametrize("env", [ENV, {**ENV, "TZ": "UTC0"}], ids=["daemon", "own process"])
+def test_standard_input_that_cannot_be_read_is_no_end_of_it(folder: Path, env: dict[str, str]) -> None:
     line, here = command("start", "hello", "--each", "-"), os.open(os.devnull, os.O_WRONLY)
-    done = subprocess.run(line, cwd=folder, env={**ENV, "TZ": "UTC0"}, stdin=here, capture_output=True, timeout=20)
+    done = subprocess.run(line, cwd=folder, env=env, stdin=here, capture_output=True, timeout=20)
     os.close(here)
     assert (done.returncode, done.stderr) == (2, b"error: standard input: Bad file descriptor\n")
 

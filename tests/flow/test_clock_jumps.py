@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import random
 from typing import Any
 
 import pytest
 
-from taskrun import Concurrency, Cron, Throttle, current, job, run
+from taskrun import Concurrency, Cron, Throttle, current, job, pipe, run
 from taskrun.declarations.job import Job
 from taskrun.engine.core.schedule_kept import MOST_STRETCHES, Kept
 from taskrun.rules.cron import CronRule
@@ -196,6 +197,28 @@ async def test_engines_whose_clocks_differ_use_no_slot_twice_and_lose_none(stora
             await ahead.elapse(60)
     assert len(set(slots)) == len(slots)
     assert set(at(*range(5, 150, 5))) <= set(slots)
+
+
+@pytest.mark.parametrize("back", [0.5, 5.0, 59.0])
+async def test_an_event_after_the_trigger_is_seen_though_the_clock_was_set_back_between_them(
+    storage: Store, back: float
+) -> None:
+    @job
+    async def waits() -> Any:
+        await run("before", ready.wait)
+        return await news.wait_for()
+
+    news, ready = pipe("news"), asyncio.Event()
+    async with Ticking([waits], [news], storage=storage, start=START) as queue:
+        first = await queue.jobs.waits.start()
+        await queue.set_clock(-back)
+        await queue.pipes.news.send(n=1)
+        second = await queue.jobs.waits.start()
+        ready.set()
+        await queue.settle()
+        assert [await one.status() for one in (first, second)] == ["succeeded", "waiting"]
+        await queue.pipes.news.send(n=2)
+        assert await second.result() == {"n": 2}
 
 
 RATES: list[dict[str, Any]] = [

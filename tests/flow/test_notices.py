@@ -13,12 +13,13 @@ import pytest
 from taskrun import Cron, Debounce, Fatal, MemoryStorage, current, job, sleep
 from taskrun.builtins.notify import notify as builtin
 from taskrun.declarations.job import Job
-from taskrun.engine.core import notices
+from taskrun.engine.core import notices, schedule_watch
 from taskrun.engine.core.admit import Trigger, new_id
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.facts import FAILING, LIMITS, NOTICES
 from taskrun.engine.core.queries.views import resolve
 from taskrun.engine.core.schedule_due import Entry
+from taskrun.engine.core.transaction import Transaction
 from taskrun.model.errors import DaemonError
 from taskrun.model.notify_config import EVENTS, NotifyTable, Way
 from taskrun.stores.base import Store
@@ -330,6 +331,29 @@ async def test_a_run_is_told_to_be_late_when_it_is_and_slow_when_that_limit_is_c
         await queue.advance("45m")
         assert len(told.events) == 2
         assert await queue.core.read(LIMITS.all) == {}
+
+
+async def test_a_look_that_fails_is_repeated(
+    storage: Store, told: Told, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @job(cron=Cron("0 * * * *", slow="30m"), concurrency=1)
+    async def tick() -> None:
+        await sleep("50m")
+
+    look, faults = schedule_watch.look, [ValueError("a fault of taskrun")]
+
+    def may_fail(t: Transaction, run: str) -> float | None:
+        if faults and t.now >= (START + 1.5 * HOUR).timestamp():
+            raise faults.pop()
+        return look(t, run)
+
+    monkeypatch.setattr(schedule_watch, "look", may_fail)
+    async with queue_of(told, tick, storage=storage, on=("slow",)) as queue:
+        await queue.advance("90m")
+        assert (told.events, faults) == ([], [])
+        assert "could not be looked at" in caplog.text
+        await queue.advance("1m")
+        assert told.events == [("slow", "tick")]
 
 
 async def test_what_crossed_its_limit_while_nothing_ran_is_told_at_the_next_start(storage: Store, told: Told) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.terminal import Facts, allows_colour, allows_utf8, number
 from taskrun.daemon.command_protocol import (
     ERR,
@@ -14,6 +16,7 @@ from taskrun.daemon.command_protocol import (
     GIVEN_ALL,
     INTERRUPT,
     OUT,
+    UNREADABLE,
     WANT_ALL,
     WANT_LINE,
     CommandRequest,
@@ -39,7 +42,7 @@ class RemoteTerminal:
         self._closed = False
         self._unread = 0  # bytes of standard input that no command has asked for yet
         self._interrupted: Callable[[], None] = _ignore
-        self._given = asyncio.Queue[bytes]()
+        self._given = asyncio.Queue[bytes | Stop]()
 
     # ---- used by the command
 
@@ -74,7 +77,10 @@ class RemoteTerminal:
         """Asks on the caller's standard error."""
         self.err(question)
         self._send(WANT_LINE)
-        return (await self._next()).decode("utf-8", "replace").strip()
+        try:
+            return (await self._next()).decode("utf-8", "replace").strip()
+        except Stop:
+            return ""
 
     def on_interrupt(self, heard: Callable[[], None]) -> None:
         """Calls `heard` at every Ctrl-C of the caller."""
@@ -86,10 +92,10 @@ class RemoteTerminal:
         """Takes a frame; unknown kinds are ignored."""
         if kind == INTERRUPT:
             self._interrupted()
-        elif kind in (GIVEN, GIVEN_ALL):
+        elif kind in (GIVEN, GIVEN_ALL, UNREADABLE):
             self._unread += len(data)
             if self._unread <= self._most_input + PIECE:  # what comes unasked must not fill the memory
-                self._given.put_nowait(data)
+                self._given.put_nowait(_unreadable(data) if kind == UNREADABLE else data)
 
     def close(self) -> None:
         """Takes note that the caller is gone: what the command still writes reaches nobody."""
@@ -97,6 +103,8 @@ class RemoteTerminal:
 
     async def _next(self) -> bytes:
         piece = await self._given.get()
+        if isinstance(piece, Stop):
+            raise piece
         self._unread -= len(piece)
         return piece
 
@@ -120,6 +128,10 @@ def facts_of(request: CommandRequest) -> Facts:
         env=request.env,
         intent=request.intent,
     )
+
+
+def _unreadable(why: bytes) -> Stop:
+    return Stop(Code.USAGE, f"standard input: {os.fsdecode(why)}")
 
 
 def _ignore() -> None:

@@ -25,6 +25,7 @@ from taskrun.daemon.command_protocol import (
     PATIENCE,
     REFUSED,
     STOPPED,
+    UNREADABLE,
     WANT_ALL,
     WANT_LINE,
     CommandRequest,
@@ -315,8 +316,13 @@ class CommandClient:
         self._unwritten[:1] = [(number, data[written:])] if written < len(data) else []
 
     def _give(self) -> None:
-        data = os.read(0, CHUNK)
-        self.send(GIVEN + data if data else GIVEN_ALL)
+        try:
+            data = os.read(0, CHUNK)
+        except OSError as error:
+            data = b""
+            self.send(UNREADABLE + os.fsencode(str(error.strerror)))
+        else:
+            self.send(GIVEN + data if data else GIVEN_ALL)
         if not data or self._wanted == WANT_LINE:
             self._wanted = b""
 

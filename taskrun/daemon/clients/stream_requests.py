@@ -18,7 +18,7 @@ from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded, Subscription
 from taskrun.model.errors import RunNotFound
-from taskrun.model.records import LogLine, Run, RunFilter, Status
+from taskrun.model.records import UNFINISHED, LogLine, Run, RunFilter, Status
 from taskrun.stores.base import Tx
 
 PAGE = 1000  # log lines that one transaction reads
@@ -70,8 +70,8 @@ class Watch(msgspec.Struct, frozen=True):
 
 async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, None]:
     """Yields the runs as they are, newest first, then `{"kind":"ready"}`, and then every change of a run or step once."""
-    watched: set[str] = set()
-    async with context.core.bus.subscribe(lambda change: _watched(change, want, watched)) as changes:
+    watched = WatchedRuns(want)
+    async with context.core.bus.subscribe(watched) as changes:
         async for item in _snapshot(context, want, watched, changes):
             yield item
         async for change in changes:
@@ -79,17 +79,16 @@ async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, No
                 async for item in _snapshot(context, want, watched, changes):
                     yield item
             elif isinstance(change, RunChanged):
-                watched.add(change.run.id)
                 yield {"kind": "run", "run": views.run_view(change.run)}
             elif isinstance(change, StepChanged):
                 yield {"kind": "step", "step": views.step_view(change.step)}
 
 
 async def _snapshot(
-    context: RequestContext, want: Watch, watched: set[str], changes: Subscription
+    context: RequestContext, want: Watch, watched: WatchedRuns, changes: Subscription
 ) -> AsyncIterator[Item]:
     async for run in _runs(context, want, lambda _: changes.skip()):
-        watched.add(run["id"])
+        watched.note(run["id"], Status(run["status"]))
         yield {"kind": "run", "run": run}
     yield {"kind": "ready"}
 
@@ -112,16 +111,37 @@ async def _runs(context: RequestContext, want: Watch, looked: Callable[[Any], No
         left = None if left is None else left - len(page)
 
 
-def _watched(change: Change, want: Watch, watched: set[str]) -> bool:
-    if isinstance(change, RunChanged):
-        run = change.run
-        if want.run is not None:
-            return run.id in want.run
-        return want.job in (None, run.job) and (want.since is None or run.created_at >= want.since)
-    if isinstance(change, StepChanged):
-        run_id = change.step.run
-        return run_id in want.run if want.run is not None else want.job is None or run_id in watched
-    return isinstance(change, Lagged)
+class WatchedRuns:
+    """Which changes a `watch` stream is of.
+
+    A step does not say of which job it is, so where one job is watched, its `unfinished` runs are kept.
+    """
+
+    def __init__(self, want: Watch) -> None:
+        self.unfinished: set[str] = set()
+        self._want = want
+
+    def note(self, run_id: str, status: Status) -> None:
+        """Takes the status of a run that is watched."""
+        if self._want.job is not None and status in UNFINISHED:
+            self.unfinished.add(run_id)
+        else:
+            self.unfinished.discard(run_id)
+
+    def __call__(self, change: Change) -> bool:
+        want = self._want
+        if isinstance(change, RunChanged):
+            run = change.run
+            if want.run is not None:
+                return run.id in want.run
+            watched = want.job in (None, run.job) and (want.since is None or run.created_at >= want.since)
+            if watched:
+                self.note(run.id, run.status)
+            return watched
+        if isinstance(change, StepChanged):
+            run_id = change.step.run
+            return run_id in want.run if want.run is not None else want.job is None or run_id in self.unfinished
+        return isinstance(change, Lagged)
 
 
 # ---- tail

@@ -21,6 +21,7 @@ from taskrun.engine.core.queries.views import rfc3339
 from taskrun.model.config import Config
 
 STEP = 20  # milliseconds of quiet after which events are passed on
+AGAIN = 1.0  # seconds until files that could not be compared are compared again
 RELOAD_GRACE = 1.0  # seconds for a step in flight to end before its run goes on with the new code
 
 logger = logging.getLogger(__name__)
@@ -61,17 +62,27 @@ class CodeWatcher:
         loop.add_reader(self._until, context.stop)
         try:
             await self._watch(context, ProjectCode(context.core, context.workers, context.config_problems, read_config))
-        except Exception:
-            logger.exception("watching the code has failed")
-            raise
         finally:
             loop.remove_reader(self._until)
 
     async def _watch(self, context: RequestContext, project: ProjectCode) -> None:
-        await self._tell(await project.begin())
-        await context.workers.expect_changes(RELOAD_GRACE)
+        """Watches, whatever cannot be done at the moment, such as to look into a folder that nobody may read."""
+        begun, told = False, ""
         while True:
-            await self._follow(context, project, project.sources.folders())
+            try:
+                if not begun:
+                    await self._tell(await project.begin())
+                    await context.workers.expect_changes(RELOAD_GRACE)
+                    begun = True
+                await self._follow(context, project, project.sources.folders())
+                told = ""
+            except Exception as error:
+                if (text := str(error) or type(error).__name__) != told:  # what is tried again is told once
+                    told = text
+                    logger.exception("watching the code has failed, and is tried again")
+                    problem = {"file": "", "line": 0, "text": text}
+                    await self._tell({"kind": "kept", "lost": True, "problems": [problem], "files": [], "took": 0.0})
+                await asyncio.sleep(AGAIN)
 
     async def _follow(self, context: RequestContext, project: ProjectCode, folders: set[Path]) -> None:
         """Watches these folders, as long as they are the ones to watch."""

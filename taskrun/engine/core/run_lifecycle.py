@@ -158,11 +158,13 @@ def _end(
     if before.after is not None:
         dependents.forget(t, before)
     left = [] if before.started_at is None else t.tx.open_steps(run_id)
+    for step in left:  # before its run: whoever follows it hears nothing more of it after its end
+        t.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=t.now, wake_at=None))
     ended = t.change(run_id, transitions.end, status, t.now, reason=reason, output=output, error=error)
     t.outbox.append(RunOver(ended))
     run_queue.leave(t, before)
     for step in left:
-        _cut_off(t, t.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=t.now, wake_at=None)))
+        _cut_off(t, step)
     waits.tell_end(t, ended)
     return ended
 

@@ -23,6 +23,7 @@ from taskrun.model.records import Run
 
 logger = logging.getLogger("taskrun.engine.core.schedule_watch")
 AGAIN = 1.0  # seconds until what could not be written is tried again
+LATER = 60.0  # the same after a fault of taskrun, which may well come again
 
 
 class SlotWatch:
@@ -70,6 +71,9 @@ class SlotWatch:
             found = await self._journal.do(lambda t: {run: look(t, run) for run in due})
         except (EngineLost, JournalUnavailable):
             found = dict.fromkeys(due, self._clock.now() + AGAIN)
+        except Exception:
+            logger.exception("runs of schedules could not be looked at, whether they are late or slow")
+            found = dict.fromkeys(due, self._clock.now() + LATER)
         finally:
             self.looking = None
         for run, at in found.items():

@@ -23,11 +23,11 @@ from taskrun.stores.base import Tx
 
 T = TypeVar("T")
 TICK = 1e-6  # seconds between an event and a trigger that came after it at the same instant
-STANDS_STILL = 0.01  # seconds: more than that and the clock was set back
+SET_BACK = 60.0  # seconds by which a clock is put right; by more, and what came before had a wrong moment
 
 
 class Moments:
-    """Moments of events and triggers, in the order in which they came even if the clock stood still between them.
+    """Moments of events and triggers, in the order in which they came even if the clock stood still or was set back between them.
 
     A run sees the events sent since it was triggered: one sent before it at the same instant must have an earlier moment.
     """
@@ -37,12 +37,12 @@ class Moments:
 
     def send(self, now: float) -> float:
         """Returns the moment of an event."""
-        self._sent = max(now, self._triggered) if self._triggered - now < STANDS_STILL else now
+        self._sent = max(now, self._triggered) if self._triggered - now < SET_BACK else now
         return self._sent
 
     def trigger(self, now: float) -> float:
         """Returns the moment of a trigger."""
-        self._triggered = self._sent + TICK if 0 <= self._sent - now < STANDS_STILL else now
+        self._triggered = self._sent + TICK if 0 <= self._sent - now < SET_BACK else now
         return self._triggered
 
 
