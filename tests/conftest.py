@@ -9,9 +9,11 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes Ctrl-C work in what the tests start, also where they are a background job of a shell, which ignores it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    """Sees to what the processes that tests start inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell: Ctrl-C would be ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Else each of the many processes would compile taskrun anew, which costs more than the rest of its start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.addinivalue_line("markers", "slow: only with TASKRUN_SLOW=1")
 
 
