@@ -41,7 +41,6 @@ def _run_in_this_process(argv: list[str], intent: str) -> int:
     app = __import__(APP, fromlist=["main"])
     for name in without:
         del sys.modules[name]
-    gc.freeze()  # nothing of what was imported ever becomes garbage
     gc.enable()
     return int(app.main(argv, intent))
 

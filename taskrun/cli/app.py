@@ -27,6 +27,7 @@ from taskrun.cli.sanitize import to_json
 from taskrun.cli.session import Connector, Session
 from taskrun.cli.terminal import LocalTerminal, Terminal
 from taskrun.cli.usage_errors import reworded
+from taskrun.daemon.garbage import collect_rarely
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # it has no public name
 
@@ -106,6 +107,7 @@ def _usage(error: Any, argv: Sequence[str]) -> Stop:
 
 def main(argv: Sequence[str], intent: str) -> int:
     """Executes a command line in this process and returns its exit code."""
+    collect_rarely()
     try:
         return asyncio.run(execute(argv, LocalTerminal(intent), ProcessConnector()))
     except KeyboardInterrupt:  # before the command has begun

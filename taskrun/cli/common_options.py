@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 
@@ -70,7 +70,7 @@ AFTER = ("after", "RUN", "Start it once this run has succeeded; repeatable.")
 AFTER_ANY = ("after-any", "RUN", "Start it once this run has ended, however; repeatable.")
 
 
-class CommonOptions(NamedTuple):
+class CommonOptions:
     """Declarations of options that several commands take."""
 
     json: Any = typer.Option(False, "--json", help="Print one JSON document and nothing else.")

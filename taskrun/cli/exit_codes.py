@@ -7,7 +7,10 @@ import time
 import traceback
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from taskrun.cli import times
 from taskrun.cli.option_names import option_name
@@ -46,7 +49,7 @@ CODES = {
 }
 
 
-_RUN = re.compile(r"\brun ([a-z0-9]{12})\b")
+_RUN = r"\brun ([a-z0-9]{12})\b"
 _KINDS = {
     Code.USAGE: "UsageError",
     Code.NOT_FOUND: "NotFound",
@@ -74,7 +77,7 @@ class Stop(Exception):
         self.kind = kind or _KINDS.get(code, "TaskrunError")
 
 
-class Explained(NamedTuple):
+class Explained(msgspec.Struct, frozen=True):
     """An error, explained."""
 
     code: Code
@@ -85,7 +88,7 @@ class Explained(NamedTuple):
     def for_project(self, option: str) -> Explained:
         """Returns it with the commands that it names made to mean the project that an option chose."""
         problems = tuple(for_project(problem, option) for problem in self.problems)
-        return self._replace(problems=problems, hint=for_project(self.hint, option))
+        return replace(self, problems=problems, hint=for_project(self.hint, option))
 
     def view(self) -> dict[str, Any]:
         """Returns it as the JSON document of a command that failed."""
@@ -117,14 +120,14 @@ def explain(error: Exception) -> Explained:
     if isinstance(error, Stop):
         return Explained(error.code, error.problems, error.hint, error.kind)
     meaning = next((meaning for kind, meaning in _MEANINGS if isinstance(error, kind)), _fault)
-    return meaning(error)._replace(kind=type(error).__name__)
+    return replace(meaning(error), kind=type(error).__name__)
 
 
 def _plain(code: Code, hint: str = "") -> Callable[[Any], Explained]:
     """Returns how errors are explained whose message says all; `RUN` in the hint is the run that it names, if any."""
 
     def meaning(error: Exception) -> Explained:
-        named = _RUN.search(str(error))
+        named = re.search(_RUN, str(error))
         return Explained(code, (str(error),), hint if named is None else hint.replace("RUN", short(named[1])))
 
     return meaning

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 ESCAPE = "input."
 FieldPath = tuple[str, ...]
@@ -17,7 +18,7 @@ RUN = "run."
 YIELDING = ("after", "after-any", "each", "fail-after", "max", "tag")
 
 
-class Own(NamedTuple):
+class Own(msgspec.Struct, frozen=True):
     """The options of a command itself: those without a value, and those with one."""
 
     flags: frozenset[str]

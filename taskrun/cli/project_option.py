@@ -8,7 +8,7 @@ from shlex import quote
 from taskrun.cli.command_table import COMMANDS
 
 _ANYWHERE = frozenset({"init", "completion"})  # they do the same whatever the project is
-_COMMAND = re.compile(rf"(?<![\w./-])taskrun (?=(?:{'|'.join(COMMANDS.keys() - _ANYWHERE)})\b)")
+_COMMAND = rf"(?<![\w./-])taskrun (?=(?:{'|'.join(COMMANDS.keys() - _ANYWHERE)})\b)"
 
 
 def project_option(user: bool, config_file: str | None) -> str:
@@ -20,4 +20,4 @@ def project_option(user: bool, config_file: str | None) -> str:
 
 def for_project(text: str, option: str) -> str:
     """Returns a text with the option in each command that it names, as in `taskrun --user show @last`."""
-    return _COMMAND.sub(lambda found: f"{found[0]}{option} ", text) if option else text
+    return re.sub(_COMMAND, lambda found: f"{found[0]}{option} ", text) if option else text

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from taskrun.model.byte_escapes import restored
 
 _JSON = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"  # what `json` does not escape
 _MORE = "\U000e0000-\U000e007f"  # tags, which are invisible
-_UNSAFE = re.compile(f"[\x00-\x1f{_JSON}{_MORE}]")  # one pattern for all, since each takes long to compile
+_UNSAFE = f"[\x00-\x1f{_JSON}{_MORE}]"  # one pattern for all, since each takes long to compile
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_NOT_ASCII = re.compile("[^\x00-\x7f]+")
-_SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
+_NOT_ASCII = "[^\x00-\x7f]+"
+_SGR = r"(\x1b\[[0-9;:]*m)"
 
 LONGEST = 2000  # characters of a value on a screen
 CUT = 200  # characters of a value in a piped table
@@ -25,12 +26,12 @@ CUT = 200  # characters of a value in a piped table
 
 def lines(text: str) -> str:
     """Returns text of several lines; line ends and tabs are kept."""
-    return _UNSAFE.sub(_shown_in_lines, restored(text).replace("\r\n", "\n"))
+    return _replaced(restored(text).replace("\r\n", "\n"), _shown_in_lines)
 
 
 def cell(text: str) -> str:
     """Returns text as one line, for a cell of a table."""
-    return _UNSAFE.sub(lambda found: _ESCAPES.get(found[0]) or _shown(found), restored(text))
+    return _replaced(restored(text), lambda found: _ESCAPES.get(found[0]) or _shown(found))
 
 
 def cut(text: str, limit: int = CUT) -> str:
@@ -40,7 +41,7 @@ def cut(text: str, limit: int = CUT) -> str:
 
 def coloured(text: str) -> str:
     """Returns text with its colours (SGR sequences) kept, and reset at its end."""
-    parts = _SGR.split(text)
+    parts = re.split(_SGR, text)
     shown = [part if index % 2 else lines(part) for index, part in enumerate(parts)]
     return "".join(shown) + ("\x1b[0m" if len(parts) > 1 else "")
 
@@ -54,8 +55,8 @@ def safe_json(text: str, ascii: bool) -> str:
     """Returns JSON text, or a part of one, as `to_json` would have made it."""
     text = restored(text)
     if ascii and not text.isascii():
-        text = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
-    return _UNSAFE.sub(_escaped_in_json, text)
+        text = re.sub(_NOT_ASCII, lambda found: json.dumps(found[0])[1:-1], text)
+    return _replaced(text, _escaped_in_json)
 
 
 def value(given: Any) -> str:
@@ -66,6 +67,11 @@ def value(given: Any) -> str:
 def brief(given: Any) -> str:
     """Returns a value as a cell, cut to what a screen can show: outputs may have many megabytes."""
     return cut(value(given[: LONGEST + 1] if isinstance(given, str) else given), LONGEST)
+
+
+def _replaced(text: str, shown: Callable[[re.Match[str]], str]) -> str:
+    """Returns text with what is unsafe in it shown; nothing unsafe is printable, which is known without the pattern."""
+    return text if text.isprintable() else re.sub(_UNSAFE, shown, text)
 
 
 def _escaped_in_json(found: re.Match[str]) -> str:

@@ -5,14 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import NamedTuple
 
-
-class Identity(NamedTuple):
-    """Device and inode of a file. Found without opening it: closing it again would drop SQLite's locks."""
-
-    device: int
-    inode: int
+Identity = tuple[int, int]  # device and inode
 
 
 class KnownFile:
@@ -34,8 +28,11 @@ class KnownFile:
 
 
 def identity(file: Path | int) -> Identity | None:
-    """Returns the identity of a file, without following a link; None when there is no such file."""
+    """Returns the identity of a file, without following a link; None when there is no such file.
+
+    It is not opened for that: closing it again would drop SQLite's locks.
+    """
     with contextlib.suppress(OSError):
         found = os.fstat(file) if isinstance(file, int) else file.lstat()
-        return Identity(found.st_dev, found.st_ino)
+        return found.st_dev, found.st_ino
     return None

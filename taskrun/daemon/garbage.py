@@ -1,4 +1,4 @@
-"""How often the garbage collector looks, in the daemon and its workers: almost nothing that a run makes is in a cycle."""
+"""How often the garbage collector looks, in commands, the daemon and its workers: almost nothing that they make is in a cycle."""
 
 import gc
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from taskrun.daemon.command_protocol import JOURNAL, LOCK, state_folder
 from taskrun.model.config import Config
 from taskrun.model.errors import DaemonError
 
 
-class DaemonPaths(NamedTuple):
+class DaemonPaths(msgspec.Struct, frozen=True):
     """Where the files are. Those of two journals in one folder are told apart by their prefix."""
 
     folder: Path

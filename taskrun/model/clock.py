@@ -7,17 +7,11 @@ laptop's lid, NTP) neither loses nor doubles a wake-up.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
-from datetime import tzinfo
-from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
 LONGEST_NAP = 30.0
-LOCALTIME = Path("/etc/localtime")
 
 
 class Alarm(Protocol):
@@ -58,23 +52,3 @@ class SystemClock:
     def alarm(self, seconds: float, call: Callable[[], None]) -> Alarm:
         """Calls `call` after `seconds` of the monotonic clock."""
         return asyncio.get_running_loop().call_later(max(0.0, seconds), call)
-
-
-def local_zone() -> tzinfo | None:
-    """Returns the machine's own time zone as it is now; None where only the C library knows it.
-
-    The C library reads it once in the life of a process: a daemon would stay behind in the zone that a laptop has left.
-    """
-    if "TZ" in os.environ:
-        return None
-    try:
-        found = LOCALTIME.stat()
-        return _zone_in(LOCALTIME, found.st_ino, found.st_size, found.st_mtime_ns)
-    except (OSError, ValueError):
-        return None
-
-
-@lru_cache(maxsize=1)
-def _zone_in(file: Path, *identity: int) -> tzinfo:
-    with file.open("rb") as content:
-        return ZoneInfo.from_file(content)

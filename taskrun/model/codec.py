@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Self
 import msgspec
 from msgspec.structs import replace
 
-from taskrun.model import byte_escapes, errors, pydantic_models, typed
+from taskrun.model import errors, escaped_values, pydantic_models, typed
 from taskrun.model.durations import human_size
 from taskrun.model.errors import InputInvalid, NotEncodable, OutputInvalid, PayloadTooLarge, StepFailed
 from taskrun.model.fields import all_fields
@@ -70,11 +70,11 @@ def _raw(value: Any) -> bytes:
     """Returns a value as JSON, its undecoded bytes escaped."""
     try:
         raw = _ENCODER.encode(value)
-        if byte_escapes.MARK not in raw:
+        if escaped_values.MARK not in raw:
             return raw
     except UnicodeEncodeError:
         pass
-    return _ENCODER.encode(byte_escapes.escape_value(value, _builtin))
+    return _ENCODER.encode(escaped_values.escape_value(value, _builtin))
 
 
 def check_size(raw: bytes, what: str, limit: int | None) -> bytes:
@@ -105,8 +105,8 @@ def decode(text: str, kind: Any = Any) -> Any:
 def plain(text: str | bytes) -> Any:
     """Returns JSON text of the journal as plain data."""
     data = _DECODER.decode(text)
-    escaped = not text.isascii() and byte_escapes.may_have_escapes(text)
-    return byte_escapes.restore_value(data) if escaped else data
+    escaped = not text.isascii() and escaped_values.may_have_escapes(text)
+    return escaped_values.restore_value(data) if escaped else data
 
 
 def to_plain(value: Any) -> Any:

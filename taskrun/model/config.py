@@ -194,7 +194,8 @@ def schedule_tables(path: Path) -> list[ScheduleTable]:
 
 def _journal(value: Any) -> str:
     """Returns a path, or the address of a server. Another address would become a file of that name."""
-    if _ADDRESS.match(nonempty(value)) and not is_server(value):
+    may_be_address = {":", "="} & set(nonempty(value))
+    if may_be_address and re.match(_ADDRESS, value) and not is_server(value):
         raise ConfigError(f"is {without_password(value)}: a journal is a SQLite file, or on a server: postgresql://…")
     return str(value)
 
@@ -214,10 +215,7 @@ def _blank(user: str | None, word: str | None) -> str:
 
 
 # `postgresql://…` and its like, `postgres:…`, `file:…`, and what libpq takes: `host=… dbname=…`
-_ADDRESS = re.compile(
-    r"\s*(?:[a-z][a-z0-9+.-]*://|(?:postgres(?:ql)?|sqlite|file)[a-z0-9+]*:|(?:host|hostaddr|port|dbname|user|service)\s*=)",
-    re.IGNORECASE,
-)
+_ADDRESS = r"(?i)\s*(?:[a-z][a-z0-9+.-]*://|(?:postgres(?:ql)?|sqlite|file)[a-z0-9+]*:|(?:host|hostaddr|port|dbname|user|service)\s*=)"
 
 SETTINGS = {
     "jobs": Key("a list of modules, packages, folders or globs", texts, ["jobs"]),

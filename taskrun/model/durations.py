@@ -28,9 +28,9 @@ _UNITS_HELP = 'the units are ms, s, m, h, d, w and y, as in "250ms", "5m" or "1.
 
 # Possessive quantifiers: no text, however long, is scanned twice.
 _AMOUNT = r"([0-9]++(?:\.[0-9]++)?+|\.[0-9]++)"
-_PART = re.compile(_AMOUNT + r"\s*+([a-z]++)\s*+", re.ASCII | re.IGNORECASE)
-_FREQUENCY = re.compile(r"\s*+([0-9]++)\s*+(?:/|per\s)\s*+(\S.*+)", re.ASCII | re.IGNORECASE | re.DOTALL)
-_SIZE = re.compile(r"\s*+" + _AMOUNT + r"\s*+(?:([kmgt])?(?:i?b)?)\s*+", re.ASCII | re.IGNORECASE)
+_PART = re.compile(_AMOUNT + r"\s*+([A-Za-z]++)\s*+", re.ASCII)
+_FREQUENCY = r"(?ais)\s*+([0-9]++)\s*+(?:/|per\s)\s*+(\S.*+)"
+_SIZE = r"(?a)\s*+" + _AMOUNT + r"\s*+(?:([KMGTkmgt])?(?:[Ii]?[Bb])?)\s*+"
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _LARGEST = 2**63
 
@@ -66,7 +66,7 @@ def frequency(value: float | timedelta | str | Frequency, what: str = "frequency
     """
     if isinstance(value, Frequency):
         return value
-    found = _FREQUENCY.fullmatch(value) if isinstance(value, str) else None
+    found = re.fullmatch(_FREQUENCY, value) if isinstance(value, str) else None
     if found is None:
         raise _no_frequency(value, what)
     count, rest = found[1].lstrip("0"), found[2].strip().lower()
@@ -78,7 +78,7 @@ def frequency(value: float | timedelta | str | Frequency, what: str = "frequency
 
 def period(value: float | timedelta | str | Frequency, what: str = "duration") -> float:
     """Returns the seconds of a duration, or the period of a frequency, as throttle and debounce take them."""
-    if isinstance(value, Frequency) or (isinstance(value, str) and _FREQUENCY.fullmatch(value)):
+    if isinstance(value, Frequency) or (isinstance(value, str) and re.fullmatch(_FREQUENCY, value)):
         return frequency(value, what).period
     return seconds(value, what)
 
@@ -91,7 +91,7 @@ def size(value: int | str, what: str = "size") -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST:
         return value
-    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    found = re.fullmatch(_SIZE, value) if isinstance(value, str) else None
     amount = float(found[1]) * 1024 ** _POWERS[(found[2] or "").lower()] if found else math.inf
     if amount >= _LARGEST:
         raise DefinitionError(f'{what} must be bytes or a size like "512MB" (B, KB, MB, GB, TB), not {shown(value)}')

@@ -17,7 +17,7 @@ from taskrun.model.durations import shown
 FieldType = Literal["str", "int", "float", "bool", "path", "list"]
 TYPES: tuple[FieldType, ...] = get_args(FieldType)
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+_NAME = r"[A-Za-z][A-Za-z0-9_]{0,99}"
 _KEYS = {"type", "default", "choices", "help"}
 _KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "path": str, "list": list}
 
@@ -57,7 +57,7 @@ def read_fields(written: Mapping[str, Any], place: TablePlace, types: bool = Fal
 
 
 def _field(name: str, value: Any, place: TablePlace, types: bool) -> InputField:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise place.error("cannot be the name of a field: it takes a letter, then letters, digits and _")
     if types and value in TYPES:
         value = {"type": value}

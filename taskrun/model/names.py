@@ -7,7 +7,7 @@ import re
 from taskrun.model.durations import shown
 from taskrun.model.errors import DefinitionError
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,99}"
 LONGEST_TITLE = 200  # characters
 EACH, EXEC, NOTIFY = "each", "exec", "notify"
 RESERVED = frozenset({EACH, EXEC, NOTIFY})  # jobs that come with taskrun: every project has them, no list shows them
@@ -19,7 +19,7 @@ def check_name(name: object, what: str) -> str:
     Raises:
         DefinitionError: it is not a valid name.
     """
-    if isinstance(name, str) and NAME.fullmatch(name):
+    if isinstance(name, str) and re.fullmatch(NAME, name):
         return name
     rule = "a letter or _, then at most 99 letters, digits, _, . or -"
     raise DefinitionError(f"{shown(name)} cannot be the name of a {what}: it takes {rule}")

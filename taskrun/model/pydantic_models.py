@@ -21,7 +21,7 @@ import msgspec
 Keys = tuple[str | int, ...]
 
 MOST_NUMBERS = 100  # that are tried each by itself
-_LONG_NUMBER = re.compile(r"[0-9.]{16}")
+_LONG_NUMBER = r"[0-9.]{16}"
 
 
 def is_model(kind: Any) -> bool:
@@ -177,7 +177,7 @@ def validated(reader: Any, text: str | bytes) -> Any:
     """Returns JSON text as a `TypeAdapter` reads it, with all digits of its numbers."""
     value = reader.validate_json(text)
     written = text if isinstance(text, str) else text.decode()
-    if not _LONG_NUMBER.search(written):
+    if not re.search(_LONG_NUMBER, written):
         return value
     long = _with_text(written, frozenset())[1]
     exact = _validated_with(reader, written, range(long), value)

@@ -23,11 +23,11 @@ _REFUSED = {  # by what a field stands in
 }
 _DOCUMENT = "stands in or behind a here-document, where its quotes do not hold; give it as an argument"
 _ENDS = {"`": "`", "${": "}", "((": "))", "$((": "))"}  # of what no field may stand in
-_AT_WORD = re.compile(r"[ \t\n;&|()<>]\Z")  # other blanks, as that of CRLF, are letters of a word
+_AT_WORD = r"[ \t\n;&|()<>]\Z"  # other blanks, as that of CRLF, are letters of a word
 # What makes a parenthesis behind it a part of a word in some shells: f() a=(…) <(…)
-_GLUED = re.compile(r"[^ \t\n;&|()]\Z")
+_GLUED = r"[^ \t\n;&|()]\Z"
 _GLUED_END = "\0"  # in `before`, for the end of such a parenthesis
-_CASE = re.compile(r"(\\\n)?".join("case") + r"\b")
+_CASE = r"(\\\n)?".join("case") + r"\b"
 _BEFORE = 40  # characters that are kept of what was read
 
 
@@ -145,7 +145,7 @@ class _Reader:
                 self._stack.pop()
         elif rest[0] == "#" and self._before.endswith(_GLUED_END):
             self._unclear = "stands behind )#, which not every shell reads alike; write a space between them"
-        elif rest[0] in "'\"" or (rest[0] == "#" and _AT_WORD.search(self._before)):
+        elif rest[0] in "'\"" or (rest[0] == "#" and re.search(_AT_WORD, self._before)):
             self._stack.append(rest[0])
         elif rest.startswith("<<") and not rest.startswith("<<<"):
             self._document, self._depth = True, len(self._stack)
@@ -153,17 +153,17 @@ class _Reader:
         elif rest.startswith("<<<"):
             return 3
         elif rest.startswith("(("):
-            if _GLUED.search(self._before):
+            if re.search(_GLUED, self._before):
                 self._unclear = (
                     "stands behind (( within a word, which not every shell reads alike; write it before that"
                 )
             self._stack.append("((")
             return 2
         elif rest[0] == "(":
-            self._stack.append("glued (" if _GLUED.search(self._before) else "(")
+            self._stack.append("glued (" if re.search(_GLUED, self._before) else "(")
         elif rest[0] == ")" and self._stack:
             self._stack.pop()
-        elif self._stack and _AT_WORD.search(self._before) and _CASE.match(text):
+        elif self._stack and re.search(_AT_WORD, self._before) and re.match(_CASE, text):
             self._unclear = "stands behind a case within parentheses; write it before that"
         else:
             return self._expansion(rest)

@@ -9,10 +9,10 @@ import msgspec
 
 from taskrun.model.durations import shown
 from taskrun.model.errors import DefinitionError
+from taskrun.model.names import NAME
 from taskrun.model.records import Run
 
 LONGEST = 200  # characters of a value
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 
 
 def checked_tags(value: object) -> dict[str, str]:
@@ -59,7 +59,7 @@ def tags_of(run: Run) -> dict[str, str]:
 
 
 def _name(name: object) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise DefinitionError(
             f"the name of a tag is letters, digits and _ . -, as in env, at most 100 of them, not {shown(name)}"
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_TOKEN = r"\{\{|\}\}|\{([^{}]*)\}|[{}]"
 _BRACES = "a brace itself is written {{ or }}"
 
 
@@ -35,7 +35,7 @@ def parse_template(text: str, fields: Collection[str]) -> Template:
     """
     parts: list[str | Placeholder] = []
     plain, at = "", 0
-    for found in _TOKEN.finditer(text):
+    for found in re.finditer(_TOKEN, text):
         plain += text[at : found.start()]
         at = found.end()
         if found[0] in ("{{", "}}"):

@@ -19,7 +19,7 @@ from typing import Any, Final, Union, get_args, get_origin
 import msgspec
 
 from taskrun.model import pydantic_models
-from taskrun.model.byte_escapes import may_have_escapes, restore_value
+from taskrun.model.escaped_values import may_have_escapes, restore_value
 from taskrun.model.fields import Field, all_fields, bare, fields, init_only, is_typed_dict, mentions, parts
 from taskrun.model.further_keys import (
     NOT_RECORDED,

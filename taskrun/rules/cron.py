@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from taskrun.model.clock import local_zone
 from taskrun.model.errors import DefinitionError
+from taskrun.model.local_zone import local_zone
 
 ALIASES = {
     "@hourly": "0 * * * *",

@@ -9,12 +9,10 @@ from msgspec.structs import replace
 
 from taskrun.model.records import Awaited, Run, Status
 
-_decode = msgspec.json.Decoder(list[Awaited]).decode
-
 
 def awaited_by(run: Run) -> list[Awaited]:
     """Returns the runs that a run starts after."""
-    return _decode(run.after) if run.after is not None else []
+    return msgspec.json.decode(run.after, type=list[Awaited]) if run.after is not None else []
 
 
 def after_text(awaited: Sequence[Awaited]) -> str | None:

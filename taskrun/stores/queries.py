@@ -6,15 +6,15 @@ import re
 import sqlite3
 from pathlib import Path
 
-_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-_NUMBERED = re.compile(r"\?(\d)")
+_NUMBERED = r"\?(\d)"
 _HERE = Path(__file__).parent
 
 
 def named_queries(file: str) -> dict[str, str]:
     """Returns the statements of a `.sql` file by the name in the comment line above each."""
-    parts = _NAME.split((_HERE / file).read_text("utf-8"))[1:]
-    return {name: _bare(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    parts = (_HERE / file).read_text("utf-8").split("\n-- name: ")[1:]
+    named = (part.split("\n", 1) for part in parts)
+    return {name: _bare(text) for name, text in named}
 
 
 def numbered(queries: dict[str, str]) -> dict[str, list[int]]:
@@ -22,10 +22,10 @@ def numbered(queries: dict[str, str]) -> dict[str, list[int]]:
 
     Python from 3.12 on takes `?1` for a name, and gives a name no value of a sequence.
     """
-    found = {name: [int(number) - 1 for number in _NUMBERED.findall(text)] for name, text in queries.items()}
-    for name, text in queries.items():
-        queries[name] = _NUMBERED.sub("?", text)
-    return {name: order for name, order in found.items() if order}
+    written = {name: text for name, text in queries.items() if "?1" in text}
+    for name, text in written.items():
+        queries[name] = re.sub(_NUMBERED, "?", text)
+    return {name: [int(number) - 1 for number in re.findall(_NUMBERED, text)] for name, text in written.items()}
 
 
 def _bare(text: str) -> str:

@@ -14,8 +14,8 @@ from cronsim import CronSim
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from taskrun.model.clock import local_zone
 from taskrun.model.errors import DefinitionError
+from taskrun.model.local_zone import local_zone
 from taskrun.rules.cron import CronRule
 
 BERLIN = "Europe/Berlin"  # clocks go forward on 2026-03-29 at 02:00, back on 2026-10-25 at 03:00
@@ -169,7 +169,7 @@ def test_without_a_zone_the_machines_own_counts(monkeypatch: pytest.MonkeyPatch)
 
 def test_when_the_machine_moves_to_another_zone_its_slots_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TZ", raising=False)
-    monkeypatch.setattr("taskrun.model.clock.LOCALTIME", file := tmp_path / "localtime")
+    monkeypatch.setattr("taskrun.model.local_zone.LOCALTIME", file := tmp_path / "localtime")
     rule = CronRule("0 9 * * *")
     for zone in (BERLIN, "America/New_York", BERLIN):
         file.unlink(missing_ok=True)

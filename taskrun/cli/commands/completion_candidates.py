@@ -99,7 +99,7 @@ def _inner(command: Any, name: str) -> Any:
 
 def _read(line: Line) -> None:
     """Finds the arguments, and the option that takes the current word as its value, among the words."""
-    flags, valued = line.own
+    flags, valued = line.own.flags, line.own.valued
     rest = list(line.words)
     while rest:
         word = rest.pop(0)

@@ -6,11 +6,12 @@ import asyncio
 import itertools
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import msgspec
 import typer
+from msgspec.structs import replace
 
 from taskrun.cli.backend.documents import Completer, print_document
 from taskrun.cli.backend.held_reasons import HELD, explained
@@ -43,8 +44,7 @@ FRESH = 10  # frames between two requests for why runs are held
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """What was typed."""
 
     job: str = ""

@@ -28,7 +28,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 FRESH = 10  # frames after which is asked for what no change tells
 LINES, CHILDREN = 10, 100  # the last ones, that are shown while it runs
 AROUND = 2  # lines of code shown before the one that raised; one is shown after it
-_WHERE = re.compile(r"(.+):(\d+)(?: in .*)?")
+_WHERE = r"(.+):(\d+)(?: in .*)?"
 
 
 @app.command()
@@ -160,7 +160,7 @@ class Drawn(Shown):
 
 def excerpt(run: dict[str, Any], session: Session) -> Source | None:
     """Returns the lines of code around a run's error, if its file can still be read."""
-    where = _WHERE.fullmatch(place(run))
+    where = re.fullmatch(_WHERE, place(run))
     if where is None:
         return None
     path, line = session.facts.cwd / Path(where[1]), int(where[2])

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.screens.look import Look, clipped, printed, stacked
 
@@ -119,7 +121,7 @@ class Sticky:
 
     def look(self, tick: int) -> Look:
         """Returns how the next frame may look."""
-        return self._look._replace(width=self._size()[0], tick=tick)
+        return replace(self._look, width=self._size()[0], tick=tick)
 
     def paint(self, frame: Text) -> None:
         """Draws a frame over the previous one."""
@@ -166,5 +168,5 @@ class Sticky:
         return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "")
 
     def _printed(self, lines: list[Text]) -> list[str]:
-        text = printed(stacked(lines), self._look._replace(width=10_000)) if lines else ""
+        text = printed(stacked(lines), replace(self._look, width=10_000)) if lines else ""
         return text.removesuffix("\n").split("\n") if lines else []

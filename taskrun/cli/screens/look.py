@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import StringIO
-from typing import NamedTuple
+
+import msgspec
 
 from taskrun.cli.lazy_imports import CONSOLE, Text, cell_len, import_late
 
@@ -20,7 +21,7 @@ _PLAIN = str.maketrans(
 )
 
 
-class Look(NamedTuple):
+class Look(msgspec.Struct, frozen=True):
     """What a screen may use."""
 
     width: int = 80
@@ -30,7 +31,7 @@ class Look(NamedTuple):
     project: str = ""  # the option that commands need to mean this project
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True):
     """How a state is shown: a sign, a word, and a style."""
 
     sign: str

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from shlex import quote
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text, cell_len
@@ -38,7 +40,7 @@ INDENT = 8  # columns of the label of a line
 WAITING_KINDS = frozenset({"sleep", "wait", "child"})
 
 
-class Source(NamedTuple):
+class Source(msgspec.Struct, frozen=True):
     """Lines of code around an error: where it is, and numbered lines."""
 
     line: int

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from taskrun.cli import times
 from taskrun.cli.lazy_imports import Text, cell_len
@@ -19,7 +21,7 @@ RECENT = 3600
 FIELDS = ("id", "job", "status", "created_at", "took", "step", "input")
 
 
-class Column(NamedTuple):
+class Column(msgspec.Struct, frozen=True):
     """A column: its head, its cell for a run, and whether it is aligned to the right."""
 
     head: str
