@@ -7,6 +7,7 @@ import decimal
 import fractions
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -292,6 +293,46 @@ async def test_a_thread_that_floods_does_not_wait_for_ever(monkeypatch: pytest.M
     log.close()
     assert host.texts[-1].startswith("299999 ")
     assert "left out here" in " ".join(line.text for line in host.lines if line.stream == "system")
+
+
+async def test_a_thread_that_floods_waits_longer_for_a_loop_that_has_much_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+    enough = threading.Event()
+
+    def always_more(log: RunLog) -> float:
+        nonlocal looks
+        looks += 1
+        if looks == 10:
+            enough.set()
+        return float(looks)
+
+    monkeypatch.setattr(run_log, "PATIENCE", 0.001)
+    monkeypatch.setattr(RunLog, "_loop_worked", always_more)
+    log = log_for(host := Host())
+
+    def flood() -> None:
+        for number in range(100_000):
+            log.write("stdout", f"{number} {'x' * 100}\n")
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    enough.wait()
+    monkeypatch.setattr(run_log, "PATIENCE", 30.0)
+    await asyncio.to_thread(thread.join)
+    log.close()
+    assert [int(text.partition(" ")[0]) for text in host.texts] == list(range(100_000))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="no thread can read how long another has had the processor")
+async def test_another_thread_sees_that_the_loop_works() -> None:
+    log = log_for(Host())
+    before = await asyncio.to_thread(log._loop_worked)
+    until = time.thread_time() + 0.01
+    while time.thread_time() < until:
+        pass
+    assert await asyncio.to_thread(log._loop_worked) >= before + 0.01
 
 
 async def test_a_thread_that_waits_is_let_go_by_the_end() -> None:

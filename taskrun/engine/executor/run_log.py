@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,6 +33,8 @@ PAUSE = 0.05  # seconds between two batches
 BATCH = 1_000_000  # characters of one message to the core
 ROOM = 1_000_000  # characters that may wait to be sent before a thread that prints has to wait
 PATIENCE = 2.0  # seconds that it waits: the event loop may itself be waiting for that thread
+WORKS = 0.01  # of that time on the processor, and the loop only has much to do: no loop that waits needs as much
+MORE = 15  # times as long is waited for a loop that works
 
 
 class RunLog:
@@ -53,6 +57,7 @@ class RunLog:
         self._repeats = replaying is not None  # the handler may be where it has been before
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
+        self._loop_clock = _thread_clock()
         self._lock = threading.RLock()  # the garbage collector may print at any moment, inside `write` too
         self._room: threading.Condition | None = None  # for threads that wait; made when the first has to
         self._outputs: dict[tuple[str, str | None], OutputLines] = {}  # streams with a line that is not ended
@@ -218,4 +223,24 @@ class RunLog:
             return
         if self._room is None:
             self._room = threading.Condition(self._lock)
-        self._stuck = not self._room.wait_for(lambda: self.closed or not self.full, PATIENCE)
+        for _ in range(MORE):
+            worked = self._loop_worked()
+            if self._room.wait_for(lambda: self.closed or not self.full, PATIENCE):
+                return
+            if self._loop_worked() - worked < PATIENCE * WORKS:
+                break
+        self._stuck = True
+
+    def _loop_worked(self) -> float:
+        """Returns for how many seconds the event loop's thread has had the processor; 0 where nobody knows."""
+        try:
+            return 0.0 if self._loop_clock is None else time.clock_gettime(self._loop_clock)
+        except OSError:  # the thread is gone
+            return 0.0
+
+
+def _thread_clock() -> int | None:
+    """Returns the clock of this thread's time on the processor, if there is one that other threads can read."""
+    if sys.platform == "darwin":
+        return None
+    return time.pthread_getcpuclockid(threading.get_ident())
