@@ -58,7 +58,7 @@ class Watcher(Protocol):
         """Returns the operations that it adds."""
         ...
 
-    async def watch(self, context: RequestContext, read_config: Callable[[], Config]) -> None:
+    async def watch(self, context: RequestContext, project: ProjectCode) -> None:
         """Watches until it is cancelled."""
         ...
 
@@ -102,11 +102,11 @@ class Daemon:
             core = await stack.enter_async_context(self._running_core())
             pool = await stack.enter_async_context(self._running_pool(core))
             schedules = ScheduleFile(core, pool, self._config.path, self._read_config)
+            code = ProjectCode(core, pool, schedules.problems, self._read_config, patient=self._watcher is None)
             await schedules.begin()
             await stack.enter_async_context(schedules.following())
-            code = ProjectCode(core, pool, schedules.problems, self._read_config, patient=True)
             load_changes = await self._load_changes(stack, AutoReload(code))
-            router = self._router(stack, core, pool, schedules, load_changes)
+            router = self._router(stack, core, pool, schedules, code, load_changes)
             self._open_command_server(stack, router)
             listener = await stack.enter_async_context(self._listening(router))
             collect_rarely()
@@ -149,13 +149,14 @@ class Daemon:
         core: Core,
         pool: WorkerPool,
         schedules: ScheduleFile,
+        code: ProjectCode,
         load_changes: Callable[[], Awaitable[list[Any]]],
     ) -> RequestRouter:
         journal, stop = without_password(self._config.journal), self._stop.set
         context = RequestContext(core, pool, journal, lambda: self._holder, stop, schedules.problems, load_changes)
         if self._watcher is None:
             return RequestRouter(context, {**READS, **CHANGES, **STREAMS})
-        watching = asyncio.get_running_loop().create_task(self._watcher.watch(context, self._read_config))
+        watching = asyncio.get_running_loop().create_task(self._watcher.watch(context, code))
         stack.callback(watching.cancel)
         return RequestRouter(context, {**READS, **CHANGES, **STREAMS, **self._watcher.ops()})
 

@@ -14,6 +14,7 @@ import pytest
 
 from taskrun.daemon.watch import code_watcher
 from taskrun.daemon.watch.code_watcher import CodeWatcher
+from taskrun.daemon.watch.project_code import ProjectCode
 from taskrun.daemon.watch.source_files import SourceFiles
 from taskrun.daemon.workers.worker_pool import NO_JOBS
 from taskrun.model.config import load
@@ -49,10 +50,11 @@ async def watched(root: Path, workers: Workers) -> AsyncIterator[Any]:
         return {}
 
     core = SimpleNamespace(read=no_runs)
-    context = cast(Any, SimpleNamespace(core=core, workers=workers, config_problems=nothing, stop=lambda: None))
+    context = cast(Any, SimpleNamespace(workers=workers, stop=lambda: None))
+    project = ProjectCode(cast(Any, core), cast(Any, workers), nothing, lambda: load(root / "taskrun.toml", {}))
     read, write = os.pipe()
     watcher = CodeWatcher(read)
-    watching = asyncio.ensure_future(watcher.watch(context, lambda: load(root / "taskrun.toml", {})))
+    watching = asyncio.ensure_future(watcher.watch(context, project))
     try:
         async with asyncio.timeout(20):
             yield watcher.ops()["changes"].answer(context, cast(Any, None))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from watchfiles import awatch
@@ -18,7 +18,6 @@ from watchfiles import awatch
 from taskrun.daemon.clients.router import Nothing, Operation, RequestContext
 from taskrun.daemon.watch.project_code import Item, ProjectCode
 from taskrun.engine.core.queries.views import rfc3339
-from taskrun.model.config import Config
 
 STEP = 20  # milliseconds of quiet after which events are passed on
 AGAIN = 1.0  # seconds until files that could not be compared are compared again
@@ -56,12 +55,12 @@ class CodeWatcher:
                 if at == len(self._items):
                     await self._changed.wait()
 
-    async def watch(self, context: RequestContext, read_config: Callable[[], Config]) -> None:
+    async def watch(self, context: RequestContext, project: ProjectCode) -> None:
         """Watches until it is cancelled."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._until, context.stop)
         try:
-            await self._watch(context, ProjectCode(context.core, context.workers, context.config_problems, read_config))
+            await self._watch(context, project)
         finally:
             loop.remove_reader(self._until)
 

@@ -38,15 +38,24 @@ class SourceFiles:
         self._tops = [top for top in (_top(root, entry) for entry in entries) if top is not None]
         self._loaded: set[Path] = set()
         self._broken = False
-        self._seen: dict[Path, Stamp] = {}
-        self.look_took = 0.0  # seconds
+        self._took = (0.0, 0.0)  # seconds of the last two scans
+        self._seen = self._scan()  # before the workers have loaded them: what changes meanwhile has changed
+
+    @property
+    def look_took(self) -> float:
+        """How many seconds a look takes: the shorter of the last two, since one may have been held up."""
+        return min(self._took)
 
     def know(self, loaded: Iterable[str], broken: Iterable[str]) -> None:
-        """Takes the files that the workers have loaded. While one is broken, any file of the project may fix it."""
+        """Takes the files that the workers have loaded. While one is broken, any file of the project may fix it.
+
+        What has changed or come since the last look may not be what they have loaded, so it stays a change.
+        """
         fixing = [Path(file) for file in broken]
         self._loaded = {path for path in (*map(Path, loaded), *fixing) if path.is_absolute()}
         self._broken = bool(fixing)
-        now = self._scan()
+        known = self._loaded | set(_python(self._root) if self._broken else ())
+        now = {path: stamp for path, stamp in self._scan().items() if path in self._seen or path in known}
         self._seen = now | {path: stamp for path, stamp in self._seen.items() if path in now or not path.exists()}
 
     def changes(self) -> list[FileChange]:
@@ -74,7 +83,7 @@ class SourceFiles:
             found |= set(_python(self._root))
         stamps = ((path, _stamp(path)) for path in sorted(found | self._loaded | {self._config}))
         there = {path: stamp for path, stamp in stamps if stamp is not None}
-        self.look_took = time.monotonic() - begun
+        self._took = (self._took[1], time.monotonic() - begun)
         return there
 
 
