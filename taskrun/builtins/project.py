@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from taskrun.builtins import JOBS
 from taskrun.builtins.commands import CommandJob, SourceLine, command_pipe, input_of_event
 from taskrun.declarations.files import Files, files
+from taskrun.declarations.job import Job
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Problem
 from taskrun.declarations.pipe import Pipe, Source
@@ -23,6 +23,7 @@ from taskrun.declarations.registry import Discovery, Registry, discover
 from taskrun.model.command_config import CommandFile, CommandTable
 from taskrun.model.config_sources import lines_of
 from taskrun.model.errors import DefinitionError
+from taskrun.model.names import RESERVED
 
 FOLDER = "jobs"
 NOTHING_DECLARED = CommandFile()
@@ -33,6 +34,7 @@ def load_project(
     root: Path,
     declared: CommandFile = NOTHING_DECLARED,
     last_good: Mapping[str, str] = MappingProxyType({}),
+    builtin: Sequence[Job] = (),
 ) -> Discovery:
     """Loads the jobs and pipes of a project.
 
@@ -41,10 +43,11 @@ def load_project(
         root: the project's folder.
         declared: the jobs and pipes of `taskrun.toml`.
         last_good: sources that are used for files that cannot be loaded any more, by path.
+        builtin: jobs that come with taskrun; who only describes a project needs none.
     """
     if declared.commands and list(entries) == [FOLDER] and not (root / FOLDER).exists():
         entries = []  # the default: nobody misses that folder
-    found = discover(entries, root, JOBS, last_good)
+    found = discover(entries, root, builtin, last_good)
     return found._replace(problems=[*found.problems, *_add(found.registry, declared, root)])
 
 
@@ -59,7 +62,7 @@ def _add(registry: Registry, declared: CommandFile, root: Path) -> Iterator[Prob
             registry.add_pipe(command_pipe(pipe, place))
         except DefinitionError as error:
             yield Problem(*place, f"[pipes.{pipe.name}] {error}")
-    jobs = registry.jobs.keys() | {table.name for table in declared.commands}
+    jobs = registry.jobs.keys() | {table.name for table in declared.commands} | RESERVED
     for table in declared.commands:
         place = places.of("jobs", table.name)
         triggers, wrong = _triggers(table, registry, jobs)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from taskrun.builtins.builtin_jobs import JOBS
 from taskrun.builtins.project import load_project
 from taskrun.declarations.registry import Discovery
 from taskrun.model.config import load
@@ -25,7 +26,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
             (tmp_path / "jobs").mkdir(exist_ok=True)
             (tmp_path / "jobs" / "own.py").write_text(f"from taskrun import job, job_ref, pipe\n{code}")
         config = load(tmp_path / "taskrun.toml", {})
-        return load_project(config.jobs, config.root, config.declared)
+        return load_project(config.jobs, config.root, config.declared, builtin=JOBS)
 
     yield loaded
     load_project([], tmp_path)  # nothing of it is left in this process

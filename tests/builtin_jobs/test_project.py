@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskrun import builtins
+from taskrun.builtins.builtin_jobs import JOBS
 from taskrun.builtins.project import load_project
 from taskrun.declarations.job import job
 from taskrun.model.names import RESERVED
@@ -26,16 +26,15 @@ def project(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 def test_their_names_are_reserved() -> None:
-    assert {one.name for one in builtins.JOBS} <= RESERVED
+    assert {one.name for one in JOBS} <= RESERVED
 
 
-def test_a_project_has_them_beside_its_own(project: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_has_them_beside_its_own(project: Callable[[str], Path]) -> None:
     @job(name="notify")
     async def told(text: str) -> str:
         return text
 
-    monkeypatch.setattr("taskrun.builtins.project.JOBS", (told,))
-    found = load_project(["own.py"], project("@job\nasync def own(): ...\n"))
+    found = load_project(["own.py"], project("@job\nasync def own(): ...\n"), builtin=[told])
     assert (sorted(found.registry.jobs), found.problems) == (["notify", "own"], [])
     assert found.registry.jobs["notify"] is told
 
@@ -50,14 +49,23 @@ def test_a_job_of_such_a_name_is_an_error_of_its_file(project: Callable[[str], P
     assert "own" in found.registry.jobs
 
 
-async def test_no_list_shows_them(project: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    @job(name="exec")
-    async def execute(command: str) -> None: ...
-
-    monkeypatch.setattr("taskrun.builtins.project.JOBS", (execute,))
+async def test_no_list_shows_them(project: Callable[[str], Path]) -> None:
     root = project("@job\nasync def own(): ...\n")
     (root / "taskrun.toml").write_text('[taskrun]\njobs = ["own.py"]\n')
     code, terminal = await typed(root, "jobs --json")
     assert (code, [described["name"] for described in json.loads(terminal.written)]) == (0, ["own"])
     code, terminal = await typed(root, "jobs exec --json")
     assert (code, [described["name"] for described in json.loads(terminal.written)]) == (0, ["exec"])
+
+
+async def test_without_a_daemon_a_schedule_of_one_is_listed_with_what_is_wrong_with_its_input(
+    project: Callable[[str], Path],
+) -> None:
+    root = project("")
+    (root / "taskrun.toml").write_text(
+        '[[schedule]]\njob = "exec"\ncron = "@daily"\ninput = { command = 1, cwd = "/" }\n'
+    )
+    code, terminal = await typed(root, "schedule --json")
+    (entry,) = json.loads(terminal.written)
+    assert (code, entry["job"]) == (2, "exec")
+    assert "input.command" in entry["problem"]

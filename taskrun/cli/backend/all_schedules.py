@@ -14,6 +14,7 @@ from taskrun.cli.lazy_imports import CRON, JOB_FILES, SCHEDULE_TABLES, import_la
 from taskrun.cli.session import Backend, Session
 from taskrun.model.config import ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DaemonError
+from taskrun.model.names import RESERVED
 from taskrun.processes.threads import in_thread
 
 Entry = dict[str, Any]
@@ -77,7 +78,8 @@ def merged(
         names = {job["name"]: job for job in jobs}
         for entry in found:
             entry["paused"] = bool(names.get(entry["job"], entry).get("paused"))
-            entry["problem"] = entry["problem"] or (None if entry["job"] in names else f'no job "{entry["job"]}"')
+            known = entry["job"] in names or entry["job"] in RESERVED
+            entry["problem"] = entry["problem"] or (None if known else f'no job "{entry["job"]}"')
     return sorted(found, key=lambda entry: (entry["next"] or "~", entry["job"]))
 
 

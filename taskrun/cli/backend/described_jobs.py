@@ -7,9 +7,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.lazy_imports import JOB_FILES, import_late
 from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.jobs import problem_line
 from taskrun.cli.session import Backend, Session
+from taskrun.model.names import RESERVED
 
 LOAD = "just written? load it: taskrun daemon restart"
 JOBS = "list them: taskrun jobs"
@@ -41,6 +43,9 @@ def described_in(answer: dict[str, Any], name: str, kind: str, late: bool) -> di
     found: dict[str, dict[str, Any]] = {one["name"]: one for one in answer["jobs" if kind == "job" else "pipes"]}
     if name in found:
         return found[name]
+    if kind == "job" and name in RESERVED:
+        described: dict[str, Any] = import_late(JOB_FILES).describe_builtin(name)
+        return described
     broken = [f"there is a broken file: {problem_line(one)}" for one in answer.get("problems") or ()]
     hints = [did_you_mean(name, found, JOBS if kind == "job" else pipes_in(found)), *([LOAD] if late else [])]
     missing = f'no {kind} "{name}"'

@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, redirect_stdout
 from typing import Any
 
 import msgspec
 
 from taskrun.builtins.project import load_project
+from taskrun.cli.lazy_imports import BUILTIN_JOBS, import_late
 from taskrun.daemon.paths import daemon_paths
 from taskrun.daemon.workers.last_good import read_last_good
+from taskrun.declarations.job import Job
 from taskrun.declarations.registry import Discovery, Registry
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DefinitionError, InputInvalid
 from taskrun.model.files_config import topics_of
+from taskrun.model.names import RESERVED
 from taskrun.rules.schedule_tables import input_problem, problem_of
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """Returns what the `jobs` request returns, without pauses, and with what is wrong with `inputs` of schedules."""
+    """Returns what the `jobs` request returns, without pauses, and with what is wrong with `inputs` of schedules.
+
+    Jobs that come with taskrun are described by `describe_builtin`, since no list shows them.
+    """
     found, files = _discovered(config), topics_of(config.files)
     jobs = found.registry.described_jobs()
     described = {
@@ -34,6 +40,13 @@ def describe(config: Config) -> dict[str, Any]:
         "inputs": _input_problems(config, found.registry),
     }
     plain: dict[str, Any] = msgspec.to_builtins(described)
+    return plain
+
+
+def describe_builtin(name: str) -> dict[str, Any]:
+    """Returns the description of a job that comes with taskrun."""
+    (job,) = (job for job in _builtin() if job.name == name)
+    plain: dict[str, Any] = msgspec.to_builtins(job.describe())
     return plain
 
 
@@ -48,11 +61,16 @@ def check_inputs(config: Config, registry: Registry | None = None) -> None:
 
 
 def _discovered(config: Config) -> Discovery:
-    """Loads the jobs as a worker does: in its folder, with its environment and the last good versions of broken files."""
+    """Loads the jobs as a worker does: in its folder, with its environment and the last good versions of broken files.
+
+    Those that come with taskrun are left out, unless a table names one.
+    """
+    named = {table.job for table in config.schedules} | {table.job for table in config.files}
+    builtin = _builtin() if named & RESERVED else ()
     os.environ.update(config.env)
     with chdir(config.cwd), _output_to_stderr():
         last_good = read_last_good(daemon_paths(config, make=False).last_good)
-        return load_project(config.jobs, config.root, config.declared, last_good)
+        return load_project(config.jobs, config.root, config.declared, last_good, builtin)
 
 
 def _input_problems(config: Config, registry: Registry) -> dict[str, str]:
@@ -79,6 +97,11 @@ def _tables(config: Config) -> list[ScheduleTable]:
         return schedule_tables(config.path)
     except ConfigError:  # reported elsewhere
         return []
+
+
+def _builtin() -> Sequence[Job]:
+    jobs: Sequence[Job] = import_late(BUILTIN_JOBS).JOBS
+    return jobs
 
 
 @contextmanager

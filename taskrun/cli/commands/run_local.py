@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import chdir, redirect_stdout
 from typing import Any
 
+from taskrun.builtins.builtin_jobs import JOBS
 from taskrun.builtins.project import load_project
 from taskrun.cli.backend.described_jobs import did_you_mean
 from taskrun.cli.backend.job_files import check_inputs
@@ -46,7 +47,8 @@ async def perform(options: Start, session: Session) -> int:
     """Loads the jobs, runs one, and prints its output."""
     os.environ.update(session.config.env)
     with chdir(session.config.cwd), redirect_stdout(sys.stderr):
-        registry = load_project(session.config.jobs, session.config.root, session.config.declared).registry
+        config = session.config
+        registry = load_project(config.jobs, config.root, config.declared, builtin=JOBS).registry
         check_inputs(session.config, registry)
         base = await typed_input.read_input(session, options.input)
         target = _target(registry, options.job)

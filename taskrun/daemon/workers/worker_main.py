@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from taskrun.builtins.builtin_jobs import JOBS
 from taskrun.builtins.project import load_project
 from taskrun.daemon.frames import PIPE_CAP, FrameReader, frame
 from taskrun.daemon.garbage import collect_rarely
@@ -212,7 +213,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     control = Control(connection, frames, early, setup.root)
     watch = LoopWatch(Path(setup.root), control.report, control.requests.check)
     Capture.install(echo=False)  # before the jobs' code can keep a reference to a stream
-    found = load_project(setup.jobs, Path(setup.root), setup.declared, setup.last_good)
+    found = load_project(setup.jobs, Path(setup.root), setup.declared, setup.last_good, JOBS)
     executor = Executor(
         found.registry,
         problems=[problem._asdict() for problem in found.problems],
