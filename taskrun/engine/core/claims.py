@@ -62,9 +62,12 @@ class _WithSlot:
 
     def committed(self, result: tuple[Any, list[Start]]) -> None:
         value, starts = result
-        if self._claims.settle(self, starts) and self._ends is not None:
+        under_way = self._claims.settle(self, starts)
+        if self.future.done():
+            return  # whoever asked was cancelled
+        if under_way and self._ends is not None:
             self._ends.add(starts[0].run.id, self.future)
-        elif not self.future.done():
+        else:
             self.future.set_result(value)
 
     def failed(self, error: Exception) -> None:

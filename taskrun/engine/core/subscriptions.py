@@ -130,7 +130,9 @@ class EndWaiters:
         self._futures: dict[str, list[asyncio.Future[Run]]] = {}
 
     def ids(self) -> list[str]:
-        """Returns the runs that somebody waits for."""
+        """Returns the runs that somebody waits for; forgets those whose waiters were all cancelled."""
+        for run_id in [one for one, futures in self._futures.items() if all(future.done() for future in futures)]:
+            del self._futures[run_id]
         return list(self._futures)
 
     def add(self, run_id: str, future: asyncio.Future[Any] | None = None) -> asyncio.Future[Run]:
