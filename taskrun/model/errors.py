@@ -50,11 +50,17 @@ class NotFound(TaskrunError):
     """There is nothing of this name or id."""
 
 
-class JobNotFound(NotFound):
+class NameNotFound(NotFound, AttributeError, KeyError):
+    """There is nothing of this name, looked up as an attribute or as an item: `queue.jobs.NAME`, `queue.jobs["NAME"]`."""
+
+    __str__ = Exception.__str__  # that of `KeyError` adds quotes
+
+
+class JobNotFound(NameNotFound):
     """No job of this name."""
 
 
-class PipeNotFound(NotFound):
+class PipeNotFound(NameNotFound):
     """No pipe of this name."""
 
 

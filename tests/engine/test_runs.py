@@ -64,8 +64,29 @@ async def test_a_job_is_found_by_attribute_and_by_item() -> None:
     async with TestQueue(jobs=[double]) as queue:
         assert await queue.jobs["double"].run(number=1) == 2
         assert "double" in queue.jobs
-        with pytest.raises(JobNotFound, match="dubble"):
+        with pytest.raises(JobNotFound, match=r'^no job "dubble" \(there are: double\)$'):
             queue.jobs["dubble"]
+        with pytest.raises(JobNotFound, match="dubble"):
+            _ = queue.jobs.dubble
+
+
+async def test_whoever_asks_for_a_name_that_is_not_there_as_of_any_object_or_mapping_gets_the_default() -> None:
+    async with TestQueue(jobs=[double]) as queue:
+        assert not hasattr(queue.jobs, "dubble")
+        assert getattr(queue.pipes, "dubble", 1) == 1
+        assert queue.jobs.get("dubble") is None
+
+
+async def test_whoever_stops_waiting_for_a_run_that_goes_on_is_forgotten() -> None:
+    async with TestQueue(jobs=[sleeper]) as queue:
+        waiting = asyncio.create_task(queue.jobs.sleeper.run())
+        hasty = asyncio.create_task(queue.jobs.sleeper.run())
+        await asyncio.sleep(0)
+        hasty.cancel()  # before the trigger is in the journal
+        await queue.settle()
+        waiting.cancel()
+        await queue.settle()
+        assert queue.core._waiters.ids() == []
 
 
 async def test_input_may_be_fields_or_one_mapping() -> None:
