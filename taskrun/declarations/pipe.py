@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from taskrun.declarations.calls import Caller, Match, Target, caller
+from taskrun.declarations.calls import Caller, Match, Target, caller, is_async
 from taskrun.declarations.plain import reach
 from taskrun.model.durations import seconds
 from taskrun.model.errors import DefinitionError, NotBound
@@ -131,6 +131,8 @@ def check_into(fn: Into | None) -> Into | None:
     """Returns the function of a trigger."""
     if fn is not None and not callable(fn):
         raise DefinitionError(f"into takes a function, not {fn!r}")
+    if fn is not None and is_async(fn):
+        raise DefinitionError("into takes a plain function, not an async one")
     return fn
 
 
@@ -160,6 +162,8 @@ def wait_for(source: Target, match: Match, timeout: Duration | None) -> Coroutin
     """Waits in a handler for an event, or for the success of a run."""
     if match is not None and not callable(match) and not isinstance(match, Mapping):
         raise TypeError(f"wait_for takes a mapping or a predicate, not {match!r}")
+    if callable(match) and is_async(match):
+        raise DefinitionError("the predicate of wait_for is a plain function, not an async one")
     limit = None if timeout is None else seconds(timeout, "timeout of wait_for")
     if caller.get() is None:
         raise NotBound(f"{source.name}.wait_for works inside a handler only")

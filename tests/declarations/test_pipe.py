@@ -25,6 +25,10 @@ class Found:
 uploads = pipe("uploads", input=Upload)
 
 
+async def awaited(upload: Upload) -> Upload:
+    return upload
+
+
 def test_a_pipe_knows_its_name_and_place() -> None:
     assert (uploads.name, uploads.topic, uploads.file) == ("uploads", "pipe:uploads", __file__)
     assert uploads.line > 0
@@ -95,3 +99,5 @@ def test_a_source_function_gets_a_model_where_the_type_is_one() -> None:
 def test_into_takes_a_function() -> None:
     with pytest.raises(DefinitionError, match="into takes a function"):
         uploads.into({"path": "a"})  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="not an async one"):
+        uploads.into(awaited)
