@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from taskrun import MemoryStorage, RunFailed, job, pipe, sleep
+from taskrun import MemoryStorage, RunFailed, StepFailed, job, pipe, run, sleep
 from taskrun.engine.executor import attempt_state
+from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
 
@@ -32,6 +33,78 @@ async def test_a_wait_that_was_cancelled_takes_no_event_from_a_later_one(replay:
         await queue.pipes.events.send(number=2)
         await queue.advance(1)
         assert await handle.result(timeout=5) == 1
+
+
+async def test_a_retry_is_cancelled_where_it_stands_though_it_keeps_later_steps_of_the_run_before() -> None:
+    @job(retry=0)
+    async def handler() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await run("clean", lambda: None)
+
+    async with TestQueue(jobs=[handler]) as queue:
+        first = await queue.jobs.handler.start()
+        await queue.settle()
+        await first.cancel()
+        await queue.settle()
+        again = await first.retry()
+        await queue.settle()
+        await again.cancel()
+        await queue.settle()
+        assert (await again.status(), (await again.info()).reason) == ("cancelled", "explicit")
+
+
+async def test_a_cancel_ends_within_half_its_grace_what_only_it_had_ended_before(storage: Store) -> None:
+    """A death within the `finally` block: the replay stands at what is no step, with a step behind it recorded."""
+    done: list[str] = []
+    blocked = asyncio.Event()
+
+    @job(retry=0)
+    async def handler() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await run("first", lambda: done.append("first"))
+            await blocked.wait()
+            await run("second", lambda: done.append("second"))
+
+    async with TestQueue(jobs=[handler], storage=storage) as queue:
+        run_id = (await queue.jobs.handler.start()).id
+        await queue.settle()
+        await (await queue.get(run_id)).cancel("enough")
+        await queue.settle()
+    blocked.set()
+    async with TestQueue(jobs=[handler], storage=storage, start=queue.now, grace=10) as queue:
+        await queue.advance(5)
+        info = await (await queue.get(run_id)).info()
+        assert (info.status, info.reason, done) == ("cancelled", "enough", ["first", "second"])
+
+
+@pytest.mark.parametrize("replay", [False, True])
+async def test_a_step_that_awaits_a_cancelled_task_of_its_own_has_failed(replay: bool) -> None:
+    tries: list[int] = []
+
+    async def body() -> None:
+        tries.append(1)
+        own = asyncio.get_running_loop().create_future()
+        own.cancel()
+        await own
+
+    @job(retry=0)
+    async def handler() -> str:
+        try:
+            await run("body", body, retry=1, backoff=1)
+        except StepFailed as failed:
+            await sleep(1)
+            return str(failed)
+        return ""
+
+    async with TestQueue(jobs=[handler], replay=replay) as queue:
+        handle = await queue.jobs.handler.start()
+        await queue.advance(5)
+        assert "CancelledError" in await handle.result(timeout=5)
+        assert len(tries) == 2
 
 
 @pytest.mark.parametrize("replay", [False, True])

@@ -60,6 +60,7 @@ class AttemptState:
         self._backoffs = 0
         self._busy = 0  # bodies, questions to the core and steps that were cut off, in flight
         self._cancel_told = False
+        self._cancel_presses = False  # half of the grace is over
         self._looking = False
         self._values: list[Step] = []
         self._recording: Awaitable[Any] | None = None  # of values
@@ -119,6 +120,14 @@ class AttemptState:
     def cancel(self, reason: str) -> None:
         """Notes that the attempt is to be cancelled; the handler is told at its current wait, or where a replay stands still."""
         self.cancel_reason = reason
+        self.look_soon()
+
+    def press_cancel(self) -> None:
+        """Tells the handler that it is cancelled even if it has not come as far as it was: half of its grace is over.
+
+        A replay may stand at something else than a step, which only the cancel had ended before.
+        """
+        self._cancel_presses = True
         self.look_soon()
 
     def pause(self, pausing: bool) -> None:
@@ -254,7 +263,8 @@ class AttemptState:
         if self.replay.moving:
             self.replay.when_still(self.look_soon)
         elif self._cancel_due:  # it is told where the handler has come as far as it was
-            if self.root is not None and (self._busy or self.replay.exhausted or self._stands_still()):
+            has_come = self._busy or self.replay.exhausted or self._stands_still() or self._cancel_presses
+            if self.root is not None and has_come:
                 self.replay.when_still(self._tell_cancel)
         elif self.leaving and self.following and self._busy == self.following and self.cancel_reason is None:
             self._on_held(self)

@@ -283,6 +283,7 @@ class Executor:
         context = self.contexts.get(message.run)
         if context is not None:
             context.cancel(message.reason)
+            self.clock.alarm(message.grace / 2, context.press_cancel)
             self.clock.alarm(message.grace, lambda: self._chore(self._give_up(context)))
 
     async def _give_up(self, context: Context) -> None:

@@ -55,8 +55,8 @@ class Replay:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no finished step is left to hand out."""
-        return not self._left
+        """Whether the handler has come as far as before in this attempt: none of its finished steps is left to hand out."""
+        return all(self._inherited(self._steps[key]) for key in self._left)
 
     def find(self, key: str, kind: StepKind, call: str | None) -> tuple[Step | None, bool]:
         """Returns the recorded step of an identity, and whether one of another call stands in its place.

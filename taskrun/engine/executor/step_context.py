@@ -241,9 +241,9 @@ class Context(AttemptState):
             return done, None  # a cancel meanwhile changes nothing: the core keeps what is finished
         except (Unwind, GeneratorExit):
             raise
-        except asyncio.CancelledError:
-            raise self._cut_off(step) from None
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise self._cut_off(step) from None
             self._check()
             return replace(step, ended_at=self._clock.now()), error
         finally:
@@ -281,7 +281,14 @@ class Context(AttemptState):
             found = await self._until_over(step, m.Wait(step, self.run.created_at))
             if found.finished:  # by its timeout
                 return self._outcome(found, source.read)
-            if found.match is not None and predicate(judged(found.match)):
+            try:
+                fits = found.match is not None and predicate(judged(found.match))
+            except Exception as error:
+                record = encode_error(error)
+                failed = replace(found, status=StepStatus.FAILED, output=None, match=None, error=error_text(record))
+                await self._record(replace(failed, ended_at=self._clock.now(), wake_at=None))
+                raise self._mark(record, step.key) from error
+            if fits:
                 taken = replace(found, status=StepStatus.SUCCEEDED, ended_at=self._clock.now(), wake_at=None)
                 await self._record(taken)
                 return self._outcome(taken, source.read)
@@ -402,6 +409,12 @@ class Context(AttemptState):
             return await self._busily(message)
         except asyncio.CancelledError:
             raise self._cut_off(step) from None
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled the current task; else a `CancelledError` is a step's own, of a task that it awaited."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def see(task: asyncio.Task[Any]) -> None:
