@@ -263,7 +263,6 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     statuses: tuple[Status, ...] | None = None
     since: float | None = None
     until: float | None = None  # ended before this moment
-    ended_since: float | None = None  # ended at or after this moment
     parent: str | None = None
     tags: tuple[tuple[str, str | None], ...] = ()  # all of these; None is any value
     roots: bool = False  # only those that are no children

@@ -43,6 +43,13 @@ class Tx(Protocol):
         """Returns the runs that fit, newest first (by `seq`)."""
         ...
 
+    def successes(self, job: str, since: float, after: int, limit: int, unseen_by: str) -> list[Run]:
+        """Returns the succeeded runs of a job by the moment of their end, then by seq: those behind (`since`, `after`).
+
+        Those are left out that a succeeded wait of the run `unseen_by` has, for `job:JOB`, as its cursor.
+        """
+        ...
+
     def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
         """Returns `size` characters of a value from `start` on: `input`, `output` or `failures` of a run, or of a step of it."""
         ...
@@ -146,10 +153,6 @@ class Tx(Protocol):
         """Returns the running steps of a run, in the order they were first put."""
         ...
 
-    def consumed(self, run_id: str, topic: str) -> list[int]:
-        """Returns the cursors of the succeeded waits of a run for a topic, with or without an address (`TOPIC#…`)."""
-        ...
-
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         """Deletes steps of a run."""
         ...
@@ -174,8 +177,11 @@ class Tx(Protocol):
         """Inserts an event; returns it with its `seq`."""
         ...
 
-    def events(self, topic: str, since: float, after: int, limit: int) -> list[PipeEvent]:
-        """Returns events of a topic sent at or after `since` with a seq above `after`, oldest first."""
+    def events(self, topic: str, since: float, after: int, limit: int, unseen_by: str | None = None) -> list[PipeEvent]:
+        """Returns events of a topic sent at or after `since` with a seq above `after`, oldest first.
+
+        Those are left out that a succeeded wait of the run `unseen_by` has, for the topic or `TOPIC#…`, as its cursor.
+        """
         ...
 
     def drop_events(self, before: float) -> None:

@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from heapq import merge
+from heapq import merge, nsmallest
 from itertools import islice, takewhile
 from operator import attrgetter
 from typing import Any
@@ -160,6 +160,12 @@ class MemoryTx:
         first = islice(reversed([*found]) if want.oldest_first else found, want.limit)
         return [brief_run(run) if want.brief else run for run in first]
 
+    def successes(self, job: str, since: float, after: int, limit: int, unseen_by: str) -> list[Run]:
+        seen = self._consumed(unseen_by, f"job:{job}")
+        found = (run for run in self._runs.newest_first(RunFilter(job=job)) if run.status is Status.SUCCEEDED)
+        behind = (run for run in found if _end(run) > (since, after) and run.job == job and run.seq not in seen)
+        return nsmallest(limit, behind, key=_end)
+
     def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
         found = self.run(run_id) if step is None else self.step(run_id, step)
         return (getattr(found, field, None) or "")[start : start + size]
@@ -257,14 +263,6 @@ class MemoryTx:
     def open_steps(self, run_id: str) -> list[Step]:
         return [step for step in self._steps.of(run_id) if not step.finished]
 
-    def consumed(self, run_id: str, topic: str) -> list[int]:
-        taken = (
-            step for step in self._steps.of(run_id) if step.cursor is not None and step.status is StepStatus.SUCCEEDED
-        )
-        return [
-            step.cursor for step in taken if (step.topic or "").partition("#")[0] == topic and step.cursor is not None
-        ]
-
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:
             if self.step(run_id, key) is not None:
@@ -301,8 +299,16 @@ class MemoryTx:
         self._log.append(partial(self._topics.pop, event.topic))
         return event
 
-    def events(self, topic: str, since: float, after: int, limit: int) -> list[PipeEvent]:
-        return list(islice(self._topics.read(topic, since, after), limit))
+    def events(self, topic: str, since: float, after: int, limit: int, unseen_by: str | None = None) -> list[PipeEvent]:
+        seen = self._consumed(unseen_by, topic)
+        events = (event for event in self._topics.read(topic, since, after) if event.seq not in seen)
+        return list(islice(events, limit))
+
+    def _consumed(self, run_id: str | None, topic: str) -> set[int]:
+        """Returns what the succeeded waits of a run have taken of a topic."""
+        ended = [] if run_id is None else (one for one in self._steps.of(run_id) if one.status is StepStatus.SUCCEEDED)
+        taken = ((one.cursor, one.topic or "") for one in ended)
+        return {cursor for cursor, of in taken if cursor is not None and of.partition("#")[0] == topic}
 
     def drop_events(self, before: float) -> None:
         if self._topics.has(before):
@@ -375,7 +381,6 @@ def fits(run: Run, want: RunFilter) -> bool:
         and (want.statuses is None or run.status in want.statuses)
         and (want.since is None or run.created_at >= want.since)
         and (want.until is None or (run.ended_at is not None and run.ended_at < want.until))
-        and (want.ended_since is None or (run.ended_at is not None and run.ended_at >= want.ended_since))
         and (want.parent is None or run.parent == want.parent)
         and (not want.roots or run.parent is None)
         and (not want.tags or _tagged(run, want.tags))
@@ -384,6 +389,10 @@ def fits(run: Run, want: RunFilter) -> bool:
         and run.id.startswith(want.id_prefix or "")
         and run.id.endswith(want.id_suffix or "")
     )
+
+
+def _end(run: Run) -> tuple[float, int]:
+    return run.ended_at or 0.0, run.seq
 
 
 def _tagged(run: Run, wanted: Sequence[tuple[str, str | None]]) -> bool:

@@ -238,17 +238,20 @@ SELECT * FROM steps WHERE run = $1 AND status = 'running' ORDER BY n DESC LIMIT 
 -- name: failed_step
 SELECT * FROM steps WHERE run = $1 AND status = 'failed' ORDER BY n DESC LIMIT 1
 
+-- name: successes
+SELECT * FROM runs
+WHERE (ended_at, seq) > ($2::float8, $3::bigint) AND job = $1 AND status = 'succeeded' AND seq NOT IN (
+    SELECT cursor FROM steps
+    WHERE run = $5 AND cursor IS NOT NULL AND status = 'succeeded'
+        AND (topic = 'job:' || $1 OR (topic >= 'job:' || $1 || '#' AND topic < 'job:' || $1 || '$'))
+) ORDER BY ended_at, seq LIMIT $4::bigint
+
 -- name: run_piece
 SELECT substr(CASE $2 WHEN 'input' THEN input WHEN 'output' THEN output ELSE failures END, $3::int, $4::int)
 FROM runs WHERE id = $1
 
 -- name: step_piece
 SELECT substr(CASE $3 WHEN 'output' THEN output ELSE failures END, $4::int, $5::int) FROM steps WHERE run = $1 AND key = $2
-
--- name: consumed
-SELECT cursor FROM steps
-WHERE run = $1 AND cursor IS NOT NULL AND status = 'succeeded'
-    AND (topic = $2 OR (topic >= $2 || '#' AND topic < $2 || '$'))
 
 -- name: drop_steps
 DELETE FROM steps WHERE run = $1 AND key = ANY($2::text[])
@@ -292,7 +295,11 @@ SELECT least(
 INSERT INTO events (id, topic, at, data, input) VALUES ($1, $2, $3::float8, $4, $5) RETURNING seq
 
 -- name: events
-SELECT * FROM events WHERE topic = $1 AND at >= $2::float8 AND seq > $3::bigint ORDER BY seq LIMIT $4::bigint
+SELECT * FROM events WHERE topic = $1 AND at >= $2::float8 AND seq > $3::bigint AND seq NOT IN (
+    SELECT cursor FROM steps
+    WHERE run = $5 AND cursor IS NOT NULL AND status = 'succeeded'
+        AND (topic = $1 OR (topic >= $1 || '#' AND topic < $1 || '$'))
+) ORDER BY seq LIMIT $4::bigint
 
 -- name: drop_events
 DELETE FROM events WHERE at < $1::float8
@@ -408,9 +415,6 @@ created_at >= ?::float8
 
 -- name: runs_until
 ended_at < ?::float8
-
--- name: runs_ended_since
-ended_at >= ?::float8
 
 -- name: runs_status_any
 status = ANY(?::text[])

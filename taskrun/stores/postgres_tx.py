@@ -79,6 +79,9 @@ class PostgresTx:
             return [brief_run(run_of(row)) for row in rows]
         return [self.batch.take(run_of(row), row[-1], locked=False) for row in rows]
 
+    def successes(self, job: str, since: float, after: int, limit: int, unseen_by: str) -> list[Run]:
+        return self._runs("successes", False, job, since, str(after), str(limit), unseen_by)
+
     def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
         if step is None:
             return self._one(_first, "run_piece", run_id, field, str(start + 1), str(size)) or ""
@@ -197,9 +200,6 @@ class PostgresTx:
                 return known
         return self._all(step_of, "open_steps", run_id)
 
-    def consumed(self, run_id: str, topic: str) -> list[int]:
-        return self._all(_first, "consumed", run_id, topic)
-
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:
             self.batch.known.drop_step(run_id, key)
@@ -243,8 +243,8 @@ class PostgresTx:
         self.batch.changed += 1
         return msgspec.structs.replace(event, seq=seq)
 
-    def events(self, topic: str, since: float, after: int, limit: int) -> list[PipeEvent]:
-        return self._all(event_of, "events", topic, since, str(after), str(limit))
+    def events(self, topic: str, since: float, after: int, limit: int, unseen_by: str | None = None) -> list[PipeEvent]:
+        return self._all(event_of, "events", topic, since, str(after), str(limit), unseen_by)
 
     def drop_events(self, before: float) -> None:
         self.batch.change("drop_events", before)
@@ -336,7 +336,7 @@ def listing(want: RunFilter) -> tuple[str, list[Any]]:
 
 
 def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for field in ("id", "job", "parent", "before", "after", "since", "until", "ended_since"):
+    for field in ("id", "job", "parent", "before", "after", "since", "until"):
         if (value := getattr(want, field)) is not None:
             yield f"runs_{field}", (str(value) if type(value) is int else value,)
     if want.roots:

@@ -178,15 +178,19 @@ SELECT
     CASE WHEN length(output) > 20000 THEN '…' || substr(output, 1, 2100) ELSE output END, call, n
 FROM steps WHERE run = ? AND status = 'failed' ORDER BY n DESC LIMIT 1
 
+-- name: successes
+SELECT * FROM runs
+WHERE (ended_at, seq) > (?2, ?3) AND +job = ?1 AND status = 'succeeded' AND seq NOT IN (
+    SELECT cursor FROM steps
+    WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded'
+        AND (topic = 'job:' || ?1 OR (topic >= 'job:' || ?1 || '#' AND topic < 'job:' || ?1 || '$'))
+) ORDER BY ended_at, seq LIMIT ?4
+
 -- name: run_piece
 SELECT substr(CASE ?2 WHEN 'input' THEN input WHEN 'output' THEN output ELSE failures END, ?3, ?4) FROM runs WHERE id = ?1
 
 -- name: step_piece
 SELECT substr(CASE ?3 WHEN 'output' THEN output ELSE failures END, ?4, ?5) FROM steps WHERE run = ?1 AND key = ?2
-
--- name: consumed
-SELECT cursor FROM steps
-WHERE run = ?1 AND cursor IS NOT NULL AND status = 'succeeded' AND (topic = ?2 OR (topic >= ?2 || '#' AND topic < ?2 || '$'))
 
 -- name: drop_step
 DELETE FROM steps WHERE run = ? AND key = ?
@@ -228,11 +232,19 @@ INSERT INTO events (id, topic, at, data, input) VALUES (?, ?, ?, ?, ?)
 
 -- name: events_since
 SELECT * FROM events WHERE seq IN (
-    SELECT seq FROM events WHERE topic = ?1 AND at >= ?2 AND +seq > ?3 ORDER BY +seq LIMIT ?4
+    SELECT seq FROM events WHERE topic = ?1 AND at >= ?2 AND +seq > ?3 AND seq NOT IN (
+        SELECT cursor FROM steps
+        WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded'
+            AND (topic = ?1 OR (topic >= ?1 || '#' AND topic < ?1 || '$'))
+    ) ORDER BY +seq LIMIT ?4
 ) ORDER BY seq
 
 -- name: events_after
-SELECT * FROM events WHERE topic = ?1 AND +at >= ?2 AND seq > ?3 ORDER BY seq LIMIT ?4
+SELECT * FROM events WHERE topic = ?1 AND +at >= ?2 AND seq > ?3 AND seq NOT IN (
+    SELECT cursor FROM steps
+    WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded'
+        AND (topic = ?1 OR (topic >= ?1 || '#' AND topic < ?1 || '$'))
+) ORDER BY seq LIMIT ?4
 
 -- name: drop_events
 DELETE FROM events WHERE topic IN (SELECT DISTINCT topic FROM events) AND at < ?
@@ -355,9 +367,6 @@ created_at >= ?
 
 -- name: runs_until
 seq IN (SELECT seq FROM runs WHERE ended_at < ?)
-
--- name: runs_ended_since
-seq IN (SELECT seq FROM runs WHERE ended_at >= ?)
 
 -- name: runs_status_any
 status IN (SELECT value FROM json_each(?))

@@ -82,6 +82,9 @@ class SqliteTx:
         query, values = listing(want)
         return [run_of(row) for row in self._execute(query, values)]
 
+    def successes(self, job: str, since: float, after: int, limit: int, unseen_by: str) -> list[Run]:
+        return self._all(run_of, "successes", job, since, after, limit, unseen_by)
+
     def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
         if step is None:
             return self._one(_first, "run_piece", run_id, field, start + 1, size) or ""
@@ -174,9 +177,6 @@ class SqliteTx:
         known = self._known.open_steps(run_id)
         return self._all(step_of, "open_steps", run_id) if known is None else known
 
-    def consumed(self, run_id: str, topic: str) -> list[int]:
-        return self._all(_first, "consumed", run_id, topic)
-
     def drop_steps(self, run_id: str, keys: Sequence[str]) -> None:
         for key in keys:
             self._known.drop_step(run_id, key)
@@ -202,8 +202,9 @@ class SqliteTx:
         self._write("add_event", _event(event))
         return msgspec.structs.replace(event, seq=self._cursor.lastrowid)
 
-    def events(self, topic: str, since: float, after: int, limit: int) -> list[PipeEvent]:
-        return self._all(event_of, "events_after" if after > 0 else "events_since", topic, since, after, limit)
+    def events(self, topic: str, since: float, after: int, limit: int, unseen_by: str | None = None) -> list[PipeEvent]:
+        query = "events_after" if after > 0 else "events_since"
+        return self._all(event_of, query, topic, since, after, limit, unseen_by)
 
     def drop_events(self, before: float) -> None:
         self._execute(SQL["drop_events"], (before,))
@@ -286,7 +287,7 @@ def listing(want: RunFilter) -> tuple[str, list[Any]]:
 
 
 def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for field in ("id", "job", "parent", "before", "after", "since", "until", "ended_since"):
+    for field in ("id", "job", "parent", "before", "after", "since", "until"):
         if (value := getattr(want, field)) is not None:
             yield f"runs_{field}", (value,)
     if want.roots:

@@ -13,7 +13,7 @@ from taskrun import MemoryStorage, job, pipe, run, sleep
 from taskrun.engine.core import waits
 from taskrun.engine.executor.attempt_state import AttemptState
 from taskrun.engine.executor.replay import NOTHING
-from taskrun.model.records import Run, Status, Step, StepKind, StepStatus
+from taskrun.model.records import PipeEvent, Run, Status, Step, StepKind, StepStatus
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -82,16 +82,17 @@ async def test_an_event_that_was_not_seen_is_free_again_but_for_a_run_that_is_ca
 ) -> None:
     async with TestQueue(storage=MemoryStorage()) as queue:
 
-        def act(t: Any) -> tuple[Step | None, list[int]]:
+        def act(t: Any) -> tuple[Step | None, list[PipeEvent]]:
             t.add(Run(id="r", job="j", created_at=0.0, status=Status.RUNNING, engine=t.engine, cancel=cancel))
-            t.save_step(wait_of(StepStatus.SUCCEEDED, output="1", cursor=7, order=1, ended_at=1.0))
+            sent = t.tx.add_event(PipeEvent(id="e", topic="pipe:mail", at=0.5, data="1"))
+            t.save_step(wait_of(StepStatus.SUCCEEDED, output="1", cursor=sent.seq, order=1, ended_at=1.0))
             waits.note(t, wait_of(StepStatus.CANCELLED, ended_at=2.0))
-            return t.tx.step("r", "mail"), t.tx.consumed("r", "pipe:mail")
+            return t.tx.step("r", "mail"), t.tx.events("pipe:mail", 0.0, 0, 9, "r")
 
-        step, consumed = await queue.core.journal.do(act)
+        step, free = await queue.core.journal.do(act)
         assert step is not None
         assert step.status is left
-        assert consumed == ([7] if cancel else [])
+        assert [event.id for event in free] == ([] if cancel else ["e"])
 
 
 # ---- recorded values

@@ -161,6 +161,69 @@ async def test_a_predicate_that_raises_fails_the_run(storage: Store) -> None:
         assert (await started.info()).error.type == "KeyError"
 
 
+async def test_a_predicate_that_is_async_is_refused() -> None:
+    async def judges(event: Any) -> bool:
+        return bool(event)
+
+    @job(retry=0)
+    async def waits() -> Any:
+        return await p.wait_for(judges)
+
+    async with TestQueue([waits], [p]) as queue:
+        started = await queue.jobs.waits.start()
+        await queue.settle()
+        assert "not an async one" in (await started.info()).error.message
+
+
+@pytest.mark.parametrize("replay", [False, True])
+async def test_what_a_predicate_raises_is_recorded_and_the_same_on_replay(replay: bool) -> None:
+    judged: list[int] = []
+
+    def judges(event: Any) -> bool:
+        judged.append(event["n"])
+        return bool(event["missing"])
+
+    @job(retry=0)
+    async def waits() -> str:
+        try:
+            await p.wait_for(judges, timeout="1m")
+        except KeyError:
+            await sleep("1h")
+            return "caught"
+        return "taken"
+
+    async with TestQueue([waits], [p], replay=replay) as queue:
+        started = await queue.jobs.waits.start()
+        await queue.pipes.p.send(n=1)
+        await queue.advance("2h")
+        assert await started.result(timeout=1) == "caught"
+        assert judged == [1]
+
+
+async def test_job_wait_for_reads_successes_by_the_page(storage: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "FEW", 2)
+    monkeypatch.setattr(waits, "PAGE", 3)
+
+    @job
+    async def makes(n: int) -> int:
+        return n
+
+    @job
+    async def wants() -> list[int]:
+        await gate.wait()
+        matched = [await makes.wait_for({"n": 7}), await makes.wait_for(lambda made: made["n"] > 4)]
+        return [*matched, *[await makes.wait_for() for _ in range(7)]]
+
+    gate = asyncio.Event()
+    async with TestQueue([makes, wants], storage=storage) as queue:
+        started = await queue.jobs.wants.start()
+        for n in range(9):
+            await queue.jobs.makes.run(n=n)
+            await queue.advance(1)
+        gate.set()
+        assert await started.result(timeout=5) == [7, 5, 0, 1, 2, 3, 4, 6, 8]
+
+
 async def test_a_timeout_is_recorded_and_the_same_on_replay(storage: Store) -> None:
     @job
     async def waits() -> str:

@@ -121,6 +121,35 @@ def test_events_come_oldest_first_from_a_moment_and_a_cursor_on(tx: Tx) -> None:
     assert tx.events("pipe:none", 0.0, 0, 9) == []
 
 
+def test_events_that_a_run_has_consumed_are_left_out_for_it(tx: Tx) -> None:
+    first, second, third = [tx.add_event(event(name, at=1.0)) for name in "abc"]
+    tx.add_run(run("r"))
+    for key, topic, seq in (
+        ("one", "pipe:p", first.seq),
+        ("two", "pipe:p#x", third.seq),
+        ("else", "pipe:q", second.seq),
+    ):
+        ended = {"status": StepStatus.SUCCEEDED, "topic": topic, "cursor": seq}
+        tx.put_step(Step(run="r", key=key, name="w", kind=StepKind.WAIT, **ended))  # type: ignore[arg-type]
+    for after in (0, first.seq):
+        assert ids(tx.events("pipe:p", 0.0, after, 9, "r")) == ["b"]
+        assert ids(tx.events("pipe:p", 0.0, after, 9, "another")) == ["a", "b", "c"][after > 0 :]
+
+
+def test_successes_come_by_their_ends_without_those_that_a_run_has_consumed(tx: Tx) -> None:
+    ends = {"a": 3.0, "b": 2.0, "c": 2.0, "d": 5.0, "e": 9.0}
+    seqs = {name: tx.add_run(run(name, job="j", status=Status.SUCCEEDED, ended_at=at)).seq for name, at in ends.items()}
+    tx.add_run(run("failed", job="j", status=Status.FAILED, ended_at=4.0))
+    tx.add_run(run("other", job="k", status=Status.SUCCEEDED, ended_at=4.0))
+    tx.add_run(run("r", job="w"))
+    done = {"status": StepStatus.SUCCEEDED, "topic": "job:j", "cursor": seqs["d"]}
+    tx.put_step(Step(run="r", key="w", name="w", kind=StepKind.WAIT, **done))  # type: ignore[arg-type]
+    assert ids(tx.successes("j", 0.0, 0, 9, "r")) == ["b", "c", "a", "e"]
+    assert ids(tx.successes("j", 0.0, 0, 9, "another")) == ["b", "c", "a", "d", "e"]
+    assert ids(tx.successes("j", 2.0, seqs["b"], 2, "r")) == ["c", "a"]
+    assert tx.successes("none", 0.0, 0, 9, "r") == []
+
+
 def test_events_keep_their_order_over_a_jump_of_the_clock(tx: Tx) -> None:
     for sent in (event("a", at=50.0), event("b", at=10.0), event("c", at=60.0), event("d", at=20.0)):
         tx.add_event(sent)

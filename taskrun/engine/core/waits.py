@@ -29,7 +29,7 @@ from taskrun.model.errors import (
 from taskrun.model.records import Cause, ErrorRecord, PipeEvent, Run, RunFilter, Status, Step, StepKind, StepStatus
 from taskrun.rules.matching import matches
 
-PAGE = 1_000
+FEW, PAGE = 8, 1_000  # events that are read at once: first, and then
 SAME = 0.001  # seconds: ends of runs and triggers at one instant have no order
 
 
@@ -242,34 +242,30 @@ def _take(t: Transaction, step: Step, event: PipeEvent) -> Step:
 
 def _unseen(t: Transaction, step: Step, since: float) -> PipeEvent | None:
     """Returns the first event since a moment that the run of a wait has not consumed, and that fits."""
-    topic = topic_of(step)
-    consumed: set[int] | None = None
-    for event in _past(t, topic, since, step.cursor or 0):
-        if step.match is not None and not _fits(step.match, event):
-            continue
-        if consumed is None:
-            consumed = set(t.tx.consumed(step.run, topic))
-        if event.seq not in consumed:
-            return event
-    return None
+    events = _past(t, step, since, step.cursor or 0)
+    return next((event for event in events if step.match is None or _fits(step.match, event)), None)
 
 
-def _past(t: Transaction, topic: str, since: float, after: int) -> Iterator[PipeEvent]:
-    kind, _, name = topic.partition(":")
+def _past(t: Transaction, step: Step, since: float, after: int) -> Iterator[PipeEvent]:
+    """Yields what the run of a wait has not consumed of its topic, behind the event `after`: a few first, which often do."""
+    kind, _, name = topic_of(step).partition(":")
+    limit = FEW
     if kind == "job":
-        yield from _successes(t, name, since - SAME, after)
+        yield from _successes(t, step, name, since - SAME, after)
         return
-    while events := t.tx.events(topic, since, after, PAGE):
+    while events := t.tx.events(topic_of(step), since, after, limit, step.run):
         yield from events
-        after = events[-1].seq
+        after, limit = events[-1].seq, PAGE
 
 
-def _successes(t: Transaction, job: str, since: float, after: int) -> list[PipeEvent]:
-    """Returns the successes of a job since a moment in the order in which they came, those behind the one of run `after`."""
-    runs = t.tx.runs(RunFilter(job=job, statuses=(Status.SUCCEEDED,), ended_since=since))
-    events = sorted((success(run) for run in runs), key=lambda event: (event.at, event.seq))
-    seen = next((n for n, event in enumerate(events) if event.seq == after), -1)
-    return events[seen + 1 :]
+def _successes(t: Transaction, step: Step, job: str, since: float, after: int) -> Iterator[PipeEvent]:
+    """Yields the successes of a job since a moment in the order in which they came, those behind the one of run `after`."""
+    behind, limit = (since, 0), FEW
+    if after and (judged := t.tx.runs(RunFilter(before=after + 1, limit=1))) and judged[0].seq == after:
+        behind = (judged[0].ended_at or since, after)
+    while runs := t.tx.successes(job, *behind, limit, step.run):
+        yield from map(success, runs)
+        behind, limit = (runs[-1].ended_at or since, runs[-1].seq), PAGE
 
 
 def _fits(match: str, event: PipeEvent) -> bool:
