@@ -52,7 +52,7 @@ from taskrun.model.command_config import CommandFile
 from taskrun.processes.liveness_lock import LivenessLock
 
 ANYTIME = (m.Describe, m.Prepare, m.PrepareEvent, m.Route)  # requests that need no event loop
-PATIENCE = 0.02  # seconds after which the loop counts as blocked when something has come
+PATIENCE = 0.05  # seconds after which the loop counts as blocked when something has come
 LINGER = 2.0  # seconds for the event loop to end after it was drained
 PR_SET_PDEATHSIG = 1
 
