@@ -242,7 +242,7 @@ async def test_what_is_applied_twice_is_there_once(store: Store) -> None:
         log.say(1_200)
         entry = log.journal._entries[-1]
         for _ in range(2):
-            await log.write(entry.apply)
+            await log.write(entry)
         log.say(1)
         check(await log.read(), log.seq)
 

@@ -106,7 +106,7 @@ async def test_values_are_not_taken_for_durable_because_earlier_ones_are() -> No
     state = AttemptState(Run(id="r", job="j", created_at=0.0), host, NOTHING, None, lambda _: None)  # type: ignore[arg-type]
     flushed = []
     for name in ("first", "second"):
-        state._values.append(Step(run="r", key=name, name=name, kind=StepKind.VALUE))
+        state._values[name] = Step(run="r", key=name, name=name, kind=StepKind.VALUE)
         flushed.append(asyncio.ensure_future(state.flush_values()))
         await asyncio.sleep(0)
     answers[0].set_result(None)

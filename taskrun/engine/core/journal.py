@@ -48,9 +48,9 @@ class Kind(Enum):
 
 
 class Entry:
-    """One function of a batch, and its two sides."""
+    """One function of a batch, which the store calls with its transaction, and its two sides."""
 
-    __slots__ = ("_again", "act", "committed", "failed", "future", "journal", "kind")
+    __slots__ = ("_again", "_outbox", "act", "committed", "failed", "future", "journal", "kind")
 
     def __init__(
         self,
@@ -68,25 +68,25 @@ class Entry:
         self.committed = committed
         self.failed = failed
         self._again = False  # executed before: rolled back, or with an unknown outcome
+        self._outbox: Sequence[Outgoing] = ()  # of the last execution
 
-    def apply(self, tx: Tx) -> tuple[Any, list[Outgoing]]:
-        """Executes it; returns its value and its events."""
+    def __call__(self, tx: Tx) -> Any:
+        """Executes it; returns its value."""
         if self.kind is Kind.READ:
-            return self.act(tx), []
+            return self.act(tx)
         transaction = Transaction(tx, self.journal.state, self.journal.clock.now(), self._again)
         self._again = True
         value = self.act(transaction)
         while transaction.freed:
             step_queue.hand_on(transaction, transaction.freed.popitem()[0])
-        return value, transaction.outbox
+        self._outbox = transaction.outbox
+        return value
 
     def settle(self, answer: Answer) -> None:
         """Calls `committed` or `failed`, and resolves its future."""
-        result, error = answer
-        value: Any = None
+        value, error = answer
         if error is None:
-            value, outbox = result
-            self.journal.publish(outbox)
+            self.journal.publish(self._outbox)
         side = self.committed if error is None else self.failed
         if side is not None:
             try:
@@ -229,7 +229,7 @@ class Journal:
         """Waits until everything put in so far is durable."""
         await self.do(_nothing)
 
-    def publish(self, outbox: list[Outgoing]) -> None:
+    def publish(self, outbox: Sequence[Outgoing]) -> None:
         """Hands events to their followers."""
         for event in outbox:
             for follower in self._followers.get(type(event), ()):
@@ -278,12 +278,10 @@ class Journal:
             self._timer = None
         batch, guard = self._next()
         if self._writer is not None:
-            self._writer.put(
-                [entry.apply for entry in batch], guard, lambda answers, error: self._settle(batch, answers, error)
-            )
+            self._writer.put(batch, guard, lambda answers, error: self._settle(batch, answers, error))
             return
         try:
-            answers = self.store.apply([entry.apply for entry in batch], guard)
+            answers = self.store.apply(batch, guard)
         except Exception as error:
             self._settle(batch, [], error)
         else:
@@ -333,7 +331,7 @@ class Journal:
         if not reads:
             return
         with contextlib.suppress(Exception):  # then they wait with the others
-            answers = self.store.apply([entry.apply for entry in reads])
+            answers = self.store.apply(reads)
             self._entries = [entry for entry in self._entries if entry.kind is not Kind.READ]
             for entry, answer in zip(reads, answers, strict=True):
                 self._settle_one(entry, answer)

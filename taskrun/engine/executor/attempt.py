@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -99,7 +100,7 @@ def failed(
     run: Run,
     job: Job | None,
     error: BaseException,
-    used_up: list[tuple[BaseException, ErrorRecord]],
+    used_up: Sequence[tuple[BaseException, ErrorRecord]],
     max_payload: int | None = None,
 ) -> m.Failed:
     """Returns the failure of an attempt: with whether, and when, the next one starts."""
@@ -129,7 +130,7 @@ def _input(job: Job, run: Run) -> object:
         return None
 
 
-def _as_recorded(error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> ErrorRecord:
+def _as_recorded(error: BaseException, used_up: Sequence[tuple[BaseException, ErrorRecord]]) -> ErrorRecord:
     """Returns an error as the journal keeps it; one that came out of a step says where it was raised there."""
     record = encode_error(error)
     for used, origin in used_up:
@@ -138,7 +139,7 @@ def _as_recorded(error: BaseException, used_up: list[tuple[BaseException, ErrorR
     return record
 
 
-def _final(job: Job, error: BaseException, used_up: list[tuple[BaseException, ErrorRecord]]) -> bool:
+def _final(job: Job, error: BaseException, used_up: Sequence[tuple[BaseException, ErrorRecord]]) -> bool:
     """Whether the error comes from a step that has used up its own retries, and the job sets no retry itself."""
     return not job.options.retry_given and any(single is used for single in single_errors(error) for used, _ in used_up)
 

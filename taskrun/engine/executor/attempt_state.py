@@ -56,13 +56,13 @@ class AttemptState:
         self._permission = EXECUTING
         self.activating = False  # the core was asked for a slot
         self._heard = 0  # messages about waits that are over
-        self._not_begun: list[asyncio.Future[None]] = []  # steps that may not begin yet
+        self._not_begun: dict[asyncio.Future[None], None] = {}  # steps that may not begin yet
         self._backoffs = 0
         self._busy = 0  # bodies, questions to the core and steps that were cut off, in flight
         self._cancel_told = False
         self._cancel_presses = False  # half of the grace is over
         self._looking = False
-        self._values: list[Step] = []
+        self._values: dict[str, Step] = {}
         self._recording: Awaitable[Any] | None = None  # of values
         self._host = host
         self._on_held = on_held
@@ -78,8 +78,8 @@ class AttemptState:
         They are on their way once this has begun, even if the waiting task is cancelled.
         """
         if self._values:
-            values, self._values = self._values, []
-            self._recording = self._host.ask(m.RecordValues(values))
+            values, self._values = self._values, {}
+            self._recording = self._host.ask(m.RecordValues([*values.values()]))
         recording = self._recording
         if recording is not None:
             await self._answer(asyncio.shield(recording))
@@ -178,12 +178,12 @@ class AttemptState:
 
     async def _until_changed(self) -> None:
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._not_begun.append(changed)
+        self._not_begun[changed] = None
         self.look_soon()
         try:
             await changed
         finally:
-            self._not_begun.remove(changed)
+            del self._not_begun[changed]
 
     def _recheck(self) -> None:
         for changed in self._not_begun:
@@ -236,9 +236,9 @@ class AttemptState:
         """Returns when all lines so far are in the journal."""
         await self._ask(m.RecordValues([]))
 
-    async def _ask(self, message: m.Asked) -> Any:
+    def _ask(self, message: m.Asked) -> Awaitable[Any]:
         self.run_log.flush()  # if a record is kept, so must be the log lines before it
-        return await self._answer(self._host.ask(message))
+        return self._answer(self._host.ask(message))
 
     async def _answer(self, answer: Awaitable[Any]) -> Any:
         """Waits for an answer of the core; if the journal is gone the handler is taken down, which is no error of a step."""

@@ -202,7 +202,7 @@ class Executor:
                 raise JobNotFound(f'no job "{run.job}"')
             context = self._context(message, job)
         except BaseException as error:
-            self.core.tell(m.Finished(run=run.id, outcome=failed(run, job, error, [])))
+            self.core.tell(m.Finished(run=run.id, outcome=failed(run, job, error, ())))
             return
         self.contexts[run.id] = context
         loop = asyncio.get_running_loop()
@@ -265,7 +265,7 @@ class Executor:
         error = RuntimeError("its task was cancelled") if task.cancelled() else task.exception()
         context.task = None  # it refers to the context: without this both would wait for the garbage collector
         if error is not None:
-            self._end(context, taken_down(context) or failed(context.run, context.job, error, []))
+            self._end(context, taken_down(context) or failed(context.run, context.job, error, ()))
 
     def _over(self, message: m.Over) -> None:
         if (context := self.contexts.get(message.run)) is not None:

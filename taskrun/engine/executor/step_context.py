@@ -65,7 +65,9 @@ class Context(AttemptState):
     ) -> None:
         super().__init__(run, host, replay, run_log, on_held)
         self.job = job
-        self.used_up: list[tuple[BaseException, ErrorRecord]] = []  # errors of steps that have used up their retries
+        self.used_up: tuple[
+            tuple[BaseException, ErrorRecord], ...
+        ] = ()  # errors of steps that have used up their retries
         self.stepping: dict[asyncio.Task[Any], str] = {}  # tasks of the handler that are inside a step, and its key
         self._clock = clock
         self._bodies = bodies
@@ -163,7 +165,7 @@ class Context(AttemptState):
         output = encode(make(), f"value {key}")
         now = self._clock.now()
         step = self._new(key, name, StepKind.VALUE, status=StepStatus.SUCCEEDED, output=output, ended_at=now)
-        self._values.append(step)
+        self._values[key] = step
         return decode(output, kind)
 
     def _find(self, key: str, kind: StepKind, digest: str | None) -> Step | None:
@@ -394,7 +396,7 @@ class Context(AttemptState):
     def _mark(self, record: ErrorRecord, key: str) -> BaseException:
         """Returns a step's error as the handler gets it."""
         error = rebuild(record, key)
-        self.used_up.append((error, record))
+        self.used_up += ((error, record),)
         return error
 
     def _new(self, key: str, name: str, kind: StepKind, **fields: Any) -> Step:
