@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,14 @@ ODD = st.text("ab '\"`$(){};&|<>\\\n#*?~!-=%\t\x7f\x80é\udce9\udc81\udcff\U0010
 async def test_every_text_goes_through_every_form_unharmed(project: Project, text: str, words: list[str]) -> None:
     """By the shell, in a list, in TASKRUN_INPUT; as a field of its own and as elements of a list."""
     script = "import json,os,sys;print(json.dumps([sys.argv[1:], os.environ['TASKRUN_INPUT']]))"
+    python = f"{sys.executable} -ISc"
     toml = f"""
 [jobs.shell]
-command = '''python3 -c "{script}" {{a}} --a={{a}} {{c}}'''
+command = '''{python} "{script}" {{a}} --a={{a}} {{c}}'''
 input = {{ a = {{ type = "str" }}, c = {{ type = "list" }} }}
 output = "json"
 [jobs.list]
-command = ["python3", "-c", "{script.replace("{", "{{").replace("}", "}}")}", "{{a}}", "--a={{a}}", "{{c}}"]
+command = ["{sys.executable}", "-ISc", "{script.replace("{", "{{").replace("}", "}}")}", "{{a}}", "--a={{a}}", "{{c}}"]
 input = {{ a = {{ type = "path" }}, c = {{ type = "list" }} }}
 output = "json"
 """
@@ -193,7 +195,7 @@ async def test_what_is_no_json_fails_the_attempt(project: Project) -> None:
 
 
 async def test_json_of_which_the_middle_is_not_kept_is_named(project: Project) -> None:
-    command = "echo '['; yes 1, | head -c 2000000; echo 1]"
+    command = f"echo '['; yes {'1,' * 30} | head -c 2000000; echo 1]"
     with pytest.raises(RunFailed, match="printed more than 1 MB, of which head and tail are kept"):
         await output_of(project, f'[jobs.x]\ncommand = "{command}"\noutput = "json"')
 

@@ -314,8 +314,8 @@ async def test_an_event_sent_from_a_handler_is_one_event(storage: Store) -> None
         assert await started.result() == [{"n": 1}]
 
 
-async def test_ten_thousand_sends_and_waits_raced_lose_no_wake_up(storage: Store) -> None:
-    count = 10_000 if storage.instant else 2_000
+async def test_a_thousand_sends_and_waits_raced_lose_no_wake_up(storage: Store) -> None:
+    count = 1_000
 
     @job
     async def waits(n: int) -> int:
