@@ -112,20 +112,21 @@ async def slow() -> None:
 """
 
 
-@pytest.fixture
-def interrupted(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose daemon was killed while a run was under way."""
-    (tmp_path / "taskrun.toml").write_text("")
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "slow.py").write_text(SLOW)
-    run(tmp_path, "start", "slow")
+    project = tmp_path_factory.mktemp("interrupted")
+    (project / "taskrun.toml").write_text("")
+    (project / "jobs").mkdir()
+    (project / "jobs" / "slow.py").write_text(SLOW)
+    run(project, "start", "slow")
     deadline = time.monotonic() + 20
-    while not json.loads(run(tmp_path, "show", "@last", "--json").stdout)["steps"]:
+    while not json.loads(run(project, "show", "@last", "--json").stdout)["steps"]:
         assert time.monotonic() < deadline, "the step never began"
-    os.kill(json.loads(run(tmp_path, "daemon", "status", "--json").stdout)["pid"], signal.SIGKILL)
-    while subprocess.run(command("daemon", "status"), cwd=tmp_path, env=ENV, capture_output=True).returncode != 3:
+    os.kill(json.loads(run(project, "daemon", "status", "--json").stdout)["pid"], signal.SIGKILL)
+    while subprocess.run(command("daemon", "status"), cwd=project, env=ENV, capture_output=True).returncode != 3:
         assert time.monotonic() < deadline, "the daemon is still there"
-    return tmp_path
+    return project
 
 
 async def test_what_a_dead_daemon_was_at_is_shown_as_interrupted(interrupted: Path) -> None:
@@ -172,12 +173,16 @@ async def test_an_older_journal_is_brought_up_to_date_and_read(folder: Path, tmp
 
 
 @pytest.mark.parametrize("left", [None, 0, 100], ids=["gone", "empty", "cut"])
-def test_a_journal_whose_log_outlived_it_is_refused_by_every_look_and_kept(interrupted: Path, left: int | None) -> None:
-    journal = interrupted / ".taskrun" / "journal.db"
+async def test_a_journal_whose_log_outlived_it_is_refused_by_every_look_and_kept(
+    interrupted: Path, tmp_path: Path, left: int | None
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(interrupted, project)
+    journal = project / ".taskrun" / "journal.db"
     journal.unlink() if left is None else os.truncate(journal, left)
     log = journal.with_name("journal.db-wal").read_bytes()
     for line in (["list"], ["show", "@last"], ["schedule"], ["why", "@last"], ["daemon", "start"]):
-        done = subprocess.run(command(*line), cwd=interrupted, env=ENV, capture_output=True, text=True, timeout=30)
-        assert done.returncode == Code.UNREACHABLE, (line, done.stdout, done.stderr)
-        assert "are left beside its write-ahead log" in done.stderr
+        terminal = FakeTerminal(project, env={"HOME": str(project)})
+        assert await execute(line, terminal, ProcessConnector()) == Code.UNREACHABLE, (line, terminal.written)
+        assert "are left beside its write-ahead log" in terminal.chatter
     assert journal.with_name("journal.db-wal").read_bytes() == log
