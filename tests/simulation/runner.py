@@ -114,8 +114,8 @@ def _prepare(hole: str | None, postgres: bool) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     engine.install()
     if hole is not None:
-        put_back, _emphasis = holes.HOLES[hole]
-        put_back()
+        _emphasis = holes.HOLES[hole].emphasis
+        holes.HOLES[hole].put_back()
     _emphasis = replace(_emphasis, postgres=postgres or _emphasis.postgres)
     if _emphasis.postgres:
         postgres_disk.install()

@@ -19,7 +19,7 @@ from tests.simulation.plans import Programmer, Scale
 from tests.simulation.world import Emphasis, Outcome, World
 
 PATIENCE = 2 * 3_600.0  # seconds after which a run that has not ended does not end
-SHORT_PATIENCE = 1_200.0  # the same where a server keeps up the leases, which takes its time
+SHORT_PATIENCE = 1_200.0  # the same where keeping up the leases takes its time: on a server, or for several engines
 LONG_PATIENCE = 30 * 3_600.0  # the same where handlers sleep for hours
 SELDOM = 60.0  # seconds between two looks of an engine at what others wrote, where handlers sleep for hours
 TELLING = 60.0  # seconds that the slowest follower of a run takes for what it has heard
@@ -312,7 +312,8 @@ def play(world: World) -> None:
 
 def patience_of(world: World) -> float:
     """Returns the seconds after which whatever has not ended does not end."""
-    return LONG_PATIENCE if world.long else SHORT_PATIENCE if world.on_server else PATIENCE
+    slow = world.on_server or world.emphasis.engines is not None
+    return LONG_PATIENCE if world.long else SHORT_PATIENCE if slow else PATIENCE
 
 
 def finish(world: World, script: Script) -> None:
