@@ -15,7 +15,6 @@ from taskrun.declarations.files import Files
 from taskrun.declarations.options import Hook, Options, check_hook_kind, checked, evaluate, refuse_unknown
 from taskrun.declarations.pipe import Into, Source, bound, check_into, gather, wait_for
 from taskrun.declarations.plain import PlainCaller
-from taskrun.model.codec import check_size
 from taskrun.model.errors import DefinitionError, InputInvalid
 from taskrun.model.names import check_name
 from taskrun.model.schema import Schema, check_output
@@ -55,7 +54,7 @@ class Job:
         self.file, self.line = _place(fn)
         self.options = checked(self.name, given)
         self._given = given
-        self._listeners: list[tuple[str, Hook, bool]] = []
+        self.listeners: list[tuple[str, Hook, bool]] = []
         self.__doc__ = fn.__doc__
 
     def __repr__(self) -> str:
@@ -136,7 +135,7 @@ class Job:
 
     def off(self, event: str, callback: Callable[..., Any]) -> None:
         """Stops calling `callback`."""
-        self._listeners = [one for one in self._listeners if one[:2] != (check_hook_kind(event), callback)]
+        self.listeners = [one for one in self.listeners if one[:2] != (check_hook_kind(event), callback)]
 
     def _listen(self, event: str, callback: Any, once: bool) -> Any:
         kind = check_hook_kind(event)
@@ -144,19 +143,14 @@ class Job:
             return lambda fn: self._listen(event, fn, once)
         if not callable(callback):
             raise TypeError(f"a listener is a function, not {callback!r}")
-        self._listeners.append((kind, callback, once))
+        self.listeners.append((kind, callback, once))
         return callback
-
-    @property
-    def heard(self) -> bool:
-        """Whether somebody listens."""
-        return bool(self._listeners)
 
     def hooks(self, kind: str) -> list[Hook]:
         """Returns what to call for an event that has happened: the hook, then the listeners; `once` ones go with it."""
         hook = self.options.hooks.get(kind)
-        called = [callback for its, callback, _ in self._listeners if its == kind]
-        self._listeners = [one for one in self._listeners if one[0] != kind or not one[2]]
+        called = [callback for its, callback, _ in self.listeners if its == kind]
+        self.listeners = [one for one in self.listeners if one[0] != kind or not one[2]]
         return [*([hook] if hook is not None else []), *called]
 
     # ---- for the executor
@@ -206,9 +200,7 @@ class Job:
             InputInvalid: naming every bad field, also one that would not come back from the journal as it was.
             DefinitionError: an option's function raised, or returned an invalid value.
         """
-        value, text = self.input.record(data)
-        if limit is not None:
-            check_size(text.encode(), f"input of {self.name}", limit)
+        value, text = self.input.record(data, limit)
         shown, secrets = split_secrets(text, self._secret_fields) if self._secret_fields else (text, None)
         terms = evaluate(self.name, self.options, value)
         return Prepared(job=self.name, input=shown, terms=terms, secrets=secrets)

@@ -79,15 +79,19 @@ class Schema:
         given = not self._shape.exact and has_instances(data)  # which have their computed fields, as a record does
         return self._valid(self._shape.reread if given else self._shape.read, encode(data, self._what))
 
-    def record(self, data: object) -> tuple[Any, str]:
+    def record(self, data: object, limit: int | None = None) -> tuple[Any, str]:
         """Returns the validated value of data as it reads back from what is recorded of it, and that JSON text.
 
+        Parameters:
+            limit: bytes that the text may have.
+
         Raises:
+            PayloadTooLarge: it has more.
             InputInvalid: names every bad field, or the first that does not read back as it was.
             NotEncodable: it holds something that JSON cannot.
         """
         value = self.check(data)
-        text = self.dump(value)
+        text = self.dump(value, limit)
         return (value, text) if self._shape.exact else (self._read_back(data, value, text), text)
 
     def dump(self, value: object, limit: int | None = None) -> str:

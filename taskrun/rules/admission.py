@@ -113,7 +113,8 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
         facts = replace(facts, burst=None)
     decision = _debounced(run, request.terms.debounce, facts, now)
     run = _delayed(decision.run, start, now)
-    decision.run = _held(_awaiting(run) if is_open(request.after) else run, request.paused)
+    waits = bool(request.after) and is_open(request.after)
+    decision.run = _held(_awaiting(run) if waits else run, request.paused)
     decision.accepted = _accepted(request.terms.throttle, start)
     return decision
 

@@ -29,18 +29,21 @@ class KnownRun:
 
 
 class RowCache:
-    """Unfinished runs with their running steps, topics that no step waits for, and small facts."""
+    """Unfinished runs with their running steps.
+
+    `quiet`: topics that no step is known to wait for. `facts`: small facts that are known; None where there is none.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[str, KnownRun] = {}
-        self._quiet: set[str] = set()
-        self._facts: dict[str, str | None] = {}
+        self.quiet: set[str] = set()
+        self.facts: dict[str, str | None] = {}
 
     def clear(self) -> None:
         """Forgets everything."""
         self._runs.clear()
-        self._quiet.clear()
-        self._facts.clear()
+        self.quiet.clear()
+        self.facts.clear()
 
     # ---- runs
 
@@ -86,7 +89,7 @@ class RowCache:
             else:
                 known.open.pop(step.key, None)
         if step.topic is not None:
-            self._quiet.discard(step.topic)
+            self.quiet.discard(step.topic)
 
     def drop_step(self, run_id: str, key: str) -> None:
         """Takes in that a step was deleted."""
@@ -101,31 +104,19 @@ class RowCache:
             return None
         return list(known.open.values())
 
-    def is_quiet(self, topic: str) -> bool:
-        """Whether it is known that no step waits for a topic."""
-        return topic in self._quiet
-
     def keep_quiet(self, topic: str) -> None:
         """Keeps that no step waits for a topic."""
-        if len(self._quiet) >= MOST:
-            self._quiet.clear()
-        self._quiet.add(topic)
+        if len(self.quiet) >= MOST:
+            self.quiet.clear()
+        self.quiet.add(topic)
 
     # ---- small facts
-
-    def knows(self, key: str) -> bool:
-        """Whether it is known what a fact is, or that there is none."""
-        return key in self._facts
-
-    def fact(self, key: str) -> str | None:
-        """Returns a fact that is known."""
-        return self._facts[key]
 
     def keep_fact(self, key: str, value: str | None) -> None:
         """Keeps a fact that was read or written; None where there is none."""
         if value is not None and len(value) > LARGE:
-            self._facts.pop(key, None)
+            self.facts.pop(key, None)
             return
-        if len(self._facts) >= MOST:
-            self._facts.clear()
-        self._facts[key] = value
+        if len(self.facts) >= MOST:
+            self.facts.clear()
+        self.facts[key] = value

@@ -186,7 +186,7 @@ class SqliteTx:
         return self._all(step_of, "due_steps", now, engine, limit)
 
     def waiting_steps(self, topic: str, limit: int | None = None) -> list[Step]:
-        if self._known.is_quiet(topic):
+        if topic in self._known.quiet:
             return []
         steps = self._all(step_of, "waiting_steps", topic, -1 if limit is None else limit)
         if not steps and limit != 0:
@@ -239,8 +239,8 @@ class SqliteTx:
         self._execute(SQL["drop_engine"], (engine_id,))
 
     def get(self, key: str) -> str | None:
-        if self._known.knows(key):
-            return self._known.fact(key)
+        if key in self._known.facts:
+            return self._known.facts[key]
         value: str | None = self._one(_first, "get", key)
         self._known.keep_fact(key, value)
         return value

@@ -454,14 +454,14 @@ def event(kind: str) -> Event:
 def test_hooks_come_first_then_listeners_and_once_means_once() -> None:
     heard: list[str] = []
     made = job(name="x", on_success=lambda event: heard.append("hook"))(lambda: None)
-    assert not made.heard
+    assert not made.listeners
 
     @made.on("success")
     def listen(event: Event) -> None:
         heard.append("on")
 
     made.once("success", lambda event: heard.append("once"))
-    assert made.heard
+    assert made.listeners
     for _ in range(2):
         for callback in made.hooks("success"):
             callback(event("success"))

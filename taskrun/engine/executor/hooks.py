@@ -44,17 +44,17 @@ class Listeners:
 
     def hooked(self) -> list[str]:
         """Returns the jobs with hooks or listeners."""
-        return [job.name for job in self._registry.jobs.values() if job.options.hooks or job.heard]
+        return [job.name for job in self._registry.jobs.values() if job.options.hooks or job.listeners]
 
     def hears(self, job: str) -> bool:
         """Whether a job has hooks or listeners."""
         found = self._registry.jobs.get(job)
-        return bool(self._all) or (found is not None and (found.heard or bool(found.options.hooks)))
+        return bool(self._all) or (found is not None and bool(found.listeners or found.options.hooks))
 
     def notify(self, message: Notify, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Calls all that listen for this kind, after the calls for the same run before."""
         job = self._registry.jobs.get(message.run.job)
-        if job is None or not (self._all or job.heard or job.options.hooks):
+        if job is None or not (self._all or job.listeners or job.options.hooks):
             return
         calls = [*job.hooks(message.kind), *self._all.get(message.kind, [])]
         if calls:

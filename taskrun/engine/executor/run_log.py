@@ -130,8 +130,8 @@ class RunLog:
         """Sends what is there, half lines as well; nothing is taken afterwards."""
         self.flush()
         with self._lock:
-            now = self._clock.now()
             for (stream, step), output in self._outputs.items():
+                now = self._clock.now()
                 self._keep([Pending(now, stream, line, step) for line in output.finish()])
             self._outputs.clear()
             self.closed = True
