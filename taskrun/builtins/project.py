@@ -48,7 +48,7 @@ def load_project(
     if declared.commands and list(entries) == [FOLDER] and not (root / FOLDER).exists():
         entries = []  # the default: nobody misses that folder
     found = discover(entries, root, builtin, last_good)
-    return found._replace(problems=[*found.problems, *_add(found.registry, declared, root)])
+    return replace(found, problems=[*found.problems, *_add(found.registry, declared, root)])
 
 
 def _add(registry: Registry, declared: CommandFile, root: Path) -> Iterator[Problem]:

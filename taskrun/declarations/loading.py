@@ -20,12 +20,15 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import decode_source, find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 APART = "taskrun_project"  # holds modules whose own names are taken, such as those of a folder called `email`
 
 
-class Problem(NamedTuple):
+class Problem(msgspec.Struct, frozen=True):
     """What is wrong with a file.
 
     Parameters:
@@ -228,7 +231,7 @@ class Files:
         except BaseException as error:  # SystemExit too
             if isinstance(error, KeyboardInterrupt) or not self._restore(module, file, empty):
                 raise
-            self.problems.append(self._problem(error, file)._replace(kept=True))
+            self.problems.append(replace(self._problem(error, file), kept=True))
 
     def fall_back(self, problem: Problem) -> bool:
         """Puts the last good source of a file that was loaded in its place, since its jobs cannot work; whether there is one."""
@@ -238,7 +241,7 @@ class Files:
             return False
         kept = self._restore(module, problem.file, {name for name in vars(module) if name.startswith("__")})
         if kept:
-            self.problems.append(problem._replace(kept=True))
+            self.problems.append(replace(problem, kept=True))
         return kept
 
     def _execute(self, module: ModuleType, file: str, source: str | bytes) -> None:

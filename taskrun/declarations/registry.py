@@ -10,7 +10,9 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from taskrun.declarations.files import Files
 from taskrun.declarations.job import Job
@@ -110,7 +112,7 @@ class Registry:
         return Source(source.kind, self.jobs.get(source.ref.name, source.ref), source.fn)
 
 
-class Discovery(NamedTuple):
+class Discovery(msgspec.Struct, frozen=True):
     """What a project's files hold.
 
     Parameters:

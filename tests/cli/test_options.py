@@ -10,9 +10,10 @@ import pytest
 
 from taskrun.cli.command_table import find
 from taskrun.cli.inputs import field_options
-from taskrun.cli.inputs.field_options import Given, listing, partition, usage
+from taskrun.cli.inputs.field_options import Given, partition
 from taskrun.cli.inputs.input_command import own_options
 from taskrun.cli.inputs.input_schema import InputSchema
+from taskrun.cli.inputs.usage import listing, usage
 from taskrun.cli.option_names import STARTING, Own, option_name
 from tests.cli.fakes import SCHEMA
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from taskrun.cli.inputs.conversion import convert
-from taskrun.cli.inputs.field_options import metavar
 from taskrun.cli.inputs.input_schema import InputSchema
+from taskrun.cli.inputs.usage import metavar
 
 HERE = Path("/caller")
 OPTIONAL_INT = InputSchema({"anyOf": [{"type": "integer"}, {"type": "null"}]}).root

@@ -12,6 +12,7 @@ from contextlib import chdir, contextmanager, redirect_stdout
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from taskrun.builtins.project import load_project
 from taskrun.cli.lazy_imports import BUILTIN_JOBS, import_late
@@ -36,7 +37,7 @@ def describe(config: Config) -> dict[str, Any]:
     described = {
         "jobs": [{**job, "triggers": job["triggers"] + files.get(job["name"], [])} for job in jobs],
         "pipes": [pipe.describe() for pipe in found.registry.pipes.values()],
-        "problems": [problem._asdict() for problem in found.problems],
+        "problems": [asdict(problem) for problem in found.problems],
         "inputs": _input_problems(config, found.registry),
     }
     plain: dict[str, Any] = msgspec.to_builtins(described)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from taskrun.cli import times
 from taskrun.cli.backend.paging import all_runs
 from taskrun.cli.command_table import COMMANDS, find
-from taskrun.cli.inputs.conversion import form_of
-from taskrun.cli.inputs.field_options import listing
 from taskrun.cli.inputs.input_command import InputCommand, own_options
 from taskrun.cli.inputs.input_schema import Field, InputSchema, choices, kind
+from taskrun.cli.inputs.text_forms import form_of
+from taskrun.cli.inputs.usage import listing
 from taskrun.cli.option_names import STARTING, Own
 from taskrun.cli.sanitize import cell, cut
 from taskrun.cli.screens.phrases import given, named, short_ids

@@ -12,8 +12,9 @@ import typer
 
 from taskrun.cli.commands.typed_input import Target
 from taskrun.cli.exit_codes import Code, Stop
-from taskrun.cli.inputs.field_options import Given, usage
+from taskrun.cli.inputs.field_options import Given
 from taskrun.cli.inputs.many_inputs import build_all, read_rows
+from taskrun.cli.inputs.usage import usage
 from taskrun.cli.option_names import RUN
 from taskrun.cli.sanitize import cell
 from taskrun.cli.session import Session

@@ -10,9 +10,9 @@ from typing import Any
 
 from taskrun.cli.backend.described_jobs import described_in, loads_late
 from taskrun.cli.exit_codes import Code, Stop
-from taskrun.cli.inputs.conversion import MOST_INPUT, read_file
 from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build
 from taskrun.cli.inputs.input_schema import InputSchema
+from taskrun.cli.inputs.text_forms import MOST_INPUT, read_file
 from taskrun.cli.option_names import STARTING, Own
 from taskrun.cli.screens.jobs import near, problem_line, usage_line
 from taskrun.cli.session import Backend, Session

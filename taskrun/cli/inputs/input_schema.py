@@ -7,7 +7,9 @@ what was typed; the help and the completion list the fields.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from taskrun.cli.option_names import STARTING, FieldPath, Own, option_name, option_names, spellings
 
@@ -15,7 +17,7 @@ Schema = dict[str, Any]
 DEEPEST = 4  # levels of nesting that become options; deeper fields are given as JSON
 
 
-class Field(NamedTuple):
+class Field(msgspec.Struct, frozen=True):
     """One field of an input that can be given as an option.
 
     Parameters:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from taskrun.cli.exit_codes import Code, Stop
-from taskrun.cli.inputs.conversion import form_of, read_file
 from taskrun.cli.inputs.field_options import Given, build, find_field
 from taskrun.cli.inputs.input_schema import InputSchema, kind
+from taskrun.cli.inputs.text_forms import form_of, read_file
 from taskrun.cli.sanitize import cell
 from taskrun.model.codec import parse_json
 from taskrun.model.errors import InputInvalid

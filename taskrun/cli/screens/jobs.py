@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from taskrun.cli import times
-from taskrun.cli.inputs.field_options import listing, usage
 from taskrun.cli.inputs.input_schema import InputSchema
+from taskrun.cli.inputs.usage import listing, usage
 from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell, cut, to_json, value

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
+from msgspec.structs import asdict
 
 from taskrun.builtins.builtin_jobs import JOBS
 from taskrun.builtins.project import load_project
@@ -216,7 +217,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     found = load_project(setup.jobs, Path(setup.root), setup.declared, setup.last_good, JOBS)
     executor = Executor(
         found.registry,
-        problems=[problem._asdict() for problem in found.problems],
+        problems=[asdict(problem) for problem in found.problems],
         files=[str(file) for file in found.files],
         sources=found.sources,
         grace=setup.grace,
