@@ -114,7 +114,10 @@ class SqliteTx:
     def ready(self, engine: str, jobs: Sequence[str], limit: int, suspects: bool = True) -> list[Run]:
         if self._execute(SQL["any_ready"]).fetchone() is None:  # the usual case: no run of any job is ready
             return []
-        return self._all(run_of, "ready", _json(set(jobs)), engine, limit, suspects)
+        runs = self._all(run_of, "ready", _json(set(jobs)), engine, limit, suspects)
+        for run in runs:
+            self._known.keep_run(run)
+        return runs
 
     def owned(self, engine: str) -> list[Run]:
         return self._all(run_of, "owned", engine)
