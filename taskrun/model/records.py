@@ -266,6 +266,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     tags: tuple[tuple[str, str | None], ...] = ()  # all of these; None is any value
     roots: bool = False  # only those that are no children
+    not_under: str | None = None  # no children of runs of this job
     before: int | None = None
     after: int | None = None
     id_prefix: str | None = None

@@ -156,7 +156,7 @@ class MemoryTx:
     def runs(self, want: RunFilter) -> list[Run]:
         one = self._runs.by_id.get(want.id or "")
         group = self._runs.newest_first(want) if want.id is None else ([] if one is None else [one])
-        found = (run for run in group if fits(run, want))
+        found = (run for run in group if fits(run, want) and not self._is_under(run, want.not_under))
         first = islice(reversed([*found]) if want.oldest_first else found, want.limit)
         return [brief_run(run) if want.brief else run for run in first]
 
@@ -165,6 +165,10 @@ class MemoryTx:
         found = (run for run in self._runs.newest_first(RunFilter(job=job)) if run.status is Status.SUCCEEDED)
         behind = (run for run in found if _end(run) > (since, after) and run.job == job and run.seq not in seen)
         return nsmallest(limit, behind, key=_end)
+
+    def _is_under(self, run: Run, job: str | None) -> bool:
+        parent = None if job is None or run.parent is None else self.run(run.parent)
+        return parent is not None and parent.job == job
 
     def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
         found = self.run(run_id) if step is None else self.step(run_id, step)

@@ -404,6 +404,9 @@ parent = ?
 -- name: runs_roots
 parent IS NULL
 
+-- name: runs_not_under
+(parent IS NULL OR parent NOT IN (SELECT id FROM runs WHERE job = ?))
+
 -- name: runs_tag
 tags IS NOT NULL AND tags::json ->> ? = coalesce(?, tags::json ->> ?)
 

@@ -353,6 +353,9 @@ parent = ?
 -- name: runs_roots
 parent IS NULL
 
+-- name: runs_not_under
+(parent IS NULL OR parent NOT IN (SELECT id FROM runs WHERE job = ?))
+
 -- name: runs_tag
 seq IN (
     SELECT r.seq FROM runs AS r, json_each(r.tags) AS t

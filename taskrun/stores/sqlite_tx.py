@@ -290,7 +290,7 @@ def listing(want: RunFilter) -> tuple[str, list[Any]]:
 
 
 def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for field in ("id", "job", "parent", "before", "after", "since", "until"):
+    for field in ("id", "job", "parent", "not_under", "before", "after", "since", "until"):
         if (value := getattr(want, field)) is not None:
             yield f"runs_{field}", (value,)
     if want.roots:

@@ -435,10 +435,11 @@ async def test_a_listing_asks_for_what_was_typed(pipe: FakeTerminal) -> None:
     daemon = FakeDaemon(runs=[])
     await typed("ps --job a --status failed,queued --status failed -n 5", pipe, daemon)
     asked = {"job": "a", "status": ["failed", "queued"], "since": None, "limit": 5, "tags": (), "parent": None}
-    assert daemon.params("runs") == asked
-    every = FakeDaemon(runs=[])
-    await typed("list --all", pipe, every)
-    assert every.params("runs")["limit"] is None
+    assert daemon.params("runs") == {**asked, "folds": False}
+    for typed_line, limit in (("list --all", None), ("list", 20)):
+        every = FakeDaemon(runs=[])
+        await typed(typed_line, pipe, every)
+        assert (every.params("runs")["limit"], every.params("runs")["folds"]) == (limit, limit is not None)
 
 
 @pytest.mark.parametrize(

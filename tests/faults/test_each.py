@@ -66,3 +66,8 @@ def test_cancelling_ends_the_children(project: Project) -> None:
     assert project.cli("wait", started.id).code == 130
     runs = json.loads(project.cli("list", "--job", "work", "--all", "--json").out)
     assert Counter(run["status"] for run in runs) == {"cancelled": 10}
+    for _ in range(2):  # the daemon lists them, then the command itself
+        assert [run["id"] for run in json.loads(project.cli("list", "--json").out)] == [started.id]
+        assert [line.split("\t")[0] for line in project.cli("list", "-n", "5").out.splitlines()] == [started.id]
+        assert len(project.cli("list", "--all").out.splitlines()) == 11
+        assert project.cli("daemon", "stop").code == 0

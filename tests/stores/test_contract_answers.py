@@ -214,6 +214,8 @@ FILTERS = (
     RunFilter(since=5.0, until=12.0),
     RunFilter(parent="r1", job="k"),
     RunFilter(roots=True, job="j"),
+    RunFilter(not_under="j"),
+    RunFilter(not_under="k", limit=3),
     RunFilter(id_prefix="r1", limit=0),
     RunFilter(id_suffix="1"),
     RunFilter(id="r1"),

@@ -78,9 +78,13 @@ class JournalBackend:
         roots: bool = False,
         tags: list[tuple[str, str | None]] | None = None,
         parent: str | None = None,
+        folds: bool = False,
     ) -> Any:
         states = [Status(one) for one in status or ()]
-        found = lambda tx: views.list_runs(tx, job, states, since, limit, before, roots, tags or (), parent)  # noqa: E731
+
+        def found(tx: Tx) -> Any:
+            return views.list_runs(tx, job, states, since, limit, before, roots, tags or (), parent, folds)
+
         return self._still(await self._read(found, []))
 
     async def _overview(self) -> Any:

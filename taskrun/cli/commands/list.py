@@ -135,10 +135,10 @@ async def once(options: Listing, session: Session) -> int:
     backend = await session.reader()
     options = await found_parent(options, backend)
     if options.json:
-        await print_document(session, backend, each_run(backend, **options.wanted(session.now)))
+        await print_document(session, backend, each_run(backend, **options.wanted(session.now), folds=options.folds))
         return Code.DONE
     if not session.facts.out_tty:
-        runs = await all_runs(backend, **options.wanted(session.now))
+        runs = await all_runs(backend, **options.wanted(session.now), folds=options.folds)
         session.data(runs_tsv(runs, session.now))
     elif runs := await fetched(backend, options, session.now):
         overview = await backend.call("overview")

@@ -360,7 +360,7 @@ def run_head(run: dict[str, Any], now: float, look: Look, followed: bool = False
     line = Text.assemble("▸ ", (short(run["id"]), "bold"), " ")
     if run["status"] not in ("running", "waiting", "queued", "succeeded") and not (followed and run["status"] in ENDED):
         line.append_text(state(run, now, look)).append(" ")
-    fields = given(run)
+    fields = cut(given(run))
     return line.append(named(run)).append(f"  {fields}" if fields else "", "dim")
 
 

@@ -78,6 +78,7 @@ class Listing(msgspec.Struct, frozen=True):
     roots: bool = False
     tags: list[tuple[str, str | None]] = []
     parent: str | None = None
+    folds: bool = False
 
 
 class Slots(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from taskrun.model.errors import AmbiguousRun, RunNotFound
-from taskrun.model.names import EXEC, NOTIFY
+from taskrun.model.names import EACH, EXEC, NOTIFY
 from taskrun.model.records import (
     CUT,
     ErrorRecord,
@@ -201,6 +201,7 @@ def list_runs(
     roots: bool = False,
     tags: Sequence[tuple[str, str | None]] = (),
     parent: str | None = None,
+    folds: bool = False,
 ) -> list[dict[str, Any]]:
     """Returns the runs that fit, newest first, each with the step that it is at: at most a page of them.
 
@@ -209,11 +210,13 @@ def list_runs(
         roots: only those that are no children.
         tags: only those that have all of these; None stands for any value.
         parent: only the children of this run.
+        folds: whether the children of `--each` are left out, for which their parent stands.
     """
     most = min(limit or PAGE, PAGE)
     states = tuple(statuses) if statuses else None
     want = RunFilter(job=job, statuses=states, since=since, limit=most, before=before, roots=roots, parent=parent)
-    return _fitting([_listed(tx, run) for run in tx.runs(replace(want, tags=tuple(tags), brief=True))])
+    want = replace(want, tags=tuple(tags), brief=True, not_under=EACH if folds else None)
+    return _fitting([_listed(tx, run) for run in tx.runs(want)])
 
 
 def _listed(tx: Tx, run: Run) -> dict[str, Any]:
