@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from taskrun import Debounce, job, pipe, sleep
+from taskrun.engine.core import retention
+from taskrun.engine.core.admit import Trigger, new_id
+from taskrun.engine.core.facts import INTENTS
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -50,7 +57,7 @@ async def test_an_event_outlives_the_runs_that_may_wait_for_it(storage: Store) -
         assert await started.result() == 7
         await queue.advance(2 * DAY)
         await queue.core.retention.prune(DAY)
-        assert await queue.core.journal.do(lambda t: t.tx.events("p", 0.0, 0, 9)) == []
+        assert await queue.core.journal.do(lambda t: t.tx.events("pipe:p", 0.0, 0, 9)) == []
 
 
 async def test_what_is_kept_of_a_burst_goes_when_that_is_over(storage: Store) -> None:
@@ -67,3 +74,27 @@ async def test_what_is_kept_of_a_burst_goes_when_that_is_over(storage: Store) ->
         await queue.advance(3 * DAY)
         await queue.core.retention.prune(DAY)
         assert await queue.core.journal.do(lambda t: t.tx.facts("debounce:")) == {}
+
+
+async def test_the_request_of_a_client_goes_with_its_run(storage: Store) -> None:
+    async with TestQueue([child], storage=storage) as queue:
+        prepared = await queue.core.prepare("child", "{}")
+        for intent in ("old", "new"):
+            await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), intent=intent))
+            await queue.advance(2 * DAY)
+        await queue.core.retention.prune(3 * DAY)
+        assert list(await queue.core.read(INTENTS.all)) == ["new"]
+
+
+async def test_a_request_whose_run_went_before_a_death_goes_when_the_next_engine_begins(
+    storage: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    async with TestQueue([child], storage=storage) as queue:
+        run_id = (await queue.jobs.child.start()).id
+        await queue.core.journal.do(lambda t: [INTENTS.put(t.tx, f"{n}", "gone") for n in range(5)])
+        await queue.core.journal.do(lambda t: INTENTS.put(t.tx, "kept", run_id))
+        looking = asyncio.create_task(queue.core.retention.run())
+        await queue.settle()
+        looking.cancel()
+        assert list(await queue.core.read(INTENTS.all)) == ["kept"]

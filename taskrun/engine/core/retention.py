@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from msgspec.structs import replace
@@ -54,8 +55,12 @@ class Retention:
 
     async def run(self) -> None:
         """Prunes now and then, until cancelled."""
+        checked = False
         while True:
             try:
+                if not checked:
+                    await self._drop_intents(None)
+                    checked = True
                 if self._keep is not None:
                     await self.prune(self._keep)
                 else:
@@ -82,8 +87,27 @@ class Retention:
         while page is not None:
             dropped, page = await self._journal.do(partial(_drop, page=page))
             gone += dropped
+        await self._drop_intents(frozenset(gone))
         await self._journal.do(lambda t: _drop_leftovers(t, before))
         return gone
+
+
+    async def _drop_intents(self, gone: Collection[str] | None) -> None:
+        """Drops the requests of clients whose runs are gone.
+
+        Parameters:
+            gone: those runs; None to look for each run, as after a death between a run's removal and that of its request.
+        """
+        intents = await self._journal.read(INTENTS.all)
+        found = [(intent, run) for intent, run in intents.items() if gone is None or run in gone]
+        for first in range(0, len(found), BATCH):
+            await self._journal.do(partial(_drop_those_without_a_run, intents=found[first : first + BATCH]))
+
+
+def _drop_those_without_a_run(t: Transaction, intents: Iterable[tuple[str, str]]) -> None:
+    for intent, run in intents:
+        if t.tx.run(run) is None:
+            INTENTS.drop(t.tx, intent)
 
 
 def _old(before: float, limit: int | None) -> RunFilter:
@@ -112,9 +136,6 @@ def _drop_leftovers(t: Transaction, before: float) -> None:
     """Drops old events, and the small facts that are over or whose owner is gone."""
     oldest = t.tx.oldest()
     t.tx.drop_events(before if oldest is None else min(before, oldest))
-    for intent, run_id in INTENTS.all(t.tx).items():
-        if t.tx.run(run_id) is None:
-            INTENTS.drop(t.tx, intent)
     for run_id in NEWS.all(t.tx):
         if t.tx.run(run_id) is None:
             NEWS.drop(t.tx, run_id)
