@@ -42,10 +42,19 @@ class BurstFact(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class LastStart(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of a throttle: its last start, in mode discard the last that was accepted, and its longest period."""
+    """What is kept of a throttle: its last start, in mode discard the one that was accepted last, and its longest period.
+
+    `others` are further ones whose period is not over: delayed triggers are accepted for later.
+    """
 
     at: float
     period: float = 0.0
+    others: list[float] = []
+
+    def plus(self, start: float, period: float, now: float) -> LastStart:
+        """Returns it with one more start."""
+        period = max(self.period, period)
+        return LastStart(start, period, [one for one in (self.at, *self.others) if now < one + period])
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -53,7 +62,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Parameters:
         known: the newest run of the job with this key.
-        accepted: the last accepted trigger of this throttle, in mode discard.
+        accepted: what is kept of this throttle, in mode discard.
         burst: the scheduled run that holds the debounce id.
         kept: what is kept of that id.
     """
@@ -115,7 +124,7 @@ def decide(request: Request, facts: Facts, now: float) -> Decision:
     run = _delayed(decision.run, start, now)
     waits = bool(request.after) and is_open(request.after)
     decision.run = _held(_awaiting(run) if waits else run, request.paused)
-    decision.accepted = _accepted(request.terms.throttle, start)
+    decision.accepted = _accepted(request.terms.throttle, facts.accepted, start, now)
     return decision
 
 
@@ -148,11 +157,13 @@ def _is_throttled(terms: Terms, facts: Facts, start: float) -> bool:
     throttle = terms.throttle
     if throttle is None or throttle.mode != "discard" or facts.accepted is None:
         return False
-    return abs(start - facts.accepted.at) < throttle.duration  # a delayed trigger may have been accepted for later
+    return any(abs(start - one) < throttle.duration for one in (facts.accepted.at, *facts.accepted.others))
 
 
-def _accepted(throttle: Throttle | None, start: float) -> LastStart | None:
-    return None if throttle is None or throttle.mode != "discard" else LastStart(at=start, period=throttle.duration)
+def _accepted(throttle: Throttle | None, known: LastStart | None, start: float, now: float) -> LastStart | None:
+    if throttle is None or throttle.mode != "discard":
+        return None
+    return LastStart(start, throttle.duration) if known is None else known.plus(start, throttle.duration, now)
 
 
 def _debounced(run: Run, debounce: Debounce | None, facts: Facts, now: float) -> Decision:

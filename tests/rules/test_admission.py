@@ -167,6 +167,20 @@ def test_a_delayed_trigger_counts_at_its_start() -> None:
     assert admitted(terms, facts, now=NOW + 590).run.status is Status.DISCARDED
 
 
+def test_no_period_holds_the_starts_of_a_delayed_trigger_and_of_one_that_came_after_another() -> None:
+    """Each accepted start counts until its period is over, not only the one that was accepted last."""
+    terms, accepted = Terms(throttle=Throttle("t", 10)), None
+    statuses = []
+    for now, delay in [(0, 15), (0, 0), (0, 14), (4, 30), (12, 0), (21, 0), (25, 0), (26, 0), (40, 0)]:
+        decision = admitted(terms, Facts(accepted=accepted), now=NOW + now, delay_until=NOW + now + delay)
+        accepted = decision.accepted or accepted
+        statuses.append(decision.run.status.value)
+    discarded, starts = "discarded", ["scheduled", "queued"]
+    assert statuses == [*starts, discarded, "scheduled", discarded, discarded, discarded, discarded, discarded]
+    assert accepted is not None
+    assert len(accepted.others) == 2
+
+
 def test_a_discarded_trigger_leaves_a_burst_alone() -> None:
     terms = Terms(throttle=Throttle("t", 60), debounce=Debounce("d", 5))
     decision = admitted(terms, Facts(accepted=LastStart(at=NOW), burst=a_run("burst")))

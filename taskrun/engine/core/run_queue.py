@@ -12,6 +12,8 @@ import math
 from typing import NamedTuple
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from taskrun.engine.core.facts import QUEUES, STARTS, THROTTLES
 from taskrun.engine.core.outbox import RunStarted
 from taskrun.engine.core.transaction import Transaction
@@ -182,9 +184,9 @@ def _start(t: Transaction, run: Run) -> Run:
         t.outbox.append(RunStarted(started))
     for limit in limits_of(run):
         if limit.group.startswith(THROTTLE):
-            known = THROTTLES.get(t.tx, run.throttle or "")
-            period = max(run.throttle_period or 0.0, known.period if known is not None else 0.0)
-            THROTTLES.put(t.tx, run.throttle or "", LastStart(at=t.now, period=period))
+            known = THROTTLES.get(t.tx, run.throttle or "") or LastStart(at=t.now)
+            period = max(run.throttle_period or 0.0, known.period)
+            THROTTLES.put(t.tx, run.throttle or "", replace(known, at=t.now, period=period))
         elif limit.group.startswith(ROLLING):
             starts = _starts(t, run).plus(t.now, run.lane_limit or 1, run.lane_period or 0.0)
             STARTS.put(t.tx, run.lane or "", starts)
