@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from taskrun import Debounce, job, pipe, sleep
+from taskrun import Debounce, Throttle, job, pipe, sleep
 from taskrun.engine.core import retention
 from taskrun.engine.core.admit import Trigger, new_id
-from taskrun.engine.core.facts import INTENTS
+from taskrun.engine.core.facts import INTENTS, THROTTLES
+from taskrun.engine.core.transaction import Transaction
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -92,9 +93,28 @@ async def test_a_request_whose_run_went_before_a_death_goes_when_the_next_engine
     monkeypatch.setattr(retention, "BATCH", 2)
     async with TestQueue([child], storage=storage) as queue:
         run_id = (await queue.jobs.child.start()).id
-        await queue.core.journal.do(lambda t: [INTENTS.put(t.tx, f"{n}", "gone") for n in range(5)])
-        await queue.core.journal.do(lambda t: INTENTS.put(t.tx, "kept", run_id))
+
+        def leave(t: Transaction) -> None:
+            for intent, run in [*((f"{n}", "gone") for n in range(5)), ("kept", run_id)]:
+                INTENTS.put(t.tx, intent, run)
+
+        await queue.core.journal.do(leave)
         looking = asyncio.create_task(queue.core.retention.run())
         await queue.settle()
         looking.cancel()
         assert list(await queue.core.read(INTENTS.all)) == ["kept"]
+
+
+async def test_what_is_kept_of_a_throttle_goes_when_all_of_its_starts_are_over(storage: Store) -> None:
+    @job(throttle=Throttle(duration=DAY, id="mail"))
+    async def sends() -> None: ...
+
+    async with TestQueue([sends], storage=storage) as queue:
+        prepared = await queue.core.prepare("sends", "{}")
+        later = queue.now.timestamp() + 5 * DAY
+        await queue.core.trigger(Trigger(prepared=prepared, id=new_id(), delay_until=later))
+        await queue.jobs.sends.run()
+        for days, kept in [(4, 1), (4, 0)]:
+            await queue.advance(days * DAY)
+            await queue.core.retention.prune(DAY / 2)
+            assert len(await queue.core.read(THROTTLES.all)) == kept

@@ -91,7 +91,6 @@ class Retention:
         await self._journal.do(lambda t: _drop_leftovers(t, before))
         return gone
 
-
     async def _drop_intents(self, gone: Collection[str] | None) -> None:
         """Drops the requests of clients whose runs are gone.
 
@@ -143,7 +142,7 @@ def _drop_leftovers(t: Transaction, before: float) -> None:
         if max(burst.since or 0.0, burst.leading_until or 0.0) < before and t.tx.run_by_debounce(id) is None:
             BURSTS.drop(t.tx, id)
     for id, last in THROTTLES.all(t.tx).items():
-        if max(last.at, *last.others) + last.period < min(before, t.now):
+        if max([last.at, *last.others]) + last.period < min(before, t.now):
             THROTTLES.drop(t.tx, id)
     for id, starts in STARTS.all(t.tx).items():
         if max(starts.at, default=0.0) + starts.period < min(before, t.now):
