@@ -147,6 +147,32 @@ async def test_a_place_offered_to_a_run_that_is_held_goes_to_the_next(storage: S
         assert begun == [0, 2]
 
 
+async def test_runs_that_end_in_one_commit_offer_their_places_once(storage: Store) -> None:
+    @job(concurrency=4)
+    async def waits(n: int) -> None:
+        await gates[n // 4].wait()
+
+    gates = [asyncio.Event() for _ in range(3)]
+    offered: list[str] = []
+
+    def follow(event: RunChanged) -> None:
+        if event.run.status == "queued" and event.run.blocked is None:
+            offered.append(event.run.id)
+
+    async with TestQueue([waits], storage=storage) as queue:
+        started = [await queue.jobs.waits.start(n=n) for n in range(12)]
+        await queue.settle()
+        queue.core.journal.follow(RunChanged, follow)
+        gates[0].set()
+        await queue.settle()
+        assert [await one.status() for one in started] == ["succeeded"] * 4 + ["running"] * 4 + ["queued"] * 4
+        assert offered == [one.id for one in started[4:8]]
+        for gate in gates:
+            gate.set()
+        await queue.settle()
+        assert await outcomes(started) == ["succeeded"] * 12
+
+
 async def test_the_places_of_a_job_that_is_gone_go_to_others(storage: Store) -> None:
     one = Concurrency("one", 1)
 

@@ -132,7 +132,7 @@ def leave(t: Transaction, run: Run) -> None:
     if run.lane is not None:  # whatever limits its own starts, those who count who runs have counted it
         groups[f"{WINDOW}{run.lane}"] = None
     for group in groups:
-        _hand_on(t, group)
+        _hand_on(t, group, 1)  # what this run leaves: others that end in the same commit offer theirs
 
 
 def fire(t: Transaction, run: Run) -> None:
@@ -255,7 +255,7 @@ def _held_back(t: Transaction, run: Run) -> bool:
         return False
     t.change(run.id, _in_line, t, *closed)
     if run.lane is not None and not closed[0].group.startswith(WINDOW):
-        _hand_on(t, f"{WINDOW}{run.lane}")
+        _hand_on(t, f"{WINDOW}{run.lane}", 1)
     return True
 
 
@@ -292,8 +292,8 @@ def _on_its_way(t: Transaction, queue: str, head: str | None, behind: str | None
     return False
 
 
-def _hand_on(t: Transaction, group: str) -> None:
-    """Offers what is free in a group to its queues, and forgets those that are empty."""
+def _hand_on(t: Transaction, group: str, most: int = OFFERS) -> None:
+    """Offers what is free in a group, at most so many places, to its queues, and forgets those that are empty."""
     queues = _queues(t, group)
     if not queues:
         return
@@ -301,12 +301,12 @@ def _hand_on(t: Transaction, group: str) -> None:
     for queue, head in queues.items():
         if not group.startswith(WINDOW) and _on_its_way(t, queue, head):
             left[queue] = head
-        elif (first := _offer(t, Limit(group, queue))) is not None:
+        elif (first := _offer(t, Limit(group, queue), most)) is not None:
             left[queue] = first
     _keep(t, group, left, queues)
 
 
-def _offer(t: Transaction, limit: Limit) -> str | None:
+def _offer(t: Transaction, limit: Limit, most: int) -> str | None:
     """Offers what is free to the first of a queue; returns its head, None when nobody is left in it.
 
     Runs of jobs that this engine lacks are offered it as well, but not alone: no engine may have their jobs.
@@ -315,7 +315,7 @@ def _offer(t: Transaction, limit: Limit) -> str | None:
     known = ours or t.tx.blocked(limit.queue, 1)
     if not known:
         return None
-    room = min(_room(t, limit, known[0]), OFFERS)
+    room = min(_room(t, limit, known[0]), most)
     if room > 0:
         ours = t.tx.blocked(limit.queue, room, t.state.jobs) if room > 1 else ours
         for run in t.each({run.id: run for run in (*ours, *t.tx.blocked(limit.queue, room))}.values()):
