@@ -41,8 +41,8 @@ class Lock:
     @classmethod
     def take(cls, path: Path, tries: int = TRIES) -> Lock | None:
         """Returns the lock on `path`, or None when another process has it."""
-        for attempt in range(tries):
-            if attempt:
+        for look in range(tries):
+            if look:
                 time.sleep(PAUSE)
             fd = _open(path, os.O_RDWR | os.O_CREAT)
             if _locked(fd, fcntl.LOCK_EX) and _is_at(fd, path):

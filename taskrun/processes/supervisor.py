@@ -194,13 +194,13 @@ class Group:
     def signal(self, number: int) -> None:
         """Signals the group, and each descendant that left it, once."""
         family = descendants(os.getpid())  # before the signal: without a subreaper it cuts them off
-        attempt(os.killpg, self.leader, number)
+        signal_one(os.killpg, self.leader, number)
         for pid, group in family.items():
             if group != self.leader:
-                attempt(os.kill, pid, number)
+                signal_one(os.kill, pid, number)
 
 
-def attempt(kill: Callable[[int, int], None], target: int, number: int) -> None:
+def signal_one(kill: Callable[[int, int], None], target: int, number: int) -> None:
     """Signals a process that may be gone already, or may not be ours to signal."""
     try:
         kill(target, number)

@@ -14,8 +14,8 @@ from typing import Any
 from taskrun.cli.session import Backend, Session
 from taskrun.model.errors import DaemonError, DaemonStopped
 
-TRIES = 5  # in a row, without a message between them
-TRIES_STOPPED = 12  # while a daemon that was told to stop may be restarting
+MOST_LOSSES = 5  # in a row, without a message between them
+MOST_LOSSES_STOPPED = 12  # while a daemon that was told to stop may be restarting
 PAUSE = 0.3
 
 
@@ -28,7 +28,7 @@ async def resumed(
         DaemonStopped: it was told to stop, and was not started again.
         DaemonError: it does not come back.
     """
-    tries, lost, stopped = 0, False, False
+    losses, lost, stopped = 0, False, False
     while True:
         backend: Backend | None = None
         try:
@@ -37,13 +37,13 @@ async def resumed(
                 lost = False
                 back()
             async for message in backend.stream(op, **params()):
-                tries, stopped = 0, False
+                losses, stopped = 0, False
                 yield message
             raise DaemonError("the daemon ended a stream")
         except DaemonError as error:
             stopped = stopped or isinstance(error, DaemonStopped)
-            tries, lost = tries + 1, True
-            if tries >= (TRIES_STOPPED if stopped else TRIES):
+            losses, lost = losses + 1, True
+            if losses >= (MOST_LOSSES_STOPPED if stopped else MOST_LOSSES):
                 raise DaemonStopped("the daemon was stopped") if stopped else error from None
             await asyncio.sleep(PAUSE)
         finally:
