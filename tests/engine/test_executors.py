@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from taskrun import MemoryStorage
+from taskrun import MemoryStorage, job
 from taskrun.engine import messages as m
 from taskrun.engine.core import run_lifecycle
 from taskrun.engine.core.core import Core
 from taskrun.model import records
+from taskrun.testing import TestQueue
 
 
 class Worker:
@@ -126,3 +127,12 @@ async def test_a_retired_executor_hears_of_the_ends_of_its_runs_until_it_has_lef
         core.attempts.finished(old, m.Finished(run="last", outcome=m.Succeeded("1")))
         await core.leave(old, crashed=False)
         assert (old.hooks, new.hooks) == (["success", "settled"], ["success", "settled"])
+
+
+async def test_nothing_is_kept_of_an_executor_that_holds_no_slot() -> None:
+    @job
+    async def quick() -> None: ...
+
+    async with TestQueue(jobs=[quick]) as queue:
+        await queue.jobs.quick.run()
+        assert not queue.core.executors.load

@@ -162,7 +162,7 @@ class Attempts:
         """Gives back the slots of an attempt; nothing else does."""
         slot, suspect, attempt.slot, attempt.suspect_slot = attempt.slot, attempt.suspect_slot, None, None
         if slot is not None:
-            self._executors.load[attempt.peer] -= 1
+            self._executors.gave_back(attempt.peer)
         if suspect is not None:
             suspect.release()
             self.on_suspect_gone()

@@ -60,6 +60,12 @@ class Executors:
         self.retire(peer)
         self._retired.pop(peer, None)
 
+    def gave_back(self, peer: Peer) -> None:
+        """Notes that a slot of an executor is free again; one without any is forgotten, as it may have left."""
+        self.load[peer] -= 1
+        if not self.load[peer]:
+            del self.load[peer]
+
     def with_job(self, job: str) -> Peer | None:
         """Returns the least busy executor that has a job."""
         able = self._with_job.get(job)
