@@ -56,6 +56,12 @@ class Drain(Message, frozen=True):
     grace: float
 
 
+class FinishHooks(Message, frozen=True):
+    """Call the hooks that were told of; those that take longer than `grace` seconds are left → None."""
+
+    grace: float
+
+
 # ---- core to executor: told
 
 
@@ -344,6 +350,7 @@ Asked = (
     | PrepareEvent
     | Route
     | Drain
+    | FinishHooks
     | Record
     | RecordValues
     | Wait

@@ -20,7 +20,7 @@ from taskrun.model.records import Step, StepKind
 from .conftest import HEAD
 
 STEP = Step(run="r", key="fetch#2", name="fetch", kind=StepKind.RUN, output='{"a": 1}', started_at=1.5)
-SILENT = {m.Drain, m.Record, m.RecordValues}  # what is answered with None
+SILENT = {m.Drain, m.FinishHooks, m.Record, m.RecordValues}  # what is answered with None
 
 
 class Half:

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from taskrun import Event, job, run, sleep
+from taskrun import Event, Queue, job, run, sleep
 from taskrun.declarations.options import Options
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
@@ -286,3 +286,63 @@ async def test_whatever_a_hook_raises_the_others_are_called(raised: type[BaseExc
         assert await queue.jobs.work.run() == 1
         await queue.settle()
     assert called == ["success", "settled"]
+
+
+async def test_a_close_waits_for_the_hooks_of_what_has_ended() -> None:
+    """Of a run that has ended right before it, and of one that ends within the grace."""
+    told: list[str] = []
+    closing = asyncio.Event()
+
+    async def slow(event: Event) -> None:
+        await closing.wait()
+        told.append(f"{event.kind} {event.input['n']}")
+
+    @job(on_success=slow)
+    async def handler(n: int) -> None:
+        if n == 2:
+            await run("waits", closing.wait)
+
+    queue = Queue(jobs=[handler], grace=60)
+    async with queue:
+        ending = await queue.jobs.handler.start(n=2)
+        await queue.jobs.handler.run(n=1)
+        while await ending.status() != "running":
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(closing.set)
+    assert sorted(told) == ["success 1", "success 2"]
+
+
+async def test_a_close_without_grace_calls_hooks_that_await_nothing_and_leaves_the_others() -> None:
+    diary = Diary()
+
+    async def never(event: Event) -> None:
+        diary(event)
+        await asyncio.Event().wait()
+
+    @job(on_success=diary, on_settled=never)
+    async def handler() -> None: ...
+
+    async with TestQueue(jobs=[handler]) as queue:
+        await queue.jobs.handler.run()
+    assert diary.kinds == ["success", "settled"]
+
+
+async def test_hooks_of_runs_that_end_while_their_executor_is_drained_are_called() -> None:
+    """A reload takes the old executor down once it has drained it."""
+    diary = Diary()
+
+    @job(**diary.hooks())
+    async def handler() -> None:
+        await run("waits", draining.wait)
+
+    draining = asyncio.Event()
+    async with TestQueue(jobs=[handler]) as queue:
+        await queue.jobs.handler.start()
+        await queue.settle()
+        peer = queue.core.executors.peers[0]
+        queue.core.retire(peer)
+        drained = asyncio.create_task(queue.core.hooks.drain(peer, 10))
+        await asyncio.sleep(0)
+        draining.set()
+        await drained
+        assert diary.kinds == ["trigger", "start", "success", "settled"]

@@ -451,7 +451,7 @@ class DaemonEngine(Engine):
     async def _let_go(self, worker: Worker, grace: float) -> None:
         try:
             async with asyncio.timeout(grace + 2.0):
-                await worker.protocol.peer.ask(m.Drain(grace))
+                await self.core.hooks.drain(worker.protocol.peer, grace)
         except (TimeoutError, Exception):
             pass
         worker.end()

@@ -19,9 +19,9 @@ from taskrun.daemon.workers.worker_handle import PoolContext, WorkerHandle
 from taskrun.daemon.workers.worker_rpc import WorkerGone
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.executor_messages import ExecutorMessages
-from taskrun.engine.messages import Describe, Description, Drain, Leave, Peer
+from taskrun.engine.messages import Describe, Description, Leave, Peer
 from taskrun.model.config import Config
-from taskrun.model.errors import ConfigError, DaemonError, signal_name
+from taskrun.model.errors import ConfigError, DaemonError, JournalError, signal_name
 
 SHORT_LIFE = 5.0  # seconds: a worker that died sooner is replaced after a pause
 PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)  # seconds before the next one, by how many in a row died young
@@ -317,9 +317,9 @@ class WorkerPool:
             worker.peer.tell(Leave())
             await self._idle(worker)
         grace = self._config.grace if self._reload_grace is None else min(self._reload_grace, self._config.grace)
-        with suppress(WorkerGone, TimeoutError):
+        with suppress(WorkerGone, TimeoutError, JournalError):
             async with asyncio.timeout(grace + LINGER):
-                await worker.peer.ask(Drain(grace))
+                await self._core.hooks.drain(worker.peer, grace)
         await self._remove(worker, crashed=False)
 
     async def _idle(self, worker: WorkerHandle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from taskrun.engine import messages as m
@@ -20,10 +21,18 @@ class HookCalls:
     hears: Callable[[str], bool] | None = None  # whether anybody listens for a job; None: their descriptions say so
 
     def __init__(self, journal: Journal, attempts: Attempts, executors: Executors) -> None:
+        self._journal = journal
         self._attempts = attempts
         self._executors = executors
         for kind in (RunAdded, RunStarted, AttemptFailed, RunOver):
             journal.follow(kind, self._follow)
+
+    async def drain(self, peer: m.Peer, grace: float) -> None:
+        """Has an executor end or unwind its attempts, and call the hooks of those that have ended, within `grace` seconds."""
+        over = asyncio.get_running_loop().time() + grace
+        await peer.ask(m.Drain(grace))
+        await self._journal.flush()  # so that it has been told of all ends
+        await peer.ask(m.FinishHooks(max(0.0, over - asyncio.get_running_loop().time())))
 
     def _follow(self, event: RunAdded | RunStarted | AttemptFailed | RunOver) -> None:
         if self.hears is not None and not self.hears(event.run.job):

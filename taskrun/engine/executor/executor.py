@@ -35,6 +35,7 @@ from taskrun.rules.policies import Cron, Prepared, Routed
 
 logger = logging.getLogger("taskrun.engine.executor")
 UNWIND = 1.0  # seconds that a handler gets to let itself be taken down
+HOOK_TURNS = 20  # turns of the event loop in which hooks are called that await nothing
 
 
 class Executor:
@@ -174,6 +175,13 @@ class Executor:
             await self._settle(tasks, message.grace)
         await asyncio.gather(*(self._unwind(context) for context in list(self.contexts.values())))
         self._draining = False
+
+    async def _finish_hooks(self, message: m.FinishHooks) -> None:
+        """Waits for the calls of hooks, at least for those that await nothing."""
+        for _ in range(HOOK_TURNS):
+            await asyncio.sleep(0)
+        if (calls := self.listeners.under_way) and message.grace > 0:
+            await self._settle(calls, message.grace)
 
     async def _settle(self, tasks: list[asyncio.Task[Any]], grace: float) -> None:
         """Waits for tasks until `grace` seconds of the clock are over."""
@@ -379,6 +387,7 @@ _ANSWERS: dict[type[m.Message], Callable[[Executor, Any], Any]] = {
     m.PrepareEvent: Executor._prepare_event,
     m.Route: Executor._route,
     m.Drain: Executor._drain,
+    m.FinishHooks: Executor._finish_hooks,
 }
 _HEARS: dict[type[m.Message], Callable[[Executor, Any], None]] = {
     m.Execute: Executor._execute,

@@ -60,6 +60,11 @@ class Listeners:
         if calls:
             spawn(self._call(message, job, calls))
 
+    @property
+    def under_way(self) -> list[asyncio.Task[None]]:
+        """The calls that are under way, of each run the last."""
+        return list(self._last.values())
+
     def before(self, run: Run) -> asyncio.Task[None] | None:
         """Returns the calls of `trigger` hooks that the start of a run waits for."""
         return self._triggers.pop(run.id, None)
