@@ -8,8 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1] / "taskrun"
 FLOORS: dict[str, set[str]] = {  # a floor, and those it may see besides itself
     "model": set(),
@@ -64,12 +62,17 @@ METAPHORS = frozenset(
         "transcript",
     ]
 )
-MODULES = sorted(path for path in ROOT.rglob("*.py"))
+PATHS = sorted(ROOT.rglob("*.py"))
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def name_of(path: Path) -> str:
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {name_of(path): path.read_text() for path in PATHS}
+MODULES = {name: ast.parse(source) for name, source in SOURCES.items()}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -82,10 +85,12 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_imports(path: Path) -> set[str]:
-    known = {name_of(module) for module in MODULES}
-    found = set(imports(ast.parse(path.read_text())))
-    return {name for name in found if name in known and name != "taskrun"}
+def own_imports(module: str) -> set[str]:
+    return (set(imports(MODULES[module])) & MODULES.keys()) - {"taskrun"}
+
+
+def functions(module: str) -> list[Function]:
+    return [node for node in ast.walk(MODULES[module]) if isinstance(node, Function)]
 
 
 def floor_of(module: str) -> str | None:
@@ -95,31 +100,33 @@ def floor_of(module: str) -> str | None:
     return next((name for name in names if name in FLOORS), None)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_sees_only_its_own_floor_and_those_below(path: Path) -> None:
-    floor = floor_of(name_of(path))
+def above(module: str) -> set[str]:
+    """Returns what a module imports from floors that it may not see."""
+    floor = floor_of(module)
     if floor is None:
-        return  # the package's faces: they hand names on
+        return set()  # the package's faces: they hand names on
     allowed = FLOORS[floor] | {floor}
-    seen = {name: floor_of(name) for name in own_imports(path)}
-    above = {name for name, of in seen.items() if of and of not in allowed and of.split(".")[0] not in allowed}
-    assert not above, f"{name_of(path)} reaches above its floor: {sorted(above)}"
+    seen = {name: floor_of(name) for name in own_imports(module)}
+    return {name for name, of in seen.items() if of and of not in allowed and of.split(".")[0] not in allowed}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_import_hides_inside_a_function(path: Path) -> None:
+def test_a_module_sees_only_its_own_floor_and_those_below() -> None:
+    assert {module: found for module in MODULES if (found := above(module))} == {}
+
+
+def test_no_import_hides_inside_a_function() -> None:
     hidden = [
-        f"{path.name}:{node.lineno}"
-        for scope in ast.walk(ast.parse(path.read_text()))
-        if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef))
-        for node in ast.walk(scope)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
+        f"{module}:{node.lineno}"
+        for module in MODULES
+        for function in functions(module)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     assert not hidden
 
 
 def test_there_is_no_cycle_of_imports() -> None:
-    graph = {name_of(path): own_imports(path) - {name_of(path)} for path in MODULES if name_of(path) != "taskrun"}
+    graph = {module: own_imports(module) - {module} for module in MODULES if module != "taskrun"}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -134,54 +141,40 @@ def test_there_is_no_cycle_of_imports() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_file_stays_short_enough_to_be_read(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+def test_a_file_stays_short_enough_to_be_read() -> None:
+    lines = {module: len(source.splitlines()) for module, source in SOURCES.items()}
+    assert {module: count for module, count in lines.items() if count > MAX_LINES} == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_says_what_it_owns(path: Path) -> None:
-    source = path.read_text()
-    assert not source.strip() or ast.get_docstring(ast.parse(source)), f"{path} has no docstring"
+def test_a_module_says_what_it_owns() -> None:
+    assert not [name for name, tree in MODULES.items() if tree.body and not ast.get_docstring(tree)]
 
 
-def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
-
-
-def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+def body_lines(function: Function) -> int:
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_function_stays_short_enough_to_be_read(path: Path) -> None:
-    long = {function.name: lines for function in functions(path) if (lines := body_lines(function)) > MAX_BODY}
-    assert not long
-
-
-def test_nine_functions_in_ten_are_a_few_lines() -> None:
-    lengths = sorted(body_lines(function) for path in MODULES for function in functions(path))
-    assert lengths[len(lengths) * 9 // 10] <= USUAL_BODY
+def test_functions_stay_short_enough_to_be_read() -> None:
+    lengths = sorted((body_lines(each), module, each.name) for module in MODULES for each in functions(module))
+    assert not [found for found in lengths if found[0] > MAX_BODY]
+    assert lengths[len(lengths) * 9 // 10][0] <= USUAL_BODY
 
 
 def words_of(name: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_name_is_a_metaphor(path: Path) -> None:
-    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
-    found = [name for name in (*name_of(path).split("."), *names) if words_of(name) & METAPHORS]
-    assert not found, "use the term of the field"
+def test_no_name_is_a_metaphor() -> None:
+    kinds = ast.ClassDef | Function
+    names = [(module, part) for module in MODULES for part in module.split(".")]
+    names += [(name, node.name) for name, tree in MODULES.items() for node in ast.walk(tree) if isinstance(node, kinds)]
+    assert not [(module, name) for module, name in names if words_of(name) & METAPHORS], "use the term of the field"
 
 
 def test_no_two_modules_have_one_name() -> None:
     paths = defaultdict[str, list[str]](list)
-    for path in MODULES:
+    for path in PATHS:
         if path.stem != "__init__" and path.parent.name not in NAMED_AFTER_SUBJECTS:
             paths[path.stem].append(name_of(path))
     assert not {stem: names for stem, names in paths.items() if len(names) > 1}

@@ -119,20 +119,36 @@ def socket_of(project: Project) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["socket", "folder", "base"])
-@pytest.mark.parametrize("command", [["start", "hello"], ["daemon", "status"], ["list"], ["daemon", "restart"]])
-def test_commands_wait_for_a_socket_that_was_removed(project: Project, what: str, command: list[str]) -> None:
-    first = started(project)
-    path = socket_of(project)
-    if what == "socket":
-        path.unlink()
-    else:
-        shutil.rmtree(path.parent if what == "folder" else path.parent.parent)
+COMMANDS = [["start", "hello"], ["daemon", "status"], ["list"], ["daemon", "restart"]]
+
+
+def check_command(project: Project, first: int, command: list[str]) -> None:
     outcome = project.cli(*command)
-    assert outcome.code == 0, outcome
+    assert outcome.code == 0, (command, outcome)
     assert (project.pid() == first) == (command[-1] != "restart")
     if command[0] == "start":
         assert "now listening at" in log_of(project)
+
+
+@pytest.mark.parametrize("what", ["socket", "folder"])
+def test_commands_wait_for_a_socket_that_was_removed(project: Project, what: str) -> None:
+    first = started(project)
+    path = socket_of(project)
+    for command in COMMANDS:
+        until(path.exists)
+        path.unlink() if what == "socket" else shutil.rmtree(path.parent)
+        check_command(project, first, command)
+    assert project.cli("daemon", "stop").code == 0
+    until(lambda: not project.processes(), SOON)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_wait_for_a_socket_whose_whole_runtime_folder_was_removed(
+    project: Project, command: list[str]
+) -> None:
+    first = started(project)
+    shutil.rmtree(socket_of(project).parent.parent)
+    check_command(project, first, command)
     assert project.cli("daemon", "stop").code == 0
     until(lambda: not project.processes(), SOON)
 
