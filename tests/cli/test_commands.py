@@ -385,7 +385,8 @@ async def test_ctrl_c_cancels_a_run_and_waits_for_its_end(pipe: FakeTerminal) ->
     assert "Ctrl-C again kills it" in pipe.chatter
 
 
-async def test_a_second_ctrl_c_leaves_at_once(pipe: FakeTerminal) -> None:
+async def test_a_second_ctrl_c_leaves_at_once(pipe: FakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskrun.cli.commands.run.KILLED_WITHIN", 0.05)
     daemon = starting(tail=[FOREVER], cancel=[])
     assert await interrupted("run processFile --path a", pipe, daemon, times=2) == 130
     assert [params.get("grace") for op, params in daemon.asked if op == "cancel"] == [None, 0]

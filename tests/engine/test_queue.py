@@ -107,7 +107,7 @@ async def test_a_close_goes_on_when_its_caller_is_cancelled(storage: Store) -> N
             cancelled.set()
             await ended.wait()
 
-    queue = Queue(jobs=[slow], storage=storage, grace=1)
+    queue = Queue(jobs=[slow], storage=storage, grace=0.1)
     await queue.start()
     handle = await queue.jobs.slow.start()
     while await handle.status() != "running":

@@ -92,7 +92,10 @@ WAYS: dict[str, tuple[Callable[[Queue, str], Awaitable[Any]], Any, list[str]]] =
 
 @pytest.mark.parametrize("written", [False, True], ids=["not written", "written"])
 @pytest.mark.parametrize("name", WAYS)
-async def test_whatever_became_of_a_commit_the_run_ends_once(tmp_path: Path, name: str, written: bool) -> None:
+async def test_whatever_became_of_a_commit_the_run_ends_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, written: bool
+) -> None:
+    monkeypatch.setattr("taskrun.engine.core.journal.RETRY_WAITS", (0.0,))
     way, result, trace = WAYS[name]
     for at in range(2, 12):
         executed.clear()

@@ -20,6 +20,8 @@ from taskrun.stores.sqlite import SqliteStorage
 from . import children
 from .files import add_runs, closed_journal, files_of, killed_journal, write
 
+PATIENCE = {True: 0.05, False: 0.2}  # of those that open a journal that somebody else holds, as in `sqlite_open`
+
 
 def refused(path: Path, kind: type[JournalError], says: str, exclusive: bool = True) -> None:
     """Opening must fail in this way and change nothing."""
@@ -490,7 +492,10 @@ def test_a_folder_that_may_not_be_written_to_is_said_so(tmp_path: Path, there: b
 
 @pytest.mark.timeout(8)
 @pytest.mark.parametrize("exclusive", [True, False])
-def test_a_journal_held_by_another_process_is_refused_at_once(tmp_path: Path, exclusive: bool) -> None:
+def test_a_journal_held_by_another_process_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    monkeypatch.setattr(sqlite_open, "_OPENING", PATIENCE)
     path = closed_journal(tmp_path / "journal.db")
     holder = children.start(
         """
@@ -511,14 +516,24 @@ def test_a_journal_held_by_another_process_is_refused_at_once(tmp_path: Path, ex
 
 
 @pytest.mark.timeout(8)
-def test_a_journal_held_by_another_store_of_this_process_is_refused_and_stays_locked(tmp_path: Path) -> None:
+def test_a_journal_held_by_another_store_of_this_process_is_refused_and_stays_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_open, "_OPENING", PATIENCE)
     holder = SqliteStorage(tmp_path / "journal.db", exclusive=True)
     holder.open()
     for _ in range(2):
         with pytest.raises(JournalLocked):
             SqliteStorage(tmp_path / "journal.db").open()
     write(holder, lambda tx: tx.put("still", "1"))
-    tried = children.run("try: SqliteStorage(path).open()\nexcept JournalLocked: print('locked')", holder.place)
+    tried = children.run(
+        f"""
+        sqlite_open._OPENING = {PATIENCE}
+        try: SqliteStorage(path).open()
+        except JournalLocked: print('locked')
+        """,
+        holder.place,
+    )
     assert tried == "locked\n"
     holder.close()
 

@@ -115,7 +115,13 @@ async def test_what_a_killed_daemon_left_in_its_log_is_read(path: Path, tmp_path
     assert await read(copy) == ["a", "b"]
 
 
-async def test_a_journal_that_somebody_has_for_himself_is_locked(path: Path) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that somebody else holds is given up soon."""
+    monkeypatch.setattr(sqlite_open, "_OPENING", {True: 0.05, False: 0.05})
+
+
+async def test_a_journal_that_somebody_has_for_himself_is_locked(path: Path, impatient: None) -> None:
     store = written(path, "a")
     with pytest.raises(JournalLocked):
         await read(path)
@@ -243,7 +249,7 @@ async def test_of_a_journal_that_keeps_changing_no_copy_is_left(path: Path, tmp_
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("backup")] == []
 
 
-async def test_a_copy_is_refused_with_the_words_of_a_look(path: Path, tmp_path: Path) -> None:
+async def test_a_copy_is_refused_with_the_words_of_a_look(path: Path, tmp_path: Path, impatient: None) -> None:
     store = written(path, "a")
     with pytest.raises(JournalLocked):
         await JournalReader(path).backup(tmp_path / "backup.db")
