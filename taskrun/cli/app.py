@@ -7,6 +7,7 @@ thin client, with another `Terminal`. Commands are in `commands/`, one module ea
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from difflib import get_close_matches
@@ -26,7 +27,6 @@ from taskrun.cli.exit_codes import Code, Explained, Stop, explain
 from taskrun.cli.sanitize import to_json
 from taskrun.cli.session import Connector, Session
 from taskrun.cli.terminal import LocalTerminal, Terminal
-from taskrun.cli.usage_errors import reworded
 from taskrun.daemon.garbage import collect_rarely
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # it has no public name
@@ -102,7 +102,33 @@ def _usage(error: Any, argv: Sequence[str]) -> Stop:
     ctx = getattr(error, "ctx", None)
     typed = next((word for word in argv if word in COMMANDS), "")
     path = ctx.command_path if ctx is not None else f"taskrun {typed}".rstrip()
-    return Stop(Code.USAGE, reworded(str(error.format_message())), hint=f"see its usage: {path} --help")
+    return Stop(Code.USAGE, _reworded(str(error.format_message())), hint=f"see its usage: {path} --help")
+
+
+_WORDS = (  # what the parser says, and how taskrun says it; compiled when they are needed
+    (r"Invalid value for [A-Z]+: (?=.)", ""),
+    (r"Invalid value for ([^:]+): (?=.)", r"\1: "),
+    (r"(\S+) is not in the range x>=(\d+)$", r"must be \2 or more, not \1"),
+    (r"'([^']*)' is not a valid int(?:eger)?(?: range)?$", r'"\1" is not an integer'),
+    (r"No such option: (\S+) \(Possible options: --help\)", r"there is no option \1"),
+    (r"No such option: (\S+) \(Possible options: (.+)\)", r"there is no option \1; did you mean \2?"),
+    (r"No such option: (\S+?)(?:\. Did you mean (\S+)\?)?$", r"there is no option \1"),
+    (r"No such command '(.+)'", r'no command "\1"'),
+    (r"Missing argument '([^']+?)\.*'", r"\1 is missing"),
+    (r"Missing command$", "name one of its commands"),
+    (r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", r"unexpected argument: \1"),
+    (r"Option '(\S+)' requires an argument", r"\1 needs a value"),
+    (r"Option '(\S+)' does not take a value", r"\1 takes no value"),
+    (r"'(-{1,2}[\w-]+)'", r"\1"),
+)
+
+
+def _reworded(message: str) -> str:
+    """Returns a message of the parser as taskrun says it."""
+    text = message.removesuffix(".")
+    for pattern, words in _WORDS:
+        text = re.sub(pattern, words, text)
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
 def main(argv: Sequence[str], intent: str) -> int:

@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from taskrun.daemon.paths import DaemonPaths
 from taskrun.daemon.reaper import adopts_orphans, reap_orphans
@@ -80,6 +81,19 @@ async def running_pool(
         await core.close(grace())  # drains the workers
         force.cancel()
         await pool.close()
+
+
+@asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, None], begun: Collection[asyncio.Task[Any]]) -> AsyncIterator[None]:
+    """Does something meanwhile; afterwards it is ended, with the tasks that it has `begun`."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        tasks = [task, *begun]
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def end_by_force(seconds: float) -> None:

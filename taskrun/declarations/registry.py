@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from taskrun.declarations.files import Files
+from taskrun.declarations.files import SCHEMA, Files
 from taskrun.declarations.job import Job
 from taskrun.declarations.job_ref import JobRef
 from taskrun.declarations.loading import Files as JobFiles
 from taskrun.declarations.loading import Problem
 from taskrun.declarations.pipe import Pipe, Source
-from taskrun.declarations.trigger_fit import never_fits
 from taskrun.model.codec import message_of
 from taskrun.model.errors import DefinitionError, InputInvalid
 from taskrun.model.names import check_free
@@ -204,3 +203,40 @@ def _refuse_twin(known: Mapping[str, N], new: N, what: str) -> None:
     old = known.get(new.name)
     if old is not None and old is not new:
         raise DefinitionError(f'two {what} are named "{new.name}": {old.file}:{old.line} and {new.file}:{new.line}')
+
+
+# ---- whether what a trigger gives out can be an input
+
+
+def never_fits(job: Job, source: Source) -> str:
+    """Returns why a trigger can never start a job; empty where it may, or where user code makes the input."""
+    if source.fn is not None and not source.picks:
+        return ""
+    event, wanted = _schema_of(source), job.input.json_schema()
+    given, taken = event.get("properties"), wanted.get("properties")
+    if not given or taken is None:
+        return ""
+    lacking = [name for name in wanted.get("required", ()) if name not in given] if _is_closed(event) else []
+    surplus = [name for name in event.get("required", ()) if name not in taken] if _is_closed(wanted) else []
+    if lacking:
+        hint = "give it a default" if source.picks else "give it with .into(…)"
+        return f"it gives {', '.join(given)}, but not {', '.join(lacking)}, which {job.name} requires; {hint}"
+    if surplus and not source.picks:
+        return f"it gives {', '.join(surplus)}, which {job.name} does not take; choose the fields with .into(…)"
+    return ""
+
+
+def _schema_of(source: Source) -> dict[str, Any]:
+    """Returns how what a trigger gives out looks, empty where that is not known."""
+    match source.ref:
+        case Files():
+            return SCHEMA
+        case Pipe():
+            return source.ref.schema.json_schema()
+        case Job():
+            return source.ref.output.json_schema()
+    return {}
+
+
+def _is_closed(schema: dict[str, Any]) -> bool:
+    return schema.get("additionalProperties") is False

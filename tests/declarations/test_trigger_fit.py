@@ -11,8 +11,7 @@ from taskrun import job, pipe
 from taskrun.declarations.files import files
 from taskrun.declarations.job import Job
 from taskrun.declarations.pipe import Source
-from taskrun.declarations.registry import Registry
-from taskrun.declarations.trigger_fit import never_fits
+from taskrun.declarations.registry import Registry, never_fits
 
 
 class Upload(TypedDict):

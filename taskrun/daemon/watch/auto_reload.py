@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from taskrun.daemon.running import in_background
 from taskrun.daemon.watch.project_code import ProjectCode
 from taskrun.model.errors import DaemonError
 
@@ -66,17 +66,9 @@ class AutoReload:
                 self._holding = holding
             return self._holding
 
-    @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
+    def following(self) -> AbstractAsyncContextManager[None]:
         """Loads what has changed also when nobody asks."""
-        following = asyncio.get_running_loop().create_task(self._follow())
-        try:
-            yield
-        finally:
-            tasks = [following, *self._tasks]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return in_background(self._follow(), self._tasks)
 
     async def _follow(self) -> None:
         while True:

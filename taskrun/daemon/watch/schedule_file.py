@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from taskrun.daemon.clients.router import JobSource
+from taskrun.daemon.running import in_background
 from taskrun.engine.core.core import Core
 from taskrun.engine.core.known_files import FilesEntry
 from taskrun.engine.core.schedule_due import Entry
@@ -81,17 +82,9 @@ class ScheduleFile:
         self._seen = self._mark()
         await self._apply()
 
-    @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
+    def following(self) -> AbstractAsyncContextManager[None]:
         """Applies the schedules of the file whenever it changes."""
-        following = asyncio.get_running_loop().create_task(self._follow())
-        try:
-            yield
-        finally:
-            tasks = [following, *self._tasks]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return in_background(self._follow(), self._tasks)
 
     async def _follow(self) -> None:
         while True:
