@@ -55,6 +55,7 @@ class Core:
         self.left: list[bool] = []
         self.journal = SimpleNamespace(flush=None)
         self.commands = SimpleNamespace(folder=None)
+        self.hooks = SimpleNamespace(drain=self.drain)
         self.on_stuck: Any = None
 
     async def join(self, peer: Any) -> Description:
@@ -63,6 +64,8 @@ class Core:
         return Description(jobs=[{"name": "job"}], pipes=[], problems=[])
 
     def retire(self, peer: Any) -> None: ...
+
+    async def drain(self, peer: Any, grace: float) -> None: ...
 
     async def leave(self, peer: Any, *, crashed: bool) -> None:
         self.left.append(crashed)

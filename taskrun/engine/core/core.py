@@ -192,9 +192,7 @@ class Core:
         await asyncio.gather(*self._duties, return_exceptions=True)
         seconds = self.grace if grace is None else grace
         patience = self.clock.alarm(seconds, self.journal.stop_waiting)  # the rest waits for the next start
-        await asyncio.gather(
-            *(self.hooks.drain(peer, seconds) for peer in self.executors.peers), return_exceptions=True
-        )
+        await asyncio.gather(*(self.hooks.drain(one, seconds) for one in self.executors.peers), return_exceptions=True)
         patience.cancel()
         self.journal.stop_waiting()
         with contextlib.suppress(EngineLost, JournalUnavailable):  # then it holds nothing, or is taken for dead
