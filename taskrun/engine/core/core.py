@@ -31,7 +31,7 @@ from taskrun.engine.core.lease import Lease, report_failure
 from taskrun.engine.core.left_commands import LeftCommands
 from taskrun.engine.core.logs import Logs
 from taskrun.engine.core.notify_runs import NotifyRuns
-from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged, TriggerFound
+from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.pause_job import PauseJob
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.queries.why import Known, why
@@ -120,13 +120,11 @@ class Core:
         self.retention = Retention(self.journal, self.clock, keep)
         self.commands = LeftCommands(self.journal, store.place, grace)
         self._timers = Timers(self.clock, self._fire)
-        self._waiters = EndWaiters()
         for changed in (RunChanged, StepChanged):
             self.journal.follow(changed, self.bus.publish)
             self.journal.follow(changed, self._timers.follow)
         self.hooks = HookCalls(self.journal, self.attempts, self.executors)
-        self.journal.follow(RunOver, lambda event: self._waiters.tell(event.run.id, event.run))
-        self.journal.follow(TriggerFound, lambda event: self._waiters.tell(event.id, event.run))
+        self._waiters = EndWaiters(self.journal)
         self.claims = Claims(self.journal, self.slots, self.attempts, self.executors)
         self.triggers = EventTriggers(self.journal, self.executors)
         self.schedules = Schedules(self.journal, self.executors, self.clock, timezone, self._timers.at)

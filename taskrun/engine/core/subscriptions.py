@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from taskrun.engine.core.outbox import RunChanged, StepChanged
+from taskrun.engine.core.journal import Journal
+from taskrun.engine.core.outbox import RunChanged, RunOver, StepChanged, TriggerFound
 from taskrun.model.errors import JournalUnavailable
 from taskrun.model.records import LogLine, Run
 
@@ -126,8 +127,10 @@ def concerns(change: Change, run_id: str) -> bool:
 class EndWaiters:
     """Futures of ends, by run id."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
         self._futures: dict[str, list[asyncio.Future[Run]]] = {}
+        journal.follow(RunOver, lambda event: self.tell(event.run.id, event.run))
+        journal.follow(TriggerFound, lambda event: self.tell(event.id, event.run))
 
     def ids(self) -> list[str]:
         """Returns the runs that somebody waits for; forgets those whose waiters were all cancelled."""
