@@ -180,7 +180,7 @@ FROM steps WHERE run = ? AND status = 'failed' ORDER BY n DESC LIMIT 1
 
 -- name: successes
 SELECT * FROM runs
-WHERE (ended_at, seq) > (?2, ?3) AND +job = ?1 AND status = 'succeeded' AND seq NOT IN (
+WHERE ended_at >= ?2 AND (ended_at, seq) > (?2, ?3) AND +job = ?1 AND status = 'succeeded' AND seq NOT IN (
     SELECT cursor FROM steps
     WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded'
         AND (topic = 'job:' || ?1 OR (topic >= 'job:' || ?1 || '#' AND topic < 'job:' || ?1 || '$'))
