@@ -18,7 +18,7 @@ from taskrun.engine.core.outbox import RunChanged, StepChanged
 from taskrun.engine.core.queries import views
 from taskrun.engine.core.subscriptions import Change, Lagged, LogAdded, Subscription
 from taskrun.model.errors import RunNotFound
-from taskrun.model.records import UNFINISHED, LogLine, Run, RunFilter, Status
+from taskrun.model.records import UNFINISHED, LogLine, Run, RunFilter, Status, brief_run
 from taskrun.stores.base import Tx
 
 PAGE = 1000  # log lines that one transaction reads
@@ -37,20 +37,55 @@ class Wait(msgspec.Struct, frozen=True):
 
 async def wait(context: RequestContext, want: Wait) -> AsyncGenerator[Item, None]:
     """Yields each run as it ends, until all have."""
-    changed = _ChangedRuns(want.runs, _run_of if want.paused else _ended)
-    fresh, paused = want.runs, set[str]()
-    async with context.core.bus.subscribe(changed):
-        while changed.runs:
-            for run in await context.core.read(partial(_known, run_ids=fresh)):
-                if run.ended and run.id in changed.runs:
-                    changed.runs.discard(run.id)
+    news, paused = _News(want), set[str]()
+    look = partial(context.core.read, done=lambda _: news.forget())
+    async with context.core.bus.subscribe(news):
+        fresh = await look(partial(_known, run_ids=want.runs))
+        while True:
+            for run in fresh:
+                if run.ended and run.id in news.left:
+                    news.left.discard(run.id)
                     yield views.run_view(run)
                 elif run.status is not Status.PAUSED:
                     paused.discard(run.id)
                 elif want.paused and run.id not in paused:
                     paused.add(run.id)
                     yield views.run_view(run)
-            fresh = await changed.next() if changed.runs else []
+            if not news.left:
+                return
+            fresh = await news.next() or await look(partial(_known, run_ids=sorted(news.left)))
+
+
+class _News:
+    """A subscription that keeps runs, brief, as they were when they last changed in a way that is waited for."""
+
+    def __init__(self, want: Wait) -> None:
+        self.left = set(want.runs)
+        self._paused = want.paused
+        self._fresh: dict[str, Run] = {}
+        self._lagged = False
+        self._happened = asyncio.Event()
+
+    def __call__(self, change: Change) -> bool:
+        if isinstance(change, RunChanged) and change.run.id in self.left and (self._paused or change.run.ended):
+            self._fresh[change.run.id] = brief_run(change.run)
+            self._happened.set()
+        elif isinstance(change, Lagged):
+            self._lagged = True
+            self._happened.set()
+        return False
+
+    def forget(self) -> None:
+        """Forgets what has happened: whoever has looked in the journal knows it."""
+        self._fresh, self._lagged = {}, False
+        self._happened.clear()
+
+    async def next(self) -> list[Run]:
+        """Waits for a change, and returns the runs that have changed; none where it has to be looked in the journal."""
+        await self._happened.wait()
+        fresh = [] if self._lagged else [*self._fresh.values()]
+        self.forget()
+        return fresh
 
 
 # ---- watch
@@ -232,10 +267,6 @@ class _ChangedRuns:
         self._happened.clear()
         changed, self._changed = self._changed, set()
         return sorted(changed & self.runs)
-
-
-def _ended(change: Change) -> set[str]:
-    return {change.run.id} if isinstance(change, RunChanged) and change.run.ended else set()
 
 
 def _run_of(change: Change) -> set[str]:
