@@ -159,6 +159,16 @@ async def test_runs_are_found_newest_first_and_by_filters(storage: Store) -> Non
             await found(queue.runs(status="sleeping"))
 
 
+async def test_runs_are_read_by_the_page(storage: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskrun.engine.api.queue.PAGE", 2)
+    async with TestQueue(jobs=[worker], storage=storage) as queue:
+        started = [(await queue.jobs.worker.start(name=f"{n}")).id for n in range(4)]
+        newest = started[::-1]
+        assert await found(queue.runs()) == newest
+        for limit in range(6):
+            assert await found(queue.runs(limit=limit)) == newest[:limit]
+
+
 async def test_a_found_run_reads_its_output_as_its_job_says(storage: Store) -> None:
     @job
     async def when() -> datetime:

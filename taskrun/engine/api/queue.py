@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from datetime import datetime, timedelta
 from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar, overload
+
+from msgspec.structs import replace
 
 from taskrun.declarations.calls import Caller
 from taskrun.declarations.job import Event, Job
@@ -35,6 +38,7 @@ from taskrun.rules.policies import check_whole
 from taskrun.stores.base import Store
 from taskrun.stores.memory import MemoryStorage
 
+PAGE = 500  # runs that are read at once
 T = TypeVar("T", bound="Queue")
 R = TypeVar("R")
 L = TypeVar("L", bound=Listener)
@@ -243,9 +247,16 @@ class Queue:
         states = None if status is None else tuple(Status(s) for s in ([status] if isinstance(status, str) else status))
         if limit is not None:
             check_whole(limit, 0, "limit")
-        want = RunFilter(job=job, statuses=states, since=self._moment(since), limit=limit)
-        for run in await self.core.read(lambda tx: tx.runs(want)):
-            yield self.handle(run)
+        want = RunFilter(job=job, statuses=states, since=self._moment(since))
+        left: float = math.inf if limit is None else limit
+        while left > 0:
+            want = replace(want, limit=int(min(left, PAGE)))
+            page = await self.core.read(lambda tx, want=want: tx.runs(want))  # type: ignore[misc]  # a default, not a parameter
+            for run in page:
+                yield self.handle(run)
+            if len(page) < PAGE:
+                return
+            want, left = replace(want, before=page[-1].seq), left - PAGE
 
     def _moment(self, since: datetime | float | str | timedelta | None) -> float | None:
         if since is None:
