@@ -196,7 +196,7 @@ def _key_ttl(value: Any, default_id: str) -> float:
 def _key(value: Any, default_id: str) -> str | None:
     """Reads what the `key` function returned; None is no key."""
     if value is not None and (not isinstance(value, str) or not value):
-        raise DefinitionError(f"must return a string, not {shown(value)}")
+        raise DefinitionError(f"must return a string that is not empty, or None, not {shown(value)}")
     return None if value is None else str.__str__(value)
 
 

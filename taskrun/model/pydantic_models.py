@@ -29,10 +29,24 @@ def is_model(kind: Any) -> bool:
     return "__pydantic_validator__" in getattr(kind, "__dict__", {})
 
 
+def is_constrained(kind: Any) -> bool:
+    """Says whether a type is `Annotated` with what pydantic checks or converts: `PositiveInt`, `Annotated[int, Field(gt=0)]`."""
+    return "pydantic" in sys.modules and any(
+        type(one).__module__.partition(".")[0] in ("pydantic", "annotated_types")
+        or hasattr(one, "__get_pydantic_core_schema__")
+        for one in getattr(kind, "__metadata__", ())
+    )
+
+
 def adapter(kind: Any) -> Any:
-    """Returns the `TypeAdapter` of a pydantic model, dataclass or type (`SecretStr`), None for any other type."""
+    """Returns the `TypeAdapter` of a pydantic model, dataclass or type (`SecretStr`, `PositiveInt`), None for any other type."""
     own = is_model(kind) or (isinstance(kind, type) and hasattr(kind, "__get_pydantic_core_schema__"))
-    return _adapter(kind) if own else None
+    if not own and not is_constrained(kind):
+        return None
+    try:
+        return _adapter(kind)
+    except TypeError:  # not hashable
+        return _adapter.__wrapped__(kind)
 
 
 @lru_cache(maxsize=2048)

@@ -37,6 +37,8 @@ def is_exact(kind: Any) -> bool:
 def _is_plain(kind: Any) -> bool:
     origin = get_origin(kind)
     model = origin or kind
+    if pydantic_models.is_constrained(kind):
+        return False
     if origin in (Literal, Annotated, Union, types.UnionType) or not isinstance(model, type):
         return True  # their parts are asked
     if model in _PLAIN or is_typed_dict(model):

@@ -116,6 +116,8 @@ def _cached_decoder(kind: Any) -> Decoder | None:
     adapter = pydantic_models.adapter(kind)
     if adapter is not None:
         return _PydanticDecoder(adapter)
+    if mentions(kind, pydantic_models.is_constrained):
+        return None  # msgspec would pass over what pydantic checks
     try:
         return msgspec.json.Decoder(kind, dec_hook=_from_plain)
     except (TypeError, NameError):  # a type that msgspec does not take, or a forward reference into nowhere

@@ -470,3 +470,49 @@ def test_the_defaults_of_a_dataclass_are_written_down() -> None:
 
     schema = Schema.of(Order, "order")
     assert schema.dump(schema.check({"item": "pear"})) == '{"item":"pear","count":1}'
+
+
+# ---- what pydantic demands of a parameter
+
+
+async def demanding(
+    count: Annotated[int, pydantic.Field(gt=0)],
+    name: Annotated[str, pydantic.AfterValidator(str.upper)] = "x",
+    some: list[pydantic.PositiveInt] = [],  # noqa: B006
+    perhaps: pydantic.PositiveInt | None = None,
+    named: dict[str, pydantic.PositiveInt] = {},  # noqa: B006
+) -> None: ...
+
+
+@dataclasses.dataclass
+class Demanding:
+    size: pydantic.PositiveInt
+
+
+async def demands_within(given: Demanding) -> None: ...
+
+
+async def counts_on(n: Annotated[int, pydantic.AfterValidator(lambda n: n + 1)]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "data", "path"),
+    [
+        (demanding, {"count": 0}, "count"),
+        (demanding, {"count": 1, "some": [1, 0]}, "some[1]"),
+        (demanding, {"count": 1, "perhaps": -1}, "perhaps"),
+        (demanding, {"count": 1, "named": {"a": 0}}, "named.a"),
+        (demands_within, {"size": 0}, "size"),
+        (counts_on, {"n": 1}, "n"),
+    ],
+)
+def test_what_pydantic_demands_in_an_annotation_is_checked(fn: Any, data: Any, path: str) -> None:
+    with pytest.raises(InputInvalid) as caught:
+        Schema.from_signature(fn).record(data)
+    assert [problem[0] for problem in caught.value.problems] == [path]
+
+
+def test_what_pydantic_makes_of_a_parameter_is_what_is_recorded() -> None:
+    value, text = Schema.from_signature(demanding).record({"count": 1, "name": "up", "perhaps": 2})
+    assert (value["name"], value["perhaps"]) == ("UP", 2)
+    assert '"name":"UP"' in text
