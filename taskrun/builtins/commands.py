@@ -159,14 +159,14 @@ def _text(done: Completed) -> str:
     return done.stdout.removesuffix("\n")
 
 
-_CUT = re.compile(r"^… \d+ bytes left out …$", re.MULTILINE)
+_CUT = r"(?m)^… \d+ bytes left out …$"
 
 
 def _json(done: Completed) -> Any:
     try:
         return parse_json(done.stdout, "the output")
     except InputInvalid as error:
-        if _CUT.search(done.stdout):
+        if re.search(_CUT, done.stdout):
             raise OutputInvalid("the command printed more than 1 MB, of which head and tail are kept") from None
         raise OutputInvalid(f"what the command printed is not JSON: {error.problems[0][1]}") from None
 

@@ -389,7 +389,7 @@ def parse_json(text: str | bytes, what: str) -> Any:
 
 
 # One string, or what is left of an unended one; then all but brackets goes, and the kinds of brackets become one.
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_STRING = rb'(?s)"(?:[^"\\]|\\.)*+"?'
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -397,7 +397,7 @@ _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 def _refuse_depth(raw: bytes) -> None:
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return
-    nested = _STRING.sub(b"", raw).translate(_BRACKETS, _OTHERS)
+    nested = re.sub(_STRING, b"", raw).translate(_BRACKETS, _OTHERS)
     for _ in range(MAX_DEPTH):
         nested = nested.replace(b"[]", b"")
     if nested.count(b"[") > 0:

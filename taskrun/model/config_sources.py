@@ -194,7 +194,7 @@ def _statements(text: str) -> Iterator[tuple[int, str, Tree]]:
     """Yields headers and assignments with their first lines; each is TOML by itself once its last line has come."""
     begun, first = "", 0
     for number, line in enumerate(text.split("\n"), 1):
-        if not begun and not _STATEMENT.match(line):
+        if not begun and not re.match(_STATEMENT, line):
             continue
         first = first if begun else number
         begun += line.lstrip() + "\n" if not begun else line + "\n"
@@ -206,7 +206,7 @@ def _statements(text: str) -> Iterator[tuple[int, str, Tree]]:
         begun = ""
 
 
-_STATEMENT = re.compile(r"\s*[^\s#]")
+_STATEMENT = r"\s*[^\s#]"
 
 
 def _header(parsed: Tree, found: Mapping[KeyPath, int]) -> KeyPath:

@@ -270,12 +270,12 @@ class _Parts:
 
 def _misses_computed(fault: Exception, kind: Any) -> bool:
     """Says whether msgspec misses a field that nobody can give: one that is `init=False` and has no default."""
-    missing = _MISSING.match(str(fault))
+    missing = re.match(_MISSING, str(fault))
     every = (one for part in parts(kind) for one in all_fields(part) or ())
     return missing is not None and any(one.key == missing[1] and not one.given for one in every)
 
 
-_MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
+_MISSING: Final = r"Object missing required field `(\w+)`"
 _WHOLE: Final = object()  # a type that has no parts of its own
 
 
