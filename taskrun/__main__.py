@@ -35,8 +35,8 @@ def main() -> None:
 def _run_in_this_process(argv: list[str], intent: str) -> int:
     """Imports the app, meanwhile without garbage collection and what its libraries can do without, and executes the line."""
     gc.disable()
-    # asyncio needs no TLS; msgspec finds the same in `typing`
-    without = [] if LOCAL in argv else ["ssl", "typing_extensions"]
+    # asyncio needs no TLS, shutil no archives; msgspec finds the same in `typing`
+    without = [] if LOCAL in argv else ["ssl", "bz2", "lzma", "typing_extensions"]
     sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]
     app = __import__(APP, fromlist=["main"])
     for name in without:

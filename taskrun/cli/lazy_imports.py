@@ -14,6 +14,7 @@ ENGINE_REPORTS = "taskrun.engine.core.engine_reports"  # for `workers` alone
 ADDRESSES = "taskrun.stores.addresses"  # where the journal is on a server
 STORAGE = "taskrun.stores.sqlite"  # where the journal has to be written to before it can be read
 JOB_FILES = "taskrun.cli.backend.job_files"  # where none runs: the code of the jobs
+PROJECT = "taskrun.builtins.project"  # where `taskrun.toml` declares jobs or pipes
 BUILTIN_JOBS = "taskrun.builtins.builtin_jobs"  # where one of them is named: a webhook needs OpenSSL
 JOB_VIEWS = "taskrun.engine.core.queries.jobs"  # where none runs: what the journal knows of them
 SCHEDULE_ADD = "taskrun.cli.commands.schedule_add"  # for `schedule add` alone: inputs

@@ -14,12 +14,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
-from taskrun.builtins.project import load_project
-from taskrun.cli.lazy_imports import BUILTIN_JOBS, import_late
+from taskrun.cli.lazy_imports import BUILTIN_JOBS, PROJECT, import_late
 from taskrun.daemon.paths import daemon_paths
 from taskrun.daemon.workers.last_good import read_last_good
 from taskrun.declarations.job import Job
-from taskrun.declarations.registry import Discovery, Registry
+from taskrun.declarations.registry import Discovery, Registry, discover
 from taskrun.model.config import Config, ScheduleTable, schedule_tables
 from taskrun.model.errors import ConfigError, DefinitionError, InputInvalid
 from taskrun.model.files_config import topics_of
@@ -71,7 +70,12 @@ def _discovered(config: Config) -> Discovery:
     os.environ.update(config.env)
     with chdir(config.cwd), _output_to_stderr():
         last_good = read_last_good(daemon_paths(config, make=False).last_good)
-        return load_project(config.jobs, config.root, config.declared, last_good, builtin)
+        if config.declared.commands or config.declared.pipes:
+            found: Discovery = import_late(PROJECT).load_project(
+                config.jobs, config.root, config.declared, last_good, builtin
+            )
+            return found
+        return discover(config.jobs, config.root, builtin, last_good)
 
 
 def _input_problems(config: Config, registry: Registry) -> dict[str, str]:
