@@ -25,6 +25,7 @@ from taskrun.model.notify_config import Way
 from taskrun.testing import TestQueue
 from tests.builtin_jobs.hooks import Hooks, hooks
 from tests.cli.test_terminal import ENV, command
+from tests.waiting import until_async
 
 ODD = 'it\'s $(touch pwned) "a"\n--b'
 MESSAGE = {
@@ -50,14 +51,6 @@ def given(way: Way) -> dict[str, Any]:
     return {**MESSAGE, "to": way.label, "way": way.target()}
 
 
-async def until(reached: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if reached():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came")
-
-
 async def test_a_webhook_gets_the_json_signed(server: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", "s3cret")
     async with TestQueue([notify]) as queue:
@@ -76,7 +69,7 @@ async def test_any_answer_but_2xx_is_a_failure_and_a_retry_sends_the_same(server
     async with TestQueue([notify]) as queue:
         run = await queue.jobs.notify.start(given(Way(webhook=server.address.replace("//", "//me:pw@"))))
         for attempt, wait in enumerate(("10s", "20s", "40s", "80s"), 1):
-            await until(lambda n=attempt: len(server.posts) == n)  # type: ignore[misc]
+            await until_async(lambda n=attempt: len(server.posts) == n)  # type: ignore[misc]
             await until_scheduled(queue, run)
             await queue.advance(wait)
         assert await run.result() == "201 Created"
@@ -103,7 +96,7 @@ async def test_it_is_tried_six_times_and_a_test_once(server: Hooks) -> None:
     async with TestQueue([notify]) as queue:
         run = await queue.jobs.notify.start(given(Way(webhook=server.address)))
         for attempt, wait in enumerate((10, 20, 40, 80, 160), 1):
-            await until(lambda n=attempt: len(server.posts) == n)  # type: ignore[misc]
+            await until_async(lambda n=attempt: len(server.posts) == n)  # type: ignore[misc]
             await until_scheduled(queue, run)
             await queue.advance(wait)
         with pytest.raises(Exception, match=r"http://127.0.0.1:\d+/\*\*\* answered 503"):

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from taskrun.cli.exit_codes import Code
 from tests.cli.fakes import FakeTerminal
 from tests.cli.test_every_command import offered
 from tests.cli.test_terminal import plain
+from tests.waiting import until_async
 
 BACKUP = """
 [jobs.backup]
@@ -62,13 +62,6 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return True
-
-
-async def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        await asyncio.sleep(0.02)
 
 
 async def test_options_help_and_completion_come_from_the_input(folder: Path) -> None:
@@ -168,7 +161,7 @@ async def test_a_retry_from_a_step_keeps_those_before_it(folder: Path) -> None:
 
 async def test_a_cancel_ends_its_processes(folder: Path) -> None:
     await typed(folder, "start", "slow")
-    await until(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip())
+    await until_async(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip())
     pid = int((folder / "pid").read_text())
     assert alive(pid)
     assert (await typed(folder, "cancel", "@last"))[0] == 0
@@ -181,7 +174,7 @@ async def test_a_command_goes_on_when_the_daemon_is_killed_whatever_becomes_of_i
     toml = f'[jobs.count]\ncommand = """{counting}"""\n[jobs.other]\ncommand = "true"\n'
     (folder / "taskrun.toml").write_text(toml)
     await typed(folder, "start", "count")
-    await until(lambda: (folder / "pids").exists())
+    await until_async(lambda: (folder / "pids").exists())
     _, terminal = await typed(folder, "daemon", "status", "--json")
     os.kill(json.loads(terminal.written)["pid"], signal.SIGKILL)
     (folder / "taskrun.toml").write_text(toml.replace("line", "LINE"))
@@ -224,7 +217,7 @@ async def test_what_an_edit_adds_starts_by_itself(folder: Path) -> None:
         '[jobs.tick]\ncommand = "echo $TASKRUN_SLOT >> ticks; echo {{}}"\noutput = "json"\ncron = "* * * * * *"\n'
         '[jobs.after]\ncommand = "echo x >> after"\ntrigger = ["tick"]\n'
     )
-    await until(lambda: (folder / "ticks").exists() and (folder / "after").exists())
+    await until_async(lambda: (folder / "ticks").exists() and (folder / "after").exists())
     (folder / "taskrun.toml").write_text('[jobs.after]\ncommand = "echo x >> after"\n')
     _, terminal = await typed(folder, "schedule", "--json")
     assert [one["problem"] for one in json.loads(terminal.written)] == ['no job "tick"']

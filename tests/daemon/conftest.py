@@ -7,10 +7,8 @@ import os
 import signal
 import struct
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +16,7 @@ from taskrun.daemon.client import Client
 from taskrun.daemon.launch import find_holder, stop_daemon
 from taskrun.model.config import Config, load
 from taskrun.model.errors import DaemonError
+from tests.waiting import until
 
 HEAD = struct.Struct(">I")  # of a frame: its length
 JOBS = """
@@ -99,22 +98,6 @@ class Project:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         return path
-
-
-def until(holds: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Waits until something holds; fails when it never does."""
-    deadline = time.monotonic() + seconds
-    while not (value := holds()):
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.01)
-    return value
-
-
-def ended(client: Client, run: str) -> dict[str, Any]:
-    """Returns a run as it ended."""
-    (run_view,) = client.stream("wait", runs=[run])
-    assert isinstance(run_view, dict)
-    return run_view
 
 
 @pytest.fixture

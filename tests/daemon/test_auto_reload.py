@@ -13,7 +13,9 @@ from taskrun.daemon.client import Client
 from taskrun.daemon.watch import auto_reload
 from taskrun.daemon.watch.auto_reload import AutoReload
 from taskrun.model.errors import DaemonError
-from tests.daemon.conftest import Project, ended, until
+from tests.clients import ended
+from tests.daemon.conftest import Project
+from tests.waiting import until
 
 JOB = """
 from pathlib import Path

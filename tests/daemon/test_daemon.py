@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from taskrun.daemon.client import Client, Disconnected
+from taskrun.daemon.client import Disconnected
 from taskrun.daemon.command_protocol import new_intent
 from taskrun.daemon.launch import stop_daemon
 from taskrun.model.errors import DaemonError, InputInvalid, JobNotFound, RunNotFound
+from tests.clients import ended, start
+from tests.waiting import until
 
-from .conftest import Project, ended, processes, until
-
-
-def start(client: Client, job: str, **input: Any) -> str:
-    return str(client.call("start", job=job, input=json.dumps(input))["run"]["id"])
+from .conftest import Project, processes
 
 
 def workers(project: Project) -> list[int]:

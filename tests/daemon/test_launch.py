@@ -18,8 +18,9 @@ from taskrun.daemon.lock import Lock
 from taskrun.daemon.paths import daemon_paths
 from taskrun.daemon.unix_socket import socket_path
 from taskrun.model.errors import ConfigError, DaemonError, TaskrunError
+from tests.waiting import until
 
-from .conftest import Project, processes, until
+from .conftest import Project, processes
 
 STARTER = """
 import os, sys

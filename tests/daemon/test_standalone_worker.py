@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 
-from tests.daemon.conftest import Project, until
+from tests.daemon.conftest import Project
+from tests.waiting import until
 
 WORK = """
 import os

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from taskrun import RunFailed
 from tests.engine.dying import TRACE, queue
+from tests.waiting import until_async
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[[str], "subprocess.Popen[bytes]"]
@@ -38,12 +38,6 @@ def start(tmp_path: Path, trace: Path) -> Start:
     return go
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.01)
-
-
 async def test_a_run_whose_process_was_killed_goes_on_elsewhere(tmp_path: Path, start: Start, trace: Path) -> None:
     assert start("once").wait(20) == -signal.SIGKILL
     async with queue(tmp_path / "journal.db") as jobs:
@@ -56,7 +50,7 @@ async def test_a_run_whose_process_was_killed_goes_on_elsewhere(tmp_path: Path, 
 async def test_a_queue_that_is_there_already_takes_over_at_once(tmp_path: Path, start: Start, trace: Path) -> None:
     async with queue(tmp_path / "journal.db") as jobs:
         other = start("bystander")
-        await until(lambda: other.poll() is not None or bool(trace.read_text()))
+        await until_async(lambda: other.poll() is not None or bool(trace.read_text()))
         assert other.wait(20) == 0
         [handle] = [entry async for entry in jobs.runs()]
         assert await handle.status() == "succeeded"
@@ -81,13 +75,13 @@ async def test_no_process_of_a_dead_engine_works_beside_its_second_execution(
     tmp_path: Path, start: Start, trace: Path
 ) -> None:
     first = start("with_process")
-    await until(lambda: "pid" in trace.read_text())
+    await until_async(lambda: "pid" in trace.read_text())
     first.kill()
     first.wait(20)
     pid = int(trace.read_text().split()[-1])
     async with queue(tmp_path / "journal.db") as jobs:
         [handle] = [entry async for entry in jobs.runs()]
-        await until(lambda: trace.read_text().count("pid") == 2)
+        await until_async(lambda: trace.read_text().count("pid") == 2)
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
         assert await handle.result(timeout=10) == "done"

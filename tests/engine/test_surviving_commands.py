@@ -6,13 +6,13 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from taskrun import Queue, SqliteStorage, job, shell
 from taskrun.engine.core.core import Core
+from tests.waiting import until_async
 
 ROOT = Path(__file__).parents[2]
 QUEUE = """
@@ -42,12 +42,6 @@ async def twice(script: str) -> str:
     return (await shell(script, survive=True, name="command", retry=1, backoff=0)).stdout
 
 
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 def waiting(folder: Path) -> str:
     """A command that says that it has begun, and waits for its gate."""
     return f"echo one; echo $$ >> {folder}/oracle; while [ ! -e {folder}/gate ]; do sleep 0.02; done; echo two"
@@ -64,7 +58,7 @@ async def test_another_process_adopts_it(tmp_path: Path) -> None:
     ) as first:
         assert first.stdout is not None
         run_id = first.stdout.readline().strip()
-        await until(oracle.exists)
+        await until_async(oracle.exists)
         first.kill()
     async with Queue(jobs=[command], storage=SqliteStorage(journal)) as queue:
         (tmp_path / "gate").touch()
@@ -79,7 +73,7 @@ async def test_a_close_leaves_it_alone_and_the_next_start_adopts_it(tmp_path: Pa
     journal = tmp_path / "journal.db"
     async with Queue(jobs=[command], storage=SqliteStorage(journal), grace=600) as queue:
         run_id = (await queue.jobs.command.start(script=waiting(tmp_path))).id
-        await until((tmp_path / "oracle").exists)
+        await until_async((tmp_path / "oracle").exists)
     (tmp_path / "gate").touch()
     async with Queue(jobs=[command], storage=SqliteStorage(journal)) as queue:
         assert await (await queue.get(run_id)).result(timeout=20) == "one\ntwo\n"
@@ -100,9 +94,9 @@ async def test_a_cancel_that_comes_while_nobody_follows_it_keeps_what_it_has_pri
     script = waiting(tmp_path) + f"; trap 'echo three; exit' TERM; touch {trapped}; while :; do sleep 0.02; done"
     async with Queue(jobs=[command], storage=SqliteStorage(journal), grace=600) as queue:
         run = await queue.jobs.command.start(script=script)
-        await until((tmp_path / "oracle").exists)
+        await until_async((tmp_path / "oracle").exists)
     (tmp_path / "gate").touch()
-    await until(trapped.exists)
+    await until_async(trapped.exists)
     core = Core(SqliteStorage(journal))
     await core.start()
     await core.cancel(run.id)
@@ -122,12 +116,12 @@ async def test_it_ends_where_an_engine_of_another_machine_has_its_run(
     journal = tmp_path / "journal.db"
     async with Queue(jobs=[command], storage=SqliteStorage(journal)) as queue:
         await queue.jobs.command.start(script=waiting(tmp_path))
-        await until((tmp_path / "oracle").exists)
+        await until_async((tmp_path / "oracle").exists)
         await queue.core.commands.look()
         assert files(journal)
         monkeypatch.setattr(socket, "gethostname", lambda: "another")
         await queue.core.commands.look()
-        await until(lambda: not files(journal))
+        await until_async(lambda: not files(journal))
 
 
 async def test_each_try_and_each_attempt_is_a_command_of_its_own(tmp_path: Path) -> None:

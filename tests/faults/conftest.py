@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -22,6 +21,7 @@ import pytest
 from taskrun.daemon.client import Client
 from taskrun.daemon.launch import find_holder
 from taskrun.model.config import load
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "taskrun"]
 SOURCE = Path(__file__).resolve().parents[2]
@@ -190,25 +190,6 @@ def most_memory(pid: int) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
-
-
-def until(holds: Callable[[], Any], seconds: float = 20.0, pause: float = 0.01) -> Any:
-    """Waits until something holds; fails when it never does."""
-    deadline = time.monotonic() + seconds
-    while not (value := holds()):
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(pause)
-    return value
-
-
-def start(client: Client, job: str, **input: Any) -> str:
-    return str(client.call("start", job=job, input=json.dumps(input))["run"]["id"])
-
-
-def ended(client: Client, run: str) -> dict[str, Any]:
-    (view,) = client.stream("wait", runs=[run])
-    assert isinstance(view, dict)
-    return view
 
 
 def all_in(text: str, parts: Sequence[str]) -> bool:

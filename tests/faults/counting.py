@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .conftest import Project, alive, ended, until
+from tests.clients import ended
+from tests.waiting import until
+
+from .conftest import Project, alive
 
 JOBS = """
 from taskrun import job, shell

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TRACE, Project, alive, ended, start, until
+from tests.clients import ended, start
+from tests.waiting import until
+
+from .conftest import TRACE, Project, alive
 
 JOBS = """
 import re

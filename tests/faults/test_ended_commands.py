@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from taskrun.processes.command_file import read_facts, write_facts
+from tests.waiting import until
 
-from .conftest import SOURCE, Project, alive, most_memory, until
+from .conftest import SOURCE, Project, alive, most_memory
 from .counting import JOBS, Counting, files, kill_both, kill_daemon, printed, start, supervisors, wait
 
 GROUP = "(setsid sleep 300 &) ; sleep 300 & trap '' TERM; echo begun $$ >> {oracle}; sleep 300 & wait; wait; wait"

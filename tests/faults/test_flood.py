@@ -6,7 +6,10 @@ import time
 
 import pytest
 
-from .conftest import TOML, Project, ended, most_memory, start, until
+from tests.clients import ended, start
+from tests.waiting import until
+
+from .conftest import TOML, Project, most_memory
 
 MB = 1_000_000
 LINES = 80_000  # of a kilobyte

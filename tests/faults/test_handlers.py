@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TOML, Project, all_in, ended, start, until
+from tests.clients import ended, start
+from tests.waiting import until
+
+from .conftest import TOML, Project, all_in
 
 BAD = """
 import asyncio, ctypes, os, sys, time

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TRACE, Project, all_in, ended, until
+from tests.clients import ended
+from tests.waiting import until
+
+from .conftest import TRACE, Project, all_in
 
 STEPS = (
     TRACE

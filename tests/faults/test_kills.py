@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from taskrun.daemon.command_protocol import new_intent
+from tests.clients import ended
+from tests.waiting import until
 
-from .conftest import TRACE, Project, alive, ended, until
+from .conftest import TRACE, Project, alive
 
 JOBS = (
     TRACE

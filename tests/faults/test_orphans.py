@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, ended, start, until
+from tests.clients import ended, start
+from tests.waiting import until
+
+from .conftest import Project
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only there do orphans fall to a process of one's choice"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, all_in, until
+from tests.waiting import until
+
+from .conftest import Project, all_in
 
 
 def socket_of(project: Project) -> Path:

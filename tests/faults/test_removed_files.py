@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, alive, until
+from tests.waiting import until
+
+from .conftest import Project, alive
 
 SOON = 5.0
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, alive, ended, start, until
+from tests.clients import ended, start
+from tests.waiting import until
+
+from .conftest import Project, alive
 
 JOBS = """
 import asyncio, os, sys, time

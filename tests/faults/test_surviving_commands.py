@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, alive, ended, until
-from .conftest import start as trigger
+from tests.clients import ended
+from tests.clients import start as trigger
+from tests.waiting import until
+
+from .conftest import Project, alive
 from .counting import ENDS, JOBS, Counting, files, kill_worker, start, wait
 
 ROUNDS = int(os.environ.get("TASKRUN_KILLS", "12"))

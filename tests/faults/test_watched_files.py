@@ -8,7 +8,9 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from .conftest import TOML, TRACE, Project, until
+from tests.waiting import until
+
+from .conftest import TOML, TRACE, Project
 
 JOBS = (
     TRACE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from taskrun.engine.core.schedules import Active
 from taskrun.model.errors import ConfigError
 from taskrun.rules.schedule_tables import read_config
 from taskrun.testing import TestQueue
+from tests.waiting import until_async
 
 HOURLY = '[[schedule]]\njob = "backup"\ncron = "0 * * * *"\ninput = {{ path = "{path}" }}\n'
 PTH = "input.pth: unknown field, did you mean path?; input.path: is required"
@@ -46,12 +47,6 @@ async def project(config: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(schedule_file, "POLL", 0.005)
     async with TestQueue([backup], start=dt.datetime(2026, 3, 1, tzinfo=dt.UTC)) as queue:
         yield queue, ScheduleFile(queue.core, Workers(), config, lambda: read_config(config, {}))
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)
 
 
 async def inputs(queue: TestQueue) -> list[Any]:
@@ -84,13 +79,13 @@ async def test_a_mistake_changes_nothing_and_is_kept_until_it_is_mended(
         async with file.following():
             await queue.advance("1h")
             config.write_text(good.replace(*change) + "\n# longer")
-            await until(lambda: file.problem)
+            await until_async(lambda: file.problem)
             await queue.advance("1h")
             assert problem in file.problem
             assert problem in caplog.text
             assert str(config) in file.problem
             config.write_text(HOURLY.format(path="/mended"))
-            await until(lambda: not file.problem)
+            await until_async(lambda: not file.problem)
             await queue.advance("1h")
         assert await inputs(queue) == [{"path": "/mended"}, {"path": "/a"}, {"path": "/a"}]
 
@@ -136,7 +131,7 @@ async def test_inputs_are_checked_later_when_no_worker_comes_up_in_time(
     async with project(config, monkeypatch) as (_, file):
         await file.begin()
         async with file.following():
-            await until(lambda: file.problem)
+            await until_async(lambda: file.problem)
         assert "input.pth" in file.problem
 
 
@@ -171,7 +166,7 @@ async def test_who_asks_is_answered_while_the_disk_refuses_to_take_the_file_on(
         assert await file.problems() == {"problem": "", "inputs": {}}
         assert await queue.core.schedules.views() == []
         free.set()  # what was begun for the one who asked goes on
-        await until(lambda: queue.core.schedules._active)
+        await until_async(lambda: queue.core.schedules._active)
         assert [view["job"] for view in await queue.core.schedules.views()] == ["backup"]
 
 
@@ -190,7 +185,7 @@ async def test_a_check_that_fails_is_made_again(
 
         monkeypatch.setattr(queue.core.files, "set", fails_once)
         async with file.following():
-            await until(lambda: queue.core.schedules._active)
+            await until_async(lambda: queue.core.schedules._active)
     assert "too many open files" in caplog.text
 
 
@@ -215,9 +210,9 @@ async def test_what_becomes_of_missed_slots_may_be_edited(tmp_path: Path, monkey
     config = tmp_path / "taskrun.toml"
     config.write_text(HOURLY.format(path="/a"))
     async with project(config, monkeypatch) as (queue, file), file.following():
-        await until(lambda: queue.core.schedules._active)
+        await until_async(lambda: queue.core.schedules._active)
         config.write_text(HOURLY.format(path="/a") + 'catch_up = "all"\n')
-        await until(lambda: [one.entry.catch_up for one in queue.core.schedules._active.values()] == ["all"])
+        await until_async(lambda: [one.entry.catch_up for one in queue.core.schedules._active.values()] == ["all"])
 
 
 async def test_each_of_two_configurations_on_one_journal_gives_up_only_what_the_other_has_not(tmp_path: Path) -> None:

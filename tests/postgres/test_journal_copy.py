@@ -19,7 +19,8 @@ from taskrun.stores.postgres_copy import PostgresSide
 from taskrun.stores.postgres_names import lock_number
 from taskrun.stores.postgres_open import SCHEMA
 from taskrun.stores.sqlite import SqliteStorage
-from tests.faults.conftest import Project, until
+from tests.faults.conftest import Project
+from tests.waiting import until
 
 
 def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import COMMAND, SOURCE, Project, until
+from tests.faults.conftest import COMMAND, SOURCE, Project
+from tests.waiting import until
 
 
 def worker(project: Project, *options: str) -> subprocess.Popen[str]:

@@ -11,6 +11,7 @@ import pytest
 from taskrun.processes.command import CommandResult
 from taskrun.processes.command_file import Record
 from taskrun.processes.surviving_command import CommandKey, CommandSpec, SurvivingCommands
+from tests.waiting import until_async
 
 
 class Reader:
@@ -70,15 +71,9 @@ class Engine:
     async def run_until(self, wanted: CommandSpec, reader: Reader, holds: Callable[[], object]) -> None:
         """Follows a command until something holds, then leaves it."""
         running = asyncio.ensure_future(self.run(wanted, reader))
-        await until(holds)
+        await until_async(holds)
         reader.leaving = True
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
         reader.leaving = False
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.01)

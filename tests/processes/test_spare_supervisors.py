@@ -19,9 +19,10 @@ from taskrun.processes.kept_file import KeptFile
 from taskrun.processes.leftovers import signal_supervisor
 from taskrun.processes.process_table import process
 from taskrun.processes.surviving_command import CommandKey, SurvivingCommands, end_command
+from tests.waiting import until_async
 
 from .conftest import Census
-from .surviving import KEY, Reader, order, until
+from .surviving import KEY, Reader, order
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -54,7 +55,7 @@ async def commands(tmp_path: Path) -> AsyncIterator[Commands]:
 async def running(commands: Commands, script: str, reader: Reader) -> AsyncIterator[asyncio.Future[CommandResult]]:
     """Another command, which has printed its first line."""
     following = asyncio.ensure_future(commands.run(OTHER, order(script), 0, reader))
-    await until(lambda: reader.lines)
+    await until_async(lambda: reader.lines)
     yield following
     commands.forget(OTHER)
 
@@ -137,7 +138,7 @@ async def test_one_that_was_killed_is_replaced(commands: Commands, tmp_path: Pat
     assert len((tmp_path / "oracle").read_text().splitlines()) == 1
     second = await commands.supervisor()
     os.kill(second, signal.SIGKILL)
-    await until(lambda: process(second) is None)
+    await until_async(lambda: process(second) is None)
     assert await commands.supervisor() != second
 
 
@@ -153,7 +154,7 @@ async def test_those_that_are_spare_end_when_there_is_nothing_for_them(
 ) -> None:
     monkeypatch.setattr(launcher, "SPARE", 0.0)
     first = await commands.supervisor()
-    await until(lambda: process(first) is None)
+    await until_async(lambda: process(first) is None)
     assert await commands.supervisor() != first
 
 
@@ -179,4 +180,4 @@ async def test_those_that_are_spare_end_with_their_worker(tmp_path: Path) -> Non
         supervisor = int(worker.stdout.readline())
         assert process(supervisor) is not None
         worker.kill()
-    await until(lambda: process(supervisor) is None)
+    await until_async(lambda: process(supervisor) is None)

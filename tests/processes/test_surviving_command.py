@@ -34,9 +34,10 @@ from taskrun.processes.surviving_command import (
     files_of,
     under_way,
 )
+from tests.waiting import until_async
 
 from .conftest import Census
-from .surviving import Engine, Reader, order, until
+from .surviving import Engine, Reader, order
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -93,7 +94,7 @@ async def test_two_that_follow_it_at_once_begin_it_once(engine: Engine, tmp_path
     wanted = order(f"echo begun | tee -a {oracle}; while [ ! -e {gate} ]; do sleep 0.02; done; exit 5")
     readers = [Reader() for _ in range(4)]
     running = [asyncio.ensure_future(engine.run(wanted, reader)) for reader in readers]
-    await until(lambda: all(reader.lines for reader in readers))
+    await until_async(lambda: all(reader.lines for reader in readers))
     gate.touch()
     assert [result.code for result in await asyncio.gather(*running)] == [5] * 4
     assert oracle.read_text() == "begun\n"
@@ -106,7 +107,7 @@ async def test_the_next_reads_on_where_the_last_has_left_it(engine: Engine, tmp_
     wanted = order(f"printf 'one\\ntw'; while [ ! -e {gate} ]; do sleep 0.02; done; printf 'o\\nthree'")
     await engine.run_until(wanted, reader, lambda: reader.lines)
     gate.touch()
-    await until(lambda: not under_way(engine.folder))
+    await until_async(lambda: not under_way(engine.folder))
     result = await engine.run(wanted, reader)
     assert reader.lines == ["one", "two", "three"]
     assert result.stdout == "one\ntwo\nthree"
@@ -118,7 +119,7 @@ async def left_and_ended(engine: Engine, tmp_path: Path, reader: Reader) -> Comm
     wanted = order(f"echo 1; while [ ! -e {gate} ]; do sleep 0.02; done; echo 2")
     await engine.run_until(wanted, reader, lambda: reader.lines)
     gate.touch()
-    await until(lambda: not under_way(engine.folder))
+    await until_async(lambda: not under_way(engine.folder))
     return wanted
 
 
@@ -140,7 +141,7 @@ async def test_a_cancel_while_the_output_of_one_that_has_ended_is_read_is_a_canc
     wanted = await left_and_ended(engine, tmp_path, reader)
     reader.full = True  # it rests after what it has read
     running = asyncio.ensure_future(engine.run(wanted, reader))
-    await until(lambda: reader.lines == ["1", "2"])
+    await until_async(lambda: reader.lines == ["1", "2"])
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -151,7 +152,7 @@ async def test_another_call_under_its_key_takes_its_place(engine: Engine, census
     reader = Reader()
     await engine.run_until(order("echo 1; sleep 300"), reader, lambda: reader.lines)
     assert (await engine.run(order("echo 2", call="other"))).stdout == "2\n"
-    await until(lambda: not census.commands())  # a supervisor without a further command ends in a moment
+    await until_async(lambda: not census.commands())  # a supervisor without a further command ends in a moment
 
 
 async def test_without_rerun_a_second_execution_is_refused_also_after_a_loss_of_power(engine: Engine) -> None:
@@ -182,7 +183,7 @@ async def test_its_supervisor_keeps_its_timeout_while_nobody_follows(engine: Eng
     wanted = order("echo 1; sleep 300", timeout=0.5)
     reader = Reader()
     await engine.run_until(wanted, reader, lambda: reader.lines)
-    await until(lambda: not under_way(engine.folder))
+    await until_async(lambda: not under_way(engine.folder))
     with pytest.raises(TimedOut):
         await engine.run(wanted)
 
