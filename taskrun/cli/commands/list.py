@@ -39,7 +39,7 @@ WORDS |= {
 LIMIT = 20
 ACTIVE = 200  # active runs that are looked for beyond the newest ones
 BESIDE = 3  # lines of a live table beside its runs: the head, the totals, and where the cursor is
-FRESH = 10  # frames between two requests for why runs are held
+FRESH, SOON = 10, 3  # frames between two requests for what no change tells: as a rule, and once a run has changed
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -239,6 +239,7 @@ class Table(Lines):
         self._overview: dict[str, Any] = {"counts": [], "children": 0, "defaults": {}}
         self._reader = KeptReader(session)
         self._looked = False  # whether the runs were fetched that the stream does not begin with
+        self._changed = False  # whether a run has changed since the last request
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change; the next frame shows it."""
@@ -248,6 +249,7 @@ class Table(Lines):
             self._looked = False
         elif self._concerns(message):
             self._snapshot.fold(message)
+        self._changed |= message["kind"] == "run"
 
     def _concerns(self, message: dict[str, Any]) -> bool:
         if message["kind"] == "step":
@@ -256,12 +258,14 @@ class Table(Lines):
 
     async def tick(self) -> None:
         """Draws a frame up to ten times a second."""
+        asked = 0
         for count in itertools.count():
             if self.options.json:
                 return
             begun = time.thread_time()
             self._paint(count)
-            if count % FRESH == FRESH - 1 or not self._looked:
+            if count - asked >= (SOON if self._changed else FRESH) or not self._looked:
+                asked, self._changed = count, False
                 await self._ask()
             await asyncio.sleep(pause_after(begun))
 
