@@ -9,6 +9,7 @@ import pytest
 import taskrun.cli.commands.list as module
 from taskrun.cli.commands.list import FRESH, SOON, Listing, Table
 from taskrun.cli.session import Session
+from taskrun.model.records import Status
 from tests.cli.fakes import FakeDaemon, FakeGate, FakeTerminal, a_run
 
 
@@ -23,7 +24,7 @@ async def asked_at(screen: FakeTerminal, monkeypatch: pytest.MonkeyPatch, change
     def paint(count: int) -> None:
         frames.append(count)
         if count == change:
-            table.change({"kind": "run", "run": a_run("ab12cdefabcd")})
+            table.change({"kind": "run", "run": a_run("ab12cdefabcd", Status.SUCCEEDED)})
         if count > FRESH + SOON:
             raise asyncio.CancelledError
 
