@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from taskrun.model.errors import ConfigError
 from taskrun.model.notify_config import Way
 from taskrun.testing import TestQueue
 from tests.builtin_jobs.hooks import Hooks, hooks
-from tests.cli.test_terminal import ENV, command
+from tests.cli.processes import plain
 from tests.waiting import until_async
 
 ODD = 'it\'s $(touch pwned) "a"\n--b'
@@ -224,10 +223,6 @@ def test_tables_are_read_with_their_defaults(tmp_path: Path) -> None:
 # ---- a daemon that is killed
 
 
-def taskrun(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*args), cwd=folder, env=ENV, capture_output=True, text=True, timeout=60)
-
-
 def test_what_a_killed_daemon_was_telling_is_told_by_the_next_by_the_same_run(tmp_path: Path, server: Hooks) -> None:
     server.answers = [None]
     (tmp_path / "jobs").mkdir()
@@ -235,40 +230,40 @@ def test_what_a_killed_daemon_was_telling_is_told_by_the_next_by_the_same_run(tm
     (tmp_path / "jobs" / "all.py").write_text(code)
     (tmp_path / "taskrun.toml").write_text(f'[[notify]]\non = ["failed"]\nwebhook = "{server.address}"\n')
     try:
-        assert taskrun(tmp_path, "run", "fails").returncode == 1
+        assert plain(tmp_path, "run", "fails").returncode == 1
         wait_until(lambda: len(server.posts) == 1)
-        os.kill(json.loads(taskrun(tmp_path, "daemon", "status", "--json").stdout)["pid"], signal.SIGKILL)
-        wait_until(lambda: taskrun(tmp_path, "daemon", "status").returncode == 3)
-        taskrun(tmp_path, "daemon", "start")
+        os.kill(json.loads(plain(tmp_path, "daemon", "status", "--json").stdout)["pid"], signal.SIGKILL)
+        wait_until(lambda: plain(tmp_path, "daemon", "status").returncode == 3)
+        plain(tmp_path, "daemon", "start")
         wait_until(lambda: len(server.posts) == 2)
-        found = json.loads(taskrun(tmp_path, "wait", "notify@last", "--json").stdout)
+        found = json.loads(plain(tmp_path, "wait", "notify@last", "--json").stdout)
         assert found["status"] == "succeeded"
-        assert len(json.loads(taskrun(tmp_path, "list", "--job", "notify", "--json").stdout)) == 1
+        assert len(json.loads(plain(tmp_path, "list", "--job", "notify", "--json").stdout)) == 1
         assert server.posts[0].body == server.posts[1].body
         assert server.address.encode() not in (tmp_path / ".taskrun" / "daemon.log").read_bytes()
     finally:
-        taskrun(tmp_path, "daemon", "stop")
+        plain(tmp_path, "daemon", "stop")
 
 
 def test_a_daemon_takes_up_an_edited_table_before_the_next_run(tmp_path: Path, server: Hooks) -> None:
     settings = '[taskrun]\nreload = "manual"\n[jobs.fails]\ncommand = "exit 3"\n'
     (tmp_path / "taskrun.toml").write_text(settings)
     try:
-        taskrun(tmp_path, "daemon", "start")
+        plain(tmp_path, "daemon", "start")
         (tmp_path / "taskrun.toml").write_text(f'{settings}[[notify]]\nwebhook = "{server.address}"\n')
-        assert taskrun(tmp_path, "run", "fails").returncode == 1
+        assert plain(tmp_path, "run", "fails").returncode == 1
         wait_until(lambda: len(server.posts) == 1)
         told = json.loads(server.posts[0].body)
         assert (told["event"], told["job"], told["title"]) == ("failed", "fails", "fails failed")
-        tried = taskrun(tmp_path, "notify", "test")
+        tried = plain(tmp_path, "notify", "test")
         assert (tried.returncode, len(server.posts)) == (0, 2)
         server.answers = [404]
-        closed = taskrun(tmp_path, "notify", "test")
+        closed = plain(tmp_path, "notify", "test")
         assert closed.returncode == 1
         assert "/*** answered 404" in closed.stderr
         assert "/hook/secret" not in closed.stderr
     finally:
-        taskrun(tmp_path, "daemon", "stop")
+        plain(tmp_path, "daemon", "stop")
 
 
 def wait_until(reached: Callable[[], bool]) -> None:

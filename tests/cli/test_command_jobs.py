@@ -18,8 +18,8 @@ from taskrun.cli.app import execute
 from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.exit_codes import Code
 from tests.cli.fakes import FakeTerminal
+from tests.cli.processes import plain
 from tests.cli.test_every_command import offered
-from tests.cli.test_terminal import plain
 from tests.waiting import until_async
 
 BACKUP = """

@@ -17,7 +17,7 @@ from shlex import quote
 import pytest
 
 from taskrun import __version__
-from tests.cli.test_terminal import ENV, Person, command, plain
+from tests.cli.processes import ENV, Person, command, plain
 
 JOBS = """
 import asyncio

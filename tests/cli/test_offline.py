@@ -21,8 +21,8 @@ from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.exit_codes import Code
 from taskrun.stores.sqlite_open import version
 from tests.cli.fakes import FakeTerminal
+from tests.cli.processes import command
 from tests.cli.test_fastpath import imported
-from tests.cli.test_terminal import command
 
 ENV = {**os.environ, "NO_COLOR": "1"}
 JOBS = """

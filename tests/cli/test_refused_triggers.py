@@ -14,7 +14,7 @@ from taskrun.cli.screens.jobs import job_screen, refusals
 from taskrun.cli.screens.look import Look
 from taskrun.engine.core.queries.views import rfc3339
 from tests.cli.fakes import JOB, NOW, FakeDaemon, FakeTerminal, typed
-from tests.cli.test_terminal import plain
+from tests.cli.processes import plain
 
 NEVER = {"trigger": "files:in/*.mp3", "at": None, "text": "it gives size, which it does not take", "over": None}
 LATELY = {"trigger": "pipe:uploads", "at": rfc3339(NOW - 120), "text": "path: is required", "over": None}

@@ -16,8 +16,8 @@ from taskrun.cli.exit_codes import Code
 from taskrun.daemon.lock import PAUSE
 from taskrun.model.config import load
 from tests.cli.fakes import FakeDaemon, FakeTerminal, typed
+from tests.cli.processes import command
 from tests.cli.test_offline import ENV, run
-from tests.cli.test_terminal import command
 
 FILE = "# mine\n[taskrun]\ngrace = '5s' # short"
 JOBS = """

@@ -14,8 +14,8 @@ from taskrun.cli.app import execute
 from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.exit_codes import Code
 from tests.cli.fakes import FakeTerminal
+from tests.cli.processes import Person
 from tests.cli.test_fastpath import wait_until_warm
-from tests.cli.test_terminal import Person
 
 JOBS = """
 import datetime as dt

@@ -16,7 +16,7 @@ from taskrun.cli.backend.connect import ProcessConnector
 from taskrun.cli.session import Session
 from taskrun.model import user_project
 from tests.cli.fakes import FakeTerminal
-from tests.cli.test_terminal import ENV, command
+from tests.cli.processes import ENV, command
 
 JOBS = """
 import os

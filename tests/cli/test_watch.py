@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_terminal import ENV, Person, command, plain
+from tests.cli.processes import ENV, Person, command, plain
 
 HELLO = """
 from taskrun import job
