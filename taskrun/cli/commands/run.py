@@ -11,11 +11,10 @@ import typer
 
 from taskrun.cli.backend.documents import completed
 from taskrun.cli.commands.follow import View, view_for, watch_to_end
-from taskrun.cli.commands.start import Start, help_of, refuse_two_times, trigger
+from taskrun.cli.commands.start import Start, help_of, trigger, typed
 from taskrun.cli.commands.typed_each import EACH
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop, code_of
-from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.lazy_imports import RUN_LOCAL, import_late
 from taskrun.cli.sanitize import lines
@@ -55,10 +54,7 @@ def run(
     """
     if not job or help:
         return help_of(ctx, job)
-    refuse_two_times(delay, at)
-    given = input_command.given(ctx)
-    many = EACH.typed(ctx.params, given)
-    options = Start(job, given, input, delay, at, key, True, json, quiet, tag or (), many, after or (), after_any or ())
+    options = typed(ctx, follow=True)
     if local and (delay or at or key or after or after_any):
         refused = "--in, --at, --key, --after and --after-any have no meaning with it"
         raise Stop(Code.USAGE, f"--local starts at once and records nothing, so {refused}")

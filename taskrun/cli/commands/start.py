@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 import typer
 
 from taskrun.cli.backend.documents import completed
@@ -27,8 +27,7 @@ from taskrun.model.tags import typed_tags
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """What was typed."""
 
     job: str
@@ -75,12 +74,27 @@ def start(
     """
     if not job or help:
         return help_of(ctx, job)
-    refuse_two_times(delay, at)
-    given = input_command.given(ctx)
-    many = EACH.typed(ctx.params, given)
-    return partial(
-        perform,
-        Start(job, given, input, delay, at, key, follow, json, quiet, tag or (), many, after or (), after_any or ()),
+    return partial(perform, typed(ctx, follow))
+
+
+def typed(ctx: typer.Context, follow: bool) -> Start:
+    """Returns what was typed of the options that `start` and `run` have in common."""
+    of, given = ctx.params, input_command.given(ctx)
+    refuse_two_times(of["delay"], of["at"])
+    return Start(
+        job=of["job"],
+        given=given,
+        input=of["input"],
+        delay=of["delay"],
+        at=of["at"],
+        key=of["key"],
+        follow=follow,
+        json=of["json"],
+        quiet=of["quiet"],
+        tags=of["tag"] or (),
+        each=EACH.typed(of, given),
+        after=of["after"] or (),
+        after_any=of["after_any"] or (),
     )
 
 

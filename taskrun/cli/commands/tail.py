@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 import typer
 
 from taskrun.cli import times
@@ -32,8 +32,7 @@ STYLES = ("cyan", "magenta", "green", "yellow", "blue")  # of the runs' prefixes
 LINES = 100
 
 
-@dataclass(frozen=True)
-class Tail:
+class Tail(msgspec.Struct, frozen=True):
     """What was typed."""
 
     refs: tuple[str, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from taskrun.cli.commands.start import Start
 from taskrun.cli.exit_codes import Code, Stop
@@ -13,8 +14,7 @@ from taskrun.model import durations
 from taskrun.model.group_config import check_group, slots_of
 
 
-@dataclass(frozen=True)
-class Exec:
+class Exec(msgspec.Struct, frozen=True):
     """What was typed."""
 
     start: Start

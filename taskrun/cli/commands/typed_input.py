@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from taskrun.cli.backend.described_jobs import described_in, loads_late
 from taskrun.cli.exit_codes import Code, Stop
@@ -21,8 +22,7 @@ from taskrun.model.errors import InputInvalid
 from taskrun.processes.threads import in_thread
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The job or pipe that was named."""
 
     name: str
