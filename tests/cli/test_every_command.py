@@ -347,7 +347,8 @@ async def test_a_tail_goes_on_over_a_restart_of_the_daemon(folder: Path) -> None
     assert [record["seq"] for record in records] == list(range(1, 41))
 
 
-async def test_a_tail_does_not_start_a_daemon_that_was_stopped(folder: Path) -> None:
+async def test_a_tail_does_not_start_a_daemon_that_was_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskrun.cli.backend.resumable_streams.MOST_LOSSES_STOPPED", 3)
     run = (await typed(folder, "start waits"))[1].written.strip()
     following = asyncio.ensure_future(typed(folder, f"tail {run}"))
     await asyncio.sleep(0.2)
