@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskrun import RunFailed, job, run, sleep
+from taskrun import RunFailed, job, pipe, run, sleep
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
 
@@ -244,3 +244,64 @@ async def test_names_with_slashes_cannot_be_mistaken_for_branches() -> None:
         handle = await queue.jobs.handler.start()
         assert await handle.result() == [1, 2, 3, 4]
         assert len(set(await keys(handle))) == 4
+
+
+async def test_coroutines_given_to_as_completed_are_branches_in_that_order(storage: Store) -> None:
+    """By itself asyncio makes their tasks in the order of a set, another one with each execution."""
+    work = Work()
+
+    async def branch(name: str) -> str:
+        return str(await run("work", work, name))
+
+    @job(retry=0)
+    async def handler() -> list[str]:
+        calls = [branch(f"{n}") for n in range(20)]
+        results = [await done for done in asyncio.as_completed([*calls, calls[0]])]
+        await sleep("1d")
+        return results
+
+    async with TestQueue(jobs=[handler], storage=storage, replay=True) as queue:
+        handle = await queue.jobs.handler.start()
+        await queue.advance("1d")
+        assert sorted(await handle.result(timeout=5)) == sorted(f"{n}" for n in range(20))
+        assert sorted(work.calls) == sorted(f"{n}" for n in range(20))
+
+
+async def test_what_is_new_waits_on_replay_for_what_had_ended_before_it_in_other_branches(storage: Store) -> None:
+    """A predicate judges at once what came while there was no coroutine, and a step that was cut off may be quick."""
+    events = pipe("events")
+    orders: list[list[str]] = []
+
+    @job(retry=0)
+    async def handler() -> None:
+        order: list[str] = []
+        orders.append(order)
+
+        async def first() -> None:
+            await sleep(1)
+            for n in range(3):
+                order.append(await run(f"step {n}", lambda: "first"))
+
+        async def second() -> None:
+            await events.wait_for(lambda event: True)
+            order.append("second")
+
+        async def third() -> None:
+            await run("blocked", blocked.wait)
+            order.append("third")
+
+        await asyncio.gather(second(), third(), first())
+
+    blocked = asyncio.Event()
+    async with TestQueue(jobs=[handler], pipes=[events], storage=storage) as queue:
+        run_id = (await queue.jobs.handler.start()).id
+        await queue.advance(2)
+        assert orders == [["first"] * 3]
+        await queue.pipes.events.send(n=1)
+    orders.clear()
+    blocked.set()
+    async with TestQueue(jobs=[handler], pipes=[events], storage=storage, start=queue.now) as queue:
+        await queue.settle()
+        assert await (await queue.get(run_id)).status() == "succeeded"
+    assert orders[-1][:3] == ["first"] * 3
+    assert sorted(orders[-1][3:]) == ["second", "third"]

@@ -49,6 +49,7 @@ from taskrun.engine import messages as m
 from taskrun.engine.api.run import Run
 from taskrun.engine.executor.capture import Capture
 from taskrun.engine.executor.executor import Executor
+from taskrun.engine.executor.step_ids import order_tasks
 from taskrun.model.command_config import CommandFile
 from taskrun.processes.liveness_lock import LivenessLock
 
@@ -214,6 +215,7 @@ async def work(setup: Setup, connection: socket.socket, frames: FrameReader, ear
     control = Control(connection, frames, early, setup.root)
     watch = LoopWatch(Path(setup.root), control.report, control.requests.check)
     Capture.install(echo=False)  # before the jobs' code can keep a reference to a stream
+    order_tasks()  # nor to what this replaces
     found = load_project(setup.jobs, Path(setup.root), setup.declared, setup.last_good, JOBS)
     executor = Executor(
         found.registry,

@@ -163,6 +163,7 @@ class AttemptState:
 
         What follows without an await begins with the slot: it is given up only when nothing is in flight.
         """
+        caught_up = False
         while True:
             self._check()
             if self.pausing or self._cancel_due:
@@ -171,10 +172,18 @@ class AttemptState:
                 if self._permission is PARKED:
                     self._activate()
                 await self._until_changed()
+            elif self.replay.under_way and not (caught_up or self.alone):
+                await self.replay.catch_up()
+                caught_up = True
             elif self.has_values:
                 await self.flush_values()
             else:
                 return
+
+    @property
+    def alone(self) -> bool:
+        """Whether the caller is the handler's own task and there is no other, so that nobody else acts on what it is given."""
+        return asyncio.current_task() is self.task and self.root is not None and self.root.alone
 
     async def _until_changed(self) -> None:
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

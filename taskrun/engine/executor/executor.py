@@ -26,7 +26,7 @@ from taskrun.engine.executor.replay import NOTHING, Replay
 from taskrun.engine.executor.run_log import RunLog
 from taskrun.engine.executor.step_bodies import Bodies
 from taskrun.engine.executor.step_context import Context, MakeHandle
-from taskrun.engine.executor.step_ids import TaskFactory
+from taskrun.engine.executor.step_ids import TaskFactory, order_tasks
 from taskrun.model.clock import Clock, SystemClock
 from taskrun.model.codec import MAX_PAYLOAD, check_size, decode, encode, parse_json
 from taskrun.model.errors import JobNotFound, PipeNotFound
@@ -92,6 +92,7 @@ class Executor:
         self._backstop = self._must_have_reported  # made once, as is the next: thousands of runs refer to them
         self._on_held = self._take_down_held
         Capture.install(echo)
+        order_tasks()
 
     def connect(self, core: m.Peer) -> None:
         """Sets how it reaches the core; handlers run on the event loop that runs now."""

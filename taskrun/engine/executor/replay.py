@@ -40,6 +40,7 @@ class Replay:
         self._left = set(self._order)
         self._turns = [step.key for step in steps if step.asks_place]
         self._asked: dict[str, asyncio.Future[None]] = {}
+        self._new: list[asyncio.Future[None]] = []  # steps that are to begin behind what is handed out
         self.moves = 0  # asked and handed out so far
         self._watching = False
         self._then: Callable[[], None] | None = None
@@ -129,6 +130,22 @@ class Replay:
         else:
             await self._queue(step.key)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether finished steps are left to hand out."""
+        return bool(self._left)
+
+    async def catch_up(self) -> None:
+        """Waits, before a step begins, until the handler has been given all finished steps that it asks for.
+
+        When it was executed first, they had ended before that step did.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._new.append(future)
+        self.moves += 1
+        self._watch()
+        await future
+
     async def _queue(self, key: str) -> None:
         future = self._asked[key] = asyncio.get_running_loop().create_future()
         self.moves += 1
@@ -163,13 +180,22 @@ class Replay:
         if key not in self._asked:
             key = next((later for later in self._order if later in self._asked), None)
         if key is None:
-            return False
+            return self._let_begin()
         self._left.discard(key)
         self.moves += 1
         future = self._asked.pop(key)
         if not future.done():
             future.set_result(None)
         return True
+
+    def _let_begin(self) -> bool:
+        """Lets the steps begin that have waited for what was handed out; returns whether there were any."""
+        new, self._new = self._new, []
+        self.moves += len(new)
+        for future in new:
+            if not future.done():
+                future.set_result(None)
+        return bool(new)
 
     def _next(self) -> str | None:
         while self._order and self._order[0] not in self._left:

@@ -193,7 +193,7 @@ class Context(AttemptState):
             if recorded.wake_at is not None and recorded.topic is None:
                 await self._wait_backoff(recorded, None)
         while True:
-            await self._ready()
+            await self._may_begin(recorded)
             step = self._new(key, call.name, call.kind, attempt=attempt, failures=failures, call=digest)
             if self._bodies.survives(call):
                 step = _surviving(step, recorded)
@@ -269,7 +269,7 @@ class Context(AttemptState):
     async def _wait(self, step: Step, recorded: Step | None, read: Read, since: float = 0.0) -> Any:
         if recorded is not None and recorded.finished:
             return await self._given(recorded, read)
-        await self._ready()
+        await self._may_begin(recorded)
         done = await self._until_over(recorded or step, m.Wait(step, since) if recorded is None else None)
         return self._outcome(done, read)
 
@@ -279,7 +279,7 @@ class Context(AttemptState):
             return await self._given(step, source.read)
         judged = source.input.load if isinstance(source, Job) else source.read
         while True:
-            await self._ready()
+            await self._may_begin(step)
             found = await self._until_over(step, m.Wait(step, self.run.created_at))
             if found.finished:  # by its timeout
                 return self._outcome(found, source.read)
@@ -300,7 +300,7 @@ class Context(AttemptState):
         read = job.read if wait else partial(self._handle, job, input)
         if recorded is not None and recorded.finished:
             return await self._given(recorded, read)
-        await self._ready()
+        await self._may_begin(recorded)
         if recorded is not None:
             return self._outcome(await self._until_over(recorded, None), read)
         step = self._new(key, job.name, StepKind.CHILD, call=digest)
@@ -317,7 +317,7 @@ class Context(AttemptState):
         if recorded is not None and recorded.finished:
             await self._turn(recorded)
             return
-        await self._ready()
+        await self._may_begin(recorded)
         await self._until_over(recorded or step, m.Wait(step) if recorded is None else None)
 
     async def _send(self, step: Step, recorded: Step | None, pipe: Pipe, data: object) -> Any:
@@ -351,6 +351,15 @@ class Context(AttemptState):
 
     # ---- inside
 
+    async def _may_begin(self, recorded: Step | None) -> None:
+        """Waits until a step may begin, or may go on; one that has begun before and is cut off meanwhile is noted so."""
+        try:
+            await self._ready()
+        except asyncio.CancelledError:
+            if recorded is None:
+                raise
+            raise self._cut_off(recorded) from None
+
     async def _owned(self, key: str, call: Coroutine[Any, Any, Any]) -> Any:
         """Runs a step call as a task that the attempt owns until it ends."""
         task = asyncio.current_task()
@@ -376,8 +385,7 @@ class Context(AttemptState):
         self._check()
         if step.status is StepStatus.CANCELLED:
             await self._cut_off_again(step)
-        alone = asyncio.current_task() is self.task and self.root is not None and self.root.alone
-        await self.replay.turn(step, alone)
+        await self.replay.turn(step, self.alone)
         self._check()
 
     def _outcome(self, step: Step, read: Read) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
+from functools import wraps
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -148,3 +149,24 @@ class TaskFactory:
         self.users -= 1
         if not self.users and loop.get_task_factory() is self:
             loop.set_task_factory(self.prior)
+
+
+# ---- order
+
+_as_completed = asyncio.as_completed
+
+
+@wraps(_as_completed)
+def _in_order(fs: Any, **options: Any) -> Any:
+    given = asyncio.isfuture(fs) or asyncio.iscoroutine(fs)  # which is an error
+    if _branch.get() is not None and inside.get() is None and not given:
+        fs = [asyncio.ensure_future(one) for one in dict.fromkeys(fs)]
+    return _as_completed(fs, **options)
+
+
+def order_tasks() -> None:
+    """Has `asyncio.as_completed` make the tasks of a handler in the order in which it is given their coroutines.
+
+    By itself it makes them in the order of a set, another one with each execution.
+    """
+    asyncio.as_completed = _in_order
