@@ -108,15 +108,31 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture
-def project(tmp_path: Path, runtime: Path) -> Iterator[Project]:
-    project = Project(tmp_path / "project")
+@contextlib.contextmanager
+def made(root: Path) -> Iterator[Project]:
+    """A project of which no process is left."""
+    project = Project(root)
     project.root.mkdir()
     project.write("taskrun.toml", '[taskrun]\njobs = ["jobs"]\ngrace = "1s"\n')
     project.write("jobs/all.py", JOBS)
     yield project
     leftovers = end(project)
     assert not leftovers, f"still running: {leftovers}"
+
+
+@pytest.fixture
+def project(tmp_path: Path, runtime: Path) -> Iterator[Project]:
+    with made(tmp_path / "project") as project:
+        yield project
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """One project for tests that leave its daemon as it is."""
+    with tempfile.TemporaryDirectory(prefix="tr", dir="/tmp") as name, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", name)
+        with made(tmp_path_factory.mktemp("shared") / "project") as project:
+            yield project
 
 
 def end(project: Project) -> list[int]:
