@@ -58,10 +58,11 @@ def test_it_does_on_a_postgres_server_too(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_known_fault_is_found(hole: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if HOLES[hole].emphasis.postgres:
         monkeypatch.setenv("TASKRUN_TEST_POSTGRES", shared_dsn())
-    report = play([HOLES[hole].seed], 1, hole)
+    report = play(HOLES[hole].seeds, 1, hole, enough=1)
     if not report.failed:
         report = play(list(range(SEEDS_OF_A_HOLE)), JOBS, hole, enough=1)
     assert report.failed, f"{hole} is not found in {SEEDS_OF_A_HOLE} seeds"
+    assert "TypeError" not in str(report.failed[0].wrong), "what is put back does not fit any more"
 
 
 @pytest.mark.timeout(300)
