@@ -23,7 +23,7 @@ DESCRIBED_JOBS = "taskrun.cli.backend.described_jobs"  # where a job was named t
 CRON = "taskrun.rules.cron"  # where there are schedules
 SCHEDULE_TABLES = "taskrun.rules.schedule_tables"  # where `taskrun.toml` has schedules
 SCHEDULE_SLOTS = "taskrun.engine.core.schedule_kept"  # for `schedule` alone
-CONSOLE = "rich.console"  # for a terminal: a pipe is written to without it
+CONSOLE = "rich.console"  # for text that is wrapped between words
 CODE_WATCHER = "taskrun.daemon.watch.code_watcher"  # for `watch` alone: watchfiles
 
 
@@ -34,6 +34,8 @@ def import_late(module: str) -> ModuleType:
 
 if TYPE_CHECKING:
     from rich.cells import cell_len as cell_len
+    from rich.color import ColorSystem as ColorSystem
+    from rich.style import Style as Style
     from rich.text import Text as Text
 else:
 
@@ -53,5 +55,7 @@ else:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._found, name)
 
+    ColorSystem = _LateName("rich.color", "ColorSystem")
+    Style = _LateName("rich.style", "Style")
     Text = _LateName("rich.text", "Text")
     cell_len = _LateName("rich.cells", "cell_len")

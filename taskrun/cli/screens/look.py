@@ -6,12 +6,13 @@ or a mark alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import StringIO
+from itertools import pairwise
 
 import msgspec
 
-from taskrun.cli.lazy_imports import CONSOLE, Text, cell_len, import_late
+from taskrun.cli.lazy_imports import CONSOLE, ColorSystem, Style, Text, cell_len, import_late
 
 GAP = 2
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -108,27 +109,28 @@ def widest(rows: Sequence[Sequence[Text]]) -> list[int]:
 
 def printed(renderable: Text | str, look: Look) -> str:
     """Returns the text that is sent to a terminal of that look."""
-    text = _coloured(renderable, look) if look.colour else f"{renderable}\n"
+    if isinstance(renderable, str) or not look.colour:
+        text = f"{renderable}\n"
+    else:
+        text = "".join(f"{line}\n" for line in _coloured_lines(renderable))
     return text if look.utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
 
 
-def _coloured(renderable: Text | str, look: Look) -> str:
-    file = StringIO()
-    console = import_late(CONSOLE).Console(
-        file=file,
-        width=max(look.width, 20),
-        height=1000,
-        color_system="standard",
-        force_terminal=True,
-        legacy_windows=False,
-        markup=False,
-        highlight=False,
-        emoji=False,
-        soft_wrap=True,
-        _environ={},
-    )
-    console.print(renderable)
-    return file.getvalue()
+def _coloured_lines(text: Text) -> Iterator[str]:
+    """Yields lines with their styles as a terminal takes them, each whole in itself, since it may be drawn again alone.
+
+    `rich.console` would do it too, but takes as long to import as all else that a screen needs of rich.
+    """
+    parse, combine, standard = Style.parse, Style.combine, ColorSystem.STANDARD
+    for line in text.split("\n", allow_blank=True):
+        line.expand_tabs(8)
+        plain, spans = line.plain, line.spans
+        edges = sorted({0, len(plain), *(edge for span in spans for edge in (span.start, span.end))})
+        parts = []
+        for start, end in pairwise(edges):
+            names = [line.style, *(span.style for span in spans if span.start <= start < span.end)]
+            parts.append(combine(parse(str(name)) for name in names).render(plain[start:end], color_system=standard))
+        yield "".join(parts)
 
 
 def hanging(head: Text, body: Sequence[Text], look: Look) -> Text:
