@@ -89,6 +89,7 @@ class Executor:
         self._scope = copy_context()  # what each attempt begins with: nothing of the run that happened to come before
         self._tasks: dict[asyncio.Task[None], Context] = {}  # of attempts
         self._chores: set[asyncio.Task[Any]] = set()
+        self._evicted: list[Context] = []  # attempts that are to be taken down, in the next turn
         self._backstop = self._must_have_reported  # made once, as is the next: thousands of runs refer to them
         self._on_held = self._take_down_held
         Capture.install(echo)
@@ -304,20 +305,34 @@ class Executor:
 
     def _evict(self, message: m.Evict) -> None:
         context = self.contexts.get(message.run)
-        if context is not None:
-            self._chore(self._unwind(context) if message.anyway else self._unwind_still(context))
+        if context is None:
+            return
+        if message.anyway:
+            self._chore(self._unwind(context))
+            return
+        if not self._evicted:
+            self._chore(self._unwind_still())
+        self._evicted.append(context)
 
-    async def _unwind_still(self, context: Context) -> None:
-        """Takes down an attempt that certainly does nothing but wait; checked twice, as tasks notice ends a turn later."""
-        for looks_left in (1, 0):
-            if context.activating:
-                return  # the core has been told that it wants to go on
-            if not context.only_waits():
-                self.core.tell(m.Stay(run=context.run.id))
-                return
-            if looks_left:
-                await asyncio.sleep(0)
-        await self._unwind(context)
+    async def _unwind_still(self) -> None:
+        """Takes down attempts that certainly do nothing but wait; checked twice, as tasks notice ends a turn later."""
+        contexts, self._evicted = self._evicted, []
+        still = [context for context in contexts if self._only_waits(context)]
+        await asyncio.sleep(0)
+        still = [context for context in still if self._only_waits(context)]
+        for context in still:
+            context.unwind()
+        await asyncio.sleep(0)
+        for context in still:
+            if self.contexts.get(context.run.id) is context:
+                self._chore(self._unwind(context))
+
+    def _only_waits(self, context: Context) -> bool:
+        if context.activating:
+            return False  # the core has been told that it wants to go on
+        if not (waits := context.only_waits()):
+            self.core.tell(m.Stay(run=context.run.id))
+        return waits
 
     async def _unwind(self, context: Context) -> None:
         """Takes an attempt down; one that resists is given up, and what it does later is ignored."""
