@@ -6,6 +6,7 @@ Importing this module and what it imports is all that a warm command pays for.
 import gc
 import os
 import sys
+from _signal import SIG_BLOCK, SIGINT, pthread_sigmask  # type: ignore[import-not-found]
 
 from taskrun import __version__
 from taskrun.cli.fastpath.thin_client import INTERRUPTED, run_in_daemon
@@ -34,6 +35,7 @@ def main() -> None:
 
 def _run_in_this_process(argv: list[str], intent: str) -> int:
     """Imports the app, meanwhile without garbage collection and what its libraries can do without, and executes the line."""
+    pthread_sigmask(SIG_BLOCK, {SIGINT})  # until the command can hear a Ctrl-C
     gc.disable()
     # asyncio needs no TLS, shutil no archives; msgspec finds the same in `typing`
     without = [] if LOCAL in argv else ["ssl", "bz2", "lzma", "typing_extensions"]

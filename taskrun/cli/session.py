@@ -7,8 +7,8 @@ terminal and another way to connect.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,6 +57,24 @@ class Connector(Protocol):
     async def reader(self, config: Config) -> Backend:
         """Returns a backend for requests that only read: the daemon, or the journal."""
         ...
+
+
+class Postponed:
+    """A Ctrl-C that is still to be heeded, if one was heard.
+
+    Parameters:
+        meaning: what Ctrl-C does otherwise.
+    """
+
+    def __init__(self, meaning: Callable[[], object]) -> None:
+        self.heard = False
+        self.meaning = meaning
+
+    def hear(self) -> None:
+        """Takes one Ctrl-C."""
+        if self.heard:
+            self.meaning()
+        self.heard = True
 
 
 class Session:
@@ -198,6 +216,20 @@ class Session:
     def interrupted(self) -> None:
         """Does what Ctrl-C means at this moment."""
         self.on_interrupt()
+
+    @contextmanager
+    def postponing(self, wanted: bool) -> Iterator[Postponed]:
+        """Postpones Ctrl-C, if that is wanted: until the answer to a trigger says which run it has started.
+
+        Otherwise that run would go on, and nobody would be told of it. A second Ctrl-C is not postponed.
+        """
+        postponed = Postponed(self.on_interrupt)
+        if wanted:
+            self.on_interrupt = postponed.hear
+        try:
+            yield postponed
+        finally:
+            self.on_interrupt = postponed.meaning
 
     # ---- output
 

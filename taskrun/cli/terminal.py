@@ -129,6 +129,7 @@ class LocalTerminal:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, heard)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while this process was being prepared
 
 
 def facts_of(env: Mapping[str, str], intent: str) -> Facts:

@@ -84,6 +84,13 @@ async def test_without_a_daemon_it_is_an_error_that_names_table_and_field(folder
     assert json.loads(terminal.written) == []
 
 
+async def test_a_job_of_a_broken_file_is_not_said_to_be_unknown(folder: Path) -> None:
+    write(folder, "[jobs.tick]\ncomand = 'true'\ncron = '@hourly'\n")
+    code, terminal = await typed(folder, "schedule tick --json")
+    assert code == Code.USAGE
+    assert "[jobs.tick] unknown key comand" in json.loads(terminal.written)["error"]["message"]
+
+
 async def test_schedule_lists_what_no_daemon_has_seen_yet(folder: Path) -> None:
     write(folder, HOURLY + HOURLY.replace("backup", "nobody") + HOURLY + 'timezone = "Berlin"\n')
     code, terminal = await typed(folder, "schedule --json")

@@ -368,6 +368,42 @@ async def interrupted(command: str, terminal: FakeTerminal, daemon: FakeDaemon, 
     return await task
 
 
+class Interrupting(FakeDaemon):
+    """Has Ctrl-C pressed while it starts a run."""
+
+    def __init__(self, terminal: FakeTerminal, times: int = 1, **answers: Any) -> None:
+        super().__init__(start={"run": RUN, "created": True}, **answers)
+        self.terminal, self.times = terminal, times
+
+    async def call(self, op: str, **params: Any) -> Any:
+        if op == "start":
+            for _ in range(self.times):
+                self.terminal.interrupt()
+            await asyncio.sleep(0)
+        return await super().call(op, **params)
+
+
+async def test_ctrl_c_before_the_run_is_known_cancels_it_as_soon_as_it_is(pipe: FakeTerminal) -> None:
+    ended = a_run(status=Status.CANCELLED, reason="explicit", ended_at=NOW)
+    daemon = Interrupting(pipe, cancel=[], tail=[{"kind": "end", "run": ended}], watch=[{"kind": "run", "run": ended}])
+    assert await typed("run processFile --path a", pipe, daemon) == 130
+    assert daemon.params("cancel")["run"] == RUN["id"]
+
+
+@pytest.mark.parametrize("command", ["start processFile --path a -f", "exec -f -- true"])
+async def test_ctrl_c_before_the_run_is_known_says_which_one_goes_on(pipe: FakeTerminal, command: str) -> None:
+    daemon = Interrupting(pipe, tail=[FOREVER], watch=[*WATCH, FOREVER])
+    assert await typed(command, pipe, daemon) == 130
+    assert f"no longer following; {RUN['id'][:6]} goes on" in pipe.chatter
+
+
+@pytest.mark.parametrize("command", ["run processFile --path a", "start processFile --path a -f"])
+async def test_a_second_ctrl_c_waits_for_no_answer(pipe: FakeTerminal, command: str) -> None:
+    daemon = Interrupting(pipe, times=2)
+    assert await typed(command, pipe, daemon) == 130
+    assert "start" not in [op for op, _ in daemon.asked]
+
+
 async def test_ctrl_c_cancels_a_run_and_waits_for_its_end(pipe: FakeTerminal) -> None:
     cancelled = asyncio.Event()
     ended = a_run(status=Status.CANCELLED, reason="explicit", ended_at=NOW)

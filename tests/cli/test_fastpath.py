@@ -223,6 +223,16 @@ def test_ctrl_c_stops_waiting_and_says_that_the_run_goes_on(folder: Path) -> Non
     plain(folder, "cancel", run)
 
 
+@pytest.mark.parametrize("after", [0.06, 0.09, 0.12, 0.15, 0.18, 0.21])
+def test_ctrl_c_leaves_no_run_behind_whoever_executes_the_command_just_then(folder: Path, after: float) -> None:
+    person = Person(folder, "run", "slow")
+    time.sleep(after)
+    person.type(b"\x03")
+    person.end()
+    listed = json.loads(plain(folder, "list", "--job", "slow", "--all", "--json").stdout)
+    assert {run["status"] for run in listed} <= {"cancelled"}
+
+
 def test_a_question_reaches_the_person(folder: Path) -> None:
     runs = [plain(folder, "start", "slow").stdout.strip() for _ in range(2)]
     person = Person(folder, "cancel", "--job", "slow")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from taskrun.cli.commands import watch as watch_command
 from tests.cli.processes import ENV, Person, command, plain
 
 HELLO = """
@@ -252,3 +257,26 @@ def test_a_schedule_that_is_wrong_is_named_and_ends_nothing(root: Path) -> None:
     listed = json.loads(plain(root, "schedule", "--json").stdout)
     assert [(one["job"], one["problem"]) for one in listed] == [("hello", None)]
     assert watch.end() == 0
+
+
+async def test_ctrl_c_while_the_daemon_is_being_started_ends_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with `watch` anyway, and must not be taken for the one that goes on in place of the one before."""
+    launching, launched, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def launch(config: Any) -> Any:
+        launching.set()
+        assert launched.wait(20)
+        return SimpleNamespace(end=ended.set)
+
+    monkeypatch.setattr(watch_command, "launch_attached", launch)
+    watching = asyncio.ensure_future(
+        watch_command._watch_once(cast(Any, SimpleNamespace(config=None)), cast(Any, None))
+    )
+    await asyncio.to_thread(launching.wait, 20)
+    watching.cancel()
+    done, _ = await asyncio.wait([watching], timeout=0)
+    assert not done
+    launched.set()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    assert ended.is_set()

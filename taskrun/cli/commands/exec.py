@@ -84,17 +84,20 @@ async def perform(options: Exec, session: Session) -> int:
     text = encode(given, "the command", session.project.max_payload)
     tags, name = typed_tags(start.tags), check_title(options.name) if options.name else None
     when = {"delay": start_time.delay(start.delay), "at": start_time.at(start.at)}
-    backend = await session.daemon()
-    answer = await backend.call(
-        "start",
-        job=EXEC,
-        input=text,
-        name=name,
-        tags=tags,
-        after=await awaited(backend, start.after, start.after_any),
-        intent=session.facts.intent,
-        **when,
-    )
+    with session.postponing(start.may_have_begun) as postponed:
+        backend = await session.daemon()
+        answer = await backend.call(
+            "start",
+            job=EXEC,
+            input=text,
+            name=name,
+            tags=tags,
+            after=await awaited(backend, start.after, start.after_any),
+            intent=session.facts.intent,
+            **when,
+        )
+    if postponed.heard:
+        session.interrupted()
     if own and not (start.quiet or start.json):
         session.say("in your own project, since there is no taskrun.toml here: taskrun --user list")
     return await report(start, session, backend, answer)

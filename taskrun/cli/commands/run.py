@@ -66,12 +66,15 @@ def run(
 
 async def perform(options: Start, session: Session) -> int:
     """Triggers, follows, and prints the output."""
-    backend = await session.daemon()
-    answer = await trigger(backend, session, options, "run")
+    with session.postponing(options.may_have_begun) as postponed:
+        backend = await session.daemon()
+        answer = await trigger(backend, session, options, "run")
     view = view_for(session, options.quiet)
     work = asyncio.ensure_future(watch_to_end(session, answer["run"], view))
     interrupts = InterruptHandler(session, answer["run"]["id"], view, work)
     session.on_interrupt = interrupts.interrupted
+    if postponed.heard:
+        interrupts.interrupted()
     try:
         ended = await work
     except asyncio.CancelledError:

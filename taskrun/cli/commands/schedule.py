@@ -86,6 +86,8 @@ async def slots(job: str, last: int, as_json: bool, session: Session) -> int:
     backend = await session.reader(lenient=True)
     found = await backend.call("slots", job=job, limit=last)
     if not found and all(entry["job"] != job for entry in await backend.call("schedule")):
+        if session.fault is not None and not backend.live:  # the job may be in what cannot be read
+            raise session.fault
         await import_late(DESCRIBED_JOBS).find_described(session, backend, job)
     if as_json:
         session.json([{name: slot[name] for name in ("cron", "slot", "state", "run", "lag")} for slot in found])

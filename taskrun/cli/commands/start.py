@@ -44,6 +44,14 @@ class Start(msgspec.Struct, frozen=True):
     after: Sequence[str] = ()
     after_any: Sequence[str] = ()
 
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether its run may be there before this process asks for it: what follows a run is first executed by the daemon.
+
+        Not where standard input is read, which is done once.
+        """
+        return self.follow and self.input != "-" and "-" not in self.each.sources
+
 
 @app.command(cls=InputCommand, add_help_option=False)
 def start(
@@ -178,8 +186,12 @@ async def awaited(backend: Backend, after: Sequence[str], after_any: Sequence[st
 
 async def perform(options: Start, session: Session) -> int:
     """Triggers, reports the run, and follows it when asked to."""
-    backend = await session.daemon()
-    return await report(options, session, backend, await trigger(backend, session, options, "start"))
+    with session.postponing(options.may_have_begun) as postponed:
+        backend = await session.daemon()
+        answer = await trigger(backend, session, options, "start")
+    if postponed.heard:
+        session.interrupted()
+    return await report(options, session, backend, answer)
 
 
 async def report(options: Start, session: Session, backend: Backend, answer: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -73,7 +74,13 @@ async def _restored(session: Session) -> str:
 async def _watch_once(session: Session, view: Lines) -> bool:
     """Runs one daemon; returns whether it has to be replaced by another, because settings have changed."""
     config = session.config
-    attached = await in_thread(launch_attached, config)
+    launching = asyncio.ensure_future(in_thread(launch_attached, config))
+    try:
+        attached = await asyncio.shield(launching)
+    except asyncio.CancelledError:  # it starts all the same, and would be taken for one that stays
+        with suppress(TaskrunError):
+            await in_thread((await launching).end)
+        raise
     if adopts_orphans():  # as PID 1 of a container
         reap_orphans({attached.process.pid})
     shown = asyncio.ensure_future(_runs(session, view))

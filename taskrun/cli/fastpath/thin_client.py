@@ -6,6 +6,7 @@ instead. Importing it must cost next to nothing, hence no `socket`, `json`, `pat
 
 import os
 import sys
+from _signal import SIG_BLOCK, SIG_UNBLOCK, SIGINT, pthread_sigmask  # type: ignore[import-not-found]
 from _socket import AF_UNIX, SOCK_STREAM, socket
 from select import select
 from time import sleep
@@ -70,6 +71,7 @@ def run_in_daemon(argv: list[str], intent: str) -> int | None:
             stopped = True
         if not stopped:
             return None
+        pthread_sigmask(SIG_UNBLOCK, {SIGINT})
         sleep(PAUSE)
     return _failed(f"the daemon was stopped; start it: {_command(argv, 'daemon start')}", argv)
 
@@ -83,6 +85,8 @@ def _requested(
         if connection is None:
             return None
         client = CommandClient(connection, argv)
+        # from here on a run may begin: Ctrl-C is for `serve`, or for this process once its command can hear it
+        pthread_sigmask(SIG_BLOCK, {SIGINT})
         client.send(_request(name, argv, intent, follows).packed())
     except (OSError, ValueError, _Lost):
         return None
@@ -238,20 +242,26 @@ class CommandClient:
                 pass
         except _Lost:
             if repeatable and not self._printed:
-                return None
+                return self._hand_over()
             return self._fail("the daemon went away before it had answered")
         except BrokenPipeError:
             return PIPE
         except OSError as error:
             return _failed(f"standard output: {error.strerror}", self._argv, FAULT, as_json=False)
-        return None if code == REFUSED else int(code)
+        return self._hand_over() if code == REFUSED else int(code)
+
+    def _hand_over(self) -> int | None:
+        """Leaves the command line to this process, with the Ctrl-C that the daemon was told of and may not have heeded."""
+        if self._interrupts:
+            os.kill(os.getpid(), SIGINT)  # it is blocked until the command can hear it
+        return None
 
     def _turn(self) -> bytes | None:
         """Waits for something and handles it; returns the exit code, or `REFUSED`, once there is one."""
         sources = [self._connection.fileno()] + [0] * bool(self._wanted)
         sinks = [self._unwritten[0][0]] if self._unwritten else []
         try:
-            readable, writable, _ = select(sources, sinks, [], PATIENCE)
+            readable, writable = _selected(sources, sinks)
         except KeyboardInterrupt:
             return self._interrupted()
         if writable:
@@ -279,6 +289,7 @@ class CommandClient:
         for payload in self._frames.feed(self._read()):
             kind, data = payload[:1], payload[1:]
             if kind == END:
+                pthread_sigmask(SIG_UNBLOCK, {SIGINT})  # who reads may take long
                 while self._unwritten:
                     self._write(CHUNK)
                 return data
@@ -325,6 +336,16 @@ class CommandClient:
             self.send(GIVEN + data if data else GIVEN_ALL)
         if not data or self._wanted == WANT_LINE:
             self._wanted = b""
+
+
+def _selected(sources: list[int], sinks: list[int]) -> tuple[list[int], list[int]]:
+    """Waits for descriptors; a Ctrl-C that came before is heard here, too."""
+    try:
+        pthread_sigmask(SIG_UNBLOCK, {SIGINT})
+        readable, writable, _ = select(sources, sinks, [], PATIENCE)
+    finally:
+        pthread_sigmask(SIG_BLOCK, {SIGINT})
+    return readable, writable
 
 
 class _Lost(Exception):
