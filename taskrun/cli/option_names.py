@@ -18,7 +18,7 @@ RUN = "run."
 YIELDING = ("after", "after-any", "each", "fail-after", "max", "tag")
 
 
-class Own(msgspec.Struct, frozen=True):
+class OwnOptions(msgspec.Struct, frozen=True):
     """The options of a command itself: those without a value, and those with one."""
 
     flags: frozenset[str]
@@ -30,7 +30,7 @@ class Own(msgspec.Struct, frozen=True):
 
 
 # All options of `start`, `run` and `send`, so that a field's option is spelled the same for the three of them.
-STARTING = Own(
+STARTING = OwnOptions(
     frozenset({"-f", "--follow", "--local", "--json", "-q", "--quiet", "--help"}),
     frozenset({"--input", "--in", "--at", "--key", "--config", *(f"--{RUN}{name}" for name in YIELDING)}),
 )
@@ -41,17 +41,17 @@ def dashed(path: Sequence[str]) -> str:
     return ".".join(path).replace("_", "-")
 
 
-def option_name(path: Sequence[str], own: Own = STARTING) -> str:
+def option_name(path: Sequence[str], own: OwnOptions = STARTING) -> str:
     """Returns the option of a field, without its leading dashes."""
     return escaped(dashed(path), own)
 
 
-def escaped(name: str, own: Own) -> str:
+def escaped(name: str, own: OwnOptions) -> str:
     """Returns an option's name, with the prefix that distinguishes it from the command's own where it needs one."""
     return f"{ESCAPE}{name}" if own.takes(name) or name.startswith(ESCAPE) else name
 
 
-def option_names(paths: Iterable[FieldPath], own: Own) -> dict[str, FieldPath]:
+def option_names(paths: Iterable[FieldPath], own: OwnOptions) -> dict[str, FieldPath]:
     """Returns a name for each field; fields that differ only in `_` and `-` keep their own spelling."""
     known = list(paths)
     shared = Counter(dashed(path) for path in known)

@@ -20,7 +20,7 @@ import msgspec
 from taskrun.declarations.calls import Caller, Current, JobTarget, Match, PipeTarget, StepCall, caller, is_async
 from taskrun.model.errors import CommandFailed, NotBound
 from taskrun.model.records import StepKind
-from taskrun.model.start_errors import told_plainly
+from taskrun.model.start_errors import plain_start_errors
 
 log = logging.getLogger("taskrun.run")
 
@@ -147,7 +147,7 @@ async def _shell(call: StepCall) -> Completed:
     pipe = asyncio.subprocess.PIPE
     stdin = asyncio.subprocess.DEVNULL if call.stdin is None else pipe
     words = ["/bin/sh", "-c", call.command] if isinstance(call.command, str) else list(call.command or ())
-    with told_plainly(call.command or "", call.cwd, call.env):
+    with plain_start_errors(call.command or "", call.cwd, call.env):
         process = await asyncio.create_subprocess_exec(
             *words, cwd=call.cwd, env=environment, stdin=stdin, stdout=pipe, stderr=pipe
         )

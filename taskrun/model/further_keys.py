@@ -29,16 +29,16 @@ class Further(Enum):
 Check = Callable[[Text, str], Problems]
 
 
-def strangers(kind: Any, further: Further) -> Check | None:
+def key_check(kind: Any, further: Further) -> Check | None:
     """Returns what finds a problem for each key that a model within `kind` does not know; None where there is no model."""
     try:
-        return _strangers(kind, further)
+        return _key_check(kind, further)
     except TypeError:  # not hashable
-        return _strangers.__wrapped__(kind, further)
+        return _key_check.__wrapped__(kind, further)
 
 
 @lru_cache(maxsize=2048)
-def _strangers(kind: Any, further: Further) -> Check | None:
+def _key_check(kind: Any, further: Further) -> Check | None:
     kind = bare(kind)
     if not mentions(kind, lambda part: all_fields(part) is not None):
         return None
@@ -63,7 +63,7 @@ def _in_model(kind: Any, known: Iterable[Field], further: Further) -> Check:
         given = parts_of(text)
         problems = [] if keys is None or given.keys() <= closed else unknown(given, keys, path, not_recorded)
         for one in nested:
-            if one.key in given and (inner := strangers(one.kind, further)) is not None:
+            if one.key in given and (inner := key_check(one.kind, further)) is not None:
                 problems += inner(given[one.key], at(path, one.key))
         return problems
 
@@ -73,12 +73,12 @@ def _in_model(kind: Any, known: Iterable[Field], further: Further) -> Check:
 def _in_union(kinds: Iterable[Any], further: Further) -> Check | None:
     if any(one in _TAKES_ANY or get_origin(one) in _TAKES_ANY for one in kinds):
         return None
-    checks = [check for check in (strangers(one, further) for one in kinds) if check is not None]
+    checks = [check for check in (key_check(one, further) for one in kinds) if check is not None]
     return lambda text, path: min((check(text, path) for check in checks), key=len)
 
 
 def _in_mapping(kind: Any, further: Further) -> Check | None:
-    inner = strangers(kind, further)
+    inner = key_check(kind, further)
     if inner is None:
         return None
     return lambda text, path: [
@@ -88,7 +88,7 @@ def _in_mapping(kind: Any, further: Further) -> Check | None:
 
 def _in_items(origin: Any, kinds: tuple[Any, ...], further: Further) -> Check:
     fixed = origin is tuple and kinds[-1] is not Ellipsis
-    checks = [strangers(one, further) for one in kinds]
+    checks = [key_check(one, further) for one in kinds]
 
     def check(text: Text, path: str) -> Problems:
         items = zip(items_of(text), checks if fixed else repeat(checks[0]), strict=False)

@@ -25,7 +25,7 @@ _FOLDERS = {
 
 
 @contextmanager
-def told_plainly(
+def plain_start_errors(
     command: str | Sequence[str], cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None
 ) -> Iterator[None]:
     """Tells plainly why a command could not be started.

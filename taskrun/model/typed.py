@@ -28,8 +28,8 @@ from taskrun.model.further_keys import (
     has_dicts,
     items_of,
     keep,
+    key_check,
     parts_of,
-    strangers,
 )
 from taskrun.model.problems import MOST_PROBLEMS, Misfit, Problems, at, json_name, named, said_of
 
@@ -55,7 +55,7 @@ def reader(kind: Any, further: Further) -> Callable[[Text], Any]:
 
 @lru_cache(maxsize=2048)
 def _reader(kind: Any, further: Further, order: str) -> Callable[[Text], Any]:
-    decoder, check = _decoder(kind), strangers(kind, further)
+    decoder, check = _decoder(kind), key_check(kind, further)
     keeps = further is Further.KEEP and has_dicts(kind)
     fills = mentions(kind, dataclasses.is_dataclass)
 
@@ -215,7 +215,7 @@ class _Parts:
             return None
         tried: Problems = []
         for kind in real:
-            check = strangers(kind, self._further) if len(real) > 1 else None
+            check = key_check(kind, self._further) if len(real) > 1 else None
             tried = [] if check is None else check(text, path)
             value = _Parts(self._further, tried).build(text, kind, path)
             if not tried:

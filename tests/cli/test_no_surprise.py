@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskrun.cli.backend.all_schedules import hindrances, merged
+from taskrun.cli.backend.all_schedules import merged, obstacles
 from taskrun.cli.commands.daemon import status_screen
 from taskrun.cli.commands.send import outcome
 from taskrun.cli.exit_codes import Code
@@ -57,7 +57,7 @@ class FakeJournal(FakeDaemon):
 def test_what_keeps_schedules_from_starting_anything_is_known(
     entries: list[dict[str, Any]], live: bool, found: list[tuple[str, str]]
 ) -> None:
-    assert hindrances(entries, live) == found
+    assert obstacles(entries, live) == found
 
 
 def test_a_schedule_is_paused_with_its_job() -> None:

@@ -14,10 +14,10 @@ from taskrun.cli.inputs.field_options import Given, partition
 from taskrun.cli.inputs.input_command import own_options
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.inputs.usage import listing, usage
-from taskrun.cli.option_names import STARTING, Own, option_name
+from taskrun.cli.option_names import STARTING, OwnOptions, option_name
 from tests.cli.fakes import SCHEMA
 
-OWN = Own(frozenset({"-f", "--follow", "-q", "--json", "--help"}), frozenset({"--input", "--key", "--in"}))
+OWN = OwnOptions(frozenset({"-f", "--follow", "-q", "--json", "--help"}), frozenset({"--input", "--key", "--in"}))
 NESTED = {
     "type": "object",
     "properties": {

@@ -83,7 +83,7 @@ def merged(
     return sorted(found, key=lambda entry: (entry["next"] or "~", entry["job"]))
 
 
-def hindrances(entries: Sequence[Entry], live: bool) -> list[tuple[str, str]]:
+def obstacles(entries: Sequence[Entry], live: bool) -> list[tuple[str, str]]:
     """Returns why schedules that are in order do not start anything, or did not, and what to type for each reason."""
     paused = sorted({entry["job"] for entry in entries if entry.get("paused")})
     missed = Counter[str]()

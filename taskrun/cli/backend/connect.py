@@ -78,11 +78,11 @@ async def _from_thread(items: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]
             put(False, error)
 
     threading.Thread(target=run, daemon=True).start()
-    async for item in carried(queue):
+    async for item in from_queue(queue):
         yield item
 
 
-async def carried(queue: asyncio.Queue[tuple[bool, Any]]) -> AsyncIterator[Any]:
+async def from_queue(queue: asyncio.Queue[tuple[bool, Any]]) -> AsyncIterator[Any]:
     """Yields what comes over a queue as (True, item), to its end: (False, None), or (False, error), which is raised."""
     while True:
         more, item = await queue.get()

@@ -19,7 +19,7 @@ from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.field_options import Given
 from taskrun.cli.inputs.input_command import InputCommand
-from taskrun.cli.option_names import Own
+from taskrun.cli.option_names import OwnOptions
 from taskrun.cli.screens.phrases import ENDED, given, named, short
 from taskrun.cli.session import Backend, Session
 from taskrun.model.records import UNFINISHED
@@ -42,7 +42,7 @@ class Cancel(msgspec.Struct, frozen=True):
     job: str
     statuses: tuple[str, ...]
     given: Sequence[Given]
-    own: Own
+    own: OwnOptions
     reason: str
     yes: bool
     json: bool

@@ -18,7 +18,7 @@ from taskrun.cli.inputs.input_command import InputCommand, own_options
 from taskrun.cli.inputs.input_schema import Field, InputSchema, choices, kind
 from taskrun.cli.inputs.text_forms import form_of
 from taskrun.cli.inputs.usage import listing
-from taskrun.cli.option_names import STARTING, Own
+from taskrun.cli.option_names import STARTING, OwnOptions
 from taskrun.cli.sanitize import cell, cut
 from taskrun.cli.screens.phrases import given, named, short_ids
 from taskrun.cli.session import Backend, Session
@@ -62,7 +62,7 @@ class Line:
     pending: str = ""  # the option before the current word, if it takes a value
 
     @property
-    def own(self) -> Own:
+    def own(self) -> OwnOptions:
         """The options of the command itself."""
         return own_options(self.command)
 

@@ -22,7 +22,7 @@ from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, lines
-from taskrun.cli.screens.jobs import near, problem_line
+from taskrun.cli.screens.jobs import problem_line, with_relative_file
 from taskrun.cli.screens.look import stacked
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import FOREGROUND, PROGRAM, environment, find_holder, python, stop_daemon
@@ -48,7 +48,7 @@ def start(json: bool = COMMON.json) -> Any:
 
     Example: taskrun daemon start
     """
-    return partial(begin, json)
+    return partial(perform_start, json)
 
 
 @app.command()
@@ -59,7 +59,7 @@ def stop(
 
     Example: taskrun daemon stop
     """
-    return partial(end, kill)
+    return partial(perform_stop, kill)
 
 
 @app.command()
@@ -68,7 +68,7 @@ def restart(json: bool = COMMON.json) -> Any:
 
     Example: taskrun daemon restart
     """
-    return partial(again, json)
+    return partial(perform_restart, json)
 
 
 @app.command()
@@ -77,7 +77,7 @@ def status(json: bool = COMMON.json) -> Any:
 
     Example: taskrun daemon status --json
     """
-    return partial(tell, json)
+    return partial(perform_status, json)
 
 
 @app.command()
@@ -123,20 +123,20 @@ def uninstall(json: bool = COMMON.json) -> Any:
     return partial(remove_service, json)
 
 
-async def begin(as_json: bool, session: Session) -> int:
+async def perform_start(as_json: bool, session: Session) -> int:
     """Starts it, waits until its jobs are loaded, and shows its status."""
     backend = await session.daemon(forced=True)
     unknown: list[str] = []
     with suppress(DaemonError):  # no worker is ready: the status says why
         described = await backend.call("jobs")
         unknown = unknown_jobs(session.project, {job["name"] for job in described["jobs"]})
-    code = await tell(as_json, session)
+    code = await perform_status(as_json, session)
     for problem in unknown:
         session.say(f"warning: {lines(problem)}")
     return code
 
 
-async def end(kill: bool, session: Session) -> int:
+async def perform_stop(kill: bool, session: Session) -> int:
     """Stops it and reports that."""
     stopped = await in_thread(lambda: stop_daemon(_with_daemon(session)))
     left = "; unfinished runs wait in the journal" if stopped and await _has_unfinished(session) else ""
@@ -159,11 +159,11 @@ async def _has_unfinished(session: Session) -> bool:
     return False
 
 
-async def again(as_json: bool, session: Session) -> int:
+async def perform_restart(as_json: bool, session: Session) -> int:
     """Stops it and starts it again; if the new one could not start, the old one is not stopped."""
     await check_before_start(session)
     await in_thread(stop_daemon, session.config)
-    return await begin(as_json, session)
+    return await perform_start(as_json, session)
 
 
 def _with_daemon(session: Session) -> Config:
@@ -178,7 +178,7 @@ def _with_daemon(session: Session) -> Config:
     return session.project
 
 
-async def tell(as_json: bool, session: Session) -> int:
+async def perform_status(as_json: bool, session: Session) -> int:
     """Shows its status."""
     found = await _status(session)
     if as_json:
@@ -220,7 +220,9 @@ def status_screen(found: dict[str, Any], session: Session) -> Text:
         *places,
         *_environment(found),
     ]
-    problems = [f"  broken   {problem_line(near(problem, session.project.root))}" for problem in found["problems"]]
+    problems = [
+        f"  broken   {problem_line(with_relative_file(problem, session.project.root))}" for problem in found["problems"]
+    ]
     problems += [session.for_project(f"  fault    {found['fault']}: taskrun doctor")] if found["fault"] else []
     return stacked([Text(cell(line)) for line in lines + problems])
 

@@ -16,12 +16,12 @@ from shlex import quote
 from typing import Any, NamedTuple
 
 from taskrun import __version__
-from taskrun.cli.backend.all_schedules import all_schedules, hindrances
+from taskrun.cli.backend.all_schedules import all_schedules, obstacles
 from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.commands.daemon_service import service_of
 from taskrun.cli.exit_codes import NO_PROJECT
 from taskrun.cli.sanitize import cell
-from taskrun.cli.screens.jobs import near, problem_line, refusals
+from taskrun.cli.screens.jobs import problem_line, refusals, with_relative_file
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.session import Session
 from taskrun.daemon.launch import find_holder
@@ -150,7 +150,7 @@ async def _schedules(session: Session, config: Config) -> Check:
     wrong = [f"{one['job']} {one['cron']}: {one['problem']}" for one in entries if one["problem"]]
     if wrong:
         return Check("schedules", False, "; ".join(wrong), "see them: taskrun schedule")
-    held = hindrances(entries, backend.live)
+    held = obstacles(entries, backend.live)
     text = "; ".join([str(len(entries)) if entries else "none", *(what for what, _ in held)])
     return Check("schedules", backend.live or not entries, text, "; ".join(hint for _, hint in held))
 
@@ -230,7 +230,7 @@ def _file(path: Path, state: str) -> Check:
 async def _jobs(session: Session, config: Config) -> Check:
     answer = await (await session.reader(lenient=True)).call("jobs")
     names = {job["name"] for job in answer["jobs"]} - RESERVED
-    problems = [problem_line(near(problem, config.root)) for problem in answer["problems"]]
+    problems = [problem_line(with_relative_file(problem, config.root)) for problem in answer["problems"]]
     if problems:
         return Check("jobs", False, "; ".join(problems), "see what was found: taskrun jobs")
     if not names:

@@ -12,7 +12,7 @@ from taskrun.cli.backend.unknown_jobs import unknown_jobs
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
 from taskrun.cli.sanitize import lines
-from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, near, problem_line, refusals
+from taskrun.cli.screens.jobs import job_screen, jobs_table, jobs_tsv, problem_line, refusals, with_relative_file
 from taskrun.cli.session import Session
 from taskrun.model.names import RESERVED
 
@@ -32,7 +32,7 @@ async def every(_: str, as_json: bool, session: Session) -> int:
     """Lists the jobs; broken files are reported, and the others are listed all the same."""
     answer = await (await session.reader()).call("jobs")
     listed = [job for job in answer["jobs"] if job["name"] not in RESERVED]
-    found = [near(job, session.project.root) for job in listed]
+    found = [with_relative_file(job, session.project.root) for job in listed]
     if as_json:
         session.json(listed)
     elif not session.facts.out_tty:
@@ -40,7 +40,7 @@ async def every(_: str, as_json: bool, session: Session) -> int:
     elif found:
         session.show(jobs_table(found, session.look()))
     for problem in answer.get("problems") or ():
-        session.say(f"error: {problem_line(near(problem, session.project.root))}")
+        session.say(f"error: {problem_line(with_relative_file(problem, session.project.root))}")
     code = _tell_unfit(session, answer)
     for job in listed:
         for line in refusals(job, session.now, lasting=True):
@@ -74,5 +74,5 @@ async def one(name: str, as_json: bool, session: Session) -> int:
     if as_json:
         session.json([described])
     else:
-        session.show(job_screen(near(described, session.project.root), session.look(), now=session.now))
+        session.show(job_screen(with_relative_file(described, session.project.root), session.look(), now=session.now))
     return _tell_unfit(session, answer)

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from taskrun.cli.backend.all_schedules import all_schedules, hindrances
+from taskrun.cli.backend.all_schedules import all_schedules, obstacles
 from taskrun.cli.command_group import CommandGroup
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code
@@ -112,7 +112,7 @@ async def perform(as_json: bool, session: Session) -> int:
         session.show(schedule_table(entries, session.now, session.look()))
     else:
         session.say('no schedules; one is made by @job(cron="0 3 * * *") or by [[schedule]] in taskrun.toml')
-    for what, hint in [] if as_json else hindrances(entries, backend.live):
+    for what, hint in [] if as_json else obstacles(entries, backend.live):
         session.say(f"{cell(what)}\n  {cell(hint)}")
     if backend.live:
         return Code.DONE

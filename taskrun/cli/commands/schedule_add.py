@@ -19,7 +19,7 @@ from taskrun.cli.inputs import input_command
 from taskrun.cli.inputs.field_options import Given
 from taskrun.cli.inputs.input_command import InputCommand
 from taskrun.cli.lazy_imports import JOB_FILES, import_late
-from taskrun.cli.option_names import Own
+from taskrun.cli.option_names import OwnOptions
 from taskrun.cli.screens.schedule import schedule_table, schedule_tsv
 from taskrun.cli.session import Backend, Session
 from taskrun.model.catch_up import CatchUp
@@ -59,7 +59,7 @@ def add(
 
 
 async def append(
-    table: dict[str, Any], given: Sequence[Given], text: str, own: Own, as_json: bool, session: Session
+    table: dict[str, Any], given: Sequence[Given], text: str, own: OwnOptions, as_json: bool, session: Session
 ) -> int:
     """Checks a schedule, writes it and says when it fires first."""
     config = session.config

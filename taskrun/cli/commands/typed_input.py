@@ -14,8 +14,8 @@ from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs.field_options import ABSENT, Built, Given, build
 from taskrun.cli.inputs.input_schema import InputSchema
 from taskrun.cli.inputs.text_forms import MOST_INPUT, read_file
-from taskrun.cli.option_names import STARTING, Own
-from taskrun.cli.screens.jobs import near, problem_line, usage_line
+from taskrun.cli.option_names import STARTING, OwnOptions
+from taskrun.cli.screens.jobs import problem_line, usage_line, with_relative_file
 from taskrun.cli.session import Backend, Session
 from taskrun.model.codec import encode, parse_json
 from taskrun.model.errors import InputInvalid
@@ -31,7 +31,9 @@ class Target(msgspec.Struct, frozen=True):
     old: Sequence[dict[str, Any]] = ()  # what is wrong with files of which older code is used
 
 
-async def find_target(session: Session, backend: Backend, name: str, kind: str = "job", own: Own = STARTING) -> Target:
+async def find_target(
+    session: Session, backend: Backend, name: str, kind: str = "job", own: OwnOptions = STARTING
+) -> Target:
     """Returns the job or pipe of a name.
 
     Parameters:
@@ -49,7 +51,7 @@ async def find_target(session: Session, backend: Backend, name: str, kind: str =
 def warn_of_old_code(session: Session, target: Target) -> None:
     """Says which files could not be loaded since they were changed, so that older code is used."""
     for problem in target.old:
-        session.say(f"warning: {problem_line(near(problem, session.project.root))}")
+        session.say(f"warning: {problem_line(with_relative_file(problem, session.project.root))}")
 
 
 async def read_input(session: Session, text: str) -> Any:

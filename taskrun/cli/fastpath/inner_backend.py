@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from taskrun.cli.backend.connect import carried
+from taskrun.cli.backend.connect import from_queue
 from taskrun.daemon.clients.command_connection import Router
 from taskrun.daemon.paths import daemon_paths
 from taskrun.model.config import Config
@@ -68,7 +68,7 @@ class InnerBackend:
         here = asyncio.get_running_loop()
         pumping = asyncio.run_coroutine_threadsafe(self._pump(op, params, items, here), self._loop)
         try:
-            async for item in carried(items):
+            async for item in from_queue(items):
                 yield item
         finally:
             pumping.cancel()

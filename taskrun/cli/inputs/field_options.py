@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from taskrun.cli.inputs.conversion import convert, located, union_of
 from taskrun.cli.inputs.input_schema import Field, InputSchema, Schema, is_open, kind
 from taskrun.cli.inputs.usage import metavar
-from taskrun.cli.option_names import ESCAPE, FieldPath, Own, option_name
+from taskrun.cli.option_names import ESCAPE, FieldPath, OwnOptions, option_name
 from taskrun.cli.sanitize import cell
 
 ABSENT: Any = object()  # the value of `--input` when it was not typed, since it may be null
@@ -34,7 +34,7 @@ class Built(NamedTuple):
     problems: list[str]
 
 
-def partition(args: Sequence[str], own: Own) -> tuple[list[str], list[Given]]:
+def partition(args: Sequence[str], own: OwnOptions) -> tuple[list[str], list[Given]]:
     """Separates the command's own tokens (arguments included) from the fields of an input.
 
     A token that begins with `--`, or is an option of the command, is never the value of a field: write `--field=--x`.
@@ -63,7 +63,7 @@ def partition(args: Sequence[str], own: Own) -> tuple[list[str], list[Given]]:
     return mine, given
 
 
-def _is_own(token: str, own: Own) -> bool:
+def _is_own(token: str, own: OwnOptions) -> bool:
     if token.partition("=")[0] in own.flags | own.valued:
         return token in own.flags or token in own.valued or token.partition("=")[0] in own.valued
     cluster = len(token) > 2 and token[0] == "-" and token[1] != "-"

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.inputs.field_options import Given, partition
 from taskrun.cli.inputs.input_schema import InputSchema
-from taskrun.cli.option_names import RUN, YIELDING, Own
+from taskrun.cli.option_names import RUN, YIELDING, OwnOptions
 
 GIVEN = "taskrun.given"
 
@@ -26,13 +26,13 @@ class InputCommand(TyperCommand):
         return super().parse_args(ctx, mine)
 
 
-def own_options(command: Any) -> Own:
+def own_options(command: Any) -> OwnOptions:
     """Returns the options of a command itself."""
     options = [one for one in command.params if one.param_type_name == "option"]
     flags = {name for one in options if one.is_flag for name in (*one.opts, *one.secondary_opts)}
     valued = {name for one in options if not one.is_flag for name in one.opts}
     yielding = {f"--{name}" for name in YIELDING if isinstance(command, InputCommand)}
-    return Own(frozenset(flags | {"--help"}), frozenset(valued | {"--config"}) - yielding)
+    return OwnOptions(frozenset(flags | {"--help"}), frozenset(valued | {"--config"}) - yielding)
 
 
 def own_listing(command: Any, schema: InputSchema) -> list[tuple[str, str]]:

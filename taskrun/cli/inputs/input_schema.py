@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from taskrun.cli.option_names import STARTING, FieldPath, Own, option_name, option_names, spellings
+from taskrun.cli.option_names import STARTING, FieldPath, OwnOptions, option_name, option_names, spellings
 
 Schema = dict[str, Any]
 DEEPEST = 4  # levels of nesting that become options; deeper fields are given as JSON
@@ -54,7 +54,7 @@ class InputSchema:
         own: the options of the command itself, from which a field's option must differ.
     """
 
-    def __init__(self, schema: Schema | None, own: Own = STARTING) -> None:
+    def __init__(self, schema: Schema | None, own: OwnOptions = STARTING) -> None:
         self._defs: dict[str, Schema] = (schema or {}).get("$defs", {})
         self._own = own
         self.root = self.resolve(schema or {})

@@ -124,7 +124,7 @@ def _options(rows: Sequence[tuple[str, str]], width: int, look: Look) -> list[Te
     ]
 
 
-def near(described: dict[str, Any], root: Path) -> dict[str, Any]:
+def with_relative_file(described: dict[str, Any], root: Path) -> dict[str, Any]:
     """Returns a job or problem with its file relative to the project's folder."""
     file = Path(described.get("file") or "")
     return {**described, "file": str(file.relative_to(root))} if file.is_relative_to(root) else described

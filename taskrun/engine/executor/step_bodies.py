@@ -20,7 +20,7 @@ from taskrun.engine.executor.surviving_body import Follower, command_key, follow
 from taskrun.model.clock import Clock
 from taskrun.model.errors import CommandFailed
 from taskrun.model.records import Run, Step, StepKind
-from taskrun.model.start_errors import told_plainly
+from taskrun.model.start_errors import plain_start_errors
 from taskrun.processes.command import CommandResult, run_command
 from taskrun.processes.surviving_command import SurvivingCommands
 from taskrun.processes.threads import in_thread
@@ -147,7 +147,7 @@ class Bodies:
     async def _command(self, call: StepCall, key: str) -> Completed:
         self.threads += 1
         try:
-            with told_plainly(call.command or "", call.cwd, call.env):
+            with plain_start_errors(call.command or "", call.cwd, call.env):
                 result = await run_command(
                     call.command or "",
                     cwd=call.cwd,
@@ -165,7 +165,7 @@ class Bodies:
         assert self._commands is not None
         self.threads += 1
         try:
-            with told_plainly(call.command or "", call.cwd, call.env):
+            with plain_start_errors(call.command or "", call.cwd, call.env):
                 result = await follow(self._commands, call, step, attempt, self._clock, self._grace)
         finally:
             self.threads -= 1
