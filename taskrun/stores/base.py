@@ -43,10 +43,10 @@ class Tx(Protocol):
         """Returns the runs that fit, newest first (by `seq`)."""
         ...
 
-    def successes(self, job: str, since: float, after: int, limit: int, unseen_by: str) -> list[Run]:
+    def successes(self, job: str, since: float, after: int, limit: int, wait: Step) -> list[Run]:
         """Returns the succeeded runs of a job by the moment of their end, then by seq: those behind (`since`, `after`).
 
-        Those are left out that a succeeded wait of the run `unseen_by` has, for `job:JOB`, as its cursor.
+        Those are left out that a succeeded wait with a lower `order` of the run of `wait` has, for `job:JOB`, as its cursor.
         """
         ...
 
@@ -177,10 +177,11 @@ class Tx(Protocol):
         """Inserts an event; returns it with its `seq`."""
         ...
 
-    def events(self, topic: str, since: float, after: int, limit: int, unseen_by: str | None = None) -> list[PipeEvent]:
+    def events(self, topic: str, since: float, after: int, limit: int, wait: Step | None = None) -> list[PipeEvent]:
         """Returns events of a topic sent at or after `since` with a seq above `after`, oldest first.
 
-        Those are left out that a succeeded wait of the run `unseen_by` has, for the topic or `TOPIC#…`, as its cursor.
+        Those are left out that a succeeded wait with a lower `order` of the run of `wait` has, for the topic or `TOPIC#…`, as
+        its cursor.
         """
         ...
 

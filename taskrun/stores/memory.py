@@ -160,8 +160,8 @@ class MemoryTx:
         first = islice(reversed([*found]) if want.oldest_first else found, want.limit)
         return [brief_run(run) if want.brief else run for run in first]
 
-    def successes(self, job: str, since: float, after: int, limit: int, unseen_by: str) -> list[Run]:
-        seen = self._consumed(unseen_by, f"job:{job}")
+    def successes(self, job: str, since: float, after: int, limit: int, wait: Step) -> list[Run]:
+        seen = self._consumed(wait, f"job:{job}")
         found = (run for run in self._runs.newest_first(RunFilter(job=job)) if run.status is Status.SUCCEEDED)
         behind = (run for run in found if _end(run) > (since, after) and run.job == job and run.seq not in seen)
         return nsmallest(limit, behind, key=_end)
@@ -303,14 +303,19 @@ class MemoryTx:
         self._log.append(partial(self._topics.pop, event.topic))
         return event
 
-    def events(self, topic: str, since: float, after: int, limit: int, unseen_by: str | None = None) -> list[PipeEvent]:
-        seen = self._consumed(unseen_by, topic)
+    def events(self, topic: str, since: float, after: int, limit: int, wait: Step | None = None) -> list[PipeEvent]:
+        seen = self._consumed(wait, topic)
         events = (event for event in self._topics.read(topic, since, after) if event.seq not in seen)
         return list(islice(events, limit))
 
-    def _consumed(self, run_id: str | None, topic: str) -> set[int]:
-        """Returns what the succeeded waits of a run have taken of a topic."""
-        ended = [] if run_id is None else (one for one in self._steps.of(run_id) if one.status is StepStatus.SUCCEEDED)
+    def _consumed(self, wait: Step | None, topic: str) -> set[int]:
+        """Returns what other waits of the run of a wait had taken of a topic before that one began."""
+        if wait is None:
+            return set()
+        before = math.inf if wait.order is None else wait.order
+        ended = (
+            one for one in self._steps.of(wait.run) if one.status is StepStatus.SUCCEEDED and (one.order or 0) < before
+        )
         taken = ((one.cursor, one.topic or "") for one in ended)
         return {cursor for cursor, of in taken if cursor is not None and of.partition("#")[0] == topic}
 

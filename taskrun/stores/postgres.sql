@@ -243,6 +243,7 @@ SELECT * FROM runs
 WHERE (ended_at, seq) > ($2::float8, $3::bigint) AND job = $1 AND status = 'succeeded' AND seq NOT IN (
     SELECT cursor FROM steps
     WHERE run = $5 AND cursor IS NOT NULL AND status = 'succeeded'
+        AND ($6::bigint IS NULL OR "order" < $6::bigint)
         AND (topic = 'job:' || $1 OR (topic >= 'job:' || $1 || '#' AND topic < 'job:' || $1 || '$'))
 ) ORDER BY ended_at, seq LIMIT $4::bigint
 
@@ -298,6 +299,7 @@ INSERT INTO events (id, topic, at, data, input) VALUES ($1, $2, $3::float8, $4, 
 SELECT * FROM events WHERE topic = $1 AND at >= $2::float8 AND seq > $3::bigint AND seq NOT IN (
     SELECT cursor FROM steps
     WHERE run = $5 AND cursor IS NOT NULL AND status = 'succeeded'
+        AND ($6::bigint IS NULL OR "order" < $6::bigint)
         AND (topic = $1 OR (topic >= $1 || '#' AND topic < $1 || '$'))
 ) ORDER BY seq LIMIT $4::bigint
 

@@ -79,8 +79,8 @@ class PostgresTx:
             return [brief_run(run_of(row)) for row in rows]
         return [self.batch.take(run_of(row), row[-1], locked=False) for row in rows]
 
-    def successes(self, job: str, since: float, after: int, limit: int, unseen_by: str) -> list[Run]:
-        return self._runs("successes", False, job, since, str(after), str(limit), unseen_by)
+    def successes(self, job: str, since: float, after: int, limit: int, wait: Step) -> list[Run]:
+        return self._runs("successes", False, job, since, str(after), str(limit), *_bounds(wait))
 
     def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
         if step is None:
@@ -243,8 +243,8 @@ class PostgresTx:
         self.batch.changed += 1
         return msgspec.structs.replace(event, seq=seq)
 
-    def events(self, topic: str, since: float, after: int, limit: int, unseen_by: str | None = None) -> list[PipeEvent]:
-        return self._all(event_of, "events", topic, since, str(after), str(limit), unseen_by)
+    def events(self, topic: str, since: float, after: int, limit: int, wait: Step | None = None) -> list[PipeEvent]:
+        return self._all(event_of, "events", topic, since, str(after), str(limit), *_bounds(wait))
 
     def drop_events(self, before: float) -> None:
         self.batch.change("drop_events", before)
@@ -350,6 +350,11 @@ def _clauses(want: RunFilter) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "runs_id_prefix", (want.id_prefix,)
     if want.id_suffix:
         yield "runs_id_suffix", (want.id_suffix, want.id_suffix)
+
+
+def _bounds(wait: Step | None) -> tuple[str | None, str | None]:
+    """Returns the run of a wait, and the order below which its waits have taken what this one does not get."""
+    return (None, None) if wait is None else (wait.run, None if wait.order is None else str(wait.order))
 
 
 def _first(row: Row) -> Any:

@@ -182,7 +182,7 @@ FROM steps WHERE run = ? AND status = 'failed' ORDER BY n DESC LIMIT 1
 SELECT * FROM runs
 WHERE ended_at >= ?2 AND (ended_at, seq) > (?2, ?3) AND +job = ?1 AND status = 'succeeded' AND seq NOT IN (
     SELECT cursor FROM steps
-    WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded'
+    WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded' AND (?6 IS NULL OR "order" < ?6)
         AND (topic = 'job:' || ?1 OR (topic >= 'job:' || ?1 || '#' AND topic < 'job:' || ?1 || '$'))
 ) ORDER BY ended_at, seq LIMIT ?4
 
@@ -234,7 +234,7 @@ INSERT INTO events (id, topic, at, data, input) VALUES (?, ?, ?, ?, ?)
 SELECT * FROM events WHERE seq IN (
     SELECT seq FROM events WHERE topic = ?1 AND at >= ?2 AND +seq > ?3 AND seq NOT IN (
         SELECT cursor FROM steps
-        WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded'
+        WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded' AND (?6 IS NULL OR "order" < ?6)
             AND (topic = ?1 OR (topic >= ?1 || '#' AND topic < ?1 || '$'))
     ) ORDER BY +seq LIMIT ?4
 ) ORDER BY seq
@@ -242,7 +242,7 @@ SELECT * FROM events WHERE seq IN (
 -- name: events_after
 SELECT * FROM events WHERE topic = ?1 AND +at >= ?2 AND seq > ?3 AND seq NOT IN (
     SELECT cursor FROM steps
-    WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded'
+    WHERE run = ?5 AND cursor IS NOT NULL AND status = 'succeeded' AND (?6 IS NULL OR "order" < ?6)
         AND (topic = ?1 OR (topic >= ?1 || '#' AND topic < ?1 || '$'))
 ) ORDER BY seq LIMIT ?4
 

@@ -82,8 +82,8 @@ class SqliteTx:
         query, values = listing(want)
         return [run_of(row) for row in self._execute(query, values)]
 
-    def successes(self, job: str, since: float, after: int, limit: int, unseen_by: str) -> list[Run]:
-        return self._all(run_of, "successes", job, since, after, limit, unseen_by)
+    def successes(self, job: str, since: float, after: int, limit: int, wait: Step) -> list[Run]:
+        return self._all(run_of, "successes", job, since, after, limit, wait.run, wait.order)
 
     def piece(self, run_id: str, step: str | None, field: str, start: int, size: int) -> str:
         if step is None:
@@ -205,9 +205,10 @@ class SqliteTx:
         self._write("add_event", _event(event))
         return msgspec.structs.replace(event, seq=self._cursor.lastrowid)
 
-    def events(self, topic: str, since: float, after: int, limit: int, unseen_by: str | None = None) -> list[PipeEvent]:
+    def events(self, topic: str, since: float, after: int, limit: int, wait: Step | None = None) -> list[PipeEvent]:
         query = "events_after" if after > 0 else "events_since"
-        return self._all(event_of, query, topic, since, after, limit, unseen_by)
+        run, order = (None, None) if wait is None else (wait.run, wait.order)
+        return self._all(event_of, query, topic, since, after, limit, run, order)
 
     def drop_events(self, before: float) -> None:
         self._execute(SQL["drop_events"], (before,))

@@ -87,7 +87,7 @@ async def test_an_event_that_was_not_seen_is_free_again_but_for_a_run_that_is_ca
             sent = t.tx.add_event(PipeEvent(id="e", topic="pipe:mail", at=0.5, data="1"))
             t.save_step(wait_of(StepStatus.SUCCEEDED, output="1", cursor=sent.seq, order=1, ended_at=1.0))
             waits.note(t, wait_of(StepStatus.CANCELLED, ended_at=2.0))
-            return t.tx.step("r", "mail"), t.tx.events("pipe:mail", 0.0, 0, 9, "r")
+            return t.tx.step("r", "mail"), t.tx.events("pipe:mail", 0.0, 0, 9, wait_of(StepStatus.RUNNING))
 
         step, free = await queue.core.journal.do(act)
         assert step is not None

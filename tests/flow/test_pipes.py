@@ -113,6 +113,24 @@ async def test_two_waits_of_one_run_at_the_same_time_both_get_it(storage: Store)
         assert await started.result() == [1, 1]
 
 
+@pytest.mark.parametrize("replay", [False, True])
+async def test_a_predicate_judges_what_another_wait_of_its_run_takes_meanwhile(storage: Store, replay: bool) -> None:
+    """With a coroutine it is told of the event; without one it finds it, as a later wait of the run does not."""
+
+    @job
+    async def waits() -> list[int]:
+        events = await asyncio.gather(p.wait_for({"n": 1}), p.wait_for(lambda event: event["n"] > 0))
+        return [*(event["n"] for event in events), (await p.wait_for())["n"]]
+
+    async with TestQueue([waits], [p], storage=storage, replay=replay) as queue:
+        started = await queue.jobs.waits.start()
+        await queue.settle()
+        for n in (1, 2):
+            await queue.pipes.p.send(n=n)
+            await queue.settle()
+        assert await started.result(timeout=5) == [1, 1, 2]
+
+
 async def test_a_mapping_is_matched_deeply_and_partially(storage: Store) -> None:
     @job
     async def waits(match: dict[str, Any]) -> int:

@@ -35,7 +35,7 @@ NOTHING: dict[str, tuple[tuple[Any, ...], Any]] = {
     "executing": (("e",), []),
     "asked": (("e",), []),
     "blocked_queues": ((), []),
-    "successes": (("x", 0.0, 0, 9, "x"), []),
+    "successes": (("x", 0.0, 0, 9, step("x", "x")), []),
     "due_runs": (("e", 1e9, 9), []),
     "placed": (("l",), 0),
     "holders": (("l",), []),

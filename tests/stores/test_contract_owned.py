@@ -47,7 +47,9 @@ def test_a_succeeded_wait_has_consumed_its_event(tx: Tx, topic: str, status: Ste
     tx.add_run(run("a"))
     sent = tx.add_event(event("e"))
     tx.put_step(Step(run="a", key="w", name="w", kind=StepKind.WAIT, status=status, topic=topic, cursor=sent.seq))
-    assert tx.events("pipe:p", 0.0, 0, 9, "a") == ([] if consumed else [sent])
+    assert tx.events("pipe:p", 0.0, 0, 9, Step(run="a", key="v", name="v", kind=StepKind.WAIT)) == (
+        [] if consumed else [sent]
+    )
 
 
 def test_a_step_says_what_it_waits_for() -> None:

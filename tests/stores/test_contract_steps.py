@@ -121,6 +121,9 @@ def test_events_come_oldest_first_from_a_moment_and_a_cursor_on(tx: Tx) -> None:
     assert tx.events("pipe:none", 0.0, 0, 9) == []
 
 
+wait = Step(run="r", key="wait", name="w", kind=StepKind.WAIT)
+
+
 def test_events_that_a_run_has_consumed_are_left_out_for_it(tx: Tx) -> None:
     first, second, third = [tx.add_event(event(name, at=1.0)) for name in "abc"]
     tx.add_run(run("r"))
@@ -132,8 +135,21 @@ def test_events_that_a_run_has_consumed_are_left_out_for_it(tx: Tx) -> None:
         ended = {"status": StepStatus.SUCCEEDED, "topic": topic, "cursor": seq}
         tx.put_step(Step(run="r", key=key, name="w", kind=StepKind.WAIT, **ended))  # type: ignore[arg-type]
     for after in (0, first.seq):
-        assert ids(tx.events("pipe:p", 0.0, after, 9, "r")) == ["b"]
-        assert ids(tx.events("pipe:p", 0.0, after, 9, "another")) == ["a", "b", "c"][after > 0 :]
+        assert ids(tx.events("pipe:p", 0.0, after, 9, wait)) == ["b"]
+        assert ids(tx.events("pipe:p", 0.0, after, 9, replace(wait, run="another"))) == ["a", "b", "c"][after > 0 :]
+
+
+def test_a_wait_is_not_denied_what_others_of_its_run_have_taken_since_it_began(tx: Tx) -> None:
+    sent = tx.add_event(event("e"))
+    made = tx.add_run(run("made", job="j", status=Status.SUCCEEDED, ended_at=1.0))
+    tx.add_run(run("r"))
+    for topic, seq in (("pipe:p", sent.seq), ("job:j", made.seq)):
+        ended = {"status": StepStatus.SUCCEEDED, "topic": topic, "cursor": seq, "order": 7}
+        tx.put_step(Step(run="r", key=topic, name="w", kind=StepKind.WAIT, **ended))  # type: ignore[arg-type]
+    for order, free in [(6, True), (7, True), (8, False), (None, False)]:
+        begun = replace(wait, order=order)
+        assert ids(tx.events("pipe:p", 0.0, 0, 9, begun)) == (["e"] if free else [])
+        assert ids(tx.successes("j", 0.0, 0, 9, begun)) == (["made"] if free else [])
 
 
 def test_successes_come_by_their_ends_without_those_that_a_run_has_consumed(tx: Tx) -> None:
@@ -144,10 +160,10 @@ def test_successes_come_by_their_ends_without_those_that_a_run_has_consumed(tx: 
     tx.add_run(run("r", job="w"))
     done = {"status": StepStatus.SUCCEEDED, "topic": "job:j", "cursor": seqs["d"]}
     tx.put_step(Step(run="r", key="w", name="w", kind=StepKind.WAIT, **done))  # type: ignore[arg-type]
-    assert ids(tx.successes("j", 0.0, 0, 9, "r")) == ["b", "c", "a", "e"]
-    assert ids(tx.successes("j", 0.0, 0, 9, "another")) == ["b", "c", "a", "d", "e"]
-    assert ids(tx.successes("j", 2.0, seqs["b"], 2, "r")) == ["c", "a"]
-    assert tx.successes("none", 0.0, 0, 9, "r") == []
+    assert ids(tx.successes("j", 0.0, 0, 9, wait)) == ["b", "c", "a", "e"]
+    assert ids(tx.successes("j", 0.0, 0, 9, replace(wait, run="another"))) == ["b", "c", "a", "d", "e"]
+    assert ids(tx.successes("j", 2.0, seqs["b"], 2, wait)) == ["c", "a"]
+    assert tx.successes("none", 0.0, 0, 9, wait) == []
 
 
 def test_events_keep_their_order_over_a_jump_of_the_clock(tx: Tx) -> None:

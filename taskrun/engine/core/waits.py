@@ -51,7 +51,11 @@ def begin(t: Transaction, step: Step, since: float) -> Step:
         return finish(t, step, output="null")
     if step.child is not None:
         return _join(t, t.save_step(step), step.child)
-    step = t.save_step(addressed(t, step) if step.kind is StepKind.WAIT else step)
+    if (
+        step.kind is StepKind.WAIT
+    ):  # its order says when it began, until it ends: what others take from then on it gets as well
+        step = replace(addressed(t, step), order=t.next_order() if known is None else known.order)
+    step = t.save_step(step)
     if step.topic is not None and (event := _unseen(t, step, since)) is not None:
         return _take(t, step, event)
     return step
@@ -241,19 +245,19 @@ def _take(t: Transaction, step: Step, event: PipeEvent) -> Step:
 
 
 def _unseen(t: Transaction, step: Step, since: float) -> PipeEvent | None:
-    """Returns the first event since a moment that the run of a wait has not consumed, and that fits."""
+    """Returns the first event since a moment that fits, and that its run had not consumed before the wait began."""
     events = _past(t, step, since, step.cursor or 0)
     return next((event for event in events if step.match is None or _fits(step.match, event)), None)
 
 
 def _past(t: Transaction, step: Step, since: float, after: int) -> Iterator[PipeEvent]:
-    """Yields what the run of a wait has not consumed of its topic, behind the event `after`: a few first, which often do."""
+    """Yields what the run of a wait had not consumed when it began, behind the event `after`: a few first, which often do."""
     kind, _, name = topic_of(step).partition(":")
     limit = FEW
     if kind == "job":
         yield from _successes(t, step, name, since - SAME, after)
         return
-    while events := t.tx.events(topic_of(step), since, after, limit, step.run):
+    while events := t.tx.events(topic_of(step), since, after, limit, step):
         yield from events
         after, limit = events[-1].seq, PAGE
 
@@ -263,7 +267,7 @@ def _successes(t: Transaction, step: Step, job: str, since: float, after: int) -
     behind, limit = (since, 0), FEW
     if after and (judged := t.tx.runs(RunFilter(before=after + 1, limit=1))) and judged[0].seq == after:
         behind = (judged[0].ended_at or since, after)
-    while runs := t.tx.successes(job, *behind, limit, step.run):
+    while runs := t.tx.successes(job, *behind, limit, step):
         yield from map(success, runs)
         behind, limit = (runs[-1].ended_at or since, runs[-1].seq), PAGE
 

@@ -216,7 +216,8 @@ def _differs(step: Step, kind: StepKind, call: str) -> str:
 
 def _is_given(step: Step) -> bool:
     """Whether a step's end is handed to the handler in turn; not values, which are there at once, nor cancelled steps."""
-    return step.order is not None and step.kind is not StepKind.VALUE and step.status is not StepStatus.CANCELLED
+    ended = step.finished and step.status is not StepStatus.CANCELLED
+    return ended and step.order is not None and step.kind is not StepKind.VALUE
 
 
 # of attempts without a record: it keeps nothing of them
