@@ -85,28 +85,28 @@ class JournalBackend:
         def found(tx: Tx) -> Any:
             return views.list_runs(tx, job, states, since, limit, before, roots, tags or (), parent, folds)
 
-        return self._still(await self._read(found, []))
+        return self._marked_held(await self._read(found, []))
 
     async def _overview(self) -> Any:
         found = await self._read(views.counts, {"counts": [], "children": 0})
         if self._served:
             return {**found, "defaults": {}}
-        still = [(job, "interrupted" if state == Status.RUNNING else state, n) for job, state, n in found["counts"]]
-        return {**found, "counts": still, "defaults": {}}
+        counts = [(job, "interrupted" if state == Status.RUNNING else state, n) for job, state, n in found["counts"]]
+        return {**found, "counts": counts, "defaults": {}}
 
     async def _find(self, ref: str) -> Any:
         return self._found(await self._read(lambda tx: views.resolve(tx, ref), None), ref)
 
     async def _show(self, run: str) -> Any:
         shown = self._found(await self._read(lambda tx: views.show(tx, run), None), run)
-        (still,) = self._still([shown])
-        return {**still, **{name: self._still(shown[name]) for name in ("steps", "children")}}
+        (marked,) = self._marked_held([shown])
+        return {**marked, **{name: self._marked_held(shown[name]) for name in ("steps", "children")}}
 
     async def _steps(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
-        return self._still(await self._read(lambda tx: views.steps(tx, run, after, limit), []))
+        return self._marked_held(await self._read(lambda tx: views.steps(tx, run, after, limit), []))
 
     async def _children(self, run: str, after: int = 0, limit: int = views.PAGE) -> Any:
-        return self._still(await self._read(lambda tx: views.children(tx, run, after, limit), []))
+        return self._marked_held(await self._read(lambda tx: views.children(tx, run, after, limit), []))
 
     async def _failures(self, run: str, step: str | None = None) -> Any:
         return await self._read(lambda tx: views.failures(tx, run, step), [])
@@ -166,6 +166,6 @@ class JournalBackend:
             raise error
         return value
 
-    def _still(self, things: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _marked_held(self, things: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Returns runs or steps, `held` those that have not ended: nobody is at them, whatever their status was."""
         return [thing if thing["ended_at"] or self._served else {**thing, "held": True} for thing in things]
