@@ -110,6 +110,7 @@ _WORDS = (  # what the parser says, and how taskrun says it; compiled when they 
     (r"Invalid value for ([^:]+): (?=.)", r"\1: "),
     (r"(\S+) is not in the range x>=(\d+)$", r"must be \2 or more, not \1"),
     (r"'([^']*)' is not a valid int(?:eger)?(?: range)?$", r'"\1" is not an integer'),
+    (r"No such option: --user\b.*", "--user stands before the command, as in taskrun --user list"),
     (r"No such option: (\S+) \(Possible options: --help\)", r"there is no option \1"),
     (r"No such option: (\S+) \(Possible options: (.+)\)", r"there is no option \1; did you mean \2?"),
     (r"No such option: (\S+?)(?:\. Did you mean (\S+)\?)?$", r"there is no option \1"),

@@ -16,6 +16,8 @@ from tests.cli.fakes import FakeDaemon, FakeTerminal, typed
         ("exec --slots x -- a", '--slots: "x" is not an integer'),
         ("tail -n -1", "-n / --lines: must be 0 or more, not -1"),
         ("list --jobb x", "there is no option --jobb; did you mean --job, --json?"),
+        ("list --user", "--user stands before the command, as in taskrun --user list"),
+        ("doctor --user", "--user stands before the command, as in taskrun --user list"),
         ("doctor --grep x", "there is no option --grep"),
         ("list --json=3", "--json takes no value"),
         ("list --job", "--job needs a value\n  see its usage: taskrun list --help"),
