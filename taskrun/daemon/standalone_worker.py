@@ -118,15 +118,22 @@ class StandaloneWorker:
 
 
 async def _beat(health: Path, core: Core) -> None:
-    """Writes the health file now and then; while the journal refuses there is none."""
+    """Writes the health file now and then, as soon as that is possible; while the journal refuses there is none."""
+    told = ""
     while True:
-        if core.journal.fault is not None:
-            health.unlink(missing_ok=True)
-        else:
-            fresh = health.with_name(f".{health.name}.{os.getpid()}")
-            state = {"pid": os.getpid(), "load": core.slots.used, "at": rfc3339(core.clock.now())}
-            fresh.write_bytes(msgspec.json.encode(state))
-            fresh.replace(health)
+        try:
+            if core.journal.fault is not None:
+                health.unlink(missing_ok=True)
+            else:
+                fresh = health.with_name(f".{health.name}.{os.getpid()}")
+                state = {"pid": os.getpid(), "load": core.slots.used, "at": rfc3339(core.clock.now())}
+                fresh.write_bytes(msgspec.json.encode(state))
+                fresh.replace(health)
+            told = ""
+        except OSError as error:
+            if str(error) != told:
+                told = str(error)
+                logger.warning("the health file cannot be written: %s", error)
         await asyncio.sleep(BEAT)
 
 

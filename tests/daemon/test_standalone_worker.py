@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pytest
+
+from taskrun.daemon import standalone_worker
 from tests.daemon.conftest import Project
 from tests.waiting import until
 
@@ -51,3 +58,22 @@ def test_files_are_watched_though_the_jobs_take_long_to_be_loaded(project: Proje
             assert it.wait(20) == 0
         finally:
             it.kill()
+
+
+async def test_a_health_file_that_cannot_be_written_is_written_as_soon_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(standalone_worker, "BEAT", 0.0)
+    core = SimpleNamespace(
+        journal=SimpleNamespace(fault=None), slots=SimpleNamespace(used=0), clock=SimpleNamespace(now=lambda: 0.0)
+    )
+    folder = tmp_path / "run"
+    beating = asyncio.ensure_future(standalone_worker._beat(folder / "health", cast(Any, core)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert caplog.text.count("cannot be written") == 1
+    folder.mkdir()
+    async with asyncio.timeout(20):
+        while not (folder / "health").exists():
+            await asyncio.sleep(0)
+    beating.cancel()
