@@ -23,7 +23,6 @@ DESCRIBED_JOBS = "taskrun.cli.backend.described_jobs"  # where a job was named t
 CRON = "taskrun.rules.cron"  # where there are schedules
 SCHEDULE_TABLES = "taskrun.rules.schedule_tables"  # where `taskrun.toml` has schedules
 SCHEDULE_SLOTS = "taskrun.engine.core.schedule_kept"  # for `schedule` alone
-CONSOLE = "rich.console"  # for text that is wrapped between words
 CODE_WATCHER = "taskrun.daemon.watch.code_watcher"  # for `watch` alone: watchfiles
 
 

@@ -86,6 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("schedule --json", (*HEAVY, *OF_JOBS)),
         ("schedule nightly -n 3", (*HEAVY, *OF_JOBS)),
         ("jobs --json", HEAVY),
+        ("jobs hello", ("rich.console", *HEAVY[1:])),
     ],
 )
 def test_a_look_imports_only_what_it_needs(folder: Path, line: str, heavy: tuple[str, ...]) -> None:

@@ -7,12 +7,11 @@ or a mark alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from io import StringIO
 from itertools import pairwise
 
 import msgspec
 
-from taskrun.cli.lazy_imports import CONSOLE, ColorSystem, Style, Text, cell_len, import_late
+from taskrun.cli.lazy_imports import ColorSystem, Style, Text, cell_len
 
 GAP = 2
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -137,8 +136,7 @@ def hanging(head: Text, body: Sequence[Text], look: Look) -> Text:
     """Returns text to the right of a head, wrapped between words and never below the head."""
     indent = cell_len(head.plain)
     width = max(look.width - indent, 20)
-    console = import_late(CONSOLE).Console(width=width, file=StringIO(), _environ={})
-    lines = [line for text in body for line in text.wrap(console, width)]
+    lines = [line for text in body for line in text.wrap(None, width)]  # type: ignore[arg-type]  # a console only justifies
     for line in lines:
         line.rstrip()
     return Text("\n" + " " * indent).join([head.append_text(lines[0]), *lines[1:]] if lines else [head])
