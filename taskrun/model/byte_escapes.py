@@ -25,9 +25,18 @@ def restored(text: str) -> str:
     return text if text.isascii() else re.sub(ESCAPED, _restore, text)
 
 
+def readable(text: str) -> str:
+    """Returns text of the journal for people, with such bytes written out as `\\xe9`."""
+    return text if text.isascii() else re.sub(ESCAPED, _write_out, text)
+
+
 def _escape(found: re.Match[str]) -> str:
     return "".join(chr(_BASE + byte) for byte in found[0].encode("utf-8", "surrogateescape"))
 
 
 def _restore(found: re.Match[str]) -> str:
     return bytes(ord(letter) - _BASE for letter in found[0]).decode("utf-8", "surrogateescape")
+
+
+def _write_out(found: re.Match[str]) -> str:
+    return "".join(f"\\x{ord(letter) - _BASE:02x}" for letter in found[0])

@@ -87,7 +87,8 @@ async def run_command(
 def words(command: str | Sequence[str]) -> list[str]:
     """Returns the program and its arguments."""
     if isinstance(command, str):
-        return ["/bin/sh", "-c", command]
+        option = command[:1] in ("-", "+")  # as the shell would take it
+        return ["/bin/sh", "-c", f" {command}" if option else command]
     if not command:
         raise ValueError("a command needs at least the name of a program")
     return [os.fspath(word) for word in command]

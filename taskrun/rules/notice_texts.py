@@ -7,6 +7,7 @@ from datetime import datetime
 
 import msgspec
 
+from taskrun.model.byte_escapes import readable
 from taskrun.model.durations import human
 from taskrun.model.names import EACH, EXEC
 from taskrun.model.records import Cause, ErrorRecord, Run
@@ -22,7 +23,8 @@ def name_of(run: Run) -> str:
     if job := given.get("job"):
         return f"{EACH} of {job}"
     command = given.get("command") or ""
-    line = " ".join((command if isinstance(command, str) else shlex.join(command)).split())
+    # a message is UTF-8, which cannot hold other bytes of the command
+    line = readable(" ".join((command if isinstance(command, str) else shlex.join(command)).split()))
     return run.name or (line if len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1] + "…") or run.job
 
 
@@ -104,6 +106,7 @@ def _problem(run: Run) -> str:
 
 
 def _cut(text: str) -> str:
+    text = readable(text)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 

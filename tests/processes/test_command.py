@@ -60,6 +60,13 @@ async def test_a_string_goes_to_the_shell_and_a_list_does_not() -> None:
     assert (await command(["echo", "$((1 + 1))"])).stdout == "$((1 + 1))\n"
 
 
+@pytest.mark.parametrize("text", ["-x", "+x", "-s"])
+async def test_a_string_is_never_an_option_of_the_shell(text: str) -> None:
+    done = await command(text)
+    assert done.code == 127
+    assert f"{text}: not found" in done.stderr or f"{text}: command not found" in done.stderr
+
+
 async def test_a_path_may_be_a_word_of_a_list(tmp_path: Path) -> None:
     assert (await command(["echo", tmp_path])).stdout == f"{tmp_path}\n"  # type: ignore[list-item]
 

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from taskrun.model.byte_escapes import escaped
 from taskrun.model.records import Run, Status
 from taskrun.rules.notice_texts import failed, paused
 
+LATIN = escaped("caf\udce9")  # as a name that is no UTF-8 stands in the journal
 COMMAND = "`ffmpeg -i a.mov` ended with code 1"
 
 
@@ -28,6 +30,11 @@ def run(kind: str, message: str, **more: str) -> Run:
         (run("E", "m", job="exec", input='{"command":"make\\n  all"}'), "make all failed", "E: m"),
         (run("E", "m", job="exec", input='{"command":"a"}', name="b"), "b failed", "E: m"),
         (run("E", "m", job="exec", input=f'{{"command":"{"x" * 99}"}}'), f"{'x' * 59}… failed", "E: m"),
+        (
+            run("E", f"no {LATIN}", job="exec", input=f'{{"command":"cat {LATIN}"}}'),
+            r"cat caf\xe9 failed",
+            r"E: no caf\xe9",
+        ),
         (run("taskrun.Fatal", ""), "encode failed", "Fatal"),
         (
             run("taskrun.Fatal", "1 of 5 runs failed", job="each", input='{"job":"encode","total":5}'),
