@@ -259,7 +259,7 @@ async def test_a_failed_run_says_how_it_is_tried_again(job: str, again: str, pip
     ],
 )
 async def test_a_hint_names_the_run_that_an_error_is_about(error: Exception, hint: str, pipe: FakeTerminal) -> None:
-    assert await typed("retry @last", pipe, FakeDaemon(find=RUN["id"], retry=error)) > 0
+    assert await typed("retry @last", pipe, FakeDaemon(find=RUN["id"], show=shown(DONE), retry=error)) > 0
     assert pipe.chatter.splitlines()[-1].endswith(f": {hint}")
 
 
@@ -487,7 +487,7 @@ async def test_a_listing_asks_for_what_was_typed(pipe: FakeTerminal) -> None:
         ("start processFile --path a --json", {}),
         ("jobs --json", {}),
         ("jobs processFile --json", {}),
-        ("retry @last --json", {"retry": RUN}),
+        ("retry @last --json", {"retry": RUN, "show": shown(DONE)}),
         ("pause @last --json", {"pause": [RUN]}),
         ("resume processFile --json", {"resume": []}),
         ("cancel @last --json", {"cancel": [RUN]}),
@@ -662,8 +662,15 @@ async def test_cancelling_what_has_ended_changes_nothing(pipe: FakeTerminal) -> 
     assert json.loads(pipe.written) == []
 
 
+async def test_a_retry_of_what_succeeded_says_how_to_do_it_again(pipe: FakeTerminal) -> None:
+    daemon = starting(retry=a_run("newnewnewnew"), show=shown(DONE, [a_step("fetch it")]))
+    assert await typed("retry @last", pipe, daemon) == 0
+    assert "to do all of it again: taskrun retry 7k3fq2 --from 'fetch it'" in pipe.chatter
+    assert pipe.written == "newnewnewnew\n"
+
+
 async def test_retry_prints_the_new_id(pipe: FakeTerminal) -> None:
-    daemon = starting(retry=a_run("newnewnewnew"))
+    daemon = starting(retry=a_run("newnewnewnew"), show=shown(DONE))
     assert await typed("retry @last --from fetch", pipe, daemon) == 0
     assert pipe.written == "newnewnewnew\n"
     assert daemon.params("retry") == {"run": RUN["id"], "step": "fetch"}

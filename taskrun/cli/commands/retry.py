@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from shlex import quote
 from typing import Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from taskrun.cli.backend.documents import completed
 from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
+from taskrun.cli.sanitize import cell
 from taskrun.cli.screens.look import wrapped
 from taskrun.cli.screens.phrases import short
 from taskrun.cli.screens.run import next_commands, run_head
@@ -41,7 +43,8 @@ async def start_again(ref: str, step: str | None, failed: bool, as_json: bool, q
     """Retries and reports the new run."""
     backend = await session.daemon()
     old = await backend.call("find", ref=ref)
-    if failed and (await backend.call("show", run=old))["job"] != EACH:
+    before = await backend.call("show", run=old)
+    if failed and before["job"] != EACH:
         raise Stop(Code.USAGE, f"--failed is for runs that --each started; {short(old)} is none")
     run = await backend.call("retry", run=old, step=step)
     if as_json:
@@ -52,4 +55,14 @@ async def start_again(ref: str, step: str | None, failed: bool, as_json: bool, q
         session.say(run_head(run, session.now, session.look(err=True)))
         parts = [f"  a retry of {short(old)}", *next_commands(run)]
         session.say(wrapped("   ".join(parts), session.look(err=True).width, "   ").replace("\n", "\n  "))
+    if not (step or as_json or quiet):
+        _tell_kept(session, before)
     return Code.DONE
+
+
+def _tell_kept(session: Session, old: dict[str, Any]) -> None:
+    """Says that nothing is done again where everything was finished."""
+    first = next((step["key"] for step in old["steps"] if step["kind"] != "value"), "")
+    if old["status"] == "succeeded" and first:
+        again = f"taskrun retry {short(old['id'])} --from {cell(quote(first))}"
+        session.say(f"it had succeeded, and a retry keeps what is finished; to do all of it again: {again}")
