@@ -242,9 +242,11 @@ def test_a_long_bar_says_the_count_and_what_is_left() -> None:
 
 
 def test_the_help_of_a_job_has_no_internals_and_its_description_names_its_options() -> None:
-    job = {**JOB, "options": {"retry": 0, "concurrency": {"id": "disk", "limit": 3, "mode": "window"}}}
+    disk = {"id": "disk", "limit": 3, "mode": "rolling", "period": 1.0}
+    job = {**JOB, "options": {"retry": 0, "concurrency": disk, "timeout": 300.0, "key_ttl": "fn"}}
     assert "retry" not in job_screen(job, Look(80), "start", [("--json", "one document")]).plain
-    assert "options     retry 0 · concurrency id=disk limit=3 mode=window" in job_screen(job, Look(80)).plain
+    said = "options     retry 0 · concurrency id=disk limit=3 mode=rolling period=1s · timeout 5m · key_ttl fn"
+    assert said in job_screen(job, Look(120)).plain
 
 
 def test_why_says_for_how_long_what_ends_a_wait_and_the_error_of_a_failed_run() -> None:

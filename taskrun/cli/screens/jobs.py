@@ -13,7 +13,9 @@ from taskrun.cli.lazy_imports import Text, cell_len
 from taskrun.cli.project_option import for_project
 from taskrun.cli.sanitize import cell, cut, to_json, value
 from taskrun.cli.screens.look import GAP, Look, clipped, columns, fitted, hanging, stacked, widest
+from taskrun.model.durations import human
 
+DURATIONS = frozenset({"duration", "initial", "key_ttl", "max", "period", "timeout"})  # options, and parts of them
 FIELDS = ("name", "triggers", "schedules", "file", "line")
 
 
@@ -111,8 +113,12 @@ def job_screen(
 
 def _option(name: str, given: Any) -> str:
     if not isinstance(given, dict):
-        return f"{name} {value(given)}"
-    return f"{name} {' '.join(f'{part}={value(one)}' for part, one in given.items() if one is not None)}"
+        return f"{name} {_amount(name, given)}"
+    return f"{name} {' '.join(f'{part}={_amount(part, one)}' for part, one in given.items() if one is not None)}"
+
+
+def _amount(name: str, given: Any) -> str:
+    return human(given) if name in DURATIONS and isinstance(given, int | float) else value(given)
 
 
 def _options(rows: Sequence[tuple[str, str]], width: int, look: Look) -> list[Text]:
