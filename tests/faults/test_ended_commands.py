@@ -91,7 +91,7 @@ def test_a_timeout_counts_from_the_beginning_and_is_kept_while_nothing_runs(surv
 
 
 def test_a_timeout_ends_a_command_that_was_adopted(surviving: Project, tmp_path: Path) -> None:
-    run = with_group(surviving, tmp_path, timeout=8.0)
+    run = with_group(surviving, tmp_path, timeout=5.0)
     kill_both(surviving)
     adopt(surviving)
     view = wait(surviving, run)
