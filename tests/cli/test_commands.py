@@ -738,6 +738,10 @@ async def test_init_writes_a_project_and_overwrites_nothing(tmp_path: Path) -> N
 
 async def test_both_first_jobs_run_and_fit_together(tmp_path: Path) -> None:
     await typed("init", FakeTerminal(tmp_path), FakeDaemon())
+    for folder, there in (("my shop", "cd 'my shop' && "), ("", ""), ("./", "")):
+        terminal = FakeTerminal(tmp_path)
+        assert await typed(["init", folder], terminal, FakeDaemon()) == 0
+        assert f"next: {there}taskrun run hello" in terminal.chatter
     for line, printed in (("run hello --name Ada --local", "Hello, Ada.\n"), ("run disk --path / --local", "% ")):
         terminal = FakeTerminal(tmp_path)
         assert await typed(line, terminal, FakeDaemon()) == 0, terminal.chatter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import typer
@@ -80,7 +81,7 @@ async def perform(folder: str, session: Session) -> int:
     for name in FILES:
         if not name.startswith("."):
             session.say(f"  {name}  {'written' if name in written else 'exists already, not changed'}")
-    there = "" if folder == "." else f"cd {cell(folder)} && "
+    there = "" if root.samefile(session.facts.cwd) else f"cd {cell(quote(folder))} && "
     session.say(f"next: {there}taskrun run hello --name Ada")
     session.say(f"  or  {there}taskrun run disk, the command in taskrun.toml")
     return Code.DONE
