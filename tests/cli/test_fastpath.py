@@ -213,6 +213,22 @@ def test_standard_input_that_cannot_be_read_is_no_end_of_it(folder: Path, env: d
     assert (done.returncode, done.stderr) == (2, b"error: standard input: Bad file descriptor\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("env", [ENV, {**ENV, "TZ": "UTC0"}], ids=["daemon", "own process"])
+def test_standard_output_that_cannot_be_written_is_no_fault_of_the_daemon(folder: Path, env: dict[str, str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("jobs"),
+            cwd=folder,
+            env=env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            timeout=20,
+        )
+    assert (done.returncode, done.stderr) == (125, b"error: standard output: No space left on device\n")
+
+
 def test_ctrl_c_stops_waiting_and_says_that_the_run_goes_on(folder: Path) -> None:
     run = plain(folder, "start", "slow").stdout.strip()
     person = Person(folder, "wait", run)

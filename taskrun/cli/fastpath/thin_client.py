@@ -358,11 +358,11 @@ class _Stopped(Exception):
 
 def _failed(text: str, argv: list[str], code: int = UNREACHABLE, as_json: bool = True) -> int:
     """Says what went wrong, also as JSON where the command line asks for it and `as_json` allows it."""
-    hint = f"see its log: {_command(argv, 'daemon logs')}"
+    hint = f"see its log: {_command(argv, 'daemon logs')}" if code == UNREACHABLE else ""  # else it did nothing wrong
     if as_json and "--json" in argv and "--" not in argv[: argv.index("--json")]:
         document = f'{{"error": {{"type": "DaemonError", "message": {_json(text)}, "hint": {_json(hint)}}}}}\n'
         os.write(1, document.encode(errors="backslashreplace"))
-    os.write(2, os.fsencode(f"error: {text}\n  {hint}\n"))
+    os.write(2, os.fsencode(f"error: {text}\n" + (f"  {hint}\n" if hint else "")))
     return code
 
 
