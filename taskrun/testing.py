@@ -135,7 +135,8 @@ class TestQueue(Queue):
             busy = self.core.journal.pending > 0 or self.executor.bodies.threads > 0 or self.core.files.busy
             await asyncio.sleep(0.001 if busy else 0)
             current = self._activity()
-            quiet = 0 if busy or current != last else quiet + 1
+            moving = any(context.replay.moving for context in self.executor.contexts.values())
+            quiet = 0 if busy or moving or current != last else quiet + 1
             last = current
 
     async def close(self, grace: float | str | timedelta | None = 0) -> None:

@@ -305,3 +305,28 @@ async def test_what_is_new_waits_on_replay_for_what_had_ended_before_it_in_other
         assert await (await queue.get(run_id)).status() == "succeeded"
     assert orders[-1][:3] == ["first"] * 3
     assert sorted(orders[-1][3:]) == ["second", "third"]
+
+
+async def test_a_branch_may_take_a_few_turns_to_end_before_another_gets_the_next_record(storage: Store) -> None:
+    orders: list[list[str]] = []
+
+    async def deep(depth: int) -> str:
+        if depth:
+            return (await asyncio.gather(deep(depth - 1)))[0]
+        await sleep(1)
+        return "deep"
+
+    async def late() -> str:
+        await sleep(2)
+        return "late"
+
+    @job(retry=0)
+    async def handler() -> None:
+        orders.append([await done for done in asyncio.as_completed([late(), deep(4)])])
+        await sleep("1d")
+
+    async with TestQueue(jobs=[handler], storage=storage, replay=True) as queue:
+        handle = await queue.jobs.handler.start()
+        await queue.advance("2d")
+        await handle.result(timeout=5)
+    assert orders == [["deep", "late"]] * len(orders)

@@ -17,11 +17,13 @@ from typing import Any
 import msgspec
 
 from taskrun.declarations.calls import StepCall
+from taskrun.engine.executor.stillness import is_idle
 from taskrun.model.codec import encode, to_plain
 from taskrun.model.errors import NonDeterminismError
 from taskrun.model.records import Failure, Run, Step, StepKind, StepStatus
 
-TURNS = 5  # turns of the event loop in which a handler acts on what it was given, and asks for more
+# turns of the event loop in which a handler acts on what it was given, and asks for more; some for each task around a step
+TURNS = 15
 
 
 class Replay:
@@ -158,13 +160,13 @@ class Replay:
     def _watch(self) -> None:
         if not self._watching:
             self._watching = True
-            self._look(TURNS, self.moves)
+            asyncio.get_running_loop().call_soon(self._look, TURNS, self.moves)
 
     def _look(self, turns: int, moves: int) -> None:
-        """Hands out one step whenever the handler has stood still for a few turns, until it is asked for none."""
-        if turns and moves == self.moves:
+        """Hands out one step whenever the handler has stood still for a while, until it is asked for none."""
+        if moves == self.moves and turns and not is_idle(asyncio.get_running_loop()):
             turns -= 1
-        elif turns or self._hand_out():
+        elif moves != self.moves or self._hand_out():
             turns = TURNS
         else:
             self._watching = False

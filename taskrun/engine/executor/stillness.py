@@ -1,4 +1,4 @@
-"""Whether a handler certainly does nothing but wait for durable waits: only then may its coroutine be taken down.
+"""Whether a handler stands still, and whether it certainly does nothing but wait for durable waits, so that it can be taken down.
 
 The only place that reads private attributes of asyncio. Where they are missing the answer is no, which only costs memory.
 """
@@ -6,10 +6,12 @@ The only place that reads private attributes of asyncio. Where they are missing 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Any
 
 Task = asyncio.Task[Any]
+_NOTHING: deque[Any] = deque()
 
 
 def only_waits(tasks: Iterable[Task], waits: Collection[asyncio.Future[Any]]) -> bool:
@@ -19,6 +21,11 @@ def only_waits(tasks: Iterable[Task], waits: Collection[asyncio.Future[Any]]) ->
     """
     alive = {task for task in tasks if not task.done()}
     return all(_waits(task, alive, waits) for task in alive)
+
+
+def is_idle(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether nothing is scheduled on a loop but what runs now, so that all tasks wait for something else."""
+    return getattr(loop, "_ready", None) == _NOTHING
 
 
 def _waits(task: Task, alive: set[Task], waits: Collection[asyncio.Future[Any]]) -> bool:
