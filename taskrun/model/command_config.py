@@ -250,7 +250,7 @@ OPTIONS = {
     "throttle": Key('a duration such as "10s", or a frequency such as "3/s"', _period),
     "debounce": Key('a duration such as "10s", or a frequency such as "3/s"', _period),
     "priority": Key("a whole number", _whole, 0),
-    "tags": Key("a table of texts", checked_tags),
+    "tags": Key('a table of texts whose names are letters, digits and _ . -, such as { env = "prod" }', checked_tags),
     "on_exhausted": Key('"fail" or "pause"', one_of("fail", "pause"), "fail"),
     "key_ttl": Key(DURATION, _duration, "24h"),
 }

@@ -117,6 +117,7 @@ MISTAKES = {
     C + "success_codes = []": "success_codes must be a list of exit codes",
     C + "success_codes = [true]": "success_codes must be a list of exit codes",
     C + "env = { A = 1 }": "env must be a table of texts",
+    C + 'tags = { "a b" = "c" }': "tags must be a table of texts whose names are letters, digits and _ . -",
     C + 'env = { "A=B" = "x" }': "env 'A=B' cannot be the name of a variable",
     C + "trigger = [1]": "trigger must be a list of names",
     C + 'key = "{b}"': "key {b} is no field of input",
