@@ -38,14 +38,14 @@ class Cause(StrEnum):
 
     DELAY = "delay"  # scheduled: not to start before its moment
     AFTER = "after"  # scheduled: not to start before the end of other runs
-    DEBOUNCE = "debounce"  # scheduled: the newest of a burst
+    DEBOUNCE = "debounce"  # scheduled: the newest of a burst; cancelled for a newer one
     THROTTLE = "throttle"  # scheduled: the head of a queue that the clock opens
     BACKOFF = "backoff"  # scheduled: all it waits for is the backoff of a step
     RETRY = "retry"  # scheduled: between two attempts
     EXHAUSTED = "exhausted"  # paused: its retries are used up
     JOB = "job"  # paused: its job is
     USER = "explicit"  # paused, or asked to cancel, by somebody
-    PARENT = "parent"  # asked to cancel with the run that waits for it
+    PARENT = "parent"  # asked to cancel, or cancelled, with the run that waits for it
     TIMEOUT = "timeout"  # asked to cancel because its timeout is over; failed for that
     CRASH_LOOP = "crash loop"  # failed: its execution killed its worker again and again
     DEPENDENCY = "dependency"  # cancelled since a run that it was to start after did not succeed

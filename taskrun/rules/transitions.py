@@ -179,15 +179,16 @@ def end(
     now: float,
     *,
     reason: str | None = None,
+    cause: Cause | None = None,
     output: str | None = None,
     error: ErrorRecord | None = None,
 ) -> Run:
-    """Gives a run its one end."""
+    """Gives a run its one end; a cause is its reason too, unless there is another."""
     return advance(
         run,
         status,
-        reason=reason,
-        cause=None,
+        reason=cause.value if reason is None and cause is not None else reason,
+        cause=cause,
         output=output,
         error=None if error is None else error_text(error),
         ended_at=now,

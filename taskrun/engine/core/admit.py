@@ -87,7 +87,7 @@ def admit(t: Transaction, trigger: Trigger, reserved: bool = False) -> Run:
     if not decision.new:
         return decision.run
     if decision.superseded is not None:
-        run_lifecycle.end(t, decision.superseded.id, Status.CANCELLED, reason=Cause.DEBOUNCE.value)
+        run_lifecycle.end(t, decision.superseded.id, Status.CANCELLED, cause=Cause.DEBOUNCE)
     if throttle is not None and decision.accepted is not None:
         THROTTLES.put(tx, throttle, decision.accepted)
     if debounce is not None and decision.kept is not None:

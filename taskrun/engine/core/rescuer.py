@@ -106,7 +106,7 @@ class Rescuer:
                     return Finding(run.id, f'the run that its step "{step.key}" waits for has ended')
         if run.cause is Cause.AFTER and (hopeless := dependents.mend(t, run)) is not None:
             for one in hopeless:
-                run_lifecycle.end(t, one.id, Status.CANCELLED, reason=Cause.DEPENDENCY.value)
+                run_lifecycle.end(t, one.id, Status.CANCELLED, cause=Cause.DEPENDENCY)
             return Finding(run.id, "a run that it starts after has ended")
         if not run_lifecycle.waits_for_nothing(t, run):
             return None

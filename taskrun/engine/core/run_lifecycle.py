@@ -65,7 +65,7 @@ def add(t: Transaction, run: Run, reserved: bool = False) -> Run:
         t.outbox.append(RunOver(run))
     elif run.after is not None:
         for hopeless in dependents.note(t, run):
-            end(t, hopeless.id, Status.CANCELLED, reason=Cause.DEPENDENCY.value)
+            end(t, hopeless.id, Status.CANCELLED, cause=Cause.DEPENDENCY)
         run = t.run(run.id) or run
     return run
 
@@ -118,11 +118,11 @@ def fail(
 def end_cancelled(t: Transaction, run: Run, reason: str, cause: Cause | None) -> None:
     """Ends a run as cancelled, or as failed where its timeout was the cause."""
     if cause is not Cause.TIMEOUT:
-        end(t, run.id, Status.CANCELLED, reason=reason)
+        end(t, run.id, Status.CANCELLED, reason=reason, cause=cause)
         return
     limit = "" if run.timeout is None else f" of {human(run.timeout)}"
     error = ErrorRecord(type="taskrun.RunTimeout", message=f"it took longer than its timeout{limit}")
-    end(t, run.id, Status.FAILED, reason=Cause.TIMEOUT.value, error=error)
+    end(t, run.id, Status.FAILED, cause=Cause.TIMEOUT, error=error)
 
 
 def end(
@@ -131,16 +131,17 @@ def end(
     status: Status,
     *,
     reason: str | None = None,
+    cause: Cause | None = None,
     output: str | None = None,
     error: ErrorRecord | None = None,
 ) -> Run:
     """Gives a run its one end, and ends those that were to start after its success; each with all that hangs on it."""
-    ended = _end(t, run_id, status, reason, output, error)
+    ended = _end(t, run_id, status, reason, cause, output, error)
     over = [ended]
     while over:  # a chain of them may be long
         last = over.pop()
         hopeless = dependents.tell(t, last) if last.awaited else []
-        over += [_end(t, run.id, Status.CANCELLED, Cause.DEPENDENCY.value) for run in t.each(hopeless) if not run.ended]
+        over += [_end(t, run.id, Status.CANCELLED, cause=Cause.DEPENDENCY) for run in t.each(hopeless) if not run.ended]
     return ended
 
 
@@ -149,6 +150,7 @@ def _end(
     run_id: str,
     status: Status,
     reason: str | None = None,
+    cause: Cause | None = None,
     output: str | None = None,
     error: ErrorRecord | None = None,
 ) -> Run:
@@ -160,7 +162,7 @@ def _end(
     left = [] if before.started_at is None else t.tx.open_steps(run_id)
     for step in left:  # before its run: whoever follows it hears nothing more of it after its end
         t.save_step(replace(step, status=StepStatus.CANCELLED, ended_at=t.now, wake_at=None))
-    ended = t.change(run_id, transitions.end, status, t.now, reason=reason, output=output, error=error)
+    ended = t.change(run_id, transitions.end, status, t.now, reason=reason, cause=cause, output=output, error=error)
     t.outbox.append(RunOver(ended))
     run_queue.leave(t, before)
     for step in left:
@@ -381,7 +383,7 @@ def _only_follows(t: Transaction, run: Run) -> bool:
 def _let_go(t: Transaction, run: Run) -> None:
     if run.crashes >= CRASH_LOOP:
         death = WorkerCrashed(f"its execution killed its worker {run.crashes} times in a row")
-        end(t, run.id, Status.FAILED, reason=Cause.CRASH_LOOP.value, error=encode_error(death))
+        end(t, run.id, Status.FAILED, cause=Cause.CRASH_LOOP, error=encode_error(death))
         return
     released = t.change(run.id, transitions.release)
     step_queue.release(t, run, keep_turns=run.status is Status.WAITING and run.pause is None)

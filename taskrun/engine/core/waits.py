@@ -287,5 +287,5 @@ def end_of(run: Run) -> TaskrunError:
     if run.status is Status.DISCARDED:
         return RunDiscarded(run.id, run.reason or Cause.THROTTLE.value)
     error = error_from(run.error) if run.error else ErrorRecord(type="", message="")
-    kind = RunTimeout if run.reason == Cause.TIMEOUT else RunFailed  # only the engine gives a failed run a reason
+    kind = RunTimeout if run.cause is Cause.TIMEOUT else RunFailed
     return kind(run.id, error.type, error.message, error.traceback, run.reason)
