@@ -325,6 +325,8 @@ def test_a_retry_from_a_step_is_offered_where_one_was_kept_and_as_the_shell_want
     for key, offered in cases.items():
         text = printed(run_screen(shown(run, [a_step("first"), a_step(key)]), NOW, Look(200)), Look(200))
         assert f"taskrun retry 7k3fq2 {offered}   all logs" in text
+    tiny = printed(run_screen(shown(run, [a_step("fetch")]), NOW, Look(30)), Look(30))
+    assert "taskrun retry 7k3fq2 --from fetch\n" in tiny, "no command is cut"
     narrow = printed(run_screen(shown(run, [a_step("fetch")]), NOW, Look(60)), Look(60))
     assert narrow.endswith(
         "next    retry: taskrun retry 7k3fq2\n"

@@ -310,7 +310,7 @@ def next_lines(run: dict[str, Any], look: Look) -> Iterator[Line]:
     commands = [for_project(command, look.project) for command in next_commands(run)]
     line = "   ".join(commands)
     for at, text in enumerate([line] if len(line) + INDENT <= look.width else commands):
-        yield True, Text.assemble((("" if at else "next").ljust(INDENT), "dim"), text)
+        yield False, Text.assemble((("" if at else "next").ljust(INDENT), "dim"), text)
 
 
 def next_commands(run: dict[str, Any]) -> list[str]:

@@ -392,7 +392,7 @@ def _named(runs: Sequence[Run], known: Known) -> str:
 
 
 def _age(run: Run, known: Known) -> float:
-    return known.now - (run.started_at or run.created_at)
+    return max(0.0, known.now - (run.started_at or run.created_at))
 
 
 def _short(run: Run) -> str:
