@@ -54,7 +54,7 @@ class RowCache:
 
     def keep_run(self, run: Run, new: bool = False) -> None:
         """Keeps a run that was read, or inserted just now: `new`."""
-        if run.ended or run.output is not None or len(run.input) > LARGE:
+        if run.ended or run.output is not None or len(run.input) > LARGE or run.id in self._runs:
             return
         if len(self._runs) >= MOST:
             self._runs.clear()

@@ -105,7 +105,7 @@ class FakeDaemon:
 
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {"jobs": {"jobs": [JOB], "pipes": [], "problems": []}, "logs": [], "why": []}
-        self.answers |= {"overview": {"counts": [], "children": 0, "defaults": {}}}
+        self.answers |= {"overview": {"counts": [], "children": 0, "defaults": {}}, "runs": []}
         self.answers |= {"config": {"problem": "", "inputs": {}}}
         self.answers |= {name: lambda name=name, **_: self.shown[name] for name in ("steps", "children")}
         self.answers |= answers

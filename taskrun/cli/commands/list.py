@@ -21,7 +21,7 @@ from taskrun.cli.common_options import COMMON, text_option
 from taskrun.cli.exit_codes import Code, Stop
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import cell, to_json
-from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
+from taskrun.cli.screens.live import Snapshot, Sticky, drawing, pause_after
 from taskrun.cli.screens.look import MARKS, stacked, wrapped
 from taskrun.cli.screens.phrases import ENDED, is_delivered, short
 from taskrun.cli.screens.runs import arranged, folded, once_each, runs_footer, runs_table, runs_tsv, totals
@@ -187,17 +187,16 @@ async def live(options: Listing, session: Session) -> int:
     options = await found_parent(options, await session.reader())
     shown = _view_class(session)(session, options)
     whole = Completer(session)
-    ticking = asyncio.ensure_future(shown.tick())
+    wanted = {**options.wanted(session.now), "limit": options.limit or LIMIT}
     try:
-        wanted = {**options.wanted(session.now), "limit": options.limit or LIMIT}
-        async for message in change_stream(session, **wanted):
-            if options.json and "cut" in message.get("run", ()):
-                message["run"] = await whole.completed(message["run"])
-            shown.change(message)
+        async with drawing(shown.tick()):
+            async for message in change_stream(session, **wanted):
+                if options.json and "cut" in message.get("run", ()):
+                    message["run"] = await whole.completed(message["run"])
+                shown.change(message)
     except asyncio.CancelledError:
         return Code.DONE
     finally:
-        ticking.cancel()
         shown.close()
     return Code.DONE
 

@@ -18,7 +18,7 @@ from taskrun.cli.backend.held_reasons import explained
 from taskrun.cli.backend.resumable_streams import change_stream
 from taskrun.cli.common_options import COMMON
 from taskrun.cli.exit_codes import Code, code_of
-from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
+from taskrun.cli.screens.live import Snapshot, Sticky, drawing, pause_after
 from taskrun.cli.screens.phrases import ENDED, short
 from taskrun.cli.screens.run import Source, place, run_screen
 from taskrun.cli.session import KeptReader, Session
@@ -62,18 +62,16 @@ async def live(ref: str, as_json: bool, session: Session) -> int:
     run_id = await backend.call("find", ref=ref)
     drawn = session.facts.out_tty and session.facts.cursor and not as_json
     screen = (Drawn if drawn else Shown)(session, run_id)
-    ticking = asyncio.ensure_future(screen.tick())
     try:
-        async for message in change_stream(session, run=[run_id]):
-            screen.change(message)
-            if message["kind"] == "run" and message["run"]["status"] in ENDED:
-                break
+        async with drawing(screen.tick()):
+            async for message in change_stream(session, run=[run_id]):
+                screen.change(message)
+                if message["kind"] == "run" and message["run"]["status"] in ENDED:
+                    break
     except asyncio.CancelledError:
         screen.close()
         session.say(f"{short(run_id)} goes on: taskrun tail {short(run_id)}")
         return Code.INTERRUPTED
-    finally:
-        ticking.cancel()
     backend = await session.reader()
     shown = await backend.call("show", run=run_id)
     if as_json:
@@ -128,7 +126,7 @@ class Drawn(Shown):
                     await self._look(run)
                 steps = [*self._snapshot.steps.get(self._run, {}).values()]
                 under_way = sum(step["status"] == "running" for step in steps)
-                left_out = max(0, run["steps_ended"] + under_way - len(steps))
+                left_out = max(0, (run["steps_ended"] or 0) + under_way - len(steps))
                 self._paint({**run, "steps": steps, "steps_left_out": left_out, **self._beside}, count)
             await asyncio.sleep(pause_after(begun))
 

@@ -16,7 +16,7 @@ from taskrun.cli.exit_codes import Code
 from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.changes import change_screen, watching_screen
-from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
+from taskrun.cli.screens.live import Snapshot, Sticky, drawing, pause_after
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import is_delivered
 from taskrun.cli.screens.runs import runs_table
@@ -84,17 +84,16 @@ async def _watch_once(session: Session, view: Lines) -> bool:
     if adopts_orphans():  # as PID 1 of a container
         reap_orphans({attached.process.pid})
     shown = asyncio.ensure_future(_runs(session, view))
-    ticking = asyncio.ensure_future(view.tick())
     try:
-        async for item in _changes(session):
-            view.tell(item)
-            if item["kind"] == "restart":
-                return True
+        async with drawing(view.tick()):
+            async for item in _changes(session):
+                view.tell(item)
+                if item["kind"] == "restart":
+                    return True
         return False
     finally:
-        for task in (shown, ticking):
-            task.cancel()
-        await asyncio.gather(shown, ticking, return_exceptions=True)
+        shown.cancel()
+        await asyncio.gather(shown, return_exceptions=True)
         await in_thread(attached.end)
 
 

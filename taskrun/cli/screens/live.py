@@ -6,8 +6,10 @@ wraps what was drawn before, and needs a thread. The last frame stays in the scr
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from msgspec.structs import replace
@@ -36,6 +38,20 @@ def pause_after(begun: float) -> float:
     return max(FRAME, SHARE * (time.thread_time() - begun))
 
 
+@asynccontextmanager
+async def drawing(tick: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Has frames drawn meanwhile. A fault in one ends the screen, instead of leaving it as it was for ever."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            frames = group.create_task(tick)
+            try:
+                yield
+            finally:
+                frames.cancel()
+    except BaseExceptionGroup as errors:  # of a frame, or of what was done meanwhile
+        raise errors.exceptions[0] from None
+
+
 class Snapshot:
     """Runs as of the last change, and the newest steps of each.
 
@@ -56,7 +72,7 @@ class Snapshot:
             self._step(change["step"])
 
     def _run(self, run: dict[str, Any]) -> None:
-        before = self.runs.get(run["id"], {})
+        before = self.runs.get(run["id"]) or dict.fromkeys(_OF_STEPS)
         told = {name: item for name, item in run.items() if item is not None or name not in _OF_STEPS}
         self.runs[run["id"]] = {**before, **told}
         if "steps" in run:
