@@ -108,6 +108,28 @@ async def test_a_step_that_awaits_a_cancelled_task_of_its_own_has_failed(replay:
 
 
 @pytest.mark.parametrize("replay", [False, True])
+async def test_an_event_is_free_again_that_a_task_was_given_when_it_was_cancelled(replay: bool) -> None:
+    """Both waits end in one commit, and the handler cancels the task before that has seen the event; so does a replay."""
+    events = pipe("events")
+
+    @job(retry=0)
+    async def handler() -> list[int]:
+        waiting = asyncio.create_task(events.wait_for({"to": "task"}))
+        first = await events.wait_for({"to": "handler"})
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        return [first["n"], (await events.wait_for(timeout=1))["n"]]
+
+    async with TestQueue(jobs=[handler], pipes=[events], replay=replay) as queue:
+        handle = await queue.jobs.handler.start()
+        await queue.settle()
+        send = queue.pipes.events.send
+        await asyncio.gather(send(to="handler", n=1), send(to="task", n=2))
+        await queue.settle()
+        assert await handle.result(timeout=5) == [1, 2]
+
+
+@pytest.mark.parametrize("replay", [False, True])
 async def test_a_cancelled_task_cleans_up_also_on_replay(replay: bool) -> None:
     events = pipe("events")
 

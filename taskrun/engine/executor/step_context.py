@@ -385,7 +385,10 @@ class Context(AttemptState):
         self._check()
         if step.status is StepStatus.CANCELLED:
             await self._cut_off_again(step)
-        await self.replay.turn(step, self.alone)
+        try:
+            await self.replay.turn(step, self.alone)
+        except asyncio.CancelledError:
+            raise self._cut_off(step) from None
         self._check()
 
     def _outcome(self, step: Step, read: Read) -> Any:
