@@ -14,12 +14,13 @@ from typing import Any
 
 from taskrun.cli.backend.resumable_streams import change_stream, log_stream
 from taskrun.cli.backend.time_order import TimeOrder
+from taskrun.cli.lazy_imports import Text
 from taskrun.cli.sanitize import lines
 from taskrun.cli.screens.folds import Siblings
 from taskrun.cli.screens.live import Snapshot, Sticky, pause_after
 from taskrun.cli.screens.look import printed
 from taskrun.cli.screens.phrases import ENDED, short
-from taskrun.cli.screens.run import end_line, live_steps, log_line, paused_text, run_head, step_line
+from taskrun.cli.screens.run import end_line, live_steps, log_line, paused_text, retry_line, run_head, step_line
 from taskrun.cli.session import Session
 from taskrun.model.errors import TaskrunError
 
@@ -86,8 +87,8 @@ async def tell_adopted(session: Session, run_id: str, view: View) -> None:
 async def _changes(messages: AsyncIterator[dict[str, Any]], view: View, order: TimeOrder) -> None:
     """Passes changes to a view, and ended steps into the order of time, until the run has ended."""
     async for message in messages:
-        if message["kind"] == "run" and message["run"]["status"] == "paused":
-            order.flush()  # the step that it is paused after comes before that
+        if message["kind"] == "run" and (message["run"]["status"] == "paused" or message["run"]["reason"] == "retry"):
+            order.flush()  # the step that it is paused after, or that has failed, comes before that
         view.change(message)
         order.add_steps(message)
         if message["kind"] == "run" and message["run"]["status"] in ENDED:
@@ -103,26 +104,35 @@ def view_for(session: Session, quiet: bool) -> View:
 class View:
     """A view for `-q`: it shows only that a run is paused, and how it ended if it did not succeed."""
 
+    quiet = True
+
     def __init__(self, session: Session) -> None:
         self.session = session
         self.run: dict[str, Any] = {}
+        self.failed = 0  # the last attempt that was told to have failed
         self.siblings = Siblings()
         self.errors: set[str] = set()  # of steps that were told, so that the end does not repeat them
 
     def begin(self, run: dict[str, Any]) -> None:
         """Announces the run."""
-        self._pauses(run)
+        self.failed = last_failed(run) - (run["reason"] == "retry")
+        self._tell(run)
 
     def change(self, message: dict[str, Any]) -> None:
         """Takes a change of the run or of one of its steps."""
         self.siblings.began(message)
         if message["kind"] == "run":
-            self._pauses(message["run"])
+            self._tell(message["run"])
 
-    def _pauses(self, run: dict[str, Any]) -> None:
-        """Reports that the run is paused, and how to resume it."""
+    def _tell(self, run: dict[str, Any]) -> None:
+        """Reports that an attempt has failed and the next one comes, or that the run is paused and how to resume it."""
+        now, look = self.session.now, self.session.look(err=True)
+        if last_failed(run) > self.failed and run["status"] not in ENDED:
+            self.failed = last_failed(run)
+            if not self.quiet:
+                self.line(retry_line(run, now, look, self.errors))
         if run["status"] == "paused" != self.run.get("status"):
-            self.note(paused_text(run, self.session.now, self.session.look(err=True)))
+            self.note(paused_text(run, now, look))
         self.run = run
 
     def log(self, record: dict[str, Any]) -> None:
@@ -143,6 +153,10 @@ class View:
         if run["status"] != "succeeded":
             self.session.say(end_line(run, self.session.now, self.session.look(err=True), self.errors))
 
+    def line(self, line: Text) -> None:
+        """Prints what has happened, without disturbing what is drawn."""
+        self.session.say(line)
+
     def note(self, text: str) -> None:
         """Prints a message, without disturbing what is drawn."""
         self.session.say(text)
@@ -156,6 +170,8 @@ class View:
 
 class PlainView(View):
     """Lines, for anything but a terminal: each step when it ends, and the log."""
+
+    quiet = False
 
     def __init__(self, session: Session, logs: bool = True) -> None:
         super().__init__(session)
@@ -174,7 +190,7 @@ class PlainView(View):
     def step(self, step: dict[str, Any]) -> None:
         """Prints how a step has ended."""
         if (told := self.told(step)) is not None:
-            self.session.say(step_line(told, self.session.now, self.session.look(err=True)))
+            self.line(step_line(told, self.session.now, self.session.look(err=True)))
 
     def end(self, run: dict[str, Any]) -> None:
         """Reports how it ended."""
@@ -185,6 +201,8 @@ class PlainView(View):
 
 class LiveView(View):
     """For a terminal: a live frame of the steps under way, with the log and the ended steps scrolling above it."""
+
+    quiet = False
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -211,14 +229,13 @@ class LiveView(View):
 
     def step(self, step: dict[str, Any]) -> None:
         """Prints how a step has ended above those under way."""
-        look = self._sticky.look(self._tick)
         told = self.told(step)
         if told is None:  # it stays in the frame, folded with those that go on
             return
         kept = self._snapshot.steps.get(self.run["id"], {}).values()
         gone = [step, *(one for one in kept if told.get("group") and _ended_child(one, told))]
         self._printed |= {(one["key"], one["ended_at"]) for one in gone}
-        self._sticky.above(printed(step_line(told, self.session.now, look), look))
+        self.line(step_line(told, self.session.now, self._sticky.look(self._tick)))
 
     def end(self, run: dict[str, Any]) -> None:
         """Draws the last frame and how it ended."""
@@ -226,6 +243,10 @@ class LiveView(View):
         self._paint()
         self.close()
         self.session.say(end_line(run, self.session.now, self.session.look(err=True), self.errors))
+
+    def line(self, line: Text) -> None:
+        """Prints what has happened above the steps."""
+        self._sticky.above(printed(line, self._sticky.look(self._tick)))
 
     def note(self, text: str) -> None:
         """Prints a message above the steps."""
@@ -250,6 +271,12 @@ class LiveView(View):
         steps = [step for step in left if step["kind"] != "value"]
         look = self._sticky.look(self._tick)
         self._sticky.paint(live_steps(self._snapshot.runs[run_id], steps, self.session.now, look))
+
+
+def last_failed(run: dict[str, Any]) -> int:
+    """Returns the last attempt of a run that has failed, 0 where none has."""
+    failures: list[dict[str, Any]] = run["failures"]
+    return int(failures[-1]["attempt"]) if failures else 0
 
 
 def _ended_child(step: dict[str, Any], group: dict[str, Any]) -> bool:

@@ -351,14 +351,25 @@ def paused_text(run: dict[str, Any], now: float, look: Look) -> str:
 # ---- while it runs
 
 
+def retry_line(run: dict[str, Any], now: float, look: Look, told: Collection[str] = ()) -> Text:
+    """Returns the line that says that an attempt has failed and the next one comes; an error that was `told` is not repeated."""
+    failure = run["failures"][-1]
+    wake_at = times.moment(run["wake_at"])
+    line = labelled("retry", look, "" if wake_at is None else f"in {times.span(max(0.0, wake_at - now))}")
+    line.append(f"  attempt {failure['attempt']} of {run['attempts']} failed", "dim")
+    known = failure["error"]["message"] in told
+    return line if known else hanging(line.append(": ", "dim"), [Text(fault(failure["error"]), "red")], look)
+
+
 def run_head(run: dict[str, Any], now: float, look: Look, followed: bool = False) -> Text:
     """Returns the line that announces a run.
 
     Parameters:
-        followed: its end is told later.
+        followed: its end, and attempts that fail, are told later.
     """
     line = Text.assemble("▸ ", (short(run["id"]), "bold"), " ")
-    if run["status"] not in ("running", "waiting", "queued", "succeeded") and not (followed and run["status"] in ENDED):
+    told_later = followed and (run["status"] in ENDED or run["reason"] in ("retry", "backoff"))
+    if run["status"] not in ("running", "waiting", "queued", "succeeded") and not told_later:
         line.append_text(state(run, now, look)).append(" ")
     fields = cut(given(run))
     return line.append(named(run)).append(f"  {fields}" if fields else "", "dim")
