@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +42,7 @@ async def test_who_blocks_is_named_and_then_that_it_is_over(monkeypatch: pytest.
         else:
             loop.call_soon_threadsafe(over.set)
 
-    watch = LoopWatch(HERE.parent, report, lambda: None)
+    watch = LoopWatch(HERE.parent, report, lambda: math.inf)
     try:
         await asyncio.create_task(handler("r1", free))
         async with asyncio.timeout(20):
@@ -56,7 +57,7 @@ async def test_who_blocks_is_named_and_then_that_it_is_over(monkeypatch: pytest.
 async def test_a_loop_that_only_sleeps_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT", 0.01)
     reports: list[Blocked] = []
-    watch = LoopWatch(HERE.parent, reports.append, lambda: None)
+    watch = LoopWatch(HERE.parent, reports.append, lambda: math.inf)
     await asyncio.sleep(0.1)
     watch.close()
     assert reports == []

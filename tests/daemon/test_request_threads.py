@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,11 +35,17 @@ class Asking:
         return self.answers.get(timeout=20)
 
     def look_until(self, holds: Callable[[], Any]) -> None:
+        self.until(lambda: holds() or (self.questions.check() and None))
+
+    def until(self, holds: Callable[[], Any]) -> None:
         deadline = time.monotonic() + 20
         while not holds():
             assert time.monotonic() < deadline
-            self.questions.check()
             time.sleep(0.001)
+
+    def all_are_slow(self) -> bool:
+        now = time.monotonic()
+        return all(now - one.since > module.SLOW for one in self.questions._under_way)
 
     def _answer(self, ask: Ask) -> Answer:
         with self._lock:
@@ -120,3 +127,20 @@ def test_one_that_is_only_slow_gets_its_answer(asking: Asking) -> None:
     assert asking.next() == Answer(2, NOTHING)
     asking.free.set()
     assert asking.next() == Answer(1, NOTHING)
+
+
+def test_several_that_hang_hold_up_the_others_hardly_longer_than_one(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time that all hang there are twice as many threads."""
+    monkeypatch.setattr(module, "ANSWERED_WITHIN", 60.0)
+    asking.questions.open()
+    asking.ask(*["wait"] * 7, "fine")
+    for hanging in (1, 2, 4, 7):
+        asking.until(lambda hanging=hanging: asking.at_once == hanging)  # type: ignore[misc]  # a default, not a parameter
+        asking.until(asking.all_are_slow)
+        assert asking.questions.check() == module.SLOW
+    assert asking.next() == Answer(8, NOTHING)
+    asking.free.set()
+    assert {asking.next().id for _ in range(7)} == {*range(1, 8)}
+    assert asking.questions.check() == math.inf

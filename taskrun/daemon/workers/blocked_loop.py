@@ -29,10 +29,10 @@ class LoopWatch:
     Parameters:
         root: the project's folder; the innermost frame in there is named.
         report: called from the watching thread when the loop is blocked, blocked elsewhere, or free again.
-        each_time: called there at every check.
+        each_time: called there at every check; returns after how many seconds the next one is to come, at the latest.
     """
 
-    def __init__(self, root: Path, report: Report, each_time: Callable[[], None]) -> None:
+    def __init__(self, root: Path, report: Report, each_time: Callable[[], float]) -> None:
         self._root = str(root)
         self._report = report
         self._each_time = each_time
@@ -53,8 +53,9 @@ class LoopWatch:
         self._beating = self._loop.call_later(BEAT, self._beat)
 
     def _watch(self) -> None:
-        while not self._stop.wait(BEAT):
-            self._each_time()
+        pause = BEAT
+        while not self._stop.wait(pause):
+            pause = min(BEAT, self._each_time())
             found = self._look() if time.monotonic() - self._last > LATE + BEAT else None
             if found == self._blocked:
                 continue

@@ -7,6 +7,7 @@ requests nor the client: the request is answered with an error that says where t
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from taskrun.engine import messages as m
 from taskrun.model.codec import encode_error
 from taskrun.model.errors import DefinitionError
 
-SLOW = 0.25  # seconds after which another thread answers the next request
+SLOW = 0.25  # seconds after which other threads answer the next requests
 ANSWERED_WITHIN = 6.0  # seconds; a client waits 10 for its answer
 MAX_THREADS = 64
 
@@ -69,16 +70,23 @@ class RequestThreads:
             if self._opened and not self._threads:
                 self._begin()
 
-    def check(self) -> None:
-        """Gives up requests that hang, and starts a thread for the others where one is needed."""
+    def check(self) -> float:
+        """Gives up requests that hang, and starts threads for the others where they are needed.
+
+        Returns in how many seconds to check again; until a request comes there is no need to.
+        """
         with self._lock:
             now = time.monotonic()
             late = [one for one in self._under_way if now - one.since > ANSWERED_WITHIN]
             refusals = [Refusal(one.ask.id, encode_error(self._give_up(one))) for one in late]
-            if self._opened and not self._waiting.empty() and all(now - one.since > SLOW for one in self._under_way):
-                self._begin()
+            waiting = self._waiting.qsize() if self._opened else 0
+            if all(now - one.since > SLOW for one in self._under_way):
+                for _ in range(min(waiting, max(1, len(self._under_way)))):  # twice as many each time
+                    self._begin()
+            pending = waiting or self._under_way
         for refusal in refusals:
             self._send(refusal)
+        return SLOW if pending else math.inf
 
     def _begin(self) -> None:
         if self._threads + self._hanging < MAX_THREADS:
