@@ -15,11 +15,10 @@ from taskrun.declarations.job import job as declare_job
 from taskrun.declarations.steps import run as run_step
 from taskrun.declarations.steps import shell
 from taskrun.model.names import NOTIFY
-from taskrun.model.notify_config import FIELDS, Way
+from taskrun.model.notify_config import FIELDS, TEST, Way
 from taskrun.model.templates import in_shell, parse_template
 from taskrun.rules.policies import Backoff
 
-TEST = "test"  # the event of `taskrun notify test`, which is tried once
 RETRIES = 5
 PATIENCE = "1m"
 URGENT = {"failed", "missed"}

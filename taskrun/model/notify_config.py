@@ -15,6 +15,7 @@ from taskrun.model.shell_syntax import check_fields
 from taskrun.model.templates import parse_template
 
 EVENTS = ("failed", "recovered", "missed", "late", "slow", "succeeded", "cancelled", "paused", "asked")
+TEST = "test"  # the event of `taskrun notify test`, which is tried once
 USUAL = ["failed", "recovered", "missed", "late", "slow"]
 FIELDS = ("title", "text", "run", "job", "event")  # that a command may have
 HIDDEN = "***"

@@ -96,6 +96,7 @@ async def test_config_shows_neither_paths_of_webhooks_nor_secrets_unless_asked(
     ("runs", "ok", "text"),
     [
         ([], True, "desktop, webhook https://example.com/***; 0 told lately, none lost"),
+        ([a_run("1" * 12, Status.FAILED, input='{"event":"test"}')], True, "0 told lately, none lost"),
         ([a_run("1" * 12, Status.FAILED), a_run("2" * 12, Status.SUCCEEDED)], False, "1 of the last 2 could not be"),
     ],
 )

@@ -31,6 +31,7 @@ from taskrun.model.config import Config, is_server, without_password
 from taskrun.model.durations import human_size
 from taskrun.model.errors import ConfigError, JournalError, NoProject, TaskrunError
 from taskrun.model.names import NOTIFY, RESERVED
+from taskrun.model.notify_config import TEST
 from taskrun.processes.threads import in_thread
 from taskrun.rules.file_patterns import FilePattern
 from taskrun.stores.addresses import server_reader
@@ -160,7 +161,8 @@ async def _notifications(session: Session, config: Config) -> Check:
     if not config.notify:
         return Check("notifications", True, "none: there is no [[notify]]")
     backend = await session.reader(lenient=True)
-    runs = await backend.call("runs", job=NOTIFY, limit=LATELY)
+    found = await backend.call("runs", job=NOTIFY, limit=LATELY)
+    runs = [run for run in found if (run["input"] or {}).get("event") != TEST]
     failed = [run for run in runs if run["status"] == "failed"]
     ways = [way.label for table in config.notify for way in table.ways]
     if failed:
