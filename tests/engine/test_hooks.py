@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import pytest
 
-from taskrun import Event, Queue, job, run, sleep
+from taskrun import Event, JournalUnavailable, Queue, job, run, sleep
 from taskrun.declarations.options import Options
 from taskrun.stores.base import Store
 from taskrun.testing import TestQueue
@@ -346,3 +347,18 @@ async def test_hooks_of_runs_that_end_while_their_executor_is_drained_are_called
         draining.set()
         await drained
         assert diary.kinds == ["trigger", "start", "success", "settled"]
+
+
+async def test_a_close_does_not_wait_for_the_hook_that_waits_for_it() -> None:
+    async def close(event: Event) -> None:
+        await queue.close()
+
+    @job(on_success=close)
+    async def handler() -> None: ...
+
+    queue = Queue(jobs=[handler], grace=3600)
+    await queue.start()
+    async with asyncio.timeout(30):
+        with suppress(JournalUnavailable):  # of a queue that is closed by the time that it is asked
+            await queue.jobs.handler.run()
+        await queue.close()

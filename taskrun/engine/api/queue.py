@@ -176,6 +176,8 @@ class Queue:
 
         It closes even if the caller is cancelled while it waits: a handler of this very queue, or a caller that timed out.
         """
+        if self._executor is not None:
+            self._executor.listeners.pass_over(asyncio.current_task())
         if self._closing is None:
             self._closing = _apart(self._close(None if grace is None else seconds(grace, "grace")))
         await asyncio.shield(self._closing)

@@ -65,6 +65,10 @@ class Listeners:
         """The calls that are under way, of each run the last."""
         return list(self._last.values())
 
+    def pass_over(self, task: asyncio.Task[Any] | None) -> None:
+        """Counts a task's calls as over: it waits itself for whoever would wait for them."""
+        self._last = {run: one for run, one in self._last.items() if one is not task}
+
     def before(self, run: Run) -> asyncio.Task[None] | None:
         """Returns the calls of `trigger` hooks that the start of a run waits for."""
         return self._triggers.pop(run.id, None)
