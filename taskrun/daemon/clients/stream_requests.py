@@ -37,55 +37,23 @@ class Wait(msgspec.Struct, frozen=True):
 
 async def wait(context: RequestContext, want: Wait) -> AsyncGenerator[Item, None]:
     """Yields each run as it ends, until all have."""
-    news, paused = _News(want), set[str]()
-    look = partial(context.core.read, done=lambda _: news.forget())
-    async with context.core.bus.subscribe(news):
-        fresh = await look(partial(_known, run_ids=want.runs))
-        while True:
-            for run in fresh:
-                if run.ended and run.id in news.left:
-                    news.left.discard(run.id)
+    changed = _ChangedRuns(want.runs, _told if want.paused else _told_if_ended)
+    fresh, paused = dict[str, Run | None].fromkeys(want.runs), set[str]()
+    async with context.core.bus.subscribe(changed):
+        while changed.runs:
+            told = [run for run in fresh.values() if run is not None]
+            if asked := [run_id for run_id, run in fresh.items() if run is None]:
+                told += await context.core.read(partial(_known, run_ids=asked), partial(changed.forget, asked))
+            for run in told:
+                if run.ended and run.id in changed.runs:
+                    changed.runs.discard(run.id)
                     yield views.run_view(run)
                 elif run.status is not Status.PAUSED:
                     paused.discard(run.id)
                 elif want.paused and run.id not in paused:
                     paused.add(run.id)
                     yield views.run_view(run)
-            if not news.left:
-                return
-            fresh = await news.next() or await look(partial(_known, run_ids=sorted(news.left)))
-
-
-class _News:
-    """A subscription that keeps runs, brief, as they were when they last changed in a way that is waited for."""
-
-    def __init__(self, want: Wait) -> None:
-        self.left = set(want.runs)
-        self._paused = want.paused
-        self._fresh: dict[str, Run] = {}
-        self._lagged = False
-        self._happened = asyncio.Event()
-
-    def __call__(self, change: Change) -> bool:
-        if isinstance(change, RunChanged) and change.run.id in self.left and (self._paused or change.run.ended):
-            self._fresh[change.run.id] = brief_run(change.run)
-            self._happened.set()
-        elif isinstance(change, Lagged):
-            self._lagged = True
-            self._happened.set()
-        return False
-
-    def forget(self) -> None:
-        """Forgets what has happened: whoever has looked in the journal knows it."""
-        self._fresh, self._lagged = {}, False
-        self._happened.clear()
-
-    async def next(self) -> list[Run]:
-        """Waits for a change, and returns the runs that have changed; none where it has to be looked in the journal."""
-        await self._happened.wait()
-        fresh = [] if self._lagged else [*self._fresh.values()]
-        self.forget()
-        return fresh
+            fresh = await changed.next() if changed.runs else {}
 
 
 # ---- watch
@@ -206,7 +174,7 @@ async def tail(context: RequestContext, want: Tail) -> AsyncGenerator[Item, None
                     yield item
                 if cursors[run_id].ended:
                     changed.runs.discard(run_id)
-            fresh = await changed.next() if changed.runs else []
+            fresh = [*await changed.next()] if changed.runs else []
 
 
 class _Cursor:
@@ -242,39 +210,50 @@ class _Cursor:
 
 
 class _ChangedRuns:
-    """A subscription that only keeps which runs have changed; what has changed is read from the journal.
+    """A subscription that keeps which runs have changed, each as it is now, brief, or None where that is to be looked up.
 
     Parameters:
-        concerned: which runs a change is of interest for.
+        concerned: the runs that a change is of interest for.
     """
 
-    def __init__(self, runs: list[str], concerned: Callable[[Change], set[str]]) -> None:
+    def __init__(self, runs: list[str], concerned: Callable[[Change], dict[str, Run | None]]) -> None:
         self.runs = set(runs)
         self._concerned = concerned
-        self._changed: set[str] = set()
+        self._changed: dict[str, Run | None] = {}
         self._happened = asyncio.Event()
 
     def __call__(self, change: Change) -> bool:
-        about = self.runs if isinstance(change, Lagged) else self.runs & self._concerned(change)
-        if about:
-            self._changed |= about
+        about = dict[str, Run | None].fromkeys(self.runs) if isinstance(change, Lagged) else self._concerned(change)
+        if about := {run_id: run for run_id, run in about.items() if run_id in self.runs}:
+            self._changed |= {run_id: None if run is None else brief_run(run) for run_id, run in about.items()}
             self._happened.set()
         return False
 
-    async def next(self) -> list[str]:
+    def forget(self, runs: list[str], _: object = None) -> None:
+        """Forgets what has happened to some: whoever has looked in the journal knows it."""
+        for run_id in runs:
+            self._changed.pop(run_id, None)
+
+    async def next(self) -> dict[str, Run | None]:
         """Waits for a change, and returns the runs that have changed."""
         await self._happened.wait()
         self._happened.clear()
-        changed, self._changed = self._changed, set()
-        return sorted(changed & self.runs)
+        changed, self._changed = self._changed, {}
+        return {run_id: changed[run_id] for run_id in sorted(changed) if run_id in self.runs}
 
 
-def _run_of(change: Change) -> set[str]:
-    return {change.run.id} if isinstance(change, RunChanged) else set()
+def _told(change: Change) -> dict[str, Run | None]:
+    return {change.run.id: change.run} if isinstance(change, RunChanged) else {}
 
 
-def _runs_of(change: Change) -> set[str]:
-    return {line.run for line in change.lines} if isinstance(change, LogAdded) else _run_of(change)
+def _told_if_ended(change: Change) -> dict[str, Run | None]:
+    return _told(change) if isinstance(change, RunChanged) and change.run.ended else {}
+
+
+def _runs_of(change: Change) -> dict[str, Run | None]:
+    if isinstance(change, LogAdded):
+        return dict.fromkeys(line.run for line in change.lines)
+    return {change.run.id: None} if isinstance(change, RunChanged) else {}
 
 
 def _known(tx: Tx, run_ids: list[str]) -> list[Run]:
