@@ -6,6 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+import taskrun.daemon.clients.stream_requests as module
 from taskrun import job, pipe
 from taskrun.daemon.clients.stream_requests import Watch, WatchedRuns, watch
 from taskrun.testing import TestQueue
@@ -58,3 +61,19 @@ async def test_the_end_of_a_run_is_told_after_the_ends_of_its_steps() -> None:
         assert queue.core.bus.watched
         await items.aclose()
         assert not queue.core.bus.watched
+
+
+async def test_a_run_that_ends_while_the_snapshot_is_sent_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = WatchedRuns(Watch(job="waits"))
+    monkeypatch.setattr(module, "WatchedRuns", lambda want: watched)
+    async with TestQueue([waits], [news]) as queue:
+        runs = [await queue.jobs.waits.start() for _ in range(3)]
+        await queue.settle()
+        items = watch(cast(Any, SimpleNamespace(core=queue.core)), Watch(job="waits"))
+        assert (await anext(items))["run"]["id"] == runs[2].id
+        await queue.pipes.news.send(n=1)  # a slow reader has the rest of the page still before it
+        await queue.settle()
+        while (await anext(items))["kind"] != "ready":
+            pass
+        assert watched.unfinished == set()
+        await items.aclose()

@@ -7,6 +7,7 @@ subscription overflows, the journal is read again. Nothing here can hold up a ru
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -90,22 +91,28 @@ async def watch(context: RequestContext, want: Watch) -> AsyncGenerator[Item, No
 async def _snapshot(
     context: RequestContext, want: Watch, watched: WatchedRuns, changes: Subscription
 ) -> AsyncIterator[Item]:
-    async for run in _runs(context, want, lambda _: changes.skip()):
-        watched.note(run["id"], Status(run["status"]))
+    looks = itertools.count()
+
+    def looked(runs: list[Item]) -> None:
+        """At the moment of each look; the first knows all that came before it."""
+        if not next(looks):
+            changes.skip()
+        for run in runs:
+            watched.note(run["id"], Status(run["status"]))
+
+    async for run in _runs(context, want, looked):
         yield {"kind": "run", "run": run}
     yield {"kind": "ready"}
 
 
-async def _runs(context: RequestContext, want: Watch, looked: Callable[[Any], None] | None) -> AsyncIterator[Item]:
-    """Yields the runs as they are; `looked` is called with the first look, which knows all that came before it."""
+async def _runs(context: RequestContext, want: Watch, looked: Callable[[list[Item]], None]) -> AsyncIterator[Item]:
+    """Yields the runs as they are; `looked` is called with those of each look."""
     for run_id in want.run or ():
-        yield await context.core.read(partial(views.show, run_id=run_id), looked)
-        looked = None
+        yield await context.core.read(partial(views.show, run_id=run_id), lambda run: looked([run]))
     listing = partial(views.list_runs, job=want.job, statuses=want.status, since=want.since, tags=want.tags)
     left, before = want.limit if want.run is None else 0, None
     while left is None or left > 0:
         page = await context.core.read(partial(listing, limit=left, before=before, parent=want.parent), looked)
-        looked = None
         for run in page:
             before = run["seq"]
             yield run
