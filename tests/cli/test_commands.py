@@ -667,6 +667,9 @@ async def test_a_retry_of_what_succeeded_says_how_to_do_it_again(pipe: FakeTermi
     assert await typed("retry @last", pipe, daemon) == 0
     assert "to do all of it again: taskrun retry 7k3fq2 --from 'fetch it'" in pipe.chatter
     assert pipe.written == "newnewnewnew\n"
+    every = starting(retry=a_run("newnewnewnew"), show=shown({**DONE, "job": "each"}, [a_step("inputs")]))
+    assert await typed("retry @last --failed", pipe, every) == 0
+    assert "--from inputs" not in pipe.chatter, "without its inputs it would fail"
 
 
 async def test_retry_prints_the_new_id(pipe: FakeTerminal) -> None:

@@ -63,6 +63,6 @@ async def start_again(ref: str, step: str | None, failed: bool, as_json: bool, q
 def _tell_kept(session: Session, old: dict[str, Any]) -> None:
     """Says that nothing is done again where everything was finished."""
     first = next((step["key"] for step in old["steps"] if step["kind"] != "value"), "")
-    if old["status"] == "succeeded" and first:
+    if old["status"] == "succeeded" and first and old["job"] != EACH:  # its first steps are its inputs
         again = f"taskrun retry {short(old['id'])} --from {cell(quote(first))}"
         session.say(f"it had succeeded, and a retry keeps what is finished; to do all of it again: {again}")
