@@ -96,6 +96,8 @@ def _triggers(table: CommandTable, registry: Registry, jobs: set[str]) -> tuple[
             wrong.append(f'"{name}" is a pipe and a job; give one of them another name')
         elif pipe is not None:
             found.append(_picking(pipe, table))
+        elif name == table.name:
+            wrong.append("the job would start itself again and again")
         elif name in jobs:
             found.append(_picking(JobRef(name), table))
         else:

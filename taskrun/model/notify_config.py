@@ -104,13 +104,19 @@ def _address(value: Any) -> str:
     return str(value)
 
 
+def _secret(value: Any) -> str:
+    if nonempty(value).strip() == "env:":
+        raise ValueError
+    return str(value)
+
+
 NOTIFY = {
     "on": Key(f"a list of {', '.join(EVENTS)}", _events, USUAL),
     "jobs": Key('a list of names of jobs, with * where anything may stand, such as ["backup", "sync*"]', texts, []),
     "desktop": Key("true or false", _bool, False),
     "command": Key("a command for the shell", nonempty),
     "webhook": Key("an address such as https://example.com/hook", _address),
-    "secret": Key('text, or the name of a variable such as "env:HOOK_SECRET"', nonempty),
+    "secret": Key('text, or the name of a variable such as "env:HOOK_SECRET"', _secret),
 }
 
 

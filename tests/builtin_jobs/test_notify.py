@@ -194,6 +194,7 @@ def test_on_a_mac_the_text_is_never_read_as_a_script() -> None:
         ("webhook = 'https://x:y/z'", "webhook must be an address"),
         ("command = 'mail -s \"{title}\"'", "command"),
         ("command = 'mail {subject}'", "subject"),
+        ("webhook = 'http://a'\nsecret = 'env:'", "secret must be text, or the name of a variable"),
         ("desktop = true\nsecret = 'x'", "secret does nothing without webhook"),
         ("desktop = true\njob = 'x'", "unknown key job; did you mean jobs"),
     ],

@@ -88,6 +88,7 @@ async def test_a_field_that_is_missing_starts_nothing_and_a_log_says_so(
         '[jobs.a]\ncommand = "true"\ntrigger = ["b"]\n[jobs.b]\ncommand = "true"\n[pipes.b]': (
             '[jobs.a] trigger: "b" is a pipe and a job; give one of them another name'
         ),
+        '[jobs.a]\ncommand = "true"\ntrigger = ["a"]': "[jobs.a] trigger: the job would start itself again and again",
         '[jobs.own]\ncommand = "true"': '[jobs.own] two jobs are named "own": ',
         "[pipes.theirs]": '[pipes.theirs] two pipes are named "theirs": ',
     }.items(),
