@@ -85,7 +85,7 @@ async def running_pool(
 
 @asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, None], begun: Collection[asyncio.Task[Any]]) -> AsyncIterator[None]:
-    """Does something meanwhile; afterwards it is ended, with the tasks that it has `begun`."""
+    """Runs a coroutine meanwhile, in a task that is ended afterwards, with those that it has `begun`."""
     task = asyncio.get_running_loop().create_task(work)
     try:
         yield

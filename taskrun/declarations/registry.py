@@ -1,4 +1,4 @@
-"""The jobs and pipes that a queue or a worker has, by name; and what starts what.
+"""The jobs and pipes that a queue or a worker has, by name; what starts what, and whether it ever can.
 
 Made by a `Queue` from what it is given, or by `discover` from a project's files.
 """

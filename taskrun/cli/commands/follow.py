@@ -104,8 +104,6 @@ def view_for(session: Session, quiet: bool) -> View:
 class View:
     """A view for `-q`: it shows only that a run is paused, and how it ended if it did not succeed."""
 
-    quiet = True
-
     def __init__(self, session: Session) -> None:
         self.session = session
         self.run: dict[str, Any] = {}
@@ -129,8 +127,7 @@ class View:
         now, look = self.session.now, self.session.look(err=True)
         if last_failed(run) > self.failed and run["status"] not in ENDED:
             self.failed = last_failed(run)
-            if not self.quiet:
-                self.line(retry_line(run, now, look, self.errors))
+            self.line(retry_line(run, now, look, self.errors))
         if run["status"] == "paused" != self.run.get("status"):
             self.note(paused_text(run, now, look))
         self.run = run
@@ -154,8 +151,7 @@ class View:
             self.session.say(end_line(run, self.session.now, self.session.look(err=True), self.errors))
 
     def line(self, line: Text) -> None:
-        """Prints what has happened, without disturbing what is drawn."""
-        self.session.say(line)
+        """Takes a line about what has happened."""
 
     def note(self, text: str) -> None:
         """Prints a message, without disturbing what is drawn."""
@@ -170,8 +166,6 @@ class View:
 
 class PlainView(View):
     """Lines, for anything but a terminal: each step when it ends, and the log."""
-
-    quiet = False
 
     def __init__(self, session: Session, logs: bool = True) -> None:
         super().__init__(session)
@@ -192,17 +186,19 @@ class PlainView(View):
         if (told := self.told(step)) is not None:
             self.line(step_line(told, self.session.now, self.session.look(err=True)))
 
+    def line(self, line: Text) -> None:
+        """Prints what has happened."""
+        self.session.say(line)
+
     def end(self, run: dict[str, Any]) -> None:
         """Reports how it ended."""
         for step in self.siblings.rest():
-            self.session.say(step_line(step, self.session.now, self.session.look(err=True)))
+            self.line(step_line(step, self.session.now, self.session.look(err=True)))
         self.session.say(end_line(run, self.session.now, self.session.look(err=True), self.errors))
 
 
 class LiveView(View):
     """For a terminal: a live frame of the steps under way, with the log and the ended steps scrolling above it."""
-
-    quiet = False
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)

@@ -43,7 +43,8 @@ async def start_again(ref: str, step: str | None, failed: bool, as_json: bool, q
     """Retries and reports the new run."""
     backend = await session.daemon()
     old = await backend.call("find", ref=ref)
-    before = await backend.call("show", run=old)
+    tells = not (step or as_json or quiet)
+    before = await backend.call("show", run=old) if failed or tells else {}
     if failed and before["job"] != EACH:
         raise Stop(Code.USAGE, f"--failed is for runs that --each started; {short(old)} is none")
     run = await backend.call("retry", run=old, step=step)
@@ -55,7 +56,7 @@ async def start_again(ref: str, step: str | None, failed: bool, as_json: bool, q
         session.say(run_head(run, session.now, session.look(err=True)))
         parts = [f"  a retry of {short(old)}", *next_commands(run)]
         session.say(wrapped("   ".join(parts), session.look(err=True).width, "   ").replace("\n", "\n  "))
-    if not (step or as_json or quiet):
+    if tells:
         _tell_kept(session, before)
     return Code.DONE
 

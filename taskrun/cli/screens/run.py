@@ -357,8 +357,7 @@ def retry_line(run: dict[str, Any], now: float, look: Look, told: Collection[str
     wake_at = times.moment(run["wake_at"])
     line = labelled("retry", look, "" if wake_at is None else f"in {times.span(max(0.0, wake_at - now))}")
     line.append(f"  attempt {failure['attempt']} of {run['attempts']} failed", "dim")
-    known = failure["error"]["message"] in told
-    return line if known else hanging(line.append(": ", "dim"), [Text(fault(failure["error"]), "red")], look)
+    return _with_fault(line, ": ", failure["error"], look, told)
 
 
 def run_head(run: dict[str, Any], now: float, look: Look, followed: bool = False) -> Text:
@@ -421,11 +420,15 @@ def end_line(run: dict[str, Any], now: float, look: Look, told: Collection[str] 
     seconds = times.took(run, now)
     line.append(f"  {times.span(seconds)}" if seconds is not None else "", "dim")
     if run["error"]:
-        known = run["error"]["message"] in told
-        return line if known else hanging(line.append("  "), [Text(fault(run["error"]), "red")], look)
+        return _with_fault(line, "  ", run["error"], look, told)
     if not run["reason"] or run["status"] == "succeeded":
         return line
     return line.append("  by you" if run["reason"] == "explicit" else f"  ({cell(run['reason'])})", "dim")
+
+
+def _with_fault(line: Text, gap: str, error: dict[str, Any], look: Look, told: Collection[str]) -> Text:
+    """Returns a line with an error behind it, unless that was told."""
+    return line if error["message"] in told else hanging(line.append(gap, "dim"), [Text(fault(error), "red")], look)
 
 
 def log_line(record: dict[str, Any], prefix: str, sgr: bool) -> str:

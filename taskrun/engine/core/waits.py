@@ -51,9 +51,8 @@ def begin(t: Transaction, step: Step, since: float) -> Step:
         return finish(t, step, output="null")
     if step.child is not None:
         return _join(t, t.save_step(step), step.child)
-    if (
-        step.kind is StepKind.WAIT
-    ):  # its order says when it began, until it ends: what others take from then on it gets as well
+    if step.kind is StepKind.WAIT:
+        # its order says when it began, until it ends: what others take from then on it gets as well
         step = replace(addressed(t, step), order=t.next_order() if known is None else known.order)
     step = t.save_step(step)
     if step.topic is not None and (event := _unseen(t, step, since)) is not None:

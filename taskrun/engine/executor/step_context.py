@@ -65,9 +65,8 @@ class Context(AttemptState):
     ) -> None:
         super().__init__(run, host, replay, run_log, on_held)
         self.job = job
-        self.used_up: tuple[
-            tuple[BaseException, ErrorRecord], ...
-        ] = ()  # errors of steps that have used up their retries
+        # errors of steps that have used up their retries
+        self.used_up: tuple[tuple[BaseException, ErrorRecord], ...] = ()
         self.stepping: dict[asyncio.Task[Any], str] = {}  # tasks of the handler that are inside a step, and its key
         self._clock = clock
         self._bodies = bodies
